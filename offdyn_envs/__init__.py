@@ -1,0 +1,57 @@
+"""Off-dynamics environments and datasets for offline reinforcement learning.
+
+`import offdyn_envs` registers the environments with Gymnasium and opens, compiles and downloads nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.shifts import Friction, Gravity
+from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
+
+if TYPE_CHECKING:
+    from offdyn_envs.datasets import load_dataset, load_task
+
+__version__ = "0.1.0"
+__all__ = [
+    "ROBOTS",
+    "Friction",
+    "Gravity",
+    "OffDynError",
+    "get_robot",
+    "get_task",
+    "list_env_ids",
+    "list_tasks",
+    "load_dataset",
+    "load_task",
+    "register_environments",
+]
+
+
+def register_environments() -> None:
+    """Register every named environment with Gymnasium; called on import."""
+    for name, (robot, slug) in list_env_ids().items():
+        gymnasium.register(
+            id=name,
+            entry_point=f"offdyn_envs.environment:{robot.title}",
+            vector_entry_point=f"offdyn_envs.vector:{robot.name}",
+            max_episode_steps=robot.max_episode_steps,
+            kwargs={"dynamics": slug},
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """Import the dataset functions when they are first used: they need h5py and Minari."""
+    if name in ("load_dataset", "load_task"):
+        from offdyn_envs import datasets
+
+        return getattr(datasets, name)
+    raise AttributeError(f"module 'offdyn_envs' has no attribute '{name}'")
+
+
+register_environments()

@@ -1,0 +1,106 @@
+"""The `offdyn` command. The agents' commands join through the entry-point group `offdyn.commands`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import click
+import typer
+
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["build_app", "main"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def envs_list(json_output: Json = False) -> None:
+    """List every named environment."""
+    from offdyn_envs.report import print_table
+    from offdyn_envs.tasks import get_dynamics, list_env_ids
+
+    rows = [
+        {"id": name, "robot": robot.name, "dynamics": slug, "shifts": [s.to_json() for s in get_dynamics(slug)]}
+        for name, (robot, slug) in list_env_ids().items()
+    ]
+    print_table("Environments", rows, json_output)
+
+
+def envs_show(name: str, json_output: Json = False) -> None:
+    """Say what an environment is and what its shift changes."""
+    from offdyn_envs.report import describe_environment, print_record
+
+    print_record(name, describe_environment(name), json_output)
+
+
+def tasks(
+    track: Annotated[str | None, typer.Option(help="Only the tasks of this track.")] = None,
+    json_output: Json = False,
+) -> None:
+    """List every task: its source, its target and the environment that scores it."""
+    from offdyn_envs.report import print_table
+    from offdyn_envs.tasks import get_task, get_track, list_tasks
+
+    chosen = list_tasks() if track is None else [get_task(name) for name in get_track(track)]
+    rows = [
+        {"task": task.name, "source": str(task.source), "target": str(task.target), "scored in": task.env_id}
+        for task in chosen
+    ]
+    print_table("Tasks", rows, json_output)
+
+
+def build_app() -> typer.Typer:
+    """Return the command with all its sub-commands; nothing heavy is imported."""
+    from offdyn_envs.benchmark.commands import app as leaderboard
+    from offdyn_envs.datasets.commands import app as data
+
+    app = typer.Typer(
+        name="offdyn",
+        help="Environments, datasets, agents and a leaderboard for off-dynamics offline RL.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    envs = typer.Typer(help="The environments.", no_args_is_help=True)
+    envs.command("list")(envs_list)
+    envs.command("show")(envs_show)
+    app.add_typer(envs, name="envs")
+    app.command("tasks")(tasks)
+    app.add_typer(data, name="data")
+    app.add_typer(leaderboard, name="leaderboard")
+    for point in entry_points(group="offdyn.commands"):
+        point.load()(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; bad input ends with one line on standard error and exit status 2.
+
+    Args:
+        arguments: Instead of the process's own.
+    """
+    try:
+        status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
+    except OffDynError as error:
+        _refuse(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        _refuse(" ".join(error.format_message().split()))
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    else:
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(message: str) -> None:
+    print(f"offdyn: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

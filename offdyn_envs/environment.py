@@ -1,0 +1,175 @@
+"""The scalar environments: Gymnasium's own v5 classes on models compiled from shifts.
+
+The state is Markov in (time, qpos, qvel), because the solver's warm start is zeroed before every control step. Scalar,
+batched and re-simulated transitions then agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+from gymnasium.envs.mujoco.ant_v5 import AntEnv
+from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
+from gymnasium.utils import EzPickle
+from numpy.typing import NDArray
+
+from offdyn_envs.attacks import Attack, make_attack
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.models import compile_model
+from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
+from offdyn_envs.tasks import get_dynamics
+
+__all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
+
+_RENDERING = (
+    "render_mode",
+    "width",
+    "height",
+    "camera_id",
+    "camera_name",
+    "default_camera_config",
+    "max_geom",
+    "visual_options",
+)
+_DIVERGENCE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+
+
+class ShiftedRobot(MujocoEnv, EzPickle):
+    """A robot whose dynamics may be shifted; the part that the four environments share.
+
+    Args:
+        dynamics: A named dynamics, for instance "gravity-0.5".
+        shifts: More shifts, as values or plain JSON objects, applied after those of `dynamics`.
+        profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
+        attack: An observation attack, as a value or a plain JSON object (see `offdyn_envs.attacks.make_attack`).
+        rendering: `render_mode`, `width`, `height`, `camera_id`, `camera_name`, `default_camera_config`, `max_geom`
+            and `visual_options` of Gymnasium's MuJoCo environments.
+
+    Raises:
+        OffDynError: An unknown name, parameter or value.
+    """
+
+    robot: ClassVar[Robot]
+
+    def __init__(
+        self,
+        dynamics: str = "nominal",
+        shifts: Sequence[Mapping[str, Any] | Shift] | None = None,
+        profile: str = "default",
+        attack: Mapping[str, Any] | Attack | None = None,
+        **rendering: Any,
+    ) -> None:
+        for name in rendering:
+            if name not in _RENDERING:
+                raise unknown("environment parameter", name, ("dynamics", "shifts", "profile", "attack", *_RENDERING))
+        extra = parse_shifts(shifts)
+        self.shifts = get_dynamics(dynamics) + extra
+        self.profile = check_profile(profile)
+        self.attack = None if attack is None else make_attack(attack, self.robot)
+        self._attack_rng = np.random.default_rng()
+        super().__init__(**self.robot.stock_kwargs, **rendering)
+        # The stock class has recorded its own arguments for pickling; these are ours.
+        json_shifts = shifts_to_json(extra) or None
+        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, **rendering)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: Seeds the reset noise, and the attack with a stream of its own.
+            options: Unused.
+
+        Returns:
+            The observation [|S|], attacked where an attack is set, and infos.
+        """
+        if seed is not None:
+            self._attack_rng = np.random.default_rng([seed, 1])
+        return super().reset(seed=seed, options=options)
+
+    def reset_model(self) -> NDArray[np.float64]:
+        """Draw and set the first state; the noise is the same for every dynamics.
+
+        Returns:
+            The observation, [|S|].
+        """
+        self.set_state(*self.robot.sample_reset(self.np_random, self.init_qpos))
+        return self._seen()
+
+    def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        """Advance one control step.
+
+        Args:
+            action: Motor commands, [|A|], meant to lie in [-1, 1].
+
+        Returns:
+            Observation [|S|], reward, terminated, truncated (False: the time limit is a wrapper's) and infos.
+        """
+        action = np.asarray(action)
+        before = self.data.time, self.data.qpos.copy(), self.data.qvel.copy()
+        self.do_simulation(action, self.frame_skip)
+        diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
+        if diverged:
+            self.data.time, self.data.qpos[:], self.data.qvel[:] = before
+        qpos, qvel = self.data.qpos, self.data.qvel
+        terminated = bool(self.robot.terminated(qpos, qvel))
+        reward = float(self.robot.reward(before[1][0], qpos, qvel, action, np.asarray(terminated)))
+        if self.render_mode == "human":
+            self.render()
+        info: dict[str, Any] = {"x_position": qpos[0], "x_velocity": (qpos[0] - before[1][0]) / self.robot.dt}
+        if diverged:
+            info["diverged"] = True
+        return self._seen(), reward, terminated or diverged, False, info
+
+    def _seen(self) -> NDArray[np.float64]:
+        observation = self.robot.observe(self.data.qpos, self.data.qvel)
+        if self.attack is None:
+            return observation
+        return self.attack.perturb(observation[None], [self._attack_rng])[0]
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        # The compiled model is shared between environments, and rendering sizes are written into it.
+        model = copy.copy(compile_model(self.robot, self.shifts, self.profile))
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
+        return model, mujoco.MjData(model)
+
+    def _step_mujoco_simulation(self, ctrl: NDArray[Any], n_frames: int) -> None:
+        if not np.isfinite(ctrl).all():
+            raise OffDynError(f"action must be finite, got {np.asarray(ctrl).tolist()}")
+        self.data.ctrl[:] = ctrl
+        self.data.qacc_warmstart[:] = 0.0
+        mujoco.mj_step(self.model, self.data, nstep=n_frames)
+
+
+class HalfCheetah(ShiftedRobot, HalfCheetahEnv):
+    """HalfCheetah: 17 observations, 6 actions, 0.05 s a step, never terminates."""
+
+    robot = ROBOTS["halfcheetah"]
+
+
+class Hopper(ShiftedRobot, HopperEnv):
+    """Hopper: 11 observations (velocities clipped to +-10), 3 actions, 0.008 s a step, ends when it falls."""
+
+    robot = ROBOTS["hopper"]
+
+
+class Walker2d(ShiftedRobot, Walker2dEnv):
+    """Walker2d: 17 observations (velocities clipped to +-10), 6 actions, 0.008 s a step, ends when it falls."""
+
+    robot = ROBOTS["walker2d"]
+
+
+class Ant(ShiftedRobot, AntEnv):
+    """Ant: 27 observations (no contact forces), 8 actions, 0.05 s a step, ends when it falls or leaps too high."""
+
+    robot = ROBOTS["ant"]

@@ -1,0 +1,81 @@
+"""A progress bar on a terminal, a plain line now and then anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["progress"]
+
+PLAIN_INTERVAL = 10.0
+Advance = Callable[..., None]
+
+
+def _fields(values: dict[str, object]) -> str:
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+@contextmanager
+def _plain(description: str, total: int) -> Iterator[Advance]:
+    begun = last = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1, **values: object) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= PLAIN_INTERVAL or (done >= total and now - begun >= PLAIN_INTERVAL):
+            last = now
+            left = (now - begun) / max(done, 1) * (total - done)
+            print(
+                f"{description}: {done:,}/{total:,}  {left:.0f} s left  {_fields(values)}", file=sys.stderr, flush=True
+            )
+
+    yield advance
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(n: int = 1, **values: object) -> None:
+            bar.update(task, advance=n, **({"note": _fields(values)} if values else {}))
+
+        yield advance
+
+
+@contextmanager
+def progress(description: str, total: int, *, quiet: bool = False) -> Iterator[Advance]:
+    """Show the progress of a long computation on standard error.
+
+    Args:
+        description: What is being done.
+        total: How many units it takes.
+        quiet: Show nothing.
+
+    Yields:
+        `advance(n, **fields)`: `n` more units are done; `fields` are shown behind the bar.
+    """
+    if quiet:
+        yield lambda n=1, **values: None
+    elif sys.stderr.isatty():
+        with _bar(description, total) as advance:
+            yield advance
+    else:
+        with _plain(description, total) as advance:
+            yield advance

@@ -1,0 +1,28 @@
+"""Where the files that travel with the library lie: beside the code in a wheel, in `datasets/` in a checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["behaviour_path", "shipped_root"]
+
+
+def shipped_root() -> Path:
+    """Return the folder of shipped behaviour policies and datasets; it may lack what has not been trained yet."""
+    package = Path(__file__).parent
+    in_wheel = package / "shipped"
+    return in_wheel if in_wheel.is_dir() else package.parent / "datasets"
+
+
+def behaviour_path(robot: str, dynamics: str, name: str) -> Path:
+    """Return the file of a behaviour policy, whether or not it exists.
+
+    Args:
+        robot: Name of the robot.
+        dynamics: Dynamics slug.
+        name: "medium" or "expert".
+
+    Returns:
+        A `.safetensors` file; its card is the `.json` beside it.
+    """
+    return shipped_root() / "behaviours" / robot / dynamics / f"{name}.safetensors"

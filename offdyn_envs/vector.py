@@ -1,0 +1,331 @@
+"""The batched environment: one process, one compiled model per row, physics on `mujoco.rollout`.
+
+Rows may hold different shifts. Every row computes what the scalar environment computes, bit for bit, for any number of
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from offdyn_envs.attacks import Attack, make_attack
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.models import compile_model
+from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.shifts import Shift, check_profile, parse_shifts
+from offdyn_envs.tasks import get_dynamics
+
+__all__ = ["OffDynVectorEnv"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+ShiftList = Sequence[Mapping[str, Any] | Shift] | None
+_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+_AUTORESET = {
+    "next_step": AutoresetMode.NEXT_STEP,
+    "same_step": AutoresetMode.SAME_STEP,
+    "disabled": AutoresetMode.DISABLED,
+}
+
+
+class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
+    """N rows of one robot, each under its own dynamics.
+
+    Args:
+        robot: A robot or its name.
+        num_envs: N, the number of rows.
+        dynamics: A named dynamics for all rows.
+        shifts: More shifts for all rows, applied after those of `dynamics`.
+        row_shifts: One more list of shifts (or None) per row, applied last; N entries.
+        profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
+        num_threads: Threads that share the physics. Results do not depend on it.
+        max_episode_steps: Control steps until truncation.
+        autoreset_mode: "next_step" (Gymnasium's default), "same_step" or "disabled".
+        attack: An observation attack, as a value or a plain JSON object.
+        render_mode: Must be None; render the scalar environment instead.
+
+    Raises:
+        OffDynError: An unknown name, parameter or value.
+    """
+
+    def __init__(
+        self,
+        robot: str | Robot,
+        num_envs: int,
+        dynamics: str = "nominal",
+        shifts: ShiftList = None,
+        row_shifts: Sequence[ShiftList] | None = None,
+        profile: str = "default",
+        num_threads: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: str | AutoresetMode = "next_step",
+        attack: Mapping[str, Any] | Attack | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.robot = robot if isinstance(robot, Robot) else get_robot(robot)
+        self.num_envs = _count("num_envs", num_envs)
+        limit = self.robot.max_episode_steps if max_episode_steps is None else max_episode_steps
+        self.max_episode_steps = _count("max_episode_steps", limit)
+        if render_mode is not None:
+            raise OffDynError("the batched environment does not render; use gymnasium.make for render_mode")
+        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
+        self.attack = None if attack is None else make_attack(attack, self.robot)
+        common = get_dynamics(dynamics) + parse_shifts(shifts)
+        self.row_shifts = _rows(common, row_shifts, self.num_envs)
+        self.profile = check_profile(profile)
+        self._build_spaces()
+        self._build_physics(_count("num_threads", num_threads))
+
+    def _build_spaces(self) -> None:
+        dims = self.robot.observation_dim, self.robot.action_dim
+        self.single_observation_space = spaces.Box(-np.inf, np.inf, (dims[0],), np.float64)
+        self.single_action_space = spaces.Box(-1.0, 1.0, (dims[1],), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def _build_physics(self, num_threads: int) -> None:
+        rows, robot = self.num_envs, self.robot
+        self._models = [compile_model(robot, shifts, self.profile) for shifts in self.row_shifts]
+        threads = min(num_threads, rows)
+        self._datas = [mujoco.MjData(self._models[0]) for _ in range(threads)]
+        self._rollout = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._chunk = -(-rows // threads)
+        size = mujoco.mj_stateSize(self._models[0], _PHYSICS)
+        self._state = np.zeros((rows, size))
+        self._trajectory = np.zeros((rows, robot.frame_skip, size))
+        self._control = np.zeros((rows, robot.frame_skip, robot.action_dim))
+        self._init_qpos = np.stack([model.qpos0 for model in self._models])
+        self._steps = np.zeros(rows, dtype=np.int64)
+        self._done = np.zeros(rows, dtype=bool)
+        self._rngs = [np.random.default_rng() for _ in range(rows)]
+        self._attack_rngs = [np.random.default_rng() for _ in range(rows)]
+        self._last = self._state
+        self._qpos = slice(1, 1 + robot.nq)
+        self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
+
+    @property
+    def qpos(self) -> Floats:
+        """Current positions, [N, nq]; a copy."""
+        return self._state[:, self._qpos].copy()
+
+    @property
+    def qvel(self) -> Floats:
+        """Current velocities, [N, nv]; a copy."""
+        return self._state[:, self._qvel].copy()
+
+    @property
+    def last_qpos(self) -> Floats:
+        """Positions right after the last physics step, before any reset, [N, nq]; a copy."""
+        return self._last[:, self._qpos].copy()
+
+    @property
+    def last_qvel(self) -> Floats:
+        """Velocities right after the last physics step, before any reset, [N, nv]; a copy."""
+        return self._last[:, self._qvel].copy()
+
+    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None) -> Floats:
+        """Put rows into given states and start a fresh episode there.
+
+        Args:
+            qpos: Positions, [N, nq].
+            qvel: Velocities, [N, nv].
+            mask: Which rows to set, [N]; all where left out.
+
+        Returns:
+            The observations of all rows, [N, |S|], never attacked.
+        """
+        chosen = np.ones(self.num_envs, dtype=bool) if mask is None else mask
+        self._state[chosen, 0] = 0.0
+        self._state[chosen, self._qpos] = np.asarray(qpos)[chosen]
+        self._state[chosen, self._qvel] = np.asarray(qvel)[chosen]
+        self._steps[chosen] = 0
+        self._done[chosen] = False
+        return self._observe()
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            seed: Row i gets `seed + i`, or the i-th of N seeds; None continues the rows' streams.
+            options: `{"reset_mask": bool [N]}` resets only those rows.
+
+        Returns:
+            Observations, [N, |S|], and empty infos.
+        """
+        mask = (options or {}).get("reset_mask")
+        chosen = np.ones(self.num_envs, dtype=bool) if mask is None else np.asarray(mask)
+        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
+            raise OffDynError(f"reset_mask must be {self.num_envs} booleans, at least one of them true")
+        for row, row_seed in enumerate(_seeds(seed, self.num_envs)):
+            if row_seed is not None and chosen[row]:
+                self._rngs[row] = np.random.default_rng(row_seed)
+                self._attack_rngs[row] = np.random.default_rng([row_seed, 1])
+        self._reset_rows(chosen)
+        return self._seen(chosen if mask is not None else None), {}
+
+    def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+        """Advance every row by one control step.
+
+        Args:
+            actions: Motor commands, [N, |A|], meant to lie in [-1, 1].
+
+        Returns:
+            Observations [N, |S|], rewards [N], terminations [N], truncations [N] and infos. With "same_step", rows
+            that ended show the first observation of the next episode and `infos["final_obs"]` [N, |S|] holds the last
+            one of the old (valid where `infos["_final_obs"]`). `infos["diverged"]` [N] appears when a simulation blew
+            up; such a row keeps its state and terminates.
+        """
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
+            raise OffDynError(f"actions must be finite and of shape {self.action_space.shape}, got {actions.shape}")
+        waiting = self._done.copy() if self.autoreset_mode == AutoresetMode.NEXT_STEP else None
+        before = self._state
+        diverged = self._advance(actions)
+        rewards, terminations, truncations = self._judge(before, actions, diverged)
+        infos: dict[str, Any] = {"diverged": diverged} if diverged.any() else {}
+        self._last = self._state
+        if waiting is not None and waiting.any():
+            self._last = self._state.copy()
+            self._reset_rows(waiting)
+            rewards[waiting], terminations[waiting], truncations[waiting] = 0.0, False, False
+        self._done = terminations | truncations
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._done.any():
+            return self._step_and_reset(rewards, terminations, truncations, infos)
+        return self._seen(None), rewards, terminations, truncations, infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the physics threads."""
+        self._rollout.close()
+
+    def _advance(self, actions: NDArray[Any]) -> Bools:
+        self._control[:] = actions[:, None, :]
+        self._rollout.rollout(
+            self._models,
+            self._datas,
+            self._state,
+            self._control,
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=self.robot.frame_skip,
+            state=self._trajectory,
+            chunk_size=self._chunk,
+        )
+        after = self._trajectory[:, -1].copy()
+        # rollout repeats the last good state of a row that diverged, so its clock falls behind.
+        diverged = after[:, 0] - self._state[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
+        if diverged.any():
+            after[diverged] = self._state[diverged]
+        self._state = after
+        self._steps += 1
+        return diverged
+
+    def _judge(self, before: Floats, actions: NDArray[Any], diverged: Bools) -> tuple[Floats, Bools, Bools]:
+        qpos, qvel = self._state[:, self._qpos], self._state[:, self._qvel]
+        fallen = self.robot.terminated(qpos, qvel)
+        rewards = self.robot.reward(before[:, 1], qpos, qvel, actions, fallen)
+        return rewards, fallen | diverged, self._steps >= self.max_episode_steps
+
+    def _step_and_reset(
+        self, rewards: Floats, terminations: Bools, truncations: Bools, infos: dict[str, Any]
+    ) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+        ended = self._done
+        infos["final_obs"], infos["_final_obs"] = self._seen(ended), ended
+        infos["final_info"], infos["_final_info"] = {}, ended
+        self._last = self._state.copy()
+        final = infos["final_obs"]
+        self._reset_rows(ended)
+        observations = self._seen(None) if self.attack is None else self._merge(final, ended)
+        return observations, rewards, terminations, truncations, infos
+
+    def _merge(self, final: Floats, ended: Bools) -> Floats:
+        # Each observation that a policy sees is attacked once: rows that went on keep what they drew.
+        return np.where(ended[:, None], self._seen(ended), self._seen(~ended)) if (~ended).any() else self._seen(ended)
+
+    def _reset_rows(self, chosen: Bools) -> None:
+        for row in np.flatnonzero(chosen):
+            qpos, qvel = self.robot.sample_reset(self._rngs[row], self._init_qpos[row])
+            self._state[row, 0] = 0.0
+            self._state[row, self._qpos] = qpos
+            self._state[row, self._qvel] = qvel
+        self._steps[chosen] = 0
+        self._done[chosen] = False
+
+    def _observe(self) -> Floats:
+        return self.robot.observe(self._state[:, self._qpos], self._state[:, self._qvel])
+
+    def _seen(self, rows: Bools | None) -> Floats:
+        """Return all observations, those of `rows` (None: of all rows) attacked."""
+        observations = self._observe()
+        if self.attack is None:
+            return observations
+        index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
+        observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
+        return observations
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise OffDynError(f"{name} must be a whole number above 0, got {str(value)[:60]!r}")
+    return int(value)
+
+
+def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    if mode not in _AUTORESET:
+        raise unknown("autoreset mode", mode, _AUTORESET)
+    return _AUTORESET[mode]
+
+
+def _rows(
+    common: tuple[Shift, ...], row_shifts: Sequence[ShiftList] | None, num_envs: int
+) -> tuple[tuple[Shift, ...], ...]:
+    if row_shifts is None:
+        return (common,) * num_envs
+    if len(row_shifts) != num_envs:
+        raise OffDynError(f"row_shifts must have one entry per row: {num_envs}, got {len(row_shifts)}")
+    return tuple(common + parse_shifts(shifts) for shifts in row_shifts)
+
+
+def _seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, int | np.integer):
+        return [int(seed) + row for row in range(num_envs)]
+    seeds = list(seed)
+    if len(seeds) != num_envs:
+        raise OffDynError(f"seed must be one number or {num_envs}, got {len(seeds)}")
+    return seeds
+
+
+def halfcheetah(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
+    """Make a batched HalfCheetah; Gymnasium's entry point."""
+    return OffDynVectorEnv(ROBOTS["halfcheetah"], num_envs, **kwargs)
+
+
+def hopper(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
+    """Make a batched Hopper; Gymnasium's entry point."""
+    return OffDynVectorEnv(ROBOTS["hopper"], num_envs, **kwargs)
+
+
+def walker2d(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
+    """Make a batched Walker2d; Gymnasium's entry point."""
+    return OffDynVectorEnv(ROBOTS["walker2d"], num_envs, **kwargs)
+
+
+def ant(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
+    """Make a batched Ant; Gymnasium's entry point."""
+    return OffDynVectorEnv(ROBOTS["ant"], num_envs, **kwargs)
