@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import benchmark_models as models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from offdyn_envs.benchmark import gate, onnx_policy
+from offdyn_envs.errors import OffDynError
+
+
+def identity(**options: Any) -> Any:
+    return models.chain([helper.make_node("Identity", ["observation"], ["action"])], **options)
+
+
+def one(operator: str, **attributes: Any) -> Any:
+    return models.chain([helper.make_node(operator, ["observation"], ["action"], **attributes)])
+
+
+def with_if() -> Any:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["observation"], ["y"])], "b", [], [models.value("y", 1, 3)]
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", TensorProto.BOOL, [], [True])),
+        helper.make_node("If", ["c"], ["action"], then_branch=branch, else_branch=branch),
+    ]
+    return models.chain(nodes)
+
+
+def with_hidden_graph() -> Any:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["observation"], ["y"])], "b", [], [models.value("y", 1, 3)]
+    )
+    return one("Identity", hidden=branch)
+
+
+def with_loop() -> Any:
+    body = helper.make_graph([], "b", [], [])
+    return models.chain([helper.make_node("Loop", ["", "", "observation"], ["action"], body=body)])
+
+
+def with_function() -> Any:
+    function = helper.make_function(
+        "", "Relu", ["x"], ["y"], [helper.make_node("Identity", ["x"], ["y"])], [helper.make_opsetid("", 17)]
+    )
+    return identity(functions=[function])
+
+
+def with_custom_domain() -> Any:
+    node = helper.make_node("Relu", ["observation"], ["action"], domain="com.microsoft")
+    return models.chain([node], extra_domains=("com.microsoft",))
+
+
+def with_undeclared_domain() -> Any:
+    return models.chain([helper.make_node("Relu", ["observation"], ["action"], domain="com.evil")])
+
+
+def with_sparse() -> Any:
+    result = identity()
+    values = helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    result.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [9]))
+    return result
+
+
+def with_short_raw_data() -> Any:
+    tensor = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 3], raw_data=b"\0" * 8)
+    return models.chain([helper.make_node("MatMul", ["observation", "w"], ["action"])], [tensor])
+
+
+def with_huge_tensor() -> Any:
+    tensor = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 20, 1 << 20])
+    return models.chain([helper.make_node("MatMul", ["observation", "w"], ["action"])], [tensor])
+
+
+def with_external_constant() -> Any:
+    tensor = onnx.TensorProto(data_type=TensorProto.FLOAT, dims=[3], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=tensor),
+        helper.make_node("Add", ["observation", "c"], ["action"]),
+    ]
+    return models.chain(nodes)
+
+
+def with_extra_input() -> Any:
+    result = identity()
+    result.graph.input.append(models.value("hint", "batch", 3))
+    return result
+
+
+def with_extra_output() -> Any:
+    result = identity()
+    result.graph.output.append(models.value("observation", "batch", 3))
+    return result
+
+
+def with_fixed_batch() -> Any:
+    return models.model(
+        [helper.make_node("Identity", ["observation"], ["action"])],
+        [models.value("observation", 1, 3)],
+        [models.value("action", 1, 3)],
+    )
+
+
+def with_double_input() -> Any:
+    result = identity()
+    result.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    return result
+
+
+def with_many_nodes() -> Any:
+    names = ["observation", *(f"x{i}" for i in range(gate.MAX_NODES)), "action"]
+    return models.chain([helper.make_node("Identity", [a], [b]) for a, b in itertools.pairwise(names)])
+
+
+def with_string_tensor() -> Any:
+    result = identity()
+    result.graph.initializer.append(helper.make_tensor("s", TensorProto.STRING, [1], [b"x"]))
+    return result
+
+
+def with_training_info() -> Any:
+    result = identity()
+    result.training_info.add()
+    return result
+
+
+def with_dangling_name() -> Any:
+    return models.chain([helper.make_node("Add", ["observation", "nowhere"], ["action"])])
+
+
+FORBIDDEN = {
+    "If": (with_if, "uses operator 'If'"),
+    "Loop": (with_loop, "uses operator 'Loop'"),
+    "hidden graph": (with_hidden_graph, "attribute of type GRAPH"),
+    "Scan": (lambda: one("Scan"), "uses operator 'Scan'"),
+    "RandomNormal": (lambda: one("RandomNormalLike"), "uses operator 'RandomNormalLike'"),
+    "RandomUniform": (lambda: one("RandomUniformLike"), "uses operator 'RandomUniformLike'"),
+    "Multinomial": (lambda: one("Multinomial"), "uses operator 'Multinomial'"),
+    "Dropout": (lambda: one("Dropout"), "uses operator 'Dropout'"),
+    "Bernoulli": (lambda: one("Bernoulli"), "uses operator 'Bernoulli'"),
+    "Sequence": (lambda: one("SequenceConstruct"), "uses operator 'SequenceConstruct'"),
+    "function": (with_function, "defines function 'Relu'"),
+    "custom domain": (with_custom_domain, "operator domain 'com.microsoft'"),
+    "undeclared domain": (with_undeclared_domain, "domain 'com.evil'"),
+    "two domains": (lambda: identity(extra_domains=("ai.onnx.ml",)), "operator domain 'ai.onnx.ml'"),
+    "old opset": (lambda: identity(opset=1), "uses opset"),
+    "sparse weights": (with_sparse, "sparse or quantised"),
+    "short data": (with_short_raw_data, "with 8 bytes of FLOAT data"),
+    "huge tensor": (with_huge_tensor, "elements"),
+    "external constant": (with_external_constant, "external data"),
+    "extra input": (with_extra_input, "takes inputs 'observation, hint'"),
+    "extra output": (with_extra_output, "gives outputs"),
+    "fixed batch": (with_fixed_batch, "dynamic batch"),
+    "double input": (with_double_input, "no float32 tensor"),
+    "many nodes": (with_many_nodes, "nodes"),
+    "string tensor": (with_string_tensor, "type STRING"),
+    "training info": (with_training_info, "training information"),
+    "dangling name": (with_dangling_name, "ONNX checker"),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_each_forbidden_feature_is_refused_by_its_own_rule(name: str) -> None:
+    build, message = FORBIDDEN[name]
+    with pytest.raises(OffDynError, match=message) as caught:
+        gate.inspect_model(build().SerializeToString(), "policy", label="policy")
+    assert "\n" not in str(caught.value)
+
+
+def test_external_data_is_refused_before_anything_reads_it(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.eye(3, dtype=np.float32).tobytes())
+    with pytest.raises(OffDynError, match="external data"):
+        onnx_policy.load_policy(models.external_data(str(secret)))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a protobuf", b"\xff" * 100, b"\x00"])
+def test_what_is_no_onnx_file_is_refused(data: bytes) -> None:
+    with pytest.raises(OffDynError):
+        gate.inspect_model(data, "policy")
+
+
+def test_size_cap_links_and_missing_files(tmp_path: Path) -> None:
+    large, link = tmp_path / "large.onnx", tmp_path / "link.onnx"
+    with large.open("wb") as stream:
+        stream.truncate(gate.MAX_BYTES + 1)
+    (tmp_path / "p.onnx").write_bytes(models.policy(3, 3))
+    link.symlink_to(tmp_path / "p.onnx")
+    with pytest.raises(OffDynError, match="bytes; 1 to"):
+        gate.read_model(large)
+    with pytest.raises(OffDynError, match="no regular file"):
+        gate.read_model(link)
+    with pytest.raises(OffDynError, match="cannot be read"):
+        gate.read_model(tmp_path / "none.onnx")
+
+
+def test_names_from_a_file_reach_the_message_without_control_characters() -> None:
+    with pytest.raises(OffDynError) as caught:
+        gate.inspect_model(one("\x1b[31mRed\n").SerializeToString(), "policy")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_signature_and_widths() -> None:
+    data = models.policy(11, 3, hidden=16)
+    signature = gate.inspect_model(data, "policy", observation_dim=11, action_dim=3)
+    assert (signature.observation_dim, signature.action_dim) == (11, 3)
+    assert signature.parameters == 11 * 16 + 16 + 16 * 3 + 3
+    with pytest.raises(OffDynError, match="'observation' of width 11; this task's is 17"):
+        gate.inspect_model(data, "policy", observation_dim=17)
+    with pytest.raises(OffDynError, match="'action' of width 3; this task's is 6"):
+        gate.inspect_model(data, "policy", action_dim=6)
+    assert gate.inspect_model(models.critic(11, 3), "critic").kind == "critic"
+    with pytest.raises(OffDynError, match="a critic takes exactly"):
+        gate.inspect_model(data, "critic")
+
+
+def test_policy_and_critic_compute_what_their_weights_say() -> None:
+    policy = onnx_policy.load_policy(models.constant_policy(4, [0.25, -0.5]))
+    np.testing.assert_array_equal(policy(np.ones((3, 4))), np.tile(np.float32([0.25, -0.5]), (3, 1)))
+    critic = onnx_policy.load_critic(models.critic(4, 2, seed=5))
+    observations, actions = np.random.default_rng(0).normal(size=(2, 6, 4))[0], np.full((6, 2), 0.5)
+    weights = np.random.default_rng(5).standard_normal((6, 1))
+    expected = (np.concatenate([observations, actions], axis=1) @ weights)[:, 0]
+    np.testing.assert_allclose(critic(observations, actions), expected, rtol=1e-5, atol=1e-5)
+    assert critic(observations, actions).shape == (6,)
+
+
+def test_wrong_batch_shapes_are_refused() -> None:
+    policy = onnx_policy.load_policy(models.policy(4, 2))
+    with pytest.raises(OffDynError, match="allowed"):
+        policy(np.zeros(4))
+    with pytest.raises(OffDynError, match="allowed"):
+        policy(np.zeros((2, 5)))
+
+
+def test_non_finite_outputs_on_extreme_inputs_are_refused() -> None:
+    exponential = models.chain([helper.make_node("Exp", ["observation"], ["action"])])
+    with pytest.raises(OffDynError, match="non-finite"):
+        onnx_policy.load_policy(exponential.SerializeToString())
+    root = models.chain([helper.make_node("Sqrt", ["observation"], ["action"])])
+    with pytest.raises(OffDynError, match="non-finite"):
+        onnx_policy.load_policy(root.SerializeToString())
+
+
+def test_a_policy_that_mixes_rows_is_refused() -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["observation"], ["mean"], axes=[0], keepdims=1),
+        helper.make_node("Sub", ["observation", "mean"], ["centred"]),
+        helper.make_node("Tanh", ["centred"], ["action"]),
+    ]
+    with pytest.raises(OffDynError, match="rows must be independent"):
+        onnx_policy.load_policy(models.chain(nodes).SerializeToString())
+
+
+def test_a_lying_output_shape_is_refused() -> None:
+    result = models.model(
+        [helper.make_node("Identity", ["observation"], ["action"])],
+        [models.value("observation", "batch", 4)],
+        [models.value("action", "batch", 2)],
+    )
+    with pytest.raises(OffDynError):
+        onnx_policy.load_policy(result.SerializeToString())

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offdyn_envs.benchmark import statistics
+from offdyn_envs.errors import OffDynError
+
+# Two-sided 95% and 99% critical values of Student's t, from printed tables.
+T_TABLE = [
+    (0.975, 1, 12.7062047364),
+    (0.975, 2, 4.30265272991),
+    (0.975, 3, 3.18244630528),
+    (0.975, 4, 2.77644510520),
+    (0.975, 9, 2.26215716280),
+    (0.975, 30, 2.04227245630),
+    (0.975, 120, 1.97993040505),
+    (0.995, 4, 4.60409487142),
+    (0.995, 2, 9.92484320092),
+    (0.9995, 10, 4.58689385870),
+    (0.90, 5, 1.47588404882),
+]
+
+
+@pytest.mark.parametrize(("probability", "freedom", "expected"), T_TABLE)
+def test_t_quantile_equals_printed_tables(probability: float, freedom: int, expected: float) -> None:
+    assert statistics.student_quantile(probability, freedom) == pytest.approx(expected, rel=1e-9)
+    assert statistics.student_quantile(1 - probability, freedom) == pytest.approx(-expected, rel=1e-9)
+
+
+def test_t_quantile_of_one_degree_is_cauchy_and_of_many_is_normal() -> None:
+    assert statistics.student_quantile(0.75, 1) == pytest.approx(1.0, rel=1e-12)
+    assert statistics.student_quantile(0.975, 1e7) == pytest.approx(1.959963985, rel=1e-6)
+    assert statistics.student_quantile(0.5, 3) == 0.0
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 3), (1.0, 3), (0.5, 0), (math.nan, 3)])
+def test_t_quantile_refuses_arguments_outside_their_range(arguments: tuple[float, float]) -> None:
+    with pytest.raises(OffDynError, match="t quantile"):
+        statistics.student_quantile(*arguments)
+
+
+@given(st.floats(0.1, 40), st.floats(0.1, 40), st.floats(0.001, 0.999))
+def test_incomplete_beta_is_symmetric_and_a_probability(a: float, b: float, x: float) -> None:
+    left, right = statistics.incomplete_beta(a, b, x), statistics.incomplete_beta(b, a, 1 - x)
+    assert 0 <= left <= 1
+    assert left + right == pytest.approx(1.0, abs=1e-11)
+
+
+def test_incomplete_beta_closed_forms() -> None:
+    assert statistics.incomplete_beta(1, 1, 0.3) == pytest.approx(0.3, rel=1e-13)
+    assert statistics.incomplete_beta(2, 1, 0.3) == pytest.approx(0.09, rel=1e-13)
+    assert statistics.incomplete_beta(0.5, 0.5, 0.25) == pytest.approx(2 / math.pi * math.asin(0.5), rel=1e-12)
+
+
+def test_t_interval_of_five_seeds_by_hand() -> None:
+    # mean 3, sample standard deviation sqrt(2.5), half width 2.7764451 * sqrt(2.5 / 5)
+    mean, low, high = statistics.t_interval([1, 2, 3, 4, 5])
+    assert mean == 3
+    assert high - mean == pytest.approx(2.77644510520 * math.sqrt(0.5), rel=1e-9)
+    assert mean - low == pytest.approx(high - mean, rel=1e-12)
+
+
+def test_t_interval_covers_at_its_level() -> None:
+    rng = np.random.default_rng(1)
+    inside = [low <= 0 <= high for _, low, high in (statistics.t_interval(rng.normal(size=4)) for _ in range(2_000))]
+    # 5 standard errors around .95 with 2,000 trials
+    assert abs(np.mean(inside) - 0.95) < 5 * math.sqrt(0.95 * 0.05 / 2_000)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [[1.0, 2.0]]])
+def test_t_interval_refuses_what_has_no_interval(values: list[float]) -> None:
+    with pytest.raises(OffDynError):
+        statistics.t_interval(values)
+
+
+def test_iqm_cuts_a_quarter_from_each_end() -> None:
+    assert float(statistics.iqm([0, 1, 2, 100])) == 1.5
+    # 10 values: int(2.5) = 2 are cut from each end
+    assert float(statistics.iqm(np.arange(10.0) ** 2)) == pytest.approx(np.mean(np.arange(2.0, 8.0) ** 2))
+    assert float(statistics.iqm([7.0])) == 7.0
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_iqm_ignores_order_and_stays_in_range(values: list[float], random: object) -> None:
+    shuffled = list(values)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    middle = float(statistics.iqm(values))
+    assert middle == pytest.approx(float(statistics.iqm(shuffled)))
+    assert min(values) - 1e-6 <= middle <= max(values) + 1e-6
+
+
+def test_bootstrap_repeats_itself_and_brackets_the_point() -> None:
+    rng = np.random.default_rng(0)
+    strata = [rng.normal(50, 5, size=5), rng.normal(80, 5, size=3)]
+    first = statistics.stratified_bootstrap(strata)
+    assert first == statistics.stratified_bootstrap(strata)
+    assert first != statistics.stratified_bootstrap(strata, seed=1)
+    assert first.low <= first.mean <= first.high
+    assert first.mean == pytest.approx(float(statistics.iqm(np.concatenate(strata))))
+
+
+def test_bootstrap_draws_inside_strata_only() -> None:
+    # Two strata without spread: nothing can vary unless a draw crosses from one to the other.
+    strata = [[10.0] * 5, [90.0] * 5]
+    assert statistics.stratified_bootstrap(strata, statistics.mean_of_strata) == (50.0, 50.0, 50.0)
+
+
+def test_bootstrap_of_a_mean_has_the_known_standard_error() -> None:
+    values = np.random.default_rng(3).normal(size=400)
+    _, low, high = statistics.stratified_bootstrap([values], statistics.mean_of_strata)
+    expected = 2 * 1.96 * values.std() / math.sqrt(400)
+    assert high - low == pytest.approx(expected, rel=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=6), st.lists(st.floats(-100, 100), min_size=1, max_size=6))
+def test_probability_of_improvement_is_antisymmetric(ours: list[float], theirs: list[float]) -> None:
+    forward = statistics.probability_of_improvement([ours], [theirs], replicates=10)
+    backward = statistics.probability_of_improvement([theirs], [ours], replicates=10)
+    assert forward.mean + backward.mean == pytest.approx(1.0)
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    # task 1: 3 of 4 pairs won; task 2: all tied
+    result = statistics.probability_of_improvement([[1, 3], [5, 5]], [[0, 2], [5, 5]])
+    assert result.mean == pytest.approx((0.75 + 0.5) / 2)
+    with pytest.raises(OffDynError, match="same tasks"):
+        statistics.probability_of_improvement([[1.0]], [])
