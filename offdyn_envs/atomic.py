@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["atomic_write", "write_json"]
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends without an error.
 
     A process killed inside the block leaves a hidden `.name.*.part` file and the old content of `path`.

@@ -6,7 +6,6 @@ import sys
 from importlib.metadata import entry_points
 from typing import Annotated
 
-import click
 import typer
 
 from offdyn_envs.errors import OffDynError
@@ -85,14 +84,18 @@ def main(arguments: list[str] | None = None) -> None:
         status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
     except OffDynError as error:
         _refuse(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        _refuse(" ".join(error.format_message().split()))
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # Typer has moved its usage errors between modules; all of them can format themselves.
+        formatted = getattr(error, "format_message", None)
+        if formatted is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(formatted())
+            sys.exit(0)
+        _refuse(" ".join(str(formatted()).split()))
     else:
         sys.exit(status if isinstance(status, int) else 0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import mujoco
 import numpy as np
@@ -105,7 +105,7 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         self.set_state(*self.robot.sample_reset(self.np_random, self.init_qpos))
         return self._seen()
 
-    def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], Any, bool, Literal[False], dict[str, Any]]:
         """Advance one control step.
 
         Args:
@@ -151,7 +151,7 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
 
-class HalfCheetah(ShiftedRobot, HalfCheetahEnv):
+class HalfCheetah(ShiftedRobot, HalfCheetahEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock returns no True
     """HalfCheetah: 17 observations, 6 actions, 0.05 s a step, never terminates."""
 
     robot = ROBOTS["halfcheetah"]

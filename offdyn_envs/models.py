@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,8 @@ from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import Shift, check_profile
 
 __all__ = ["compile_model", "model_hash", "model_spec"]
+
+_log = logging.getLogger("offdyn.mujoco")
 
 # Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
 _UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
@@ -39,8 +42,19 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
     return spec
 
 
+def _log_simulator_warnings() -> None:
+    """Send MuJoCo's warnings to the logger "offdyn.mujoco", unless the user has a handler of their own.
+
+    By default MuJoCo appends every simulation that blows up to a MUJOCO_LOG.TXT in the working directory; the
+    environments report such a step as `infos["diverged"]` instead.
+    """
+    if getattr(mujoco, "get_mju_user_warning", lambda: None)() is None:
+        mujoco.set_mju_user_warning(_log.info)
+
+
 @lru_cache(maxsize=256)
 def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
+    _log_simulator_warnings()
     with warnings.catch_warnings():
         # HalfCheetah's model asks for a total mass of 14 kg through an attribute that newer MuJoCo calls deprecated.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")

@@ -134,7 +134,7 @@ class BehaviourPolicy:
         try:
             with safe_open(str(path), framework="numpy") as file:
                 metadata: dict[str, str] = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {str(name): file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError:
             raise OffDynError(f"no behaviour policy at {path}") from None
         except (SafetensorError, OSError) as error:

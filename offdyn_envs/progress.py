@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 __all__ = ["progress"]
@@ -19,8 +19,12 @@ def _fields(values: dict[str, object]) -> str:
     )
 
 
+def _silent(n: int = 1, **values: object) -> None:
+    del n, values
+
+
 @contextmanager
-def _plain(description: str, total: int) -> Iterator[Advance]:
+def _plain(description: str, total: int) -> Generator[Advance]:
     begun = last = time.monotonic()
     done = 0
 
@@ -39,7 +43,7 @@ def _plain(description: str, total: int) -> Iterator[Advance]:
 
 
 @contextmanager
-def _bar(description: str, total: int) -> Iterator[Advance]:
+def _bar(description: str, total: int) -> Generator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -54,13 +58,15 @@ def _bar(description: str, total: int) -> Iterator[Advance]:
         task = bar.add_task(description, total=total, note="")
 
         def advance(n: int = 1, **values: object) -> None:
-            bar.update(task, advance=n, **({"note": _fields(values)} if values else {}))
+            bar.update(task, advance=n)
+            if values:
+                bar.update(task, note=_fields(values))
 
         yield advance
 
 
 @contextmanager
-def progress(description: str, total: int, *, quiet: bool = False) -> Iterator[Advance]:
+def progress(description: str, total: int, *, quiet: bool = False) -> Generator[Advance]:
     """Show the progress of a long computation on standard error.
 
     Args:
@@ -72,7 +78,7 @@ def progress(description: str, total: int, *, quiet: bool = False) -> Iterator[A
         `advance(n, **fields)`: `n` more units are done; `fields` are shown behind the bar.
     """
     if quiet:
-        yield lambda n=1, **values: None
+        yield _silent
     elif sys.stderr.isatty():
         with _bar(description, total) as advance:
             yield advance

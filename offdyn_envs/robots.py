@@ -94,7 +94,7 @@ class Robot:
         """
         if np.isfinite(self.velocity_clip):
             qvel = np.clip(qvel, -self.velocity_clip, self.velocity_clip)
-        return np.concatenate((qpos[..., self.skipped_qpos :], qvel), axis=-1)
+        return np.concatenate((qpos[..., self.skipped_qpos :], qvel), axis=-1, dtype=np.float64)
 
     def reward(
         self, x_before: Floats, qpos: Floats, qvel: Floats, action: Floats, terminated: Bools | None = None

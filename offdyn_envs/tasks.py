@@ -1,4 +1,4 @@
-"""The tables: dynamics, datasets, tasks and tracks. Names are looked up here; nothing parses a name to learn its meaning."""
+"""The tables: dynamics, datasets, tasks and tracks. Names are looked up here, never parsed for their meaning."""
 
 from __future__ import annotations
 

@@ -241,18 +241,16 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _step_and_reset(
         self, rewards: Floats, terminations: Bools, truncations: Bools, infos: dict[str, Any]
     ) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
-        ended = self._done
+        ended = self._done.copy()
+        # Each observation that a policy may see is attacked once: the last of an episode, the first of the next one.
         infos["final_obs"], infos["_final_obs"] = self._seen(ended), ended
         infos["final_info"], infos["_final_info"] = {}, ended
+        going_on = None if self.attack is None else self._seen(~ended)
         self._last = self._state.copy()
-        final = infos["final_obs"]
         self._reset_rows(ended)
-        observations = self._seen(None) if self.attack is None else self._merge(final, ended)
+        first = self._seen(ended)
+        observations = first if going_on is None else np.where(ended[:, None], first, going_on)
         return observations, rewards, terminations, truncations, infos
-
-    def _merge(self, final: Floats, ended: Bools) -> Floats:
-        # Each observation that a policy sees is attacked once: rows that went on keep what they drew.
-        return np.where(ended[:, None], self._seen(ended), self._seen(~ended)) if (~ended).any() else self._seen(ended)
 
     def _reset_rows(self, chosen: Bools) -> None:
         for row in np.flatnonzero(chosen):
@@ -269,7 +267,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _seen(self, rows: Bools | None) -> Floats:
         """Return all observations, those of `rows` (None: of all rows) attacked."""
         observations = self._observe()
-        if self.attack is None:
+        if self.attack is None or (rows is not None and not rows.any()):
             return observations
         index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
         observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])

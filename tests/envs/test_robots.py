@@ -1,0 +1,72 @@
+"""State-level and observation-level functions, and where they agree."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.models import compile_model
+from offdyn_envs.robots import ROBOTS, get_robot
+
+TABLE = {  # dims and seconds per step
+    "halfcheetah": (17, 6, 0.05),
+    "hopper": (11, 3, 0.008),
+    "walker2d": (17, 6, 0.008),
+    "ant": (27, 8, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", tuple(ROBOTS))
+def test_table_agrees_with_the_compiled_model(name):
+    robot, model = ROBOTS[name], compile_model(ROBOTS[name], ())
+    assert (robot.observation_dim, robot.action_dim, pytest.approx(robot.dt)) == TABLE[name]
+    assert (model.nq, model.nv, model.nu) == (robot.nq, robot.nv, robot.action_dim)
+    assert model.opt.timestep == robot.timestep
+    np.testing.assert_array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * robot.action_dim)
+
+
+@pytest.mark.parametrize("name", tuple(ROBOTS))
+@given(data=st.data())
+def test_termination_from_observation_agrees_within_the_clip(name, data):
+    """Where no velocity is clipped and positions stay under 100, both functions say the same."""
+    robot = ROBOTS[name]
+    bound = 9.5
+    qpos = data.draw(arrays(np.float64, (4, robot.nq), elements=st.floats(-2.5, 2.5)))
+    qvel = data.draw(arrays(np.float64, (4, robot.nv), elements=st.floats(-bound, bound)))
+    observation = robot.observe(qpos, qvel)
+    assert observation.shape == (4, robot.observation_dim)
+    np.testing.assert_array_equal(robot.terminated(qpos, qvel), robot.terminated_from_observation(observation))
+
+
+def test_hopper_velocity_bound_is_void_on_observations():
+    robot = ROBOTS["hopper"]
+    qpos, qvel = np.array([0, 1.25, 0, 0, 0, 0.0]), np.array([0, 0, 0, 101.0, 0, 0])
+    assert robot.terminated(qpos, qvel)
+    assert not robot.terminated_from_observation(robot.observe(qpos, qvel))
+
+
+@pytest.mark.parametrize("name", tuple(ROBOTS))
+@given(data=st.data())
+def test_batches_equal_rows(name, data):
+    robot = ROBOTS[name]
+    state = data.draw(arrays(np.float64, (5, robot.nq + robot.nv), elements=st.floats(-3, 3)))
+    action = data.draw(arrays(np.float32, (5, robot.action_dim), elements=st.floats(-1, 1, width=32)))
+    qpos, qvel = state[:, : robot.nq], state[:, robot.nq :]
+    rewards = robot.reward(np.zeros(5), qpos, qvel, action)
+    for row in range(5):
+        assert rewards[row] == robot.reward(np.float64(0), qpos[row], qvel[row], action[row])
+
+
+def test_alive_bonus_is_paid_on_healthy_steps_alone():
+    robot = ROBOTS["walker2d"]
+    qpos = np.zeros((2, robot.nq))
+    qpos[:, 1] = (1.25, 0.5)
+    rewards = robot.reward(np.zeros(2), qpos, np.zeros((2, robot.nv)), np.zeros((2, 6), np.float32))
+    assert rewards.tolist() == [1.0, 0.0]
+
+
+def test_unknown_robot_names_the_nearest():
+    with pytest.raises(OffDynError, match="unknown robot 'hoper'; did you mean 'hopper'"):
+        get_robot("hoper")

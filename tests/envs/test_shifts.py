@@ -1,0 +1,157 @@
+"""Shifts as values, and what they do to the compiled model."""
+
+import json
+import math
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.models import _dynamics_fields, compile_model, model_hash
+from offdyn_envs.robots import ROBOTS
+from offdyn_envs.shifts import Friction, Gravity, parse_shifts, shifts_to_json
+from offdyn_envs.tasks import DYNAMICS
+
+SCALES = st.floats(0.01, 100.0, allow_nan=False)
+SHIFTS = st.builds(Gravity, SCALES) | st.builds(Friction, SCALES)
+# Sliding friction between foot and floor (environments: Friction).
+FOOT_FRICTION = {
+    ("halfcheetah", "bfoot"): 0.4,
+    ("ant", "left_ankle_geom"): 1.0,
+    ("walker2d", "foot_geom"): 0.9,
+    ("walker2d", "foot_left_geom"): 1.9,
+    ("hopper", "foot_geom"): 2.0,
+}
+
+
+@given(st.lists(SHIFTS, min_size=1, max_size=4))
+def test_json_round_trip(shifts):
+    assert list(parse_shifts(json.loads(json.dumps(shifts_to_json(shifts))))) == shifts
+
+
+@pytest.mark.parametrize("name", tuple(ROBOTS))
+@settings(max_examples=10, deadline=None)
+@given(scale=SCALES)
+def test_gravity_changes_gravity_alone(name, scale):
+    robot = ROBOTS[name]
+    base, shifted = compile_model(robot, ()), compile_model(robot, (Gravity(scale),))
+    np.testing.assert_array_equal(shifted.opt.gravity, base.opt.gravity * scale)
+    assert base.opt.gravity[2] == -9.81
+    assert changed_fields(base, shifted) <= {"opt.gravity"}
+
+
+@pytest.mark.parametrize("name", tuple(ROBOTS))
+@settings(max_examples=10, deadline=None)
+@given(scale=SCALES)
+def test_friction_changes_the_friction_of_every_geom_alone(name, scale):
+    robot = ROBOTS[name]
+    base, shifted = compile_model(robot, ()), compile_model(robot, (Friction(scale),))
+    np.testing.assert_array_equal(shifted.geom_friction, base.geom_friction * scale)
+    assert changed_fields(base, shifted) <= {"geom_friction"}
+
+
+def changed_fields(base, shifted):
+    left, right = _dynamics_fields(base), _dynamics_fields(shifted)
+    assert left.keys() == right.keys()
+    return {name for name in left if not np.array_equal(left[name], right[name])}
+
+
+def contact_friction(model, geom):
+    """Sliding friction of a simulated contact between a geom and the floor: drop the robot until it touches."""
+    data = mujoco.MjData(model)
+    floor, foot = model.geom("floor").id, model.geom(geom).id
+    for _ in range(3000):
+        mujoco.mj_step(model, data)
+        for contact in data.contact:
+            if set(contact.geom) == {floor, foot}:
+                assert contact.dim == 3
+                return contact.friction[0]
+    raise AssertionError(f"{geom} never touched the floor")
+
+
+@pytest.mark.parametrize("scale", (0.1, 0.5, 2.0, 5.0))
+@pytest.mark.parametrize(("name", "geom"), tuple(FOOT_FRICTION))
+def test_contact_friction_in_simulation(name, geom, scale):
+    """The published Hopper leaves its floor at 1.0, which hides x0.1 and x0.5."""
+    model = compile_model(ROBOTS[name], (Friction(scale),))
+    assert contact_friction(model, geom) == pytest.approx(FOOT_FRICTION[name, geom] * scale, rel=1e-12)
+
+
+@pytest.mark.parametrize(("scale", "expected"), ((0.1, 1.0), (0.5, 1.0), (2.0, 4.0), (5.0, 10.0)))
+def test_odrl_profile_reproduces_the_published_hopper(scale, expected):
+    model = compile_model(ROBOTS["hopper"], (Friction(scale),), profile="odrl")
+    assert contact_friction(model, "foot_geom") == pytest.approx(expected, rel=1e-12)
+
+
+def test_odrl_friction_01_and_05_are_one_task_and_ours_are_not():
+    for profile, same in (("odrl", True), ("default", False)):
+        envs = [
+            gymnasium.make("OffDyn/Hopper-v0", shifts=[{"kind": "friction", "scale": scale}], profile=profile)
+            for scale in (0.1, 0.5)
+        ]
+        for env in envs:
+            env.reset(seed=0)
+            env.action_space.seed(0)
+        equal = True
+        for _ in range(500):
+            action = envs[0].action_space.sample()
+            outcomes = [env.step(action) for env in envs]
+            equal &= bool(np.array_equal(outcomes[0][0], outcomes[1][0]))
+            if outcomes[0][2] or outcomes[1][2]:
+                for env in envs:
+                    env.reset(seed=1)
+        assert equal is same
+
+
+def test_scales_multiply_what_stands():
+    robot = ROBOTS["hopper"]
+    assert model_hash(compile_model(robot, (Gravity(0.5), Gravity(2.0)))) == model_hash(compile_model(robot, ()))
+
+
+def test_no_two_named_dynamics_share_a_model():
+    hashes = [model_hash(compile_model(robot, shifts)) for robot in ROBOTS.values() for shifts in DYNAMICS.values()]
+    assert len(set(hashes)) == len(hashes) == 36
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    (
+        ([], "empty list"),
+        ("gravity", "must be a list"),
+        ({"kind": "gravity", "scale": 0.5}, "must be a list"),
+        (["gravity"], "shifts[0]"),
+        ([{"scale": 0.5}], "shift kind"),
+        ([{"kind": "gravty", "scale": 0.5}], "did you mean 'gravity'"),
+        ([{"kind": "gravity"}], "'scale' is missing"),
+        ([{"kind": "gravity", "scale": 0.5, "axis": 1}], "'axis'"),
+        ([{"kind": "gravity", "scale": "0.5"}], "scale must be a finite number"),
+        ([{"kind": "gravity", "scale": True}], "scale must be a finite number"),
+        ([{"kind": "friction", "scale": -1.0}], "'-1.0'"),
+        ([{"kind": "friction", "scale": 0}], "above 0"),
+        ([{"kind": "friction", "scale": math.nan}], "'nan'"),
+        ([{"kind": "friction", "scale": math.inf}], "'inf'"),
+    ),
+)
+def test_malformed_shifts_are_refused_in_one_line(value, words):
+    with pytest.raises(OffDynError) as refused:
+        gymnasium.make("OffDyn/Hopper-v0", shifts=value)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    (
+        ({"dynamics": "gravity-0.6"}, "did you mean 'gravity-0."),
+        ({"profile": "d4rl"}, "unknown profile"),
+        ({"ctrl_cost_weight": 1.0}, "unknown environment parameter"),
+        ({"attack": {"kind": "max-q"}}, "unknown attack kind"),
+    ),
+)
+def test_malformed_environment_arguments(kwargs, words):
+    with pytest.raises(OffDynError, match=words):
+        gymnasium.make("OffDyn/Hopper-v0", **kwargs)

@@ -1,0 +1,47 @@
+"""The part of MuJoCo's Python interface that offdyn uses; the package's own types do not reach pyright."""
+
+from typing import Any
+
+from mujoco import rollout as rollout
+
+__version__: str
+
+class MjModel:
+    nq: int
+    nv: int
+    nu: int
+    opt: Any
+    vis: Any
+    def __getattr__(self, name: str) -> Any: ...
+
+class MjData:
+    time: float
+    def __init__(self, model: MjModel) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+
+class MjSpec:
+    option: Any
+    compiler: Any
+    geoms: list[Any]
+    @staticmethod
+    def from_file(path: str) -> MjSpec: ...
+    def compile(self) -> MjModel: ...
+    def copy(self) -> MjSpec: ...
+    def geom(self, name: str) -> Any: ...
+    def joint(self, name: str) -> Any: ...
+    def body(self, name: str) -> Any: ...
+
+class mjtState:
+    mjSTATE_FULLPHYSICS: Any
+    mjSTATE_CTRL: Any
+
+class mjtWarning:
+    mjWARN_BADQPOS: Any
+    mjWARN_BADQVEL: Any
+    mjWARN_BADQACC: Any
+
+def get_mju_user_warning() -> Any: ...
+def set_mju_user_warning(handler: Any) -> None: ...
+def mj_stateSize(model: MjModel, spec: int) -> int: ...
+def mj_step(model: MjModel, data: MjData, nstep: int = ...) -> None: ...
+def mj_forward(model: MjModel, data: MjData) -> None: ...
