@@ -1,0 +1,90 @@
+"""`offdyn data`: list, info, build, verify."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="The datasets: what is here, what is in them, building and verifying them.", no_args_is_help=True
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("list")
+def list_datasets(json_output: Json = False) -> None:
+    """List the datasets that are built, shipped or named by the manifest."""
+    from offdyn_envs.datasets.show import inventory, print_inventory
+
+    print_inventory(inventory(), json_output)
+
+
+@app.command("info")
+def info(
+    dataset: Annotated[str, typer.Argument(help="For instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
+    json_output: Json = False,
+) -> None:
+    """Show a dataset's card: returns, lengths, moments, behaviour, checksum, how to rebuild it."""
+    from offdyn_envs.datasets.show import card_of, print_card
+    from offdyn_envs.report import print_record
+
+    card = card_of(dataset)
+    if json_output:
+        print_record(dataset, card, True)
+    else:
+        print_card(card)
+
+
+@app.command("build")
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks (source and target) or ids of datasets.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same arrays.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace datasets that are there.")] = False,
+    behaviours: Annotated[Path | None, typer.Option(help="Folder of policies instead of the shipped ones.")] = None,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="Build what the repository ships, into datasets/.")
+    ] = False,
+    record: Annotated[bool, typer.Option("--record", help="Put the cards into the repository's manifest.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
+    from offdyn_envs.datasets.build import build as build_one
+    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.ship import record_built, ship
+    from offdyn_envs.datasets.show import print_built
+    from offdyn_envs.errors import OffDynError
+
+    chosen = resolve(names or [])
+    if shipped:
+        built = ship(chosen or None, force=force, num_threads=threads)
+    elif not chosen:
+        raise OffDynError("nothing to build: name a task or a dataset, for instance hopper-gravity-0.5-medium")
+    else:
+        built = [
+            build_one(dataset, seed=seed, num_threads=threads, behaviours=behaviours, force=force) for dataset in chosen
+        ]
+    if record:
+        record_built(built)
+    print_built(built, json_output)
+
+
+@app.command("verify")
+def verify(
+    datasets: Annotated[list[str], typer.Argument(help="Ids of datasets, or tasks.")],
+    rows: Annotated[int, typer.Option(min=1, help="Random rows to simulate again.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the rows.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Simulation threads.")] = 1,
+    json_output: Json = False,
+) -> None:
+    """Test checksums, schema and values, and simulate random rows again from their stored states."""
+    from dataclasses import asdict
+
+    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.check import verify as verify_one
+    from offdyn_envs.datasets.show import place_of, print_reports
+
+    folders = [place_of(str(dataset)) for dataset in resolve(datasets)]
+    reports = [asdict(verify_one(folder, rows=rows, seed=seed, num_threads=threads)) for folder in folders]
+    print_reports(reports, json_output)

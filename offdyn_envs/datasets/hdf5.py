@@ -1,0 +1,141 @@
+"""The Minari HDF5 layout: one group per episode, T + 1 observations and simulator states, T of everything else.
+
+Written with h5py rather than through `minari.create_dataset_from_buffers`: that one writes under its final name, so a
+killed process would leave half a dataset there, and takes about four times as long for short episodes. The test-suite
+reads what is written here with Minari and compares.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.datasets.spec import Arrays, schema, validate
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.progress import progress
+from offdyn_envs.robots import Robot
+
+__all__ = ["read_hdf5", "write_hdf5"]
+
+Array = NDArray[Any]
+
+# Path inside an episode's group -> the attribute of `Arrays` it fills, in T + 1 rows or in T.
+_STATES = {"infos/qpos": "qpos", "infos/qvel": "qvel"}
+_STEPS = {key: key for key in ("actions", "rewards", "terminations", "truncations")}
+
+
+def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False, quiet: bool = False) -> None:
+    """Write arrays as one Minari HDF5 file.
+
+    Args:
+        path: The file, new.
+        arrays: Validated arrays.
+        name: Shown in the progress bar.
+        compress: Deflate every array (a third smaller, several times slower).
+        quiet: No progress bar.
+    """
+    import h5py
+
+    options: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if compress else {}
+    starts = arrays.starts
+    with h5py.File(path, "w", libver="v108") as file, progress(f"write {name}", len(starts), quiet=quiet) as advance:
+        for episode, (start, length) in enumerate(zip(starts.tolist(), arrays.lengths.tolist(), strict=True)):
+            group = file.create_group(f"episode_{episode}")
+            group.attrs["id"] = episode
+            group.attrs["seed"] = int(arrays.seeds[episode])
+            group.attrs["total_steps"] = length
+            stop = start + length
+            last = arrays.next_observations[stop - 1 : stop]
+            group.create_dataset(
+                "observations", data=np.concatenate((arrays.observations[start:stop], last)), **options
+            )
+            for key, field in _STEPS.items():
+                group.create_dataset(key, data=getattr(arrays, field)[start:stop], **options)
+            for key, field in _STATES.items():
+                group.create_dataset(key, data=getattr(arrays, field)[start + episode : stop + episode + 1], **options)
+            if episode % 100 == 99:
+                advance(100)
+
+
+def read_hdf5(path: Path, robot: Robot, rows: int, episodes: int, *, quiet: bool = False) -> Arrays:
+    """Read and validate a file in the layout of `write_hdf5`.
+
+    Args:
+        path: The file.
+        robot: Whose data it holds.
+        rows: N, from the metadata.
+        episodes: E, from the metadata.
+        quiet: No progress bar.
+
+    Returns:
+        The arrays, in memory.
+
+    Raises:
+        OffDynError: Missing or truncated file, missing key, wrong type, wrong dimensions, ragged lengths, NaN, actions
+            outside [-1, 1]; the message names the file, the key and what was expected.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise OffDynError(f"{path}: missing; expected a Minari HDF5 file")
+    arrays = Arrays(**{key: np.empty(shape, dtype) for key, (dtype, shape) in schema(robot, rows, episodes).items()})
+    try:
+        with h5py.File(path, "r") as file:
+            _check_groups(path, list(file.keys()), episodes)
+            with progress(f"read {path.parents[1].name}", episodes, quiet=quiet) as advance:
+                start = 0
+                for episode in range(episodes):
+                    start += _read_episode(file[f"episode_{episode}"], arrays, episode, start, str(path))
+                    if episode % 100 == 99:
+                        advance(100)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise OffDynError(f"{path}: truncated, or not an HDF5 file ({error})") from None
+    if start != rows:
+        raise OffDynError(f"{path}: {start} rows; expected {rows}")
+    validate(arrays, robot, str(path))
+    return arrays
+
+
+def _check_groups(path: Path, found: list[str], episodes: int) -> None:
+    """Check that the file holds the episodes that the metadata count, and nothing else."""
+    present = set(found)
+    missing = next((name for name in (f"episode_{i}" for i in range(episodes)) if name not in present), None)
+    if missing is not None or len(found) != episodes:
+        what = f"key '{missing}' is missing" if missing else f"{len(found)} episodes"
+        raise OffDynError(f"{path}: {what}; expected episode_0 to episode_{episodes - 1}")
+
+
+def _read_episode(group: Any, arrays: Arrays, episode: int, start: int, where: str) -> int:
+    """Copy one episode into its rows and return its length."""
+    observations = _read(group, "observations", arrays.observations, None, where)
+    length = len(observations) - 1
+    stop = start + length
+    if length < 1 or stop > len(arrays.rewards):
+        raise OffDynError(f"{where}: {group.name}/observations has {length + 1} rows, more than the rows that are left")
+    arrays.observations[start:stop] = observations[:-1]
+    arrays.next_observations[start:stop] = observations[1:]
+    for key, field in _STEPS.items():
+        destination = getattr(arrays, field)
+        destination[start:stop] = _read(group, key, destination, length, where)
+    for key, field in _STATES.items():
+        destination = getattr(arrays, field)
+        destination[start + episode : stop + episode + 1] = _read(group, key, destination, length + 1, where)
+    arrays.lengths[episode] = length
+    arrays.seeds[episode] = group.attrs.get("seed", -1)
+    return length
+
+
+def _read(group: Any, key: str, like: Array, length: int | None, where: str) -> Array:
+    """Read one array of an episode and check its type and shape against the array it goes into."""
+    wanted = f"{like.dtype} {['T' if length is None else length, *like.shape[1:]]}"
+    stored = group.get(key)
+    if stored is None or not hasattr(stored, "shape"):
+        raise OffDynError(f"{where}: key '{group.name}/{key}' is missing; expected {wanted}")
+    ragged = len(stored.shape) != like.ndim or stored.shape[1:] != like.shape[1:]
+    if stored.dtype != like.dtype or ragged or (length is not None and stored.shape[0] != length):
+        found = f"{stored.dtype} {list(stored.shape)}"
+        raise OffDynError(f"{where}: '{group.name}/{key}' is {found}; expected {wanted}")
+    return stored[()]

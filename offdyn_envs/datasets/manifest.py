@@ -1,0 +1,111 @@
+"""The manifest: the cards of the datasets that were published, to check what is shipped and what is rebuilt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.atomic import write_json
+from offdyn_envs.datasets.card import same_platform
+from offdyn_envs.datasets.spec import FORMAT
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.shipped import shipped_root
+from offdyn_envs.tasks import list_tasks
+
+__all__ = ["compare", "manifest_path", "read_manifest", "record"]
+
+SE_LIMIT = 4.0
+"""Largest gap of two mean returns, in standard errors of their difference, that counts as statistically equal."""
+
+
+def manifest_path() -> Path:
+    """Return the manifest's file, whether or not it exists."""
+    return shipped_root() / "manifest.json"
+
+
+def read_manifest(path: Path | None = None) -> dict[str, Any]:
+    """Read the manifest.
+
+    Args:
+        path: By default the shipped one.
+
+    Returns:
+        "datasets": id -> card, with "shipped" saying whether the arrays travel with the repository; "tasks": name ->
+        source, target and scoring environment. Empty where there is no manifest.
+
+    Raises:
+        OffDynError: Not JSON, or of a later format.
+    """
+    file = path or manifest_path()
+    if not file.is_file():
+        return {"format": FORMAT, "datasets": {}, "tasks": {}}
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OffDynError(f"{file}: cannot be read as JSON ({error})") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise OffDynError(f"{file}: key 'format' is not {FORMAT}; this release reads manifests of format {FORMAT}")
+    if not isinstance(manifest.get("datasets"), dict):
+        raise OffDynError(f"{file}: key 'datasets' is missing; expected the cards by dataset id")
+    return manifest
+
+
+def record(cards: Mapping[str, Mapping[str, Any]], shipped: bool, path: Path | None = None) -> None:
+    """Put cards into the manifest, in place of older ones of the same ids.
+
+    Args:
+        cards: Id -> card.
+        shipped: The arrays travel with the repository.
+        path: By default the shipped manifest.
+    """
+    file = path or manifest_path()
+    manifest = read_manifest(file)
+    known: dict[str, Any] = manifest["datasets"]
+    known.update({name: {**card, "shipped": shipped} for name, card in cards.items()})
+    manifest["tasks"] = {
+        task.name: {"source": str(task.source), "target": str(task.target), "environment": task.env_id}
+        for task in list_tasks()
+        if str(task.target) in known
+    }
+    write_json(file, manifest)
+
+
+def compare(card: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Compare a built dataset with the manifest's card of the same id.
+
+    Args:
+        card: Of the dataset.
+        reference: From the manifest, or None.
+
+    Returns:
+        "verdict": "not in the manifest", "identical", "statistically equal" or "different"; and the gaps: "return_gap"
+        of the mean returns in standard errors, "moment_gap" the largest gap of a per-dimension mean, in the manifest's
+        standard deviations. Another platform owes equal statistics only; the same one owes equal bits.
+    """
+    if reference is None:
+        return {"verdict": "not in the manifest"}
+    if card["sha256"] == reference["sha256"]:
+        return {"verdict": "identical"}
+    gaps = {"return_gap": _return_gap(card, reference), "moment_gap": _moment_gap(card, reference)}
+    recipe = ("seed", "batch", "model_sha256")
+    same_recipe = all(card.get(key) == reference.get(key) for key in recipe)
+    exact = same_recipe and same_platform(reference) and card["platform"] == reference["platform"]
+    equal = gaps["return_gap"] is not None and gaps["return_gap"] <= SE_LIMIT
+    return {"verdict": "statistically equal" if equal and not exact else "different", **gaps}
+
+
+def _return_gap(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    ours, theirs = card["returns"], reference["returns"]
+    if not ours or not theirs or not ours["se"] or not theirs["se"]:
+        return None
+    return abs(ours["mean"] - theirs["mean"]) / float(np.hypot(ours["se"], theirs["se"]))
+
+
+def _moment_gap(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    ours, theirs = card["moments"]["observations"], reference["moments"]["observations"]
+    gap = np.abs(np.subtract(ours["mean"], theirs["mean"])) / np.maximum(theirs["std"], 1e-12)
+    return float(gap.max())

@@ -1,0 +1,234 @@
+"""What the `offdyn data` commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from offdyn_envs.datasets.build import Built
+from offdyn_envs.datasets.manifest import compare, read_manifest
+from offdyn_envs.datasets.ship import shipped_ids
+from offdyn_envs.datasets.store import data_root, find, local_ids, read_metadata
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.report import print_table
+from offdyn_envs.shipped import shipped_root
+from offdyn_envs.tasks import DatasetId
+
+__all__ = ["card_of", "inventory", "place_of", "print_built", "print_card", "print_inventory", "print_reports"]
+
+_BAR = 40
+
+
+def inventory() -> list[dict[str, Any]]:
+    """Return a row for every dataset that is here, shipped, or named by the manifest, sorted by id."""
+    manifest = read_manifest()["datasets"]
+    shipped, local = local_ids(shipped_root()), local_ids()
+    names = {*manifest, *shipped, *local, *map(str, shipped_ids())}
+    rows: list[dict[str, Any]] = []
+    for name in sorted(names):
+        place = "built" if name in local else "shipped" if name in shipped else "to build"
+        card = _card_or_reason(name) if place != "to build" else manifest.get(name, {})
+        returns = card.get("returns") or {}
+        rows.append(
+            {
+                "dataset": name,
+                "where": place,
+                "rows": card.get("rows", ""),
+                "episodes": card.get("episodes", ""),
+                "mean return": returns.get("mean", ""),
+                "sha256": card.get("sha256", ""),
+                "problem": card.get("problem", ""),
+            }
+        )
+    return rows
+
+
+def _card_or_reason(name: str) -> dict[str, Any]:
+    try:
+        dataset = DatasetId.parse(name)
+        folder = find(dataset)
+        assert folder is not None
+        return read_metadata(folder, dataset)["offdyn"]
+    except OffDynError as error:
+        return {"problem": str(error)}
+
+
+def card_of(name: str) -> dict[str, Any]:
+    """Return the card of a dataset that is here, else the manifest's.
+
+    Args:
+        name: Id of the dataset.
+
+    Returns:
+        The card, with "path" (empty where it has not been built) and "manifest", the comparison with the manifest.
+
+    Raises:
+        OffDynError: Unknown id, damaged metadata, or neither here nor in the manifest.
+    """
+    dataset = DatasetId.parse(name)
+    folder, reference = find(dataset), read_manifest()["datasets"].get(name)
+    if folder is not None:
+        card = read_metadata(folder, dataset)["offdyn"]
+        return {**card, "path": str(folder), "manifest": compare(card, reference)}
+    if reference is None:
+        raise OffDynError(f"dataset '{name}' is not in {data_root()}; build it with: offdyn data build {name}")
+    return {**reference, "path": "", "manifest": {"verdict": "not built here"}}
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """Print a card for people: facts, histogram of returns, moments.
+
+    Args:
+        card: From `card_of`.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{card['id']}[/bold]")
+    for key, value in _facts(card).items():
+        console.print(f"  [dim]{key:<12}[/dim] {escape(value)}", soft_wrap=True)
+    if card["returns"]:
+        console.print("  [dim]returns of whole episodes[/dim]")
+        histogram = card["returns"]["histogram"]
+        edges, counts = histogram["edges"], histogram["counts"]
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+            bar = "█" * round(_BAR * count / max(counts)) or ("▏" if count else "")
+            console.print(f"  {low:10.1f} … {high:9.1f} {bar} {count}")
+    _print_moments(console, card["moments"])
+
+
+def _facts(card: Mapping[str, Any]) -> dict[str, str]:
+    """Return the lines of a card, in words."""
+    lengths, shifts = card["lengths"], card["shifts"]
+    return {
+        "where": card["path"] or "not built here",
+        "rows": f"{card['rows']:,} in {card['episodes']:,} episodes, {card['terminated_episodes']:,} ended by falling",
+        "returns": _spread(card["returns"]),
+        "lengths": _spread(lengths),
+        "shifts": ", ".join(map(str, shifts)) or "none: the nominal robot",
+        "behaviour": "; ".join(_behaviour(facts) for facts in card["behaviour"]),
+        "MuJoCo": f"{card['versions']['mujoco']} on {card['platform']['system']} {card['platform']['machine']}",
+        "model": card["model_sha256"],
+        "SHA-256": card["sha256"],
+        "manifest": card["manifest"]["verdict"],
+        "licence": card["licence"],
+        "rebuild": card["rebuild"],
+    }
+
+
+def _spread(values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return "no whole episode"
+    se = f" ± {values['se']:.1f} (SE)" if values["se"] is not None else ""
+    return f"mean {values['mean']:.1f}{se}, from {values['min']:.1f} to {values['max']:.1f}"
+
+
+def _behaviour(facts: Mapping[str, Any]) -> str:
+    returns = facts.get("returns") or {}
+    measured = (
+        f", policy return {returns['mean']:.1f} ± {returns['se']:.1f}" if {"mean", "se"} <= returns.keys() else ""
+    )
+    digest = f", policy {facts['policy_sha256'][:12]}" if "policy_sha256" in facts else ""
+    return f"{facts['name']}, {facts['rows']:,} rows, {facts['sampling']}{digest}{measured}"
+
+
+def _print_moments(console: Any, moments: Mapping[str, Mapping[str, list[float]]]) -> None:
+    from rich.table import Table
+
+    table = Table(title="per dimension", title_justify="left", title_style="dim")
+    for column in ("array", "dim", "mean", "std", "min", "max"):
+        table.add_column(column, justify="left" if column == "array" else "right")
+    for name, values in moments.items():
+        columns = [values[key] for key in ("mean", "std", "min", "max")]
+        for index, numbers in enumerate(zip(*columns, strict=True)):
+            table.add_row(name, str(index), *(f"{number:.4g}" for number in numbers))
+    console.print(table)
+
+
+def place_of(name: str) -> Path:
+    """Return the folder of a dataset that is here.
+
+    Args:
+        name: Id of the dataset.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        OffDynError: Unknown id, or not here; the message names the command that builds it.
+    """
+    dataset = DatasetId.parse(name)
+    folder = find(dataset)
+    if folder is None:
+        raise OffDynError(f"dataset '{name}' is not on this machine; build it with: offdyn data build {name}")
+    return folder
+
+
+def print_inventory(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print the list of datasets; what is damaged follows the table.
+
+    Args:
+        rows: From `inventory`.
+        as_json: Print a JSON list instead.
+    """
+    if as_json:
+        print_table("Datasets", rows, True)
+        return
+    columns = ("dataset", "where", "episodes", "mean return")
+    print_table("Datasets", [{key: row[key] for key in columns} for row in rows], False)
+    for row in rows:
+        if row["problem"]:
+            print(f"damaged: {row['problem']}")
+    if not rows:
+        print(f"no datasets in {data_root()}; build one: offdyn data build offdyn/hopper/nominal/random-5k-v0")
+
+
+def print_built(built: Sequence[Built], as_json: bool) -> None:
+    """Print what a build did.
+
+    Args:
+        built: One entry per dataset.
+        as_json: Print a JSON list instead.
+    """
+    rows = [_built_row(item) for item in built]
+    if as_json:
+        print_table("Built", rows, True)
+        return
+    for item, row in zip(built, rows, strict=True):
+        done = f"built in {item.seconds:.1f} s" if item.built else "was there"
+        returns = "no whole episode" if row["mean_return"] is None else f"mean return {row['mean_return']:.1f}"
+        print(f"{row['dataset']}: {done}, {item.rows:,} rows, {returns}, manifest: {row['manifest']}")
+        print(f"  {item.path}")
+
+
+def _built_row(item: Built) -> dict[str, Any]:
+    card = read_metadata(item.path, item.id)["offdyn"]
+    return {
+        "dataset": str(item.id),
+        "built": item.built,
+        "seconds": item.seconds,
+        "rows": item.rows,
+        "mean_return": card["returns"]["mean"] if card["returns"] else None,
+        "manifest": compare(card, read_manifest()["datasets"].get(str(item.id)))["verdict"],
+        "sha256": item.sha256,
+        "path": str(item.path),
+    }
+
+
+def print_reports(reports: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print what verification found.
+
+    Args:
+        reports: One per dataset.
+        as_json: Print a JSON list instead.
+    """
+    if as_json:
+        print_table("Verified", reports, True)
+        return
+    for report in reports:
+        gap = "" if report["mode"] == "exact" else f", largest gap {report['largest_gap']:.2g}"
+        print(f"{report['id']}: verified ({report['mode']}{gap}; manifest: {report['manifest']['verdict']})")
+        for check in report["checks"]:
+            print(f"  ok  {check}")

@@ -1,0 +1,354 @@
+"""Datasets on disk: Minari HDF5 for interchange, flat memory-mapped arrays for training.
+
+A dataset is the folder `<root>/<id>/` with `data/metadata.json` and `data/main_data.hdf5` as Minari reads them and,
+under the local root, `flat/*.npy` beside them. The folder is written elsewhere under the root and renamed at the end:
+under its final name it is whole, whenever the process is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.atomic import write_json
+from offdyn_envs.datasets.hdf5 import read_hdf5, write_hdf5
+from offdyn_envs.datasets.spec import FORMAT, Arrays, Dataset, array_digests, combined_digest, schema
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
+from offdyn_envs.shipped import shipped_root
+from offdyn_envs.tasks import DatasetId
+
+__all__ = [
+    "available",
+    "data_root",
+    "find",
+    "load_dataset",
+    "local_ids",
+    "locked",
+    "read_dataset",
+    "read_metadata",
+    "save",
+]
+
+DATA_DIR_VARIABLE = "OFFDYN_DATA_DIR"
+HDF5_NAME = "main_data.hdf5"
+STAGING = ".building"
+
+
+def data_root() -> Path:
+    """Return the folder of locally built datasets.
+
+    It is `$OFFDYN_DATA_DIR`, else `$XDG_CACHE_HOME/offdyn/datasets`, else `~/.cache/offdyn/datasets`. Set
+    `MINARI_DATASETS_PATH` to it to read the same datasets with Minari.
+    """
+    chosen = os.environ.get(DATA_DIR_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "offdyn" / "datasets"
+
+
+def find(dataset: DatasetId, root: Path | None = None) -> Path | None:
+    """Return the folder of a dataset that exists, or None: the local root first, then what is shipped."""
+    for place in (root or data_root(), shipped_root()):
+        folder = place / str(dataset)
+        if (folder / "data").is_dir():
+            return folder
+    return None
+
+
+def available(dataset: DatasetId) -> bool:
+    """Say whether a dataset can be loaded without building it."""
+    return find(dataset) is not None
+
+
+def local_ids(root: Path | None = None) -> list[str]:
+    """Return the ids of the datasets under a root, sorted, by their folders alone."""
+    place = root or data_root()
+    return sorted(folder.parent.relative_to(place).as_posix() for folder in place.glob("offdyn/*/*/*/data"))
+
+
+def load_dataset(dataset: str | DatasetId, *, root: str | os.PathLike[str] | None = None) -> Dataset:
+    """Load a dataset from the local root, else from what is shipped.
+
+    A locally built dataset is memory-mapped from its flat cache (rebuilt when the dataset changed); a shipped one is
+    read into memory and its checksums are tested.
+
+    Args:
+        dataset: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0".
+        root: Local root; by default `data_root()`.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        OffDynError: Unknown id; not built yet (the message names the command); or damaged (the file and the key).
+    """
+    wanted = DatasetId.parse(dataset) if isinstance(dataset, str) else dataset
+    place = data_root() if root is None else Path(root)
+    folder = find(wanted, place)
+    if folder is None:
+        raise OffDynError(f"dataset '{wanted}' is not on this machine; build it with: offdyn data build {wanted}")
+    return read_dataset(folder, wanted, cache=folder.is_relative_to(place))
+
+
+def read_dataset(folder: Path, expected: DatasetId | None = None, *, cache: bool = False) -> Dataset:
+    """Read the dataset in a folder.
+
+    Args:
+        folder: Holds `data/` and perhaps `flat/`.
+        expected: The id it must have; by default its own.
+        cache: Use the flat arrays beside the HDF5 file and write them where they are missing or stale.
+
+    Returns:
+        The dataset, memory-mapped if `cache`.
+
+    Raises:
+        OffDynError: Damaged or not a dataset of this format; the message names the file, the key and what was expected.
+    """
+    metadata = read_metadata(folder, expected)
+    dataset = DatasetId.parse(metadata["dataset_id"])
+    arrays = _read_flat(folder, dataset, metadata) if cache else None
+    if arrays is None:
+        arrays = _read_checked(folder, dataset, metadata)
+        if cache and _write_flat_beside(folder, arrays, metadata):
+            arrays = _read_flat(folder, dataset, metadata) or arrays
+    return Dataset(dataset, metadata, arrays, folder)
+
+
+def read_metadata(folder: Path, expected: DatasetId | None = None) -> dict[str, Any]:
+    """Read and check metadata.json.
+
+    Args:
+        folder: Holds `data/`.
+        expected: The id it must have.
+
+    Returns:
+        The metadata; the card is at "offdyn".
+
+    Raises:
+        OffDynError: Missing, not JSON, of a later format, of another dataset, or without a needed key.
+    """
+    path = folder / "data" / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OffDynError(f"{path}: missing; expected the metadata of a dataset") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise OffDynError(f"{path}: cannot be read as JSON ({error})") from None
+    card = metadata.get("offdyn") if isinstance(metadata, dict) else None
+    if not isinstance(card, dict):
+        raise OffDynError(f"{path}: key 'offdyn' is missing; expected the card of an offdyn dataset")
+    version = card.get("format")
+    if not isinstance(version, int) or version > FORMAT or version < 1:
+        raise OffDynError(f"{path}: key 'format' is {version!r}; this release reads formats up to {FORMAT}")
+    _check_card(path, metadata, card, expected)
+    return metadata
+
+
+_CARD_KEYS: Mapping[str, type] = {
+    "rows": int,
+    "episodes": int,
+    "arrays": dict,
+    "sha256": str,
+    "files": dict,
+    "shifts": list,
+    "platform": dict,
+    "versions": dict,
+    "behaviour": list,
+    "seed": int,
+}
+
+
+def _check_card(path: Path, metadata: Mapping[str, Any], card: Mapping[str, Any], expected: DatasetId | None) -> None:
+    name = metadata.get("dataset_id")
+    if not isinstance(name, str) or (expected is not None and name != str(expected)):
+        raise OffDynError(f"{path}: key 'dataset_id' is {name!r}; expected '{expected}'")
+    for key, kind in _CARD_KEYS.items():
+        if not isinstance(card.get(key), kind):
+            raise OffDynError(f"{path}: key 'offdyn.{key}' is {card.get(key)!r}; expected {kind.__name__}")
+    rows = DatasetId.parse(name).row_count
+    if card["rows"] != rows or not 1 <= card["episodes"] <= rows:
+        raise OffDynError(f"{path}: {card['rows']} rows in {card['episodes']} episodes; expected {rows} rows")
+
+
+def _read_checked(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any]) -> Arrays:
+    """Read the HDF5 file, check every value and every checksum."""
+    path, card = folder / "data" / HDF5_NAME, metadata["offdyn"]
+    arrays = read_hdf5(path, get_robot(dataset.robot), card["rows"], card["episodes"])
+    for key, digest in array_digests(arrays).items():
+        if card["arrays"].get(key) != digest:
+            raise OffDynError(f"{path}: '{key}' has SHA-256 {digest}; expected {card['arrays'].get(key)}")
+    return arrays
+
+
+def save(
+    arrays: Arrays,
+    metadata: dict[str, Any],
+    root: Path,
+    *,
+    compress: bool = False,
+    flat: bool = True,
+    quiet: bool = False,
+) -> Path:
+    """Write a dataset; it appears whole under its final name and replaces an older one.
+
+    Call it inside `locked`. The checksums are filled in here.
+
+    Args:
+        arrays: Validated arrays.
+        metadata: Everything but the checksums; its "dataset_id" names the folder.
+        root: Root of the datasets.
+        compress: Small file, slow to write: for datasets that are shipped.
+        flat: Write the flat arrays too.
+        quiet: No progress bar.
+
+    Returns:
+        The folder of the dataset.
+    """
+    name = metadata["dataset_id"]
+    final = root / name
+    with _staged(root, name) as stage:
+        data = stage / "data"
+        data.mkdir()
+        write_hdf5(data / HDF5_NAME, arrays, name, compress=compress, quiet=quiet)
+        digests = array_digests(arrays)
+        card = metadata["offdyn"]
+        card["arrays"], card["sha256"] = digests, combined_digest(digests)
+        card["files"] = {
+            HDF5_NAME: {"bytes": (data / HDF5_NAME).stat().st_size, "sha256": file_digest(data / HDF5_NAME)}
+        }
+        metadata["dataset_size"] = round(card["files"][HDF5_NAME]["bytes"] / 1e6, 1)
+        write_json(data / "metadata.json", metadata)
+        if flat:
+            _write_flat(stage / "flat", arrays, _flat_facts(stage, metadata))
+        _replace_folder(stage, final, root)
+    return final
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
+    """Let one process at a time build a dataset, and clear away what a killed one left.
+
+    Args:
+        root: Root of the datasets; created.
+        dataset: What is to be built.
+
+    Raises:
+        OffDynError: Another process is building it now.
+    """
+    staging = root / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    lock = staging / f"{_stage_prefix(str(dataset))}lock"
+    with lock.open("w") as handle:
+        if not _try_lock(handle.fileno()):
+            raise OffDynError(f"dataset '{dataset}' is being built by another process (lock {lock})")
+        # The lock dies with its holder: what stands here under this name was left by a process that was killed.
+        for stale in staging.glob(f"{_stage_prefix(str(dataset))}stage-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such locks; two builds of one dataset at once are then the user's to avoid.
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _stage_prefix(name: str) -> str:
+    return name.replace("/", "__") + "."
+
+
+@contextmanager
+def _staged(root: Path, name: str) -> Generator[Path, None, None]:
+    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
+    staging = root / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f"{_stage_prefix(name)}stage-", dir=staging))
+    stage.chmod(0o755)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _replace_folder(stage: Path, final: Path, root: Path) -> None:
+    """Give a finished folder its name; an older folder of that name moves away first."""
+    for file in stage.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        with _staged(root, final.relative_to(root).as_posix()) as grave:
+            final.rename(grave / "old")
+            stage.rename(final)
+    else:
+        stage.rename(final)
+
+
+def _flat_facts(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the flat arrays were made from: if it still holds, they are up to date."""
+    size = (folder / "data" / HDF5_NAME).stat().st_size
+    return {"format": FORMAT, "sha256": metadata["offdyn"]["sha256"], "bytes": size}
+
+
+def _write_flat(flat: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+    flat.mkdir()
+    for key, array in arrays.items():
+        np.save(flat / f"{key}.npy", array, allow_pickle=False)
+    write_json(flat / "source.json", facts)
+
+
+def _write_flat_beside(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> bool:
+    """Replace the flat arrays of a dataset; False where the folder cannot be written or is being written."""
+    root = folder.parents[3]
+    try:
+        with locked(root, DatasetId.parse(metadata["dataset_id"])), _staged(root, metadata["dataset_id"]) as stage:
+            _write_flat(stage / "flat", arrays, _flat_facts(folder, metadata))
+            if (folder / "flat").exists():
+                (folder / "flat").rename(stage / "old")
+            (stage / "flat").rename(folder / "flat")
+    except (OSError, OffDynError):
+        return False
+    return True
+
+
+def _read_flat(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any]) -> Arrays | None:
+    """Memory-map the flat arrays; None where they are missing, stale or not of the right type and shape."""
+    card = metadata["offdyn"]
+    expected = schema(get_robot(dataset.robot), card["rows"], card["episodes"])
+    try:
+        facts = json.loads((folder / "flat" / "source.json").read_text(encoding="utf-8"))
+        if facts != _flat_facts(folder, metadata):
+            return None
+        arrays = {key: np.load(folder / "flat" / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in expected}
+    except (OSError, ValueError):
+        return None
+    if any((array.dtype, array.shape) != expected[key] for key, array in arrays.items()):
+        return None
+    return Arrays(**arrays)

@@ -1,0 +1,48 @@
+"""From the name of a task to its environment, its source and its target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+
+from offdyn_envs.datasets.spec import Dataset
+from offdyn_envs.datasets.store import available, load_dataset
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
+from offdyn_envs.tasks import DatasetId, env_id, get_task
+
+__all__ = ["load_task"]
+
+
+def load_task(
+    name: str | None = None, *, source: str | DatasetId | None = None, target: str | DatasetId | None = None
+) -> tuple[gymnasium.Env[Any, Any], Dataset, Dataset]:
+    """Load a task: the environment that scores it, the plentiful source and the scarce target.
+
+    Args:
+        name: A task, for instance "hopper-gravity-0.5-medium". Leave it out to pair two datasets yourself:
+        source: Id of the source dataset.
+        target: Id of the target dataset; the policy is scored in its dynamics.
+
+    Returns:
+        (env, source, target).
+
+    Raises:
+        OffDynError: Unknown names; both or neither way of naming; two robots; a dataset that has not been built (the
+            message names the command).
+    """
+    if (name is None) == (source is None and target is None) or (source is None) != (target is None):
+        raise OffDynError("load_task takes the name of a task, or source= and target= together")
+    if name is not None:
+        task = get_task(name)
+        ids, environment, builds = (task.source, task.target), task.env_id, name
+    else:
+        ids = tuple(DatasetId.parse(item) if isinstance(item, str) else item for item in (source, target) if item)
+        if ids[0].robot != ids[1].robot:
+            raise OffDynError(f"source is a {ids[0].robot} and target a {ids[1].robot}; expected one robot")
+        environment, builds = env_id(get_robot(ids[1].robot), ids[1].dynamics), f"{ids[0]} {ids[1]}"
+    missing = [str(item) for item in ids if not available(item)]
+    if missing:
+        raise OffDynError(f"not on this machine: {', '.join(missing)}; build with: offdyn data build {builds}")
+    return gymnasium.make(environment), load_dataset(ids[0]), load_dataset(ids[1])
