@@ -24,9 +24,9 @@ def _silent(n: int = 1, **values: object) -> None:
 
 
 @contextmanager
-def _plain(description: str, total: int) -> Generator[Advance]:
+def _plain(description: str, total: int, start: int) -> Generator[Advance]:
     begun = last = time.monotonic()
-    done = 0
+    done = start
 
     def advance(n: int = 1, **values: object) -> None:
         nonlocal done, last
@@ -34,7 +34,7 @@ def _plain(description: str, total: int) -> Generator[Advance]:
         now = time.monotonic()
         if now - last >= PLAIN_INTERVAL or (done >= total and now - begun >= PLAIN_INTERVAL):
             last = now
-            left = (now - begun) / max(done, 1) * (total - done)
+            left = (now - begun) / max(done - start, 1) * (total - done)
             print(
                 f"{description}: {done:,}/{total:,}  {left:.0f} s left  {_fields(values)}", file=sys.stderr, flush=True
             )
@@ -43,7 +43,7 @@ def _plain(description: str, total: int) -> Generator[Advance]:
 
 
 @contextmanager
-def _bar(description: str, total: int) -> Generator[Advance]:
+def _bar(description: str, total: int, start: int) -> Generator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -55,7 +55,7 @@ def _bar(description: str, total: int) -> Generator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(description, total=total, completed=start, note="")
 
         def advance(n: int = 1, **values: object) -> None:
             bar.update(task, advance=n)
@@ -66,12 +66,13 @@ def _bar(description: str, total: int) -> Generator[Advance]:
 
 
 @contextmanager
-def progress(description: str, total: int, *, quiet: bool = False) -> Generator[Advance]:
+def progress(description: str, total: int, *, start: int = 0, quiet: bool = False) -> Generator[Advance]:
     """Show the progress of a long computation on standard error.
 
     Args:
         description: What is being done.
         total: How many units it takes.
+        start: How many of them an earlier run has done.
         quiet: Show nothing.
 
     Yields:
@@ -80,8 +81,8 @@ def progress(description: str, total: int, *, quiet: bool = False) -> Generator[
     if quiet:
         yield _silent
     elif sys.stderr.isatty():
-        with _bar(description, total) as advance:
+        with _bar(description, total, start) as advance:
             yield advance
     else:
-        with _plain(description, total) as advance:
+        with _plain(description, total, start) as advance:
             yield advance

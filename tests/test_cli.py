@@ -1,0 +1,87 @@
+"""The command: tables, JSON, one line for bad input, nothing heavy at start."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from offdyn_envs.cli import main
+
+BAD = (
+    (("envs", "show", "Hoper-v0"), "unknown environment 'Hoper-v0'"),
+    (("tasks", "--track", "mobody"), "did you mean 'mobody-32'"),
+    (("nonsense",), "nonsense"),
+    (("envs", "list", "--jsn"), "--jsn"),
+    (("data", "info", "offdyn/hopper/nominal/medum-5k-v0"), "medium-5k-v0"),
+    (("data", "build", "hopper-gravity-0.5-mediun"), "hopper-gravity-0.5-medium"),
+    (("data", "verify", "hopper-gravity-0.7-medium"), "gravity-0."),
+    (("train", "drcoo", "hopper-gravity-0.5-medium"), "did you mean 'droco'"),
+    (("train", "droco", "hopper-gravity-0.6-medium"), "did you mean 'hopper-gravity-0."),
+    (("train", "droco", "hopper-gravity-0.5-medium", "--set", "betta=0.3"), "did you mean 'beta'"),
+    (("evaluate", "no/such/run"), "no/such/run"),
+    (("leaderboard", "verify", "no/such/entry"), "no/such/entry"),
+    (("behaviour", "train", "--robot", "hoper"), "hoper"),
+)
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD)
+def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("offdyn: ") and err.count("\n") == 1
+    assert words in err
+
+
+def test_lists(capsys):
+    status, out, _ = run(capsys, "envs", "list", "--json")
+    assert status == 0
+    assert len(json.loads(out)) == 36
+    status, out, _ = run(capsys, "tasks", "--track", "mobody-32", "--json")
+    assert [row["task"] for row in json.loads(out)].count("hopper-gravity-0.5-medium") == 1
+    status, out, _ = run(capsys, "envs", "show", "OffDyn/Hopper-gravity-0.5-v0", "--json")
+    assert json.loads(out)["gravity z in m/s^2"] == -4.905
+    status, out, _ = run(capsys, "envs", "show", "Hopper-friction-2.0")
+    assert "floor included" in out
+
+
+@pytest.mark.parametrize(
+    "group", ((), ("envs",), ("data",), ("leaderboard",), ("train",), ("evaluate",), ("behaviour",))
+)
+def test_help(capsys, group):
+    status, out, _ = run(capsys, *group, "--help")
+    assert status == 0
+    assert "Usage" in out
+
+
+def test_nothing_heavy_is_imported():
+    """`import offdyn_envs` and `offdyn --help` load neither torch nor a simulator nor a file format."""
+    code = """
+import sys
+import offdyn_envs
+from offdyn_envs.cli import build_app
+build_app()
+heavy = {"torch", "lightning", "mujoco", "h5py", "minari", "matplotlib", "onnx", "onnxruntime"} & set(sys.modules)
+print(sorted(heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_environments_and_datasets_never_import_torch():
+    code = """
+import sys, gymnasium, offdyn_envs
+import offdyn_envs.vector, offdyn_envs.datasets, offdyn_envs.policies, offdyn_envs.benchmark.rollouts
+gymnasium.make("OffDyn/Hopper-v0").reset(seed=0)
+print("torch" in sys.modules, any(name.startswith("offdyn_agents") for name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
