@@ -139,7 +139,7 @@ class _Run:
         return OffDynVectorEnv(
             self.robot,
             self.members * len(self.columns),
-            shifts=self.shifts,
+            shifts=self.shifts or None,
             num_threads=self.num_threads,
             max_episode_steps=self.robot.max_episode_steps - self.steps,
             autoreset_mode="disabled",

@@ -1,0 +1,73 @@
+"""`offdyn leaderboard`: add, verify, page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The leaderboard: submissions, verification and the page.", no_args_is_help=True)
+
+Board = Annotated[Path, typer.Option("--leaderboard", help="Folder of submissions, verdicts, standings and page.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+DEFAULT_BOARD = Path("leaderboard")
+
+
+@app.command("add")
+def add(
+    runs: Annotated[list[Path], typer.Argument(help="Finished and evaluated run folders (runs/<task>/<agent>).")],
+    name: Annotated[str, typer.Option(help="Name of the entry: a-z, 0-9, dots, dashes, underscores.")],
+    method: Annotated[str | None, typer.Option(help="Name of the method on the page; the agent's by default.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="An author; may be given several times.")] = None,
+    code: Annotated[str | None, typer.Option(help="https link to the code.")] = None,
+    commit: Annotated[str | None, typer.Option(help="Commit of the code.")] = None,
+    paper: Annotated[str | None, typer.Option(help="https link to the paper.")] = None,
+    command: Annotated[str | None, typer.Option(help="The command that reproduces the training.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="Show as a reference row, without a rank.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an entry of the same name.")] = False,
+    leaderboard: Board = DEFAULT_BOARD,
+) -> None:
+    """Make an entry from finished runs: raw returns, policies and disclosure."""
+    from offdyn_envs.benchmark.submissions import Details, add_entry
+
+    details = Details(method, tuple(author or ()), code, commit, paper, command, reference)
+    folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
+    typer.echo(f"added {folder}; next: offdyn leaderboard verify {folder} && offdyn leaderboard page")
+
+
+@app.command("verify")
+def verify(
+    folders: Annotated[list[Path] | None, typer.Argument(help="Entries; all submissions when left out.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes per policy; the protocol's 100 by default.")] = None,
+    perturbed: Annotated[bool, typer.Option("--perturbed", help="Re-run the robustness cells as well.")] = False,
+    salt: Annotated[str, typer.Option(help="A later commit, mixed into the seeds.")] = "",
+    leaderboard: Board = DEFAULT_BOARD,
+    json_output: Json = False,
+) -> None:
+    """Re-run every policy of every entry in a sandbox and write a verdict for each."""
+    from offdyn_envs.benchmark.report import print_verdicts
+    from offdyn_envs.benchmark.verification import verify_entries
+
+    chosen = folders or None
+    verdicts, refusals = verify_entries(chosen, leaderboard, episodes=episodes, perturbed=perturbed, salt=salt)
+    print_verdicts(verdicts, json_output)
+    _end(refusals)
+
+
+@app.command("page")
+def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
+    """Write standings.json and the self-contained index.html."""
+    from offdyn_envs.benchmark.page import write_page
+    from offdyn_envs.benchmark.report import print_standings
+
+    standings, refusals = write_page(leaderboard)
+    print_standings(standings, leaderboard, json_output)
+    _end(refusals)
+
+
+def _end(refusals: list[str]) -> None:
+    """One line for each refused entry, after the others are done."""
+    for line in refusals:
+        typer.echo(f"offdyn: {line}", err=True)
+    if refusals:
+        raise typer.Exit(2)

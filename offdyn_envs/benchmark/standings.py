@@ -1,0 +1,261 @@
+"""Turns entries and verdicts into the figures of the leaderboard: plain JSON that the page only draws.
+
+A figure comes from the suite's own re-run where there is one, and from the claim otherwise; the other stands beside
+it. Ranks are given per track among entries that cover the same tasks, and only to entries whose score was reproduced
+with five seeds or more. Nothing is filled in: a task that an entry does not cover is absent.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.benchmark import protocol
+from offdyn_envs.benchmark.scores import Reference, degradation, get_reference
+from offdyn_envs.benchmark.statistics import Interval, probability_of_improvement, stratified_bootstrap, t_interval
+from offdyn_envs.benchmark.submissions import Entry, load_entries
+from offdyn_envs.benchmark.verification import NOT_REPRODUCED, REPRODUCED, load_verdict
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import TRACKS, get_task
+
+SELF_REPORTED = "self-reported"
+BASELINE = "iql"
+"""Method (lower case) against which the probability of improvement is taken."""
+
+Json = dict[str, Any]
+
+
+def build_standings(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[Json, list[str]]:
+    """Computes the standings of a leaderboard.
+
+    Args:
+        board: Folder with `submissions/` and `verdicts/`.
+        table: Contents of a references.json to use instead of the package's.
+
+    Returns:
+        The standings as plain JSON, and one line for each refused entry or verdict.
+    """
+    entries, refusals = load_entries(board)
+    references = _references({task for entry in entries for task in entry.tasks}, table)
+    rows: list[Json] = []
+    for entry in entries:
+        verdict = _verdict(board, entry, refusals)
+        rows.append(_entry_row(entry, verdict, references))
+    tracks = [_track(name, tasks, rows) for name, tasks in TRACKS.items()]
+    standings: Json = {
+        "protocol": protocol.PROTOCOL,
+        "verifier": protocol.VERIFIER_VERSION,
+        "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
+        "entries": rows,
+        "tracks": [track for track in tracks if track["rows"]],
+    }
+    return _rounded(standings), refusals
+
+
+def _verdict(board: Path, entry: Entry, refusals: list[str]) -> Mapping[str, Any] | None:
+    try:
+        return load_verdict(board, entry)
+    except OffDynError as error:
+        refusals.append(str(error))
+        return None
+
+
+def _references(tasks: Iterable[str], table: Mapping[str, Any] | None) -> dict[str, Reference | None]:
+    return {task: _reference(task, table) for task in tasks}
+
+
+def _reference(task: str, table: Mapping[str, Any] | None) -> Reference | None:
+    place = get_task(task)
+    try:
+        return get_reference(place.robot, place.scoring, table=table)
+    except OffDynError:
+        return None
+
+
+def _task_row(task: str, reference: Reference | None) -> Json:
+    place = get_task(task)
+    row: Json = {"robot": place.robot, "dynamics": place.dynamics, "quality": place.quality, "env": place.env_id}
+    row["scored"] = reference is not None and reference.scored
+    if reference is not None:
+        row["random"] = _reference_row(reference, reference.random, reference.random_se)
+        row["expert"] = _reference_row(reference, reference.expert, reference.expert_se)
+    return row
+
+
+def _reference_row(reference: Reference, value: float, error: float) -> Json:
+    """The interval of a reference return is normal: it is a mean over many episodes of one policy."""
+    half = 1.959963985 * float(reference.scale(error))
+    score = float(reference.normalise(value))
+    return {"return": value, "se": error, "score": _interval(Interval(score, score - half, score + half))}
+
+
+def _interval(interval: Interval) -> Json:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapping[str, Reference | None]) -> Json:
+    status = SELF_REPORTED if verdict is None else str(verdict["status"])
+    rerun: Mapping[str, list[float]] | None = None
+    if verdict is not None and status in (REPRODUCED, NOT_REPRODUCED):
+        rerun = verdict["returns"]
+    tasks = {task: _scores(entry, task, rerun, references[task]) for task in entry.tasks}
+    row: Json = {
+        "name": entry.name,
+        "method": entry.method,
+        "authors": list(entry.authors),
+        "links": dict(entry.links),
+        "reference": entry.reference,
+        "status": status,
+        "episodes": entry.episodes,
+        "commit": entry.disclosure["commit"],
+        "disclosure": dict(entry.disclosure["tasks"]),
+        "tasks": tasks,
+        "robustness": _robustness(entry, references),
+        "degradation": _degradations(entry, references),
+    }
+    if verdict is not None:
+        row["verdict"] = {key: verdict[key] for key in _VERDICT_KEYS if key in verdict}
+    return row
+
+
+_VERDICT_KEYS = ("status", "reason", "episodes", "salt", "seed", "p_values", "worst", "isolation")
+
+
+def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, reference: Reference | None) -> Json:
+    results = [result for result in entry.results if result.task == task]
+    claimed = np.array([np.mean(result.returns) for result in results])
+    used = claimed if rerun is None else np.array([np.mean(rerun[f"{task}/{result.seed}"]) for result in results])
+    row: Json = {
+        "seeds": [result.seed for result in results],
+        "source": "claim" if rerun is None else "re-run",
+        "returns": used.tolist(),
+        "claimed_returns": claimed.tolist(),
+        "return": _interval(t_interval(used)),
+    }
+    if reference is not None and reference.scored:
+        row["scores"] = reference.normalise(used).tolist()
+        row["score"] = _interval(t_interval(reference.normalise(used)))
+        row["claimed_score"] = float(reference.normalise(claimed).mean())
+    return row
+
+
+def _robustness(entry: Entry, references: Mapping[str, Reference | None]) -> Json:
+    """Claimed scores under perturbation with t intervals over seeds, per task; the claimed clean score heads each
+    list.""" result: Json = {}
+    for task in entry.tasks:
+        reference = references[task]
+        cells = _cells(entry, task)
+        if reference is None or not reference.scored or not cells:
+            continue
+        clean = [np.mean(item.returns) for item in entry.results if item.task == task]
+        result[task] = {
+            "clean": _interval(t_interval(reference.normalise(clean))),
+            "cells": [
+                {"family": family, "level": level, "score": _interval(t_interval(reference.normalise(means)))}
+                for (family, level), means in cells.items()
+            ],
+        }
+    return result
+
+
+def _cells(entry: Entry, task: str) -> dict[tuple[str, float], list[float]]:
+    cells: dict[tuple[str, float], list[float]] = {}
+    for cell in entry.perturbed:
+        if cell.task == task:
+            cells.setdefault((cell.family, cell.level), []).append(float(np.mean(cell.returns)))
+    return cells
+
+
+def _degradations(entry: Entry, references: Mapping[str, Reference | None]) -> list[Json]:
+    """Degradation of each cell over the tasks that have it (contract.md, Numbers)."""
+    perturbed: dict[tuple[str, float], list[float]] = {}
+    clean: dict[tuple[str, float], list[float]] = {}
+    for task in entry.tasks:
+        reference = references[task]
+        if reference is None or not reference.scored:
+            continue
+        base = np.mean([np.mean(item.returns) for item in entry.results if item.task == task])
+        for key, means in _cells(entry, task).items():
+            perturbed.setdefault(key, []).append(float(reference.normalise(np.mean(means))))
+            clean.setdefault(key, []).append(float(reference.normalise(base)))
+    return [
+        {"family": family, "level": level, "tasks": len(values), "value": degradation(values, clean[family, level])}
+        for (family, level), values in sorted(perturbed.items())
+    ]
+
+
+def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
+    covered = {task for entry in entries for task in entry["tasks"] if task in tasks}
+    rows = [row for entry in entries if (row := _track_row(entry, tasks)) is not None]
+    baseline = next((row for row in rows if row["method"].lower() == BASELINE), None)
+    by_name = {entry["name"]: entry for entry in entries}
+    for row in rows:
+        row["improvement"] = _improvement(row, baseline, by_name)
+        del row["method"]
+    rows.sort(key=lambda row: (-len(row["tasks"]), row["tasks"], -row["iqm"]["mean"], row["name"]))
+    _rank(rows)
+    return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows}
+
+
+def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
+    scored = [task for task in tasks if "scores" in entry["tasks"].get(task, {})]
+    if not scored:
+        return None
+    strata = [entry["tasks"][task]["scores"] for task in scored]
+    means = [float(np.mean(stratum)) for stratum in strata]
+    row: Json = {
+        "name": entry["name"],
+        "method": entry["method"],
+        "tasks": sorted(scored),
+        "seeds": min(len(stratum) for stratum in strata),
+        "iqm": _interval(stratified_bootstrap(strata)),
+        "mean": float(np.mean(means)),
+        "sum": float(np.sum(means)),
+        "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in scored),
+    }
+    row["unranked"] = _why_unranked(entry, row["seeds"])
+    return row
+
+
+def _why_unranked(entry: Json, seeds: int) -> str | None:
+    if entry["reference"]:
+        return "reference row"
+    if entry["status"] != REPRODUCED:
+        return "not verified" if entry["status"] == SELF_REPORTED else entry["status"]
+    if entry["verdict"]["episodes"] < protocol.CLEAN_EPISODES:
+        return f"re-run over {entry['verdict']['episodes']} episodes, {protocol.CLEAN_EPISODES} needed"
+    if seeds < protocol.RANKED_SEEDS:
+        return f"{seeds} seeds, {protocol.RANKED_SEEDS} needed"
+    return None
+
+
+def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) -> Json | None:
+    if baseline is None or baseline["name"] == row["name"] or baseline["tasks"] != row["tasks"]:
+        return None
+    ours, theirs = (
+        [entries[name]["tasks"][task]["scores"] for task in row["tasks"]] for name in (row["name"], baseline["name"])
+    )
+    return _interval(probability_of_improvement(ours, theirs)) | {"over": baseline["name"]}
+
+
+def _rank(rows: Sequence[Json]) -> None:
+    """Ranks rows in place, from 1, separately for each set of covered tasks."""
+    places: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        row["rank"] = None
+        if row["unranked"] is None:
+            key = tuple(row["tasks"])
+            places[key] = places.get(key, 0) + 1
+            row["rank"] = places[key]
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds every float to 6 decimals: enough for any reader, and the same bytes on any machine."""
+    if isinstance(value, float):
+        return round(value, 6) + 0.0
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
