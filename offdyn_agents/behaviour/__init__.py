@@ -1,0 +1,1 @@
+"""Learners that train the behaviour policies of the datasets."""

@@ -1,0 +1,102 @@
+"""`offdyn behaviour`: train the policies that the datasets are collected with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from offdyn_agents.behaviour.programme import Behaviour
+
+app = typer.Typer(help="The behaviour policies that the datasets are collected with.", no_args_is_help=True)
+
+_Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs' state [default: runs/behaviours].")]
+
+
+@app.command("train")
+def train(
+    robot: Annotated[
+        list[str] | None, typer.Option(help="Robot; may be repeated. Default: the whole programme.")
+    ] = None,
+    dynamics: Annotated[list[str] | None, typer.Option(help="Dynamics that goes with the n-th --robot.")] = None,
+    runs: _Root = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Train what is missing, or go on where it stopped; finished behaviours are skipped.
+
+    Two of these commands side by side share the work.
+    """
+    from offdyn_agents.behaviour.programme import default_root, select
+
+    root = runs or default_root()
+    for behaviour in select(robot or [], dynamics or []):
+        _train_one(behaviour, root, quiet)
+
+
+def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> None:
+    from offdyn_agents.behaviour.training import held
+
+    if behaviour.done:
+        print(f"{behaviour}: done")
+        return
+    directory = behaviour.directory(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    with held(directory / "lock") as mine:
+        if not mine:
+            print(f"{behaviour}: another process is at it")
+            return
+        from offdyn_agents.behaviour.programme import make_learner
+        from offdyn_agents.behaviour.publish import publish
+        from offdyn_agents.behaviour.training import Run, learn
+
+        run, learner = Run(directory), make_learner(behaviour, directory)
+        learn(learner, run, str(behaviour), quiet=quiet)
+        for quality, card in publish(behaviour, learner, run).items():
+            returns = card["returns"]["sampled"]
+            print(f"{behaviour} {quality}: return {returns['mean']:.0f} +- {returns['se']:.0f} (standard error)")
+
+
+@app.command("status")
+def status(
+    runs: _Root = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show which behaviours are done, under way and left."""
+    from offdyn_agents.behaviour.programme import default_root
+    from offdyn_agents.behaviour.reports import programme_status
+
+    rows = programme_status(runs or default_root())
+    if as_json:
+        print(json.dumps(rows, indent=2, allow_nan=False))
+        return
+    _print_table(rows)
+
+
+@app.command("references")
+def references(
+    episodes: Annotated[int, typer.Option(min=100, help="Episodes of the random policy.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="File to write [default: the package's references.json].")] = None,
+) -> None:
+    """Measure the random policy, take the experts from their cards, and write the reference returns."""
+    from offdyn_agents.behaviour.references import default_path, write_references
+
+    path = out or default_path()
+    count = write_references(path, episodes)
+    print(f"{path}: {count} dynamics")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Behaviour policies")
+    for column in ("robot", "dynamics", "algorithm", "state", "progress", "medium", "expert"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        cells = [str(row[name]) for name in ("robot", "dynamics", "algorithm", "state")]
+        returns = ["" if row[q] is None else f"{row[q]['mean']:.0f} ± {row[q]['se']:.0f}" for q in ("medium", "expert")]
+        table.add_row(*cells, f"{row['progress']:.0%}", *returns)
+    Console().print(table)

@@ -1,0 +1,132 @@
+"""Which behaviours exist, what each robot learns them with, and what is done.
+
+One learning algorithm per robot for all its dynamics: the on-policy learner is the cheaper teacher of the robots that
+fall, soft actor-critic the better one of HalfCheetah.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import ROBOTS
+from offdyn_envs.shipped import behaviour_path
+from offdyn_envs.tasks import DYNAMICS
+
+if TYPE_CHECKING:
+    from offdyn_agents.behaviour.training import Learner
+
+QUALITIES = ("medium", "expert")
+ALGORITHMS: Mapping[str, str] = MappingProxyType(
+    {"halfcheetah": "sac", "hopper": "ppo", "walker2d": "ppo", "ant": "ppo"}
+)
+# Learner units of one run: environment steps for ppo, critic updates for sac.
+BUDGETS: Mapping[str, int] = MappingProxyType(
+    {"halfcheetah": 200_000, "hopper": 6_000_000, "walker2d": 6_000_000, "ant": 8_000_000}
+)
+SEED = 1
+
+
+@dataclass(frozen=True, order=True)
+class Behaviour:
+    """One entry of the programme: a medium and an expert policy out of one run.
+
+    Attributes:
+        robot: robot name.
+        dynamics: dynamics slug.
+    """
+
+    robot: str
+    dynamics: str
+
+    def __post_init__(self) -> None:
+        if self.robot not in ROBOTS:
+            raise unknown("robot", self.robot, ROBOTS)
+        if self.dynamics not in DYNAMICS:
+            raise unknown("dynamics", self.dynamics, DYNAMICS)
+
+    def __str__(self) -> str:
+        return f"{self.robot} {self.dynamics}"
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the learning algorithm."""
+        return ALGORITHMS[self.robot]
+
+    @property
+    def done(self) -> bool:
+        """Whether both policies and their cards exist."""
+        paths = [behaviour_path(self.robot, self.dynamics, quality) for quality in QUALITIES]
+        return all(path.exists() and path.with_suffix(".json").exists() for path in paths)
+
+    def directory(self, root: Path) -> Path:
+        """Folder of the run's state.
+
+        Args:
+            root: folder of all runs.
+
+        Returns:
+            The path.
+        """
+        return root / self.robot / self.dynamics
+
+
+# In the order in which the trainings start.
+PROGRAMME: tuple[Behaviour, ...] = tuple(
+    Behaviour(robot, dynamics) for robot in ("halfcheetah", "hopper") for dynamics in ("nominal", "gravity-0.5")
+)
+
+
+def default_root() -> Path:
+    """Folder of all runs: `runs/behaviours` in the working directory, or $OFFDYN_RUNS/behaviours."""
+    return Path(os.environ.get("OFFDYN_RUNS", "runs")) / "behaviours"
+
+
+def select(robots: list[str], dynamics: list[str]) -> list[Behaviour]:
+    """The behaviours that the options of the command name.
+
+    Args:
+        robots: robot names; the n-th goes with the n-th dynamics. Empty: the whole programme.
+        dynamics: dynamics slugs; may be empty: then all of the programme's for the robots.
+
+    Returns:
+        Behaviours in the order given.
+
+    Raises:
+        OffDynError: an unknown name, or counts that do not match.
+    """
+    if dynamics and len(robots) != len(dynamics):
+        raise OffDynError(f"--robot is given {len(robots)} times and --dynamics {len(dynamics)} times; give one each")
+    if dynamics:
+        return [Behaviour(robot, slug) for robot, slug in zip(robots, dynamics, strict=True)]
+    for robot in robots:
+        if robot not in ROBOTS:
+            raise unknown("robot", robot, ROBOTS)
+    return [x for x in PROGRAMME if not robots or x.robot in robots]
+
+
+def make_learner(behaviour: Behaviour, directory: Path, *, seed: int = SEED, budget: int | None = None) -> Learner:
+    """The behaviour's learner at its start.
+
+    Args:
+        behaviour: the behaviour.
+        directory: existing folder of the run.
+        seed: seed of everything random.
+        budget: units of the whole run; the robot's own when absent.
+
+    Returns:
+        The learner.
+    """
+    units = budget or BUDGETS[behaviour.robot]
+    if behaviour.algorithm == "ppo":
+        from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
+
+        return PpoLearner(behaviour.robot, behaviour.dynamics, seed, PpoSettings(steps=units))
+    from offdyn_agents.behaviour.sac import SacLearner, SacSettings
+
+    return SacLearner(behaviour.robot, behaviour.dynamics, seed, directory, SacSettings(updates=units))

@@ -1,0 +1,203 @@
+"""Exported policies, the choice of medium and expert, and the commands around them."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from offdyn_agents.behaviour import programme, references
+from offdyn_agents.behaviour.commands import app
+from offdyn_agents.behaviour.evaluation import choose_medium, evaluate, find_expert, find_medium
+from offdyn_agents.behaviour.export import LOG_STD_RANGE, policy_from_snapshot
+from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
+from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
+from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.policies import BehaviourPolicy
+
+runner = CliRunner()
+
+
+def observations_for(size: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0.0, 2.0, (200, size))
+
+
+def fixed_noise(monkeypatch: pytest.MonkeyPatch, noise: np.ndarray) -> np.random.Generator:
+    generator = SimpleNamespace(standard_normal=lambda shape, dtype: noise.reshape(shape).astype(dtype))
+    return generator  # type: ignore[return-value]
+
+
+def test_ppo_policy_is_the_same_in_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = PpoLearner("hopper", "nominal", 0, PpoSettings(rows=8, horizon=64, minibatch=128, steps=10_000))
+    learner.iterate()
+    learner.iterate()
+    learner.moments.variance[3] = 1e-4  # a nearly constant entry, where folding loses the most digits
+    policy_from_snapshot(learner.snapshot()).save(tmp_path / "p.safetensors", {})
+    policy = BehaviourPolicy.load(tmp_path / "p.safetensors")
+    assert (policy.distribution, policy.activation) == ("clipped-gaussian", "tanh")
+    observations = observations_for(11)
+    observations[:, 3] = learner.moments.mean[3] + 0.01 * observations[:, 3]
+    noise = np.random.default_rng(1).normal(size=(200, 3)).astype(np.float32)
+    with torch.no_grad():
+        mean = learner.policy(learner._normalised(observations))
+        sampled = (mean + learner.log_std.exp() * torch.from_numpy(noise)).clamp(-1.0, 1.0)
+    np.testing.assert_allclose(policy.act(observations), mean.clamp(-1.0, 1.0).numpy(), atol=1e-5)
+    drawn = policy.act(observations, fixed_noise(monkeypatch, noise))
+    np.testing.assert_allclose(drawn, sampled.numpy(), atol=1e-5)
+    assert (np.abs(drawn) == 1.0).any()
+    assert (np.abs(drawn) < 1.0).any()
+
+
+def test_sac_policy_is_the_same_in_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = SacLearner("halfcheetah", "nominal", 0, tmp_path, SacSettings(capacity=100, compiled=False))
+    actor = learner.tensors["actor"]
+    actor[-2] *= 20.0  # so that both bounds of the log standard deviation are met
+    policy_from_snapshot(learner.snapshot()).save(tmp_path / "p.safetensors", {})
+    policy = BehaviourPolicy.load(tmp_path / "p.safetensors")
+    assert (policy.distribution, policy.activation) == ("tanh-gaussian", "relu")
+    assert policy.log_std_range == LOG_STD_RANGE == (LOG_STD_MIN, LOG_STD_MAX)
+    observations = observations_for(17)
+    noise = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
+    mean, log_std = actor_outputs(actor, torch.from_numpy(observations.astype(np.float32)))
+    assert bool((log_std == LOG_STD_MIN).any())
+    assert bool((log_std == LOG_STD_MAX).any())
+    sampled = torch.tanh(mean + log_std.exp() * torch.from_numpy(noise))
+    np.testing.assert_allclose(policy.act(observations), torch.tanh(mean).numpy(), atol=1e-5)
+    np.testing.assert_allclose(policy.act(observations, fixed_noise(monkeypatch, noise)), sampled.numpy(), atol=1e-5)
+
+
+def test_evaluation_repeats_itself_and_ends_episodes() -> None:
+    learner = PpoLearner("hopper", "nominal", 0, PpoSettings(rows=2))
+    policy = policy_from_snapshot(learner.snapshot())
+    first, again, other = (evaluate(policy, "hopper", "nominal", 30, seed) for seed in (5, 5, 6))
+    assert np.array_equal(first.returns, again.returns)
+    assert not np.array_equal(first.returns, other.returns)
+    assert first.lengths.min() >= 1
+    assert first.lengths.max() < 1000
+    assert np.isclose(first.standard_error, np.std(first.returns, ddof=1) / np.sqrt(30))
+    cheetah = BehaviourPolicy(
+        hidden=[], mean=(np.zeros((17, 6), np.float32), np.zeros(6, np.float32)), log_std=np.zeros(6, np.float32)
+    )
+    assert set(evaluate(cheetah, "halfcheetah", "nominal", 3, 0).lengths) == {1000}
+
+
+returns = st.lists(
+    st.tuples(st.integers(1, 10_000), st.floats(-1000.0, 5000.0)), min_size=0, max_size=30, unique_by=lambda x: x[0]
+)
+
+
+@given(returns, st.floats(100.0, 5000.0))
+@settings(max_examples=200, deadline=None)
+def test_medium_is_the_nearest_to_half_inside_the_interval(candidates: list[tuple[int, float]], expert: float) -> None:
+    chosen = choose_medium(candidates, expert)
+    inside = {steps: value for steps, value in candidates if expert / 3 <= value <= expert * 2 / 3}
+    if chosen is None:
+        assert not inside
+    else:
+        gap = abs(inside[chosen] - expert / 2)
+        assert all(gap <= abs(value - expert / 2) for value in inside.values())
+
+
+def test_search_trusts_measured_returns() -> None:
+    # Training returns lag: the policies whose estimates look right are too good already.
+    history = [(i, float("nan") if i == 0 else 30.0 * i) for i in range(41)]
+    measured: list[int] = []
+
+    def measure(steps: int) -> float:
+        measured.append(steps)
+        return 60.0 * steps
+
+    steps, value = find_medium(history, 1200.0, measure)
+    assert value == 60.0 * steps
+    assert 400.0 <= value <= 800.0
+    assert len(measured) == len(set(measured))
+    assert 0 not in measured
+    with pytest.raises(OffDynError, match="between 1/3 and 2/3"):
+        find_medium(history, 1200.0, lambda _: 5.0)
+
+
+def test_expert_is_the_best_measured_late_policy() -> None:
+    history = [(i, float(i)) for i in range(40)]
+    assert find_expert(history, lambda steps: 100.0 - abs(steps - 36)) == (36, 100.0)
+
+
+def test_programme_and_selection() -> None:
+    assert [str(x) for x in PROGRAMME] == [
+        "halfcheetah nominal",
+        "halfcheetah gravity-0.5",
+        "hopper nominal",
+        "hopper gravity-0.5",
+    ]
+    assert select([], []) == list(PROGRAMME)
+    assert select(["hopper"], []) == list(PROGRAMME[2:])
+    assert select(["ant"], ["friction-0.1"]) == [Behaviour("ant", "friction-0.1")]
+    for robots, dynamics in ((["hoper"], []), (["hopper"], ["gravty-0.5"]), (["hopper", "ant"], ["nominal"])):
+        with pytest.raises(OffDynError):
+            select(robots, dynamics)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A programme of one short run, with its files below a temporary folder."""
+    monkeypatch.setattr("offdyn_envs.shipped.shipped_root", lambda: tmp_path / "shipped")
+    only = (Behaviour("hopper", "gravity-0.5"),)
+    for module in ("programme", "reports", "references"):
+        monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.PROGRAMME", only)
+    for module in ("programme", "reports"):
+        monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.BUDGETS", {"hopper": 16_384 * 3})
+    monkeypatch.setattr("offdyn_agents.behaviour.publish.SELECTION_EPISODES", 20)
+    return tmp_path
+
+
+def test_train_status_and_references(tiny: Path) -> None:
+    runs = ["--runs", str(tiny / "runs")]
+
+    def status() -> dict[str, object]:
+        result = runner.invoke(app, ["status", "--json", *runs], catch_exceptions=False)
+        assert result.exit_code == 0
+        (row,) = json.loads(result.stdout)
+        return row
+
+    assert (status()["state"], status()["progress"], status()["expert"]) == ("left", 0.0, None)
+    behaviour = Behaviour("hopper", "gravity-0.5")
+    directory = behaviour.directory(tiny / "runs")
+    directory.mkdir(parents=True)
+    from offdyn_agents.behaviour.training import Run, learn
+
+    learn(programme.make_learner(behaviour, directory), Run(directory), "part", limit=16_384, quiet=True)
+    assert status()["state"] == "training"
+    assert status()["progress"] == pytest.approx(1 / 3)
+    trained = runner.invoke(app, ["train", "--quiet", *runs], catch_exceptions=False)
+    assert trained.exit_code == 0, trained.output
+    done = status()
+    assert done["state"] == "done"
+    folder = tiny / "shipped" / "behaviours" / "hopper" / "gravity-0.5"
+    cards = {quality: json.loads((folder / f"{quality}.json").read_text()) for quality in ("medium", "expert")}
+    share = cards["medium"]["returns"]["sampled"]["mean"] / cards["expert"]["returns"]["sampled"]["mean"]
+    assert 1 / 3 <= share <= 2 / 3
+    assert cards["expert"]["algorithm"] == "ppo"
+    assert cards["expert"]["returns"]["deterministic"]["episodes"] == 100
+    assert cards["medium"]["training_steps"] <= cards["expert"]["training_steps"]
+    before = (folder / "expert.safetensors").read_bytes()
+    assert "done" in runner.invoke(app, ["train", *runs], catch_exceptions=False).output
+    assert (folder / "expert.safetensors").read_bytes() == before
+    check_references(tiny, cards["expert"])
+
+
+def check_references(tiny: Path, card: dict[str, object]) -> None:
+    out = tiny / "references.json"
+    result = runner.invoke(app, ["references", "--episodes", "100", "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    table = json.loads(out.read_text())
+    entry = table["returns"]["hopper"]["gravity-0.5"]
+    assert table["protocol"] == 1
+    assert entry["expert"] == {name: card["returns"]["sampled"][name] for name in ("mean", "se", "episodes")}  # type: ignore[index]
+    assert entry["random"] == references.random_returns("hopper", "gravity-0.5", 100)
+    assert entry["random"]["episodes"] == 100
+    assert 0.0 < entry["random"]["mean"] < 100.0
