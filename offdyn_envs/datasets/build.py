@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from offdyn_envs.datasets.card import LICENCE, platform_facts, statistics, versions
-from offdyn_envs.datasets.collect import BATCH, Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
+from offdyn_envs.datasets.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
 from offdyn_envs.datasets.spec import FORMAT, Arrays, validate
 from offdyn_envs.datasets.store import data_root, find, locked, read_metadata, save
 from offdyn_envs.errors import OffDynError, unknown
@@ -267,7 +267,6 @@ def _metadata(dataset: DatasetId, arrays: Arrays, parts: list[_Ingredient], seed
             "model_sha256": model_hash(compile_model(robot, shifts)),
             "behaviour": [part.facts for part in parts],
             "seed": seed,
-            "batch": BATCH,
             "licence": LICENCE,
             "versions": installed,
             "platform": platform_facts(),

@@ -3,8 +3,8 @@
 Episode j is a function of (seed, robot, dynamics, j) and the behaviour alone: it has a seed of its own for the reset
 and for the actions. Rows of the batch take the episodes 0, 1, 2, ... in the order in which they become free, and the
 dataset is the episodes 0, 1, ... J in that order, the last one cut. So short episodes are not preferred, as they would
-be by taking episodes in the order in which they end; the number of threads changes nothing; and a small dataset is the
-beginning of a large one of the same seed.
+be by taking episodes in the order in which they end; neither the number of threads nor the size of the batch changes a
+bit; and a small dataset is the beginning of a large one of the same seed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.vector import OffDynVectorEnv
 
-__all__ = ["BATCH", "Behaviour", "PolicyBehaviour", "RandomBehaviour", "collect", "concatenate", "episode_seed"]
+__all__ = ["Behaviour", "PolicyBehaviour", "RandomBehaviour", "collect", "concatenate", "episode_seed"]
 
-BATCH = 128
-"""Rows of the batched environment. Part of the recipe: a matrix product may round differently at another batch size."""
+GROUP = 8
+"""Most observations that one matrix product sees, see `PolicyBehaviour`."""
+SINGLE_THREADED = 2**18
+"""OpenBLAS computes products of up to this many multiplications (rows x inputs x outputs) in one thread."""
 
 Array = NDArray[Any]
 Advance = Callable[..., None]
@@ -70,20 +72,28 @@ class _Drawn:
 class PolicyBehaviour:
     """Actions sampled from a stochastic policy.
 
+    A large matrix product is shared between threads and rounds differently for other numbers of threads or rows, and
+    one bit is enough for other episodes. So the batch is evaluated as a stack of small products of one fixed size.
+
     Args:
         policy: The policy.
     """
 
     def __init__(self, policy: BehaviourPolicy) -> None:
         self.policy = policy
+        layers = [*policy.hidden, policy.mean]
+        fitting = SINGLE_THREADED // max(weights.size for weights, _ in layers)
+        self.group = next(size for size in (GROUP, 4, 2, 1) if size <= max(fitting, 1))
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Draw standard normal numbers, float32 [T, |A|]."""
         return rng.standard_normal(shape, dtype=np.float32)
 
     def act(self, observations: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sample the policy with the given noise."""
-        return self.policy.act(observations, cast(np.random.Generator, _Drawn(noise)))
+        """Sample the policy with the given noise; B is a multiple of `GROUP`."""
+        stacked = observations.reshape(-1, self.group, observations.shape[-1])
+        drawn = _Drawn(noise.reshape(-1, self.group, noise.shape[-1]))
+        return self.policy.act(stacked, cast(np.random.Generator, drawn)).reshape(noise.shape)
 
 
 def episode_seed(seed: int, robot: str, dynamics: str, episode: int) -> int:
@@ -111,30 +121,31 @@ class _Pool:
     behaviour: Behaviour
     seeds: Callable[[int], int]
     rows: int
+    batch: int
     episode: Array = field(init=False)
     step: Array = field(init=False)
     lengths: list[int] = field(default_factory=list[int])
     finished: dict[int, dict[str, Array]] = field(default_factory=dict[int, dict[str, Array]])
 
     def __post_init__(self) -> None:
-        robot, limit = self.robot, self.robot.max_episode_steps
-        self.episode = np.full(BATCH, -1, dtype=np.int64)
-        self.step = np.zeros(BATCH, dtype=np.int64)
-        self.noise = np.zeros((BATCH, limit, robot.action_dim), np.float32)
-        self.states = {"qpos": np.empty((BATCH, limit + 1, robot.nq)), "qvel": np.empty((BATCH, limit + 1, robot.nv))}
-        self.observations = np.empty((BATCH, limit + 1, robot.observation_dim), np.float32)
+        robot, limit, batch = self.robot, self.robot.max_episode_steps, self.batch
+        self.episode = np.full(batch, -1, dtype=np.int64)
+        self.step = np.zeros(batch, dtype=np.int64)
+        self.noise = np.zeros((batch, limit, robot.action_dim), np.float32)
+        self.states = {"qpos": np.empty((batch, limit + 1, robot.nq)), "qvel": np.empty((batch, limit + 1, robot.nv))}
+        self.observations = np.empty((batch, limit + 1, robot.observation_dim), np.float32)
         self.steps = {
-            "actions": np.empty((BATCH, limit, robot.action_dim), np.float32),
-            "rewards": np.empty((BATCH, limit), np.float32),
-            "terminations": np.empty((BATCH, limit), np.bool_),
-            "truncations": np.empty((BATCH, limit), np.bool_),
+            "actions": np.empty((batch, limit, robot.action_dim), np.float32),
+            "rewards": np.empty((batch, limit), np.float32),
+            "terminations": np.empty((batch, limit), np.bool_),
+            "truncations": np.empty((batch, limit), np.bool_),
         }
 
     def start(self, env: OffDynVectorEnv, free: Array) -> None:
         """Give the next episodes to free rows."""
-        mask = np.zeros(BATCH, dtype=bool)
+        mask = np.zeros(self.batch, dtype=bool)
         mask[free] = True
-        row_seeds = [0] * BATCH
+        row_seeds = [0] * self.batch
         for row in free.tolist():
             number = len(self.lengths)
             row_seeds[row] = self.seeds(number)
@@ -148,7 +159,7 @@ class _Pool:
 
     def advance(self, env: OffDynVectorEnv) -> tuple[int, Array]:
         """Step every row; return how many steps were taken and the rows that are free now."""
-        index = np.arange(BATCH)
+        index = np.arange(self.batch)
         noise = self.noise[index, np.minimum(self.step, self.noise.shape[1] - 1)]
         current = self.observations[index, np.minimum(self.step, self.noise.shape[1])]
         actions = self.behaviour.act(current, noise)
@@ -200,9 +211,15 @@ class _Pool:
         return chosen
 
 
+def _batch(rows: int) -> int:
+    """Return how many episodes to run side by side: few for small datasets, where most would be thrown away."""
+    return next((batch for limit, batch in ((1_000, 8), (10_000, 16), (100_000, 64)) if rows <= limit), 128)
+
+
 def _cut(episode: dict[str, Array], rows: int) -> dict[str, Array]:
     """Keep at most `rows` steps; the cut is a truncation, because the episode would have gone on."""
-    if len(episode["rewards"]) <= rows:
+    ended = bool(episode["terminations"][-1] or episode["truncations"][-1])
+    if len(episode["rewards"]) <= rows and ended:
         return episode
     longer = ("observations", "qpos", "qvel")
     cut = {key: array[: rows + (key in longer)].copy() for key, array in episode.items()}
@@ -235,11 +252,12 @@ def collect(
         N transitions: whole episodes in the order of their numbers, the last one cut and then truncated.
     """
     body = get_robot(robot)
-    pool = _Pool(body, behaviour, lambda number: episode_seed(seed, robot, dynamics, number), rows)
-    env = OffDynVectorEnv(body, BATCH, dynamics=dynamics, num_threads=num_threads, autoreset_mode="disabled")
+    batch = _batch(rows)
+    pool = _Pool(body, behaviour, lambda number: episode_seed(seed, robot, dynamics, number), rows, batch)
+    env = OffDynVectorEnv(body, batch, dynamics=dynamics, num_threads=num_threads, autoreset_mode="disabled")
     taken = 0
     try:
-        free = np.arange(BATCH)
+        free = np.arange(batch)
         while True:
             if len(free) and taken < rows:
                 pool.start(env, free)

@@ -176,13 +176,14 @@ def print_inventory(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print_table("Datasets", rows, True)
         return
+    if not rows:
+        print(f"no datasets in {data_root()}; build one: offdyn data build offdyn/hopper/nominal/random-5k-v0")
+        return
     columns = ("dataset", "where", "episodes", "mean return")
     print_table("Datasets", [{key: row[key] for key in columns} for row in rows], False)
     for row in rows:
         if row["problem"]:
             print(f"damaged: {row['problem']}")
-    if not rows:
-        print(f"no datasets in {data_root()}; build one: offdyn data build offdyn/hopper/nominal/random-5k-v0")
 
 
 def print_built(built: Sequence[Built], as_json: bool) -> None:

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from offdyn_envs import load_dataset
+from offdyn_envs.datasets.build import build, resolve
+from offdyn_envs.datasets.check import verify
+from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import DatasetId
+from tests.datasets.conftest import NOMINAL, SMALL, make_policy
+
+
+def edit_hdf5(root: Path, edit: Callable[[h5py.Group], None]) -> None:
+    with h5py.File(root / SMALL / "data" / "main_data.hdf5", "a") as file:
+        edit(file["episode_1"])
+
+
+def replace(key: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[h5py.Group], None]:
+    def edit(group: h5py.Group) -> None:
+        value = change(group[key][()])
+        del group[key]
+        group[key] = value
+
+    return edit
+
+
+def put(index: Any, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array[index] = value
+        return array
+
+    return change
+
+
+def drop(key: str) -> Callable[[h5py.Group], None]:
+    def edit(group: h5py.Group) -> None:
+        del group[key]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop("actions"), r"'/episode_1/actions' is missing; expected float32 \[\d+, 3\]"),
+        (drop("infos/qvel"), r"'/episode_1/infos/qvel' is missing; expected float64 \[\d+, 6\]"),
+        (replace("rewards", lambda a: a.astype(np.float64)), r"rewards' is float64 \[\d+\]; expected float32"),
+        (
+            replace("observations", lambda a: a[:, :10]),
+            r"observations' is float32 \[\d+, 10\]; expected .*11\]",
+        ),
+        (
+            replace("actions", lambda a: a[:-1]),
+            r"episode_1/actions' is float32 \[\d+, 3\]; expected",
+        ),
+        (replace("infos/qpos", lambda a: a[:-1]), r"infos/qpos' is float64"),
+        (replace("observations", put((2, 4), np.nan)), r"'observations' is not finite at row \d+"),
+        (replace("rewards", put(0, np.inf)), r"'rewards' is not finite at row \d+"),
+        (replace("actions", put((3, 1), 1.5)), r"'actions' has magnitude 1.5 at row \d+; expected values in \[-1, 1\]"),
+        (replace("truncations", put(0, True)), r"'truncations' at row \d+ disagree with the episodes"),
+        (replace("terminations", put(-1, False)), r"disagree with the episodes"),
+        (replace("rewards", put(0, 0.25)), r"'rewards' has SHA-256 .*; expected [0-9a-f]{64}"),
+    ],
+)
+def test_damaged_arrays(root: Path, edit: Callable[[h5py.Group], None], message: str) -> None:
+    edit_hdf5(root, edit)
+    with pytest.raises(OffDynError, match=message) as caught:
+        read_dataset(root / SMALL)
+    assert "main_data.hdf5" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_episode(root: Path) -> None:
+    with h5py.File(root / SMALL / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_3"]
+    with pytest.raises(OffDynError, match="'episode_3' is missing; expected episode_0 to episode_"):
+        read_dataset(root / SMALL)
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000])
+def test_truncated_file(root: Path, size: int) -> None:
+    path = root / SMALL / "data" / "main_data.hdf5"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(OffDynError, match=r"main_data\.hdf5"):
+        load_dataset(SMALL)
+    assert len(load_dataset(NOMINAL)) == 500  # Its neighbour is as it was.
+
+
+def test_missing_file(root: Path) -> None:
+    path = root / SMALL / "data" / "main_data.hdf5"
+    path.unlink()
+    with pytest.raises(OffDynError, match=r"main_data\.hdf5: missing"):
+        load_dataset(SMALL)
+
+
+def edit_metadata(root: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    path = root / SMALL / "data" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    edit(metadata)
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m["offdyn"].update(format=2), "'format' is 2; this release reads formats up to 1"),
+        (lambda m: m.pop("offdyn"), "'offdyn' is missing"),
+        (lambda m: m["offdyn"].pop("arrays"), "'offdyn.arrays' is None; expected dict"),
+        (lambda m: m["offdyn"].update(rows=499), "499 rows .*; expected 500 rows"),
+        (lambda m: m.update(dataset_id=NOMINAL), "'dataset_id' is .*; expected"),
+        (lambda m: m["offdyn"]["arrays"].update(rewards="0" * 64), "'rewards' has SHA-256 .*; expected 0000"),
+    ],
+)
+def test_damaged_metadata(root: Path, edit: Callable[[dict[str, Any]], None], message: str) -> None:
+    edit_metadata(root, edit)
+    with pytest.raises(OffDynError, match=message):
+        verify(root / SMALL) if "rewards" in message else load_dataset(SMALL)
+
+
+def test_metadata_is_not_json(root: Path) -> None:
+    (root / SMALL / "data" / "metadata.json").write_text('{"offdyn": ')
+    with pytest.raises(OffDynError, match=r"metadata\.json: cannot be read as JSON"):
+        load_dataset(SMALL)
+
+
+def test_build_does_not_overwrite_damage(root: Path) -> None:
+    path = root / SMALL / "data" / "metadata.json"
+    path.write_text("{}")
+    with pytest.raises(OffDynError, match="'offdyn' is missing"):
+        build(DatasetId.parse(SMALL), quiet=True)
+    assert path.read_text() == "{}"
+    assert build(DatasetId.parse(SMALL), force=True, num_threads=1, quiet=True).built
+    assert len(load_dataset(SMALL)) == 500
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("offdyn/hoper/nominal/random-5k-v0", "did you mean 'offdyn/hopper/nominal/random-5k-v0'"),
+        ("offdyn/hopper/gravity-0.5/random-5k-v0", "did you mean 'offdyn/hopper/gravity-0p5/random-5k-v0'"),
+        ("hopper-gravity-0.5-mediun", "did you mean 'hopper-gravity-0.5-medium'"),
+        ("", "unknown task or dataset"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(OffDynError, match=message):
+        resolve([name])
+
+
+def test_replay_is_refused(root: Path) -> None:
+    with pytest.raises(OffDynError, match="'medium-replay' is not available in this release; available: random"):
+        build(DatasetId("hopper", "nominal", "medium-replay", "5k"), quiet=True)
+
+
+def test_policy_missing_or_of_another_robot(root: Path, tmp_path: Path) -> None:
+    dataset = DatasetId("hopper", "nominal", "medium", "500")
+    with pytest.raises(OffDynError, match=r"policy is missing; expected .*medium\.safetensors"):
+        build(dataset, behaviours=tmp_path, quiet=True)
+    make_policy("ant", 0).save(tmp_path / "hopper" / "nominal" / "medium.safetensors", {})
+    with pytest.raises(OffDynError, match="maps 27 to 8 numbers; expected 11 to 3 for hopper"):
+        build(dataset, behaviours=tmp_path, quiet=True)
+    assert not (root / str(dataset)).exists()
+
+
+def test_seed_below_zero(root: Path) -> None:
+    with pytest.raises(OffDynError, match="seed must be at least 0, got -1"):
+        build(DatasetId("hopper", "nominal", "random", "5k"), seed=-1, quiet=True)
