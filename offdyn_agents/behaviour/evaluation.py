@@ -16,8 +16,7 @@ from offdyn_envs.policies import BehaviourPolicy
 
 # The medium's mean return over the expert's must lie here, as near as possible to the middle.
 MEDIUM_LOW, MEDIUM_HIGH = 1.0 / 3.0, 2.0 / 3.0
-_ROUND = 8
-_ROUNDS = 4
+_LATE, _COARSE = 8, 24
 
 Act = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
@@ -129,23 +128,21 @@ def find_expert(history: Sequence[tuple[int, float]], measure: Callable[[int], f
     Returns:
         Steps and measured mean return.
     """
-    late = [steps for steps, _ in history[-_ROUND:]]
+    late = [steps for steps, _ in history[-_LATE:]]
     known = [x for x in history[len(history) // 2 :] if x[0] not in late and math.isfinite(x[1])]
-    best = sorted(known, key=lambda x: -x[1])[: _ROUND // 2]
+    best = sorted(known, key=lambda x: -x[1])[: _LATE // 2]
     measured = [(steps, measure(steps)) for steps in [*late, *(steps for steps, _ in best)]]
     return max(measured, key=lambda x: x[1])
 
 
-def find_medium(
-    history: Sequence[tuple[int, float]], expert: float, measure: Callable[[int], float]
-) -> tuple[int, float]:
+def find_medium(steps: Sequence[int], expert: float, measure: Callable[[int], float]) -> tuple[int, float]:
     """The policy nearest to half of the expert's return, by measured returns.
 
-    The training returns only say where to look: they lag behind the policy. More policies are measured until one lies
-    inside the interval.
+    Training returns are no guide: they are means over past policies and lag far behind where learning is fast. So
+    evenly spaced policies are measured, then all those around the nearest one.
 
     Args:
-        history: (steps, mean training return) of the policies kept, oldest first.
+        steps: of the policies kept, oldest first.
         expert: the expert's mean return.
         measure: mean return of the policy after so many steps.
 
@@ -155,13 +152,14 @@ def find_medium(
     Raises:
         OffDynError: none of the policies looked at qualifies.
     """
-    known = [x for x in history if math.isfinite(x[1])]
-    order = [steps for steps, _ in sorted(known, key=lambda x: abs(x[1] - 0.5 * expert))]
-    measured: list[tuple[int, float]] = []
-    for start in range(0, min(len(order), _ROUND * _ROUNDS), _ROUND):
-        measured += [(steps, measure(steps)) for steps in order[start : start + _ROUND]]
-        chosen = choose_medium(measured, expert)
-        if chosen is not None:
-            return chosen, dict(measured)[chosen]
-    seen = ", ".join(f"{value:.0f}" for _, value in sorted(measured, key=lambda x: x[1]))
-    raise OffDynError(f"no policy of the run lies between 1/3 and 2/3 of the expert's {expert:.0f}; measured: {seen}")
+    spacing = max(len(steps) // _COARSE, 1)
+    measured = {x: measure(x) for x in steps[::spacing]}
+    nearest = min(measured, key=lambda x: abs(measured[x] - 0.5 * expert))
+    middle = list(steps).index(nearest)
+    around = steps[max(middle - spacing, 0) : middle + spacing + 1]
+    measured |= {x: measure(x) for x in around if x not in measured}
+    chosen = choose_medium(list(measured.items()), expert)
+    if chosen is None:
+        seen = ", ".join(f"{value:.0f}" for value in sorted(measured.values()))
+        raise OffDynError(f"no policy of the run has 1/3 to 2/3 of the expert's return {expert:.0f}; measured: {seen}")
+    return chosen, measured[chosen]

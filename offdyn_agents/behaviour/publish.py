@@ -20,7 +20,7 @@ from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import behaviour_path
 from offdyn_envs.tasks import get_dynamics
 
-SELECTION_EPISODES = 40
+SELECTION_EPISODES = 30
 CARD_EPISODES = 100
 # Policies are chosen and reported on different episodes, or the report would be too good.
 _SELECTION_SEED, _CARD_SEED = 10_000, 20_000
@@ -45,7 +45,7 @@ def publish(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, dict[
     expert_steps, _ = find_expert(history, measure)
     expert_returns = _report(behaviour, _policy(run, expert_steps))
     expert = expert_returns["sampled"].mean
-    medium_steps, _ = find_medium(history, expert, measure)
+    medium_steps, _ = find_medium([steps for steps, _ in history], expert, measure)
     medium_returns = _report(behaviour, _policy(run, medium_steps))
     share = medium_returns["sampled"].mean / expert
     if not 1 / 3 <= share <= 2 / 3:

@@ -104,22 +104,21 @@ def test_medium_is_the_nearest_to_half_inside_the_interval(candidates: list[tupl
         assert all(gap <= abs(value - expert / 2) for value in inside.values())
 
 
-def test_search_trusts_measured_returns() -> None:
-    # Training returns lag: the policies whose estimates look right are too good already.
-    history = [(i, float("nan") if i == 0 else 30.0 * i) for i in range(41)]
-    measured: list[int] = []
+@pytest.mark.parametrize("count", [5, 41, 160])
+def test_search_finds_the_nearest_of_a_steady_run(count: int) -> None:
+    steps = [10 * i for i in range(1, count + 1)]
+    looked_at: list[int] = []
 
-    def measure(steps: int) -> float:
-        measured.append(steps)
-        return 60.0 * steps
+    def measure(x: int) -> float:
+        looked_at.append(x)
+        return 1000.0 * x / steps[-1]
 
-    steps, value = find_medium(history, 1200.0, measure)
-    assert value == 60.0 * steps
-    assert 400.0 <= value <= 800.0
-    assert len(measured) == len(set(measured))
-    assert 0 not in measured
-    with pytest.raises(OffDynError, match="between 1/3 and 2/3"):
-        find_medium(history, 1200.0, lambda _: 5.0)
+    found, value = find_medium(steps, 1000.0, measure)
+    assert value == 1000.0 * found / steps[-1]
+    assert abs(value - 500.0) == min(abs(1000.0 * x / steps[-1] - 500.0) for x in steps)
+    assert len(looked_at) == len(set(looked_at)) <= 24 * 2 + 13
+    with pytest.raises(OffDynError, match="1/3 to 2/3"):
+        find_medium(steps, 1000.0, lambda _: 5.0)
 
 
 def test_expert_is_the_best_measured_late_policy() -> None:
