@@ -6,6 +6,7 @@ with five seeds or more. Nothing is filled in: a task that an entry does not cov
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
     if verdict is not None and status in (REPRODUCED, NOT_REPRODUCED):
         rerun = verdict["returns"]
     tasks = {task: _scores(entry, task, rerun, references[task]) for task in entry.tasks}
+    robustness = _robustness(_Perturbed.of(entry, tasks, verdict), references)
     row: Json = {
         "name": entry.name,
         "method": entry.method,
@@ -111,8 +113,8 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "commit": entry.disclosure["commit"],
         "disclosure": dict(entry.disclosure["tasks"]),
         "tasks": tasks,
-        "robustness": _robustness(entry, references),
-        "degradation": _degradations(entry, references),
+        "robustness": robustness,
+        "degradation": _degradations(robustness),
     }
     if verdict is not None:
         row["verdict"] = {key: verdict[key] for key in _VERDICT_KEYS if key in verdict}
@@ -140,48 +142,54 @@ def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, re
     return row
 
 
-def _robustness(entry: Entry, references: Mapping[str, Reference | None]) -> Json:
-    """Claimed scores under perturbation with t intervals over seeds, per task; the claimed clean score heads each
-    list.""" result: Json = {}
-    for task in entry.tasks:
+@dataclass(frozen=True)
+class _Perturbed:
+    """Mean returns per seed, clean and in every cell, all claimed or all re-run."""
+
+    source: str
+    clean: Mapping[str, list[float]]
+    cells: Mapping[str, Mapping[tuple[str, float], list[float]]]
+
+    @staticmethod
+    def of(entry: Entry, tasks: Mapping[str, Json], verdict: Mapping[str, Any] | None) -> "_Perturbed":
+        rerun = verdict is not None and "perturbed" in verdict and verdict["status"] in (REPRODUCED, NOT_REPRODUCED)
+        claimed = [asdict(cell) for cell in entry.perturbed]
+        cells: dict[str, dict[tuple[str, float], list[float]]] = {}
+        for cell in verdict["perturbed"] if rerun and verdict is not None else claimed:
+            seeds = cells.setdefault(cell["task"], {}).setdefault((cell["family"], cell["level"]), [])
+            seeds.append(float(np.mean(cell["returns"])))
+        key = "returns" if rerun else "claimed_returns"
+        return _Perturbed("re-run" if rerun else "claim", {task: row[key] for task, row in tasks.items()}, cells)
+
+
+def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None]) -> Json:
+    """Scores under perturbation per task, t intervals over seeds; the clean score of the same source beside them."""
+    result: Json = {}
+    for task, cells in sorted(perturbed.cells.items()):
         reference = references[task]
-        cells = _cells(entry, task)
-        if reference is None or not reference.scored or not cells:
+        if reference is None or not reference.scored:
             continue
-        clean = [np.mean(item.returns) for item in entry.results if item.task == task]
         result[task] = {
-            "clean": _interval(t_interval(reference.normalise(clean))),
+            "source": perturbed.source,
+            "clean": _interval(t_interval(reference.normalise(perturbed.clean[task]))),
             "cells": [
                 {"family": family, "level": level, "score": _interval(t_interval(reference.normalise(means)))}
-                for (family, level), means in cells.items()
+                for (family, level), means in sorted(cells.items())
             ],
         }
     return result
 
 
-def _cells(entry: Entry, task: str) -> dict[tuple[str, float], list[float]]:
-    cells: dict[tuple[str, float], list[float]] = {}
-    for cell in entry.perturbed:
-        if cell.task == task:
-            cells.setdefault((cell.family, cell.level), []).append(float(np.mean(cell.returns)))
-    return cells
-
-
-def _degradations(entry: Entry, references: Mapping[str, Reference | None]) -> list[Json]:
+def _degradations(robustness: Mapping[str, Json]) -> list[Json]:
     """Degradation of each cell over the tasks that have it (contract.md, Numbers)."""
-    perturbed: dict[tuple[str, float], list[float]] = {}
-    clean: dict[tuple[str, float], list[float]] = {}
-    for task in entry.tasks:
-        reference = references[task]
-        if reference is None or not reference.scored:
-            continue
-        base = np.mean([np.mean(item.returns) for item in entry.results if item.task == task])
-        for key, means in _cells(entry, task).items():
-            perturbed.setdefault(key, []).append(float(reference.normalise(np.mean(means))))
-            clean.setdefault(key, []).append(float(reference.normalise(base)))
+    pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for row in robustness.values():
+        for cell in row["cells"]:
+            both = (cell["score"]["mean"], row["clean"]["mean"])
+            pairs.setdefault((cell["family"], cell["level"]), []).append(both)
     return [
-        {"family": family, "level": level, "tasks": len(values), "value": degradation(values, clean[family, level])}
-        for (family, level), values in sorted(perturbed.items())
+        {"family": family, "level": level, "tasks": len(both), "value": degradation(*zip(*both, strict=True))}
+        for (family, level), both in sorted(pairs.items())
     ]
 
 
