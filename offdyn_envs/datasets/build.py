@@ -204,6 +204,8 @@ def _already(dataset: DatasetId, seed: int, root: Path, behaviours: Path | None,
     wanted = [part.facts.get("policy_sha256") for part in ingredients(dataset, behaviours)]
     found = [facts.get("policy_sha256") for facts in card["behaviour"]]
     if card["seed"] != seed or found != wanted:
+        if not folder.is_relative_to(root):  # A shipped one: the local root is free, and comes first from then on.
+            return None
         what = f"seed {card['seed']}, not {seed}" if card["seed"] != seed else "another behaviour policy"
         raise OffDynError(f"{folder}: this dataset was built with {what}; --force replaces it")
     return Built(dataset, folder, False, 0.0, card["sha256"], card["rows"])

@@ -39,25 +39,46 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
     """
     import h5py
 
-    options: dict[str, Any] = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if compress else {}
     starts = arrays.starts
     with h5py.File(path, "w", libver="v108") as file, progress(f"write {name}", len(starts), quiet=quiet) as advance:
         for episode, (start, length) in enumerate(zip(starts.tolist(), arrays.lengths.tolist(), strict=True)):
-            group = file.create_group(f"episode_{episode}")
-            group.attrs["id"] = episode
-            group.attrs["seed"] = int(arrays.seeds[episode])
-            group.attrs["total_steps"] = length
+            group = h5py.h5g.create(file.id, f"episode_{episode}".encode())
+            for key, value in (("id", episode), ("seed", int(arrays.seeds[episode])), ("total_steps", length)):
+                _write_attribute(group, key, value)
             stop = start + length
             last = arrays.next_observations[stop - 1 : stop]
-            group.create_dataset(
-                "observations", data=np.concatenate((arrays.observations[start:stop], last)), **options
-            )
+            _write(group, "observations", np.concatenate((arrays.observations[start:stop], last)), compress)
             for key, field in _STEPS.items():
-                group.create_dataset(key, data=getattr(arrays, field)[start:stop], **options)
+                _write(group, key, getattr(arrays, field)[start:stop], compress)
+            infos = h5py.h5g.create(group, b"infos")
             for key, field in _STATES.items():
-                group.create_dataset(key, data=getattr(arrays, field)[start + episode : stop + episode + 1], **options)
+                states = getattr(arrays, field)[start + episode : stop + episode + 1]
+                _write(infos, key.removeprefix("infos/"), states, compress)
             if episode % 100 == 99:
                 advance(100)
+
+
+def _write(group: Any, key: str, array: Array, compress: bool) -> None:
+    """Write one array with h5py's low-level calls: a third of the time for the many small arrays of short episodes."""
+    import h5py
+
+    layout = None
+    if compress:
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk(array.shape)
+        layout.set_shuffle()
+        layout.set_deflate(9)
+    space, kind = h5py.h5s.create_simple(array.shape), h5py.h5t.py_create(array.dtype, logical=True)
+    h5py.h5d.create(group, key.encode(), kind, space, layout).write(
+        h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(array)
+    )
+
+
+def _write_attribute(group: Any, key: str, value: int) -> None:
+    import h5py
+
+    attribute = h5py.h5a.create(group, key.encode(), h5py.h5t.STD_I64LE, h5py.h5s.create(h5py.h5s.SCALAR))
+    attribute.write(np.array(value, dtype=np.int64))
 
 
 def read_hdf5(path: Path, robot: Robot, rows: int, episodes: int, *, quiet: bool = False) -> Arrays:

@@ -225,3 +225,7 @@ def test_shipped_dataset_is_found(root: Path, tmp_path: Path) -> None:
     assert not (data.path / "flat").exists()
     assert len(data) == 500
     assert not build(dataset, quiet=True).built
+    other = build(dataset, seed=1, num_threads=1, quiet=True)  # Beside the shipped one, not in its place.
+    assert other.path.is_relative_to(root)
+    assert load_dataset(dataset).card["seed"] == 1
+    assert read_dataset(data.path).card["seed"] == 0

@@ -1,0 +1,41 @@
+"""What the repository ships: complete, whole, made by the policies beside it, and small."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from offdyn_envs import load_dataset
+from offdyn_envs.datasets.check import verify
+from offdyn_envs.datasets.manifest import read_manifest
+from offdyn_envs.datasets.ship import shipped_ids
+from offdyn_envs.datasets.store import local_ids
+from offdyn_envs.shipped import shipped_root
+from offdyn_envs.tasks import DatasetId
+
+SHIPPED = shipped_ids()
+
+
+def test_datasets_policies_and_manifest_belong_together() -> None:
+    folders = set(local_ids(shipped_root()))
+    assert {str(dataset) for dataset in SHIPPED} <= folders, "run: offdyn data build --shipped"
+    manifest = read_manifest()
+    assert {name for name, card in manifest["datasets"].items() if card["shipped"]} == folders
+    for task in manifest["tasks"].values():
+        assert task["target"] in manifest["datasets"]
+
+
+@pytest.mark.parametrize("dataset", SHIPPED, ids=str)
+def test_shipped_dataset(dataset: DatasetId) -> None:
+    folder = shipped_root() / str(dataset)
+    report = verify(folder, rows=1000)
+    assert report.manifest["verdict"] == "identical"
+    data = load_dataset(dataset)
+    assert len(data) == 5000
+    [behaviour] = data.card["behaviour"]
+    policy = shipped_root() / behaviour["policy"]
+    assert behaviour["policy_sha256"] == hashlib.sha256(policy.read_bytes()).hexdigest()
+    assert behaviour["returns"] == json.loads(policy.with_suffix(".json").read_text())["returns"]
+    assert (folder / "data" / "main_data.hdf5").stat().st_size < 3e6
