@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from offdyn_agents.behaviour.programme import BUDGETS, PROGRAMME, QUALITIES, Behaviour
+from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, Behaviour
 from offdyn_envs.policies import read_card
 from offdyn_envs.shipped import behaviour_path
 
@@ -51,6 +51,6 @@ def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:
         row["state"] = "training"
         if run.history:
             steps, mean_return, _ = run.history[-1]
-            row["progress"] = min(steps / BUDGETS[behaviour.robot], 1.0)
+            row["progress"] = min(steps / behaviour.budget, 1.0)
             row["mean_return"] = mean_return if math.isfinite(mean_return) else None
     return row

@@ -148,8 +148,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     only = (Behaviour("hopper", "gravity-0.5"),)
     for module in ("programme", "reports", "references"):
         monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.PROGRAMME", only)
-    for module in ("programme", "reports"):
-        monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.BUDGETS", {"hopper": 16_384 * 3})
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 3})
     monkeypatch.setattr("offdyn_agents.behaviour.publish.SELECTION_EPISODES", 20)
     return tmp_path
 
