@@ -142,7 +142,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         "sampling": policy.distribution,
         "policy": f"behaviours/{relative.as_posix()}",
         "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "returns": read_card(path).get("returns"),
+        "returns": read_card(path).get("returns", {}).get("sampled"),
     }
     return _Ingredient(PolicyBehaviour(policy), rows, facts)
 

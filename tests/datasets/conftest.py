@@ -35,7 +35,7 @@ def behaviours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of behaviour policies: medium and expert, nominal Hopper."""
     root = tmp_path_factory.mktemp("behaviours")
     for seed, name in enumerate(("medium", "expert")):
-        card = {"returns": {"mean": 10.0 * seed, "se": 1.0, "episodes": 100}}
+        card = {"returns": {"sampled": {"mean": 10.0 * seed, "se": 1.0, "episodes": 100}}}
         make_policy("hopper", seed).save(root / "hopper" / "nominal" / f"{name}.safetensors", card)
     return root
 

@@ -12,7 +12,7 @@ import pytest
 from offdyn_envs.datasets.build import build
 from offdyn_envs.datasets.collect import PolicyBehaviour, RandomBehaviour, collect, episode_seed
 from offdyn_envs.datasets.spec import Arrays, array_digests, validate
-from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.datasets.store import read_dataset, read_metadata
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import make_policy
@@ -104,6 +104,11 @@ def test_medium_expert_is_half_and_half(behaviours: Path, tmp_path: Path) -> Non
     assert len(mixed.rewards) == 500
     np.testing.assert_array_equal(mixed.actions[:250], read["medium"].actions[:250])
     np.testing.assert_array_equal(mixed.actions[250:], read["expert"].actions[:250])
+    facts = read_metadata(tmp_path / "offdyn/hopper/nominal/medium-expert-500-v0")["offdyn"]["behaviour"]
+    assert [(item["name"], item["rows"], item["returns"]["mean"]) for item in facts] == [
+        ("medium", 250, 0.0),
+        ("expert", 250, 10.0),
+    ]
     assert mixed.truncations[249] or mixed.terminations[249]
 
 
