@@ -89,9 +89,13 @@ def _set_resource_limits(limits: dict[str, int]) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NPROC: 0,
     }
-    for kind, value in wanted.items():
-        resource.setrlimit(kind, (value, value))
-        if resource.getrlimit(kind) != (value, value):
+    for kind, most in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        # A little room above the soft limit: its signal then tells processor time from other ends.
+        room = value + 5 if kind == resource.RLIMIT_CPU and hard in (resource.RLIM_INFINITY, value + 5) else value
+        resource.setrlimit(kind, (value, room))
+        if resource.getrlimit(kind) != (value, room):
             raise OSError(f"resource limit {kind} did not take effect")
 
 
@@ -171,7 +175,7 @@ def _main() -> None:
     root, limits = sys.argv[1], json.loads(sys.argv[2])
     try:
         measures = restrict(limits)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, OverflowError, AttributeError) as error:
         print(json.dumps({"error": f"the sandbox cannot set its limits: {error}"}))
         sys.exit(REFUSED)
     sys.path.insert(0, root)

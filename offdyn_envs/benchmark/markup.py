@@ -4,7 +4,7 @@ import html
 import re
 from typing import Any
 
-_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(/[!-~]*)?")
+_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(/[!#-&(-;=?-_a-~]*)?")
 _EMPTY = frozenset({"meta", "br", "hr", "input", "line", "path", "rect", "circle"})
 
 

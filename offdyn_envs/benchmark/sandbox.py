@@ -124,7 +124,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 def _death(status: int, limits: Limits) -> str | None:
     if status >= 0:
         return None
-    if -status in (signal.SIGXCPU, signal.SIGKILL):
+    if -status == signal.SIGXCPU:
         return f"used more than {limits.cpu} s of processor time"
     return f"crashed ({signal.Signals(-status).name})"
 

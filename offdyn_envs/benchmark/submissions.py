@@ -354,7 +354,10 @@ def _check_file(folder: Path, path: str, expected: str, digest: str, where: str)
         place /= part
         if not place.exists() or not stat.S_ISDIR(place.lstat().st_mode):
             raise OffDynError(f"{where}: '{place.relative_to(folder)}' is no folder inside the entry")
-    found = hashlib.sha256(read_model(folder / expected)).hexdigest()
+    try:
+        found = hashlib.sha256(read_model(folder / expected)).hexdigest()
+    except OffDynError as error:
+        raise OffDynError(f"{where}: {error}") from None
     if found != digest:
         raise OffDynError(f"{where}: '{expected}' has SHA-256 {found[:12]}..., the entry says {digest[:12]}...")
 

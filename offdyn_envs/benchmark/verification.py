@@ -53,13 +53,14 @@ def evaluation_seed(entry: Entry, salt: str = "") -> int:
     return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:6], "big")
 
 
-def agreement(claimed: Floats, rerun: Floats, seed: int = 0) -> tuple[float, Floats]:
+def agreement(claimed: Floats, rerun: Floats, seed: int = 0, permutations: int = PERMUTATIONS) -> tuple[float, Floats]:
     """Tests whether claimed and re-run returns come from the same policies.
 
     Args:
         claimed: Claimed returns, shape [policies, episodes].
         rerun: Re-run returns, shape [policies, episodes of the re-run].
         seed: Seed of the permutations.
+        permutations: Their number; the smallest p value is 1 / (permutations + 1).
 
     Returns:
         The p value of the permutation test on the sum of squared standardised differences, and the distance of each
@@ -75,11 +76,11 @@ def agreement(claimed: Floats, rerun: Floats, seed: int = 0) -> tuple[float, Flo
     mask[:count] = 1.0
     rng = np.random.default_rng(seed)
     observed = _distances(scaled, mask[None], unit)[:, 0]
-    draws = rng.permuted(np.tile(mask, (PERMUTATIONS, 1)), axis=1)
+    draws = rng.permuted(np.tile(mask, (permutations, 1)), axis=1)
     statistics = np.square(_distances(scaled, draws, unit)).sum(axis=0)
     # A tiny slack: equal splits must count as equal in spite of rounding.
     exceeding = int((statistics >= np.square(observed).sum() * (1 - 1e-9)).sum())
-    return (exceeding + 1) / (PERMUTATIONS + 1), np.abs(observed)
+    return (exceeding + 1) / (permutations + 1), np.abs(observed)
 
 
 def _distances(scaled: Floats, masks: Floats, unit: float) -> Floats:

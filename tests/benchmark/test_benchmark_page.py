@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import benchmark_boards as boards
+import numpy as np
+import pytest
+
+from offdyn_envs import cli
+from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark import charts, markup, page, scores, standings, submissions, verification
+from offdyn_envs.benchmark.statistics import iqm, t_interval
+
+CELLS = [("gravity", 0.5, 0.7), ("gravity", 2.0, 0.6), ("friction", 0.5, 0.9), ("min-q", 0.1, 0.8), ("min-q", 0.2, 0.5)]
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+BOTH = (boards.HOPPER, boards.CHEETAH)
+FIVE = (0, 1, 2, 3, 4)
+
+
+def at_level(level: float, *, count: int = 20) -> Any:
+    def returns(task: str, seed: int) -> list[float]:
+        low, high = (20.0, 3000.0) if task == boards.HOPPER else (-250.0, 6500.0)
+        rng = np.random.default_rng([seed, round(100 * level)])
+        return [round(float(low + (high - low) * (level + 0.05 * rng.standard_normal())), 3) for _ in range(count)]
+
+    return returns
+
+
+def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 100) -> None:
+    """Writes the verdict that a re-run would give which earns `factor` times what was claimed."""
+    entry = submissions.load_entry(board / "submissions" / name)
+    reruns = [[factor * value for value in (result.returns * 5)[:100]] for result in entry.results]
+    empty: list[Any] = [[] for _ in reruns]
+    found = verification._judge(entry, reruns, empty, empty) | {"isolation": ["resource-limits"]}
+    seed = verification.evaluation_seed(entry)
+    verdict = verification._binding(entry) | {"episodes": episodes, "salt": "", "seed": seed} | found
+    write_json(verification.verdict_path(board, name), verdict)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Path:
+    plans: list[tuple[str, float, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
+        ("droco", 0.7, BOTH, FIVE, {}),
+        ("iql", 0.6, BOTH, FIVE, {}),
+        ("bc", 0.4, BOTH, FIVE, {"reference": True}),
+        ("three", 0.8, BOTH, (0, 1, 2), {}),
+        ("unverified", 0.9, (boards.HOPPER,), FIVE, {}),
+        ("forged", 0.95, (boards.HOPPER,), FIVE, {"method": EVIL, "authors": [EVIL]}),
+    ]
+    for name, level, tasks, seeds, changes in plans:
+        entry, files = boards.entry_json(name, tasks, seeds, returns=at_level(level), cells=CELLS, **changes)
+        if name == "forged":
+            entry["disclosure"]["tasks"][boards.HOPPER] = boards.training(
+                device=EVIL, command=EVIL, hyperparameters={EVIL: EVIL}, tuning_evaluations=300
+            )
+        boards.write_entry(tmp_path, entry, files)
+        if name != "unverified":
+            reproduced(tmp_path, name, factor=0.4 if name == "forged" else 1.0)
+    return tmp_path
+
+
+def build(board: Path) -> dict[str, Any]:
+    result, refusals = standings.build_standings(board, table=boards.REFERENCES)
+    assert refusals == []
+    return result
+
+
+def track(result: dict[str, Any]) -> dict[str, Any]:
+    return next(item for item in result["tracks"] if item["name"] == "mobody-32")
+
+
+def test_places_are_among_equal_coverage_verified_and_five_seeds(board: Path) -> None:
+    rows = {row["name"]: row for row in track(build(board))["rows"]}
+    assert {name: row["rank"] for name, row in rows.items()} == {
+        "droco": 1,
+        "iql": 2,
+        "three": None,
+        "bc": None,
+        "unverified": None,
+        "forged": None,
+    }
+    assert rows["three"]["unranked"] == "3 seeds, 5 needed"
+    assert rows["bc"]["unranked"] == "reference row"
+    assert rows["unverified"]["unranked"] == "not verified"
+    assert rows["forged"]["unranked"] == "not reproduced"
+    reproduced(board, "unverified", episodes=20)
+    assert "20 episodes" in {r["name"]: r for r in track(build(board))["rows"]}["unverified"]["unranked"]
+    reproduced(board, "unverified")
+    rows = {row["name"]: row for row in track(build(board))["rows"]}
+    assert rows["unverified"]["rank"] == 1  # alone among entries that cover only hopper
+    assert rows["droco"]["rank"] == 1
+
+
+def test_figures_equal_the_definitions(board: Path) -> None:
+    result = build(board)
+    entry = next(item for item in result["entries"] if item["name"] == "droco")
+    claimed = submissions.load_entry(board / "submissions" / "droco")
+    means = [np.mean(item.returns) for item in claimed.results if item.task == boards.HOPPER]
+    expected = 100 * (np.array(means) - 20.0) / 2980.0
+    hopper = entry["tasks"][boards.HOPPER]
+    assert hopper["source"] == "re-run"
+    np.testing.assert_allclose(hopper["scores"], expected, atol=1e-5)
+    np.testing.assert_allclose([hopper["score"][k] for k in ("mean", "low", "high")], t_interval(expected), atol=1e-5)
+    every = [value for task in BOTH for value in entry["tasks"][task]["scores"]]
+    row = next(item for item in track(result)["rows"] if item["name"] == "droco")
+    assert row["iqm"]["mean"] == pytest.approx(float(iqm(every)), abs=1e-5)
+    assert row["sum"] == pytest.approx(sum(np.mean(entry["tasks"][task]["scores"]) for task in BOTH), abs=1e-5)
+    assert row["improvement"]["over"] == "iql"
+    assert 0.5 < row["improvement"]["mean"] <= 1.0
+    attack = next(c for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2))
+    cells = {
+        task: next(c["score"]["mean"] for c in entry["robustness"][task]["cells"] if c["level"] == 0.2) for task in BOTH
+    }
+    clean = {task: entry["robustness"][task]["clean"]["mean"] for task in BOTH}
+    assert attack["value"] == pytest.approx(1 - sum(cells.values()) / sum(clean.values()), abs=1e-5)
+
+
+def test_a_forged_entry_shows_what_the_re_run_earned(board: Path) -> None:
+    entry = next(item for item in build(board)["entries"] if item["name"] == "forged")
+    hopper = entry["tasks"][boards.HOPPER]
+    assert entry["status"] == "not reproduced"
+    assert hopper["claimed_score"] > 90
+    assert hopper["score"]["mean"] < 50
+
+
+def test_a_task_without_references_is_listed_and_not_scored(board: Path) -> None:
+    table = {"protocol": 1, "returns": {"hopper": boards.REFERENCES["returns"]["hopper"]}}
+    result, _ = standings.build_standings(board, table=table)
+    entry = next(item for item in result["entries"] if item["name"] == "droco")
+    assert "score" not in entry["tasks"][boards.CHEETAH]
+    assert "return" in entry["tasks"][boards.CHEETAH]
+    assert next(r for r in track(result)["rows"] if r["name"] == "droco")["tasks"] == [boards.HOPPER]
+    page.render(result)
+    nothing, _ = standings.build_standings(board, table={"protocol": 1, "returns": {}})
+    assert nothing["tracks"] == []
+    assert "No entry covers a scored task yet" in page.render(nothing)
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would see, and checks that tags nest."""
+
+    VOID = frozenset({"meta", "br", "hr", "input", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack, tag
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.stack == []
+    return reader
+
+
+@pytest.fixture
+def html(board: Path) -> str:
+    _, refusals = page.write_page(board, table=boards.REFERENCES)
+    assert refusals == []
+    return (board / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_text_of_an_entry_is_text(html: str) -> None:
+    reader = read(html)
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    assert not any(tag in ("img", "iframe", "object", "embed", "link", "base", "form") for tag, _ in reader.tags)
+    handlers = [
+        name for _, attributes in reader.tags for name in attributes if name.startswith("on") or name == "style"
+    ]
+    assert handlers == []
+    assert EVIL in "".join(reader.texts)
+    assert "<script>alert" not in html
+
+
+def test_nothing_is_requested_and_the_policy_admits_only_the_page_itself(html: str) -> None:
+    reader = read(html)
+    for tag, attributes in reader.tags:
+        assert "src" not in attributes, tag
+        assert "srcset" not in attributes, tag
+        href = attributes.get("href")
+        if href is not None:
+            assert href.startswith(("#", "https://")) or href == "standings.json", href
+    policy = next(
+        a["content"] for t, a in reader.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        content = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        assert content is not None
+        digest = base64.b64encode(hashlib.sha256(content.group(1).encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert style is not None
+    assert "url(" not in style.group(1)
+    assert "@import" not in style.group(1)
+
+
+def test_ids_are_unique_and_every_inner_link_arrives(html: str) -> None:
+    reader = read(html)
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    inner = {str(a["href"])[1:] for _, a in reader.tags if str(a.get("href", "")).startswith("#")}
+    assert inner <= set(ids)
+    assert {"entry-droco", "standings", "robustness", "tuning", "entries"} <= inner
+
+
+def test_the_page_says_what_a_reader_needs(html: str) -> None:
+    text = " ".join("".join(read(html).texts).split())
+    for expected in (
+        "score reproduced",
+        "self-reported",
+        "not reproduced",
+        "Random policy",
+        "Expert of the target",
+        "offdyn leaderboard verify leaderboard/submissions/droco",
+        "offdyn train droco hopper-gravity-0.5-medium --seeds 3",
+        "git clone https://example.org/code code && cd code && git checkout abc123",
+        "no place: 3 seeds, 5 needed",
+    ):
+        assert expected in text, expected
+
+
+def test_the_table_is_sortable_labelled_and_reachable_by_keyboard(html: str) -> None:
+    reader = read(html)
+    heads = [attributes for tag, attributes in reader.tags if tag == "th" and attributes.get("scope") == "col"]
+    assert any(attributes.get("aria-sort") == "descending" for attributes in heads)
+    cells = [attributes for tag, attributes in reader.tags if tag == "td" and "data-label" in attributes]
+    assert cells
+    assert all("data-sort" in attributes for attributes in cells)
+    regions = [attributes for _, attributes in reader.tags if attributes.get("role") == "region"]
+    assert regions
+    assert all(attributes.get("tabindex") == "0" and attributes.get("aria-label") for attributes in regions)
+
+
+def test_plots_tell_entries_apart_without_colour() -> None:
+    looks = [charts.Look(index) for index in range(8)]
+    shapes = {re.sub(r"-?[\d.]+", "", look.marker(0, 0)) + look.marker(0, 0).split("class")[0] for look in looks}
+    assert len(shapes) == 8
+    assert len({look.dash for look in looks}) == 8
+    # Beyond eight entries the combination of colour, marker and dash still differs.
+    many = [(look.colour, look.marker(0, 0).split(" class")[0], look.dash) for look in map(charts.Look, range(64))]
+    assert len(set(many)) == 64
+
+
+def test_every_plot_has_a_name_and_its_numbers_as_text(html: str) -> None:
+    panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', html, re.DOTALL)
+    assert len(panels) == 7  # 3 families x 2 tasks, and the tuning plot
+    assert all(panel.startswith("<title>") and "<desc>" in panel for panel in panels)
+    assert all("nan" not in panel.lower() and "inf" not in panel.split("<desc>")[0].lower() for panel in panels)
+
+
+def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
+    page.write_page(board, table=boards.REFERENCES)
+    first = (board / "index.html").read_bytes(), (board / "standings.json").read_bytes()
+    page.write_page(board, table=boards.REFERENCES)
+    assert first == ((board / "index.html").read_bytes(), (board / "standings.json").read_bytes())
+    program = (
+        "import sys, json; from pathlib import Path; from offdyn_envs.benchmark import page;"
+        "page.write_page(Path(sys.argv[1]), table=json.loads(sys.argv[2]))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(board), json.dumps(boards.REFERENCES)],
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+    )
+    assert first == ((board / "index.html").read_bytes(), (board / "standings.json").read_bytes())
+
+
+def test_standings_are_strict_json(board: Path) -> None:
+    page.write_page(board, table=boards.REFERENCES)
+    text = (board / "standings.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["protocol"] == 1
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from offdyn_envs.benchmark import page
+board = Path(sys.argv[1])
+page.build_standings = lambda board, table=None: ({"protocol": 1, "tasks": {}, "entries": [], "tracks": []}, [])
+original = Path.write_text
+def half(self, text, *arguments, **options):
+    original(self, text[: len(text) // 2], *arguments, **options)
+    if ".index.html." in self.name:
+        print("half", flush=True)
+        time.sleep(60)
+    original(self, text, *arguments, **options)
+Path.write_text = half
+page.write_page(board)
+"""
+
+
+def test_a_killed_write_leaves_the_old_page_and_the_next_one_finishes(board: Path) -> None:
+    page.write_page(board, table=boards.REFERENCES)
+    old = (board / "index.html").read_bytes()
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(board)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"half\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert (board / "index.html").read_bytes() == old
+    page.write_page(board, table=boards.REFERENCES)
+    assert (board / "index.html").read_bytes() == old
+
+
+def test_the_page_command_writes_the_good_entries_and_ends_with_2_on_a_bad_one(
+    board: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores, "load_references", lambda: boards.REFERENCES)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["leaderboard", "page", "--leaderboard", str(board)])
+    assert ended.value.code == 0
+    assert "index.html" in capsys.readouterr().out
+    (board / "submissions" / "iql" / "entry.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["leaderboard", "page", "--leaderboard", str(board), "--json"])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.err.startswith("offdyn: entry 'iql': entry.json is no strict JSON")
+    assert len(printed.err.splitlines()) == 1
+    assert "iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
+    assert 'id="entry-droco"' in (board / "index.html").read_text()
+
+
+def test_an_empty_leaderboard_has_a_page(tmp_path: Path) -> None:
+    result, refusals = page.write_page(tmp_path, table=boards.REFERENCES)
+    assert (result["entries"], refusals) == ([], [])
+    read((tmp_path / "index.html").read_text())
+
+
+def test_escaping_is_the_default() -> None:
+    assert markup.element("p", "<b>", title='"x"') == '<p title="&quot;x&quot;">&lt;b&gt;</p>'
+    assert markup.element("p", markup.Html("<b></b>")) == "<p><b></b></p>"
+    assert markup.join(["<", markup.element("i")]) == "&lt;<i></i>"
+    for bad in ("http://x.org", "javascript:alert(1)", 'https://x.org/"onclick=', "https://x.org/\n", "//x.org"):
+        assert "<a" not in markup.link("x", bad)
+    assert 'href="https://x.org/a"' in markup.link("x", "https://x.org/a")
+    assert markup.number(-0.04) == "0.0"
+    assert markup.number(-12.34) == "\N{MINUS SIGN}12.3"
+
+
+def chromium(*flags: str) -> list[str]:
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if binary is None:
+        pytest.skip("no Chromium")
+    quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    return [binary, "--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", *quiet, *flags]
+
+
+CHECK = """
+<!doctype html><title>waiting</title><iframe id="f" src="index.html" width="{width}" height="900"></iframe>
+<script>
+const frame = document.getElementById("f");
+frame.onload = () => {{
+  const page = frame.contentDocument, problems = [];
+  const root = page.documentElement;
+  if (root.scrollWidth > root.clientWidth) problems.push("wider than its window: " + root.scrollWidth);
+  const heads = page.querySelectorAll("table.sortable thead button");
+  if (heads.length !== 9) problems.push("sort buttons: " + heads.length);
+  const names = () => [...page.querySelectorAll("table.sortable tbody th")].map((cell) => cell.dataset.sort);
+  heads[1].click();
+  const ascending = names();
+  if (ascending.join() !== [...ascending].sort((a, b) => a.localeCompare(b)).join()) problems.push("not sorted");
+  heads[1].click();
+  if (names()[0] !== ascending[ascending.length - 1]) problems.push("not reversed");
+  page.querySelector(".legend button").click();
+  if (page.querySelectorAll(".series.on").length < 3) problems.push("no series picked");
+  const before = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
+  page.getElementById("theme").click();
+  if (frame.contentWindow.getComputedStyle(page.body).backgroundColor === before) problems.push("theme did not change");
+  if (page.title !== "offdyn leaderboard") problems.push("title " + page.title);
+  document.body.innerHTML = "<pre>result: " + (problems.join("; ") || "fine") + "</pre>";
+}};
+</script>
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_works_in_chromium(
+    width: int, board: Path, html: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    profile = tmp_path_factory.mktemp("profile")
+    (board / "check.html").write_text(CHECK.format(width=width))
+    command = chromium(
+        f"--user-data-dir={profile}",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (board / "check.html").as_uri(),
+    )
+    begun = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "result: fine" in done.stdout, (done.stdout[-500:], done.stderr[-500:], time.monotonic() - begun)

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import benchmark_boards as boards
+import benchmark_models as models
+import pytest
+
+from offdyn_envs.benchmark import strict_json, submissions
+from offdyn_envs.errors import OffDynError
+
+Change = Callable[[dict[str, Any], dict[str, bytes]], None]
+CELLS = (("gravity", 0.5, 0.8), ("min-q", 0.2, 0.5))
+
+
+def test_an_entry_made_by_hand_loads(tmp_path: Path) -> None:
+    entry, files = boards.entry_json("mine", (boards.HOPPER, boards.CHEETAH), (0, 1, 2, 3, 4), cells=CELLS)
+    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+    assert loaded.tasks == (boards.CHEETAH, boards.HOPPER)
+    assert len(loaded.results) == 10
+    assert len(loaded.perturbed) == 20
+    assert loaded.policy_hashes[f"{boards.HOPPER}/3"] == entry["results"][3]["policy_sha256"]
+
+
+def test_the_published_schema_is_a_schema() -> None:
+    import jsonschema
+
+    jsonschema.Draft202012Validator.check_schema(json.loads(submissions.SCHEMA_PATH.read_text()))
+
+
+def result(entry: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    return entry["results"][index]
+
+
+def duplicate_seed(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    entry["results"].append(dict(result(entry)))
+
+
+def renumbered_seed(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    path = f"policies/{boards.HOPPER}/1.onnx"
+    files[path] = files[f"policies/{boards.HOPPER}/0.onnx"]
+    result(entry, 1)["policy_sha256"] = result(entry)["policy_sha256"]
+
+
+def hash_mismatch(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    files[f"policies/{boards.HOPPER}/0.onnx"] = models.policy(11, 3, seed=77)
+
+
+def setter(place: str, value: Any) -> Change:
+    def change(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+        where: Any = entry
+        *path, last = place.split("/")
+        for part in path:
+            where = where[int(part) if part.isdigit() else part]
+        where[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+def dropped_cell(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    del entry["perturbed"][0]
+
+
+def doubled_cell(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    entry["perturbed"].append(dict(entry["perturbed"][0]))
+
+
+def missing_policy(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    del files[f"policies/{boards.HOPPER}/2.onnx"]
+
+
+def two_seeds(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    entry["results"].pop()
+    entry["perturbed"] = []
+
+
+def large_policy(entry: dict[str, Any], files: dict[str, bytes]) -> None:
+    files[f"policies/{boards.HOPPER}/0.onnx"] = b"x" * (16 * 2**20 + 1)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "duplicate seed": (duplicate_seed, "seed 0 appears twice"),
+    "one policy under two seeds": (renumbered_seed, "same policy as seed 0"),
+    "hash mismatch": (hash_mismatch, "has SHA-256"),
+    "too few returns": (setter("results/1/returns", [1.0] * 9), "has 9 returns; the entry says 10"),
+    "too many returns": (setter("results/1/returns", [1.0] * 11), "has 11 returns; the entry says 10"),
+    "wrong cell length": (setter("perturbed/0/returns", [1.0]), "has 1 returns; the entry says 5"),
+    "absurd return": (setter("results/0/returns/0", 1e9), "beyond 1e"),
+    "text among returns": (setter("results/0/returns/0", "1.0"), "breaks its schema at results/0/returns/0"),
+    "unknown task": (setter("results/0/task", "hoper-gravity-0.5-medium"), "did you mean 'hopper-gravity-0.5-medium'"),
+    "negative seed": (setter("results/0/seed", -1), "breaks its schema"),
+    "seed of a cell without a run": (setter("perturbed/0/seed", 9), "belongs to no policy"),
+    "missing cell": (dropped_cell, "lacks seed 0"),
+    "double cell": (doubled_cell, "appears twice"),
+    "unknown family": (setter("perturbed/0/family", "wind"), "breaks its schema"),
+    "parent path": (setter("results/0/policy", "../../other/policies/x.onnx"), "names the file"),
+    "absolute path": (setter("results/0/policy", "/etc/passwd"), "names the file '/etc/passwd'"),
+    "other seed's file": (setter("results/0/policy", f"policies/{boards.HOPPER}/1.onnx"), "names the file"),
+    "missing policy": (missing_policy, "cannot be read"),
+    "large policy": (large_policy, "bytes; 1 to"),
+    "two seeds": (two_seeds, "has 2 seeds; at least 3"),
+    "other protocol": (setter("protocol", 2), "breaks its schema at protocol"),
+    "unknown field": (setter("rank", 1), "breaks its schema"),
+    "own verdict": (setter("verdict", {"status": "reproduced"}), "breaks its schema"),
+    "plain link": (setter("links/code", "http://example.org"), "breaks its schema at links/code"),
+    "script link": (setter("links/code", "javascript:alert(1)"), "breaks its schema at links/code"),
+    "quote in a link": (setter("links/code", 'https://example.org/"onclick="x'), "breaks its schema at links/code"),
+    "control character": (setter("method", "good\x1b[2Jbad"), "control character"),
+    "text direction": (setter("authors/0", "abc\u202edef"), "control character"),
+    "line break": (setter("method", "two\nlines"), "control character"),
+    "other name": (setter("name", "other"), "calls itself 'other'"),
+    "undisclosed task": (setter("disclosure/tasks", {}), "disclosure must cover"),
+    "huge method name": (setter("method", "x" * 1000), "breaks its schema at method"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_entry_is_refused_in_one_line_and_others_are_not(case: str, tmp_path: Path) -> None:
+    change, message = REFUSED[case]
+    entry, files = boards.entry_json("bad", cells=CELLS)
+    change(entry, files)
+    (boards.write_entry(tmp_path, entry | {"name": "bad"}, files) / "entry.json").write_text(json.dumps(entry))
+    boards.write_entry(tmp_path, *boards.entry_json("good"))
+    loaded, refusals = submissions.load_entries(tmp_path)
+    assert [item.name for item in loaded] == ["good"]
+    assert len(refusals) == 1
+    assert message in refusals[0]
+    assert refusals[0].startswith("entry 'bad'")
+    assert refusals[0].isprintable()
+    assert len(refusals[0]) < 600
+
+
+TEXTS = {
+    "NaN": ('{"returns": [NaN]}', "NaN is not allowed"),
+    "infinity": ('{"returns": [-Infinity]}', "Infinity is not allowed"),
+    "overflow": ('{"returns": [1e999]}', "not finite"),
+    "long integer": ('{"returns": [' + "9" * 5000 + "]}", "more than 20 digits"),
+    "deep list": ("[" * 100_000 + "]" * 100_000, "nests deeper"),
+    "deep object": ('{"a":' * 50_000 + "1" + "}" * 50_000, "nests deeper"),
+    "duplicate key": ('{"name": 1, "name": 2}', "appears twice"),
+    "cut": ('{"name": ', "no strict JSON"),
+    "not text": ("\udcff", "no strict JSON"),
+    "list": ("[]", "breaks its schema"),
+    "empty": ("", "no strict JSON"),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_bad_json_is_refused(case: str, tmp_path: Path) -> None:
+    text, message = TEXTS[case]
+    folder = tmp_path / "submissions" / "bad"
+    folder.mkdir(parents=True)
+    (folder / "entry.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(OffDynError, match=message):
+        submissions.load_entry(folder)
+
+
+def test_a_gigabyte_of_json_is_refused_unread(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions" / "bad"
+    folder.mkdir(parents=True)
+    with (folder / "entry.json").open("wb") as stream:
+        stream.truncate(2**30)
+    begun = time.monotonic()
+    with pytest.raises(OffDynError, match="1073741824 bytes; at most"):
+        submissions.load_entry(folder)
+    assert time.monotonic() - begun < 0.5
+
+
+def test_brackets_inside_strings_do_not_count_as_depth(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"text": "[" * 100 + '\\"' + "{" * 100}))
+    assert strict_json.read_json(path, "x")["text"].count("[") == 100
+
+
+def test_links_in_place_of_files_and_folders_are_refused(tmp_path: Path) -> None:
+    entry, files = boards.entry_json("linked")
+    folder = boards.write_entry(tmp_path, entry, files)
+    policy = folder / "policies" / boards.HOPPER / "0.onnx"
+    outside = tmp_path / "outside.onnx"
+    policy.rename(outside)
+    policy.symlink_to(outside)
+    with pytest.raises(OffDynError, match="no regular file"):
+        submissions.load_entry(folder)
+    policy.unlink()
+    outside.rename(policy)
+    submissions.load_entry(folder)
+    (folder / "policies").rename(tmp_path / "elsewhere")
+    (folder / "policies").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OffDynError, match="no folder inside the entry"):
+        submissions.load_entry(folder)
+    linked = tmp_path / "submissions" / "alias"
+    linked.symlink_to(folder)
+    with pytest.raises(OffDynError, match="is no folder"):
+        submissions.load_entry(linked)
+    (folder / "entry.json").rename(tmp_path / "entry.json")
+    (folder / "entry.json").symlink_to(tmp_path / "entry.json")
+    with pytest.raises(OffDynError, match="no regular file"):
+        submissions.load_entry(folder)
+
+
+def test_a_device_in_place_of_a_file_is_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions" / "pipe"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "entry.json")
+    with pytest.raises(OffDynError, match="no regular file"):
+        submissions.load_entry(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../up", "a/b", ".hidden", "UPPER", "a b", "x" * 65, "a\n", "<script>", "-dash", "é"]
+)
+def test_names_that_are_no_names(name: str) -> None:
+    with pytest.raises(OffDynError, match="entry name"):
+        submissions.check_name(name)
+
+
+def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
+    runs = [boards.write_run(tmp_path / "runs" / task / "iql", task=task) for task in (boards.HOPPER, boards.CHEETAH)]
+    details = submissions.Details(method="IQL", authors=("Kostrikov",), code="https://example.org/x", commit="abc")
+    folder = submissions.add_entry(runs, "iql", tmp_path / "board", details=details)
+    entry = submissions.load_entry(folder)
+    assert folder == tmp_path / "board" / "submissions" / "iql"
+    assert entry.method == "IQL"
+    assert entry.episodes == 12
+    assert entry.cell_episodes == 4
+    evaluation = json.loads((runs[0] / "evaluation.json").read_text())
+    hopper = [item for item in entry.results if item.task == boards.HOPPER]
+    assert list(hopper[1].returns) == evaluation["clean"]["1"]
+    assert (folder / hopper[1].policy).read_bytes() == (runs[0] / "seeds/1/policy.onnx").read_bytes()
+    assert hopper[1].critic == f"policies/{boards.HOPPER}/1.critic.onnx"
+    training = entry.disclosure["tasks"][boards.HOPPER]
+    assert training["hyperparameters"] == {"tau": 0.7, "dynamics.epochs": 5, "layers": "[256, 256]", "name": None}
+    assert training["command"] == f"offdyn train iql {boards.HOPPER} --seeds 3 --updates 1000"
+    assert not entry.reference
+    assert [path.name for path in folder.parent.iterdir()] == ["iql"]
+
+
+def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) -> None:
+    run = boards.write_run(tmp_path / "run", agent="bc", critic=False)
+    board = tmp_path / "board"
+    assert submissions.load_entry(submissions.add_entry([run], "bc", board)).reference
+    with pytest.raises(OffDynError, match="exists"):
+        submissions.add_entry([run], "bc", board)
+    details = submissions.Details(method="Again")
+    assert (
+        submissions.load_entry(submissions.add_entry([run], "bc", board, details=details, replace=True)).method
+        == "Again"
+    )
+    assert [path.name for path in (board / "submissions").iterdir()] == ["bc"]
+
+
+def test_a_broken_add_leaves_nothing_and_a_killed_one_is_cleaned_up(tmp_path: Path) -> None:
+    run, board = boards.write_run(tmp_path / "run"), tmp_path / "board"
+    policy = run / "seeds" / "2" / "policy.onnx"
+    good = policy.read_bytes()
+    policy.write_bytes(models.policy(17, 6))
+    with pytest.raises(OffDynError, match="this task's is 11"):
+        submissions.add_entry([run], "iql", board)
+    assert list((board / "submissions").iterdir()) == []
+    policy.write_bytes(good)
+    (board / "submissions" / ".iql.abc.part").mkdir()
+    assert submissions.load_entries(board) == ([], [])
+    submissions.add_entry([run], "iql", board)
+    assert [path.name for path in (board / "submissions").iterdir()] == ["iql"]
+
+
+def edited(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("run.json", {"status": "running"}, "only complete runs"),
+        ("run.json", {"format": 2}, "format 2"),
+        ("run.json", {"agent": "droco"}, "another task or agent"),
+        ("run.json", {"seeds": None}, "lacks or misstates"),
+        ("evaluation.json", {"protocol": 0}, "protocol 0"),
+        ("evaluation.json", {"clean": {"0": [1.0] * 12}}, "lacks or misstates '1'"),
+        (
+            "evaluation.json",
+            {"clean": {str(seed): [1.0] * 12 for seed in range(3)}, "episodes": 9},
+            "breaks its schema",
+        ),
+    ],
+)
+def test_unfinished_or_inconsistent_runs_are_refused(
+    file: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    run = boards.write_run(tmp_path / "run")
+    edited(run / file, **changes)
+    with pytest.raises(OffDynError, match=message):
+        submissions.add_entry([run], "iql", tmp_path / "board")
+
+
+def test_runs_that_are_not_there_or_not_evaluated(tmp_path: Path) -> None:
+    run = boards.write_run(tmp_path / "run")
+    (run / "evaluation.json").unlink()
+    with pytest.raises(OffDynError, match="offdyn evaluate"):
+        submissions.add_entry([run], "iql", tmp_path / "board")
+    with pytest.raises(OffDynError, match="cannot be read"):
+        submissions.add_entry([tmp_path / "nothing"], "iql", tmp_path / "board")
+    with pytest.raises(OffDynError, match="at least one run"):
+        submissions.add_entry([], "iql", tmp_path / "board")
