@@ -2,7 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+
+# The demo: one task, two agents, three seeds each, a short budget.
+DEMO := runs/demo
+DEMO_TASK := hopper-gravity-0.5-medium
+DEMO_AGENTS := droco iql
 DEMO_UPDATES ?= 6000
+DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
+OFFDYN := $(BIN)/offdyn
 
 .PHONY: demo test lint install clean
 
@@ -10,7 +17,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (a few minutes the first time)"
+	@echo "installing into $(VENV); a few minutes the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[agents,leaderboard,dev]"
 	@touch $@
 
@@ -23,7 +30,22 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 demo: $(INSTALLED)
-	@$(BIN)/python scripts/demo.py --updates $(DEMO_UPDATES)
+	$(OFFDYN) data build $(DEMO_TASK)
+	for agent in $(DEMO_AGENTS); do \
+		$(OFFDYN) train $$agent $(DEMO_TASK) --seeds 3 --updates $(DEMO_UPDATES) --eval-every $(DEMO_UPDATES) --out $(DEMO) \
+		&& $(OFFDYN) evaluate $(DEMO)/$(DEMO_TASK)/$$agent || exit $$?; \
+	done
+	mkdir -p $(DEMO)/leaderboard && cp -R leaderboard/. $(DEMO)/leaderboard
+	for agent in $(DEMO_AGENTS); do \
+		$(OFFDYN) leaderboard add $(DEMO)/$(DEMO_TASK)/$$agent --name demo-$$agent --replace $(DEMO_BOARD) || exit $$?; \
+	done
+	$(OFFDYN) leaderboard page $(DEMO_BOARD)
+	@echo
+	@echo "Where to look next:"
+	@echo "  $(DEMO)/leaderboard/index.html                 the page, with the two new entries"
+	@echo "  $(DEMO)/$(DEMO_TASK)/droco/metrics.csv         losses and scores (tensorboard --logdir $(DEMO))"
+	@echo "  $(DEMO)/$(DEMO_TASK)/droco/evaluation.json     raw returns, clean and perturbed"
+	@echo "  $(OFFDYN) --help                               the commands; README.md tells the rest"
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -1,0 +1,56 @@
+"""What the README says can be done, is done."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from offdyn_envs.cli import main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for block in re.findall(r"```\n(.*?)```", TEXT, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("offdyn ")
+]
+
+
+def sets_up_data(block):
+    return "load_task" in block or "load_dataset" in block
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if not sets_up_data(block)])
+def test_python_blocks_run(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in PYTHON if sets_up_data(block)])
+def test_python_blocks_with_data_run(block):
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "build", "hopper-gravity-0.5-medium"])
+    assert ended.value.code == 0
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_exist_with_their_options(command, capsys):
+    words = [word for word in command if not word.startswith("-")]
+    group = words[:2] if words[0] in ("envs", "data", "leaderboard", "behaviour") else words[:1]
+    with pytest.raises(SystemExit) as ended:
+        main([*group, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for option in (word.partition("=")[0] for word in command if word.startswith("--")):
+        assert option in shown
+
+
+def test_readme_names_the_two_commands():
+    assert "make demo" in TEXT and "make test" in TEXT
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\ndemo:" in makefile and "\ntest:" in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
