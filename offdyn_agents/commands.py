@@ -1,0 +1,115 @@
+"""`offdyn train`, `offdyn evaluate` and `offdyn behaviour`; torch is imported only once a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from offdyn_agents.runs import Plan
+
+__all__ = ["register"]
+
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the agents' commands to `offdyn`."""
+    from offdyn_agents.behaviour.commands import app as behaviour
+
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+    app.add_typer(behaviour, name="behaviour")
+
+
+def train(
+    agent: Annotated[str, typer.Argument(help="iql, droco or bc.")],
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
+    track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of every run.")] = 1_000_000,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    quiet: _Quiet = False,
+    json_output: _Json = False,
+) -> None:
+    """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
+    _quiet_waiting()
+    from offdyn_agents.runs import Plan, cpu_threads, train_task
+    from offdyn_agents.settings import parse_overrides
+    from offdyn_agents.training import Budget, Hardware, choose_device
+    from offdyn_envs.tasks import get_task
+
+    overrides = parse_overrides(settings or [])
+    hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
+    names = [get_task(name).name for name in _task_names(tasks or [], track)]
+    chunk = 500 if hardware.device == "cpu" else 2_000
+    budget = Budget(updates, min(eval_every, updates), chunk)
+    plans = [Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet) for name in names]
+    for plan in plans:
+        facts, fresh = train_task(plan)
+        _report(plan, facts, fresh, json_output)
+
+
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
+    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed [default: 100].")] = None,
+    cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per perturbed cell [default: 20].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    quiet: _Quiet = False,
+    json_output: _Json = False,
+) -> None:
+    """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
+    _quiet_waiting()
+    from offdyn_agents.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
+    from offdyn_agents.runs import cpu_threads
+    from offdyn_envs.benchmark import protocol
+    from offdyn_envs.report import print_table
+
+    plan = EvaluationPlan(
+        episodes or protocol.CLEAN_EPISODES,
+        cell_episodes or protocol.CELL_EPISODES,
+        threads or cpu_threads(),
+        quiet,
+    )
+    for folder in runs:
+        result = evaluate_run(folder, plan)
+        print_table(f"{result['task']} {result['agent']}", summarise(result), json_output)
+        if not has_critics(folder) and not json_output:
+            print(f"{result['agent']} has no critic: no min-Q attack")
+
+
+def _task_names(tasks: list[str], track: str | None) -> list[str]:
+    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.tasks import get_track
+
+    if bool(tasks) == (track is not None):
+        raise OffDynError("name tasks or --track, one of the two; `offdyn tasks` lists them")
+    return list(get_track(track)) if track is not None else tasks
+
+
+def _report(plan: Plan, facts: dict[str, Any], fresh: bool, json_output: bool) -> None:
+    if json_output:
+        print(json.dumps(facts | {"folder": str(plan.folder), "trained": fresh}, indent=2, allow_nan=False))
+    elif fresh:
+        speed = facts["seed_updates_per_second"]
+        print(f"{plan.folder}: {facts['updates']:,} updates of {len(plan.seeds)} seeds, {speed:,.0f} seed-updates/s")
+        print(f"next: offdyn evaluate {plan.folder}")
+    else:
+        print(f"{plan.folder}: already complete")
+
+
+def _quiet_waiting() -> None:
+    # Set before torch is imported: threads that spin while they wait make a busy machine ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

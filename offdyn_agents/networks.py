@@ -1,0 +1,95 @@
+"""Multilayer perceptrons whose parameters carry any number of leading axes.
+
+A network is a flat list of tensors [W0, b0, W1, b1, ...] with W of shape [*lead, in, out] and b of shape
+[*lead, 1, out]. Nothing here asks how many leading axes there are: a loss written for one run (no leading axes, or two
+critics) is the loss of a population once every tensor has a run axis in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Params = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Shape of one network of an agent.
+
+    Attributes:
+        sizes: Widths from input to output, for example (14, 256, 256, 1).
+        copies: Number of networks of this shape that are evaluated together (2 for twin critics); 0 for a single one,
+            without that axis.
+    """
+
+    sizes: tuple[int, ...]
+    copies: int = 0
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the shapes of the tensors of one run, in order W0, b0, W1, b1, ..."""
+        lead = (self.copies,) if self.copies else ()
+        shapes: list[tuple[int, ...]] = []
+        for fan_in, fan_out in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+            shapes += [(*lead, fan_in, fan_out), (*lead, 1, fan_out)]
+        return shapes
+
+    def initial(self, generator: torch.Generator) -> Params:
+        """Return one run's parameters: uniform in +-1/sqrt(fan_in), weights and biases, as PyTorch's linear layers.
+
+        Drawn on the CPU, so that a seed means the same network on every device.
+        """
+        params: Params = []
+        for index, shape in enumerate(self.shapes()):
+            bound = self.sizes[index // 2] ** -0.5
+            params.append((torch.rand(shape, generator=generator) * 2.0 - 1.0) * bound)
+        return params
+
+
+def stack(members: Sequence[Params]) -> Params:
+    """Stack the parameters of R runs along a new leading axis."""
+    return [torch.stack(tensors) for tensors in zip(*members, strict=True)]
+
+
+def member(params: Params, run: int) -> Params:
+    """The parameters of one run out of a stacked population (views)."""
+    return [tensor[run] for tensor in params]
+
+
+def mlp(params: Params, x: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu) -> Tensor:
+    """Evaluate a network.
+
+    Args:
+        params: [W0, b0, ...] with W [*lead, in, out].
+        x: inputs [*lead, batch, in], or with axes of size one that broadcast against lead.
+        activation: between the layers; the output is linear.
+
+    Returns:
+        [*lead, batch, out].
+    """
+    last = len(params) - 2
+    for index in range(0, len(params), 2):
+        # Product and added bias: faster than baddbmm on CPUs, as the addition joins the activation's compiled loop.
+        x = torch.matmul(x, params[index]) + params[index + 1]
+        if index != last:
+            x = activation(x)
+    return x
+
+
+def value(params: Params, observations: Tensor) -> Tensor:
+    """Evaluate V: [*lead, batch, |S|] -> [*lead, batch]."""
+    return mlp(params, observations).squeeze(-1)
+
+
+def twin(params: Params, observations: Tensor, actions: Tensor) -> Tensor:
+    """Evaluate stacked critics: [*lead, batch, |S|], [*lead, batch, |A|] -> [*lead, copies, batch]."""
+    pairs = torch.cat([observations, actions], dim=-1)
+    return mlp(params, pairs.unsqueeze(-3)).squeeze(-1)
+
+
+def policy(params: Params, observations: Tensor) -> Tensor:
+    """Evaluate a tanh-squashed mean: [*lead, batch, |S|] -> [*lead, batch, |A|] in (-1, 1)."""
+    return torch.tanh(mlp(params, observations))

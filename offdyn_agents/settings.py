@@ -1,0 +1,173 @@
+"""Settings of agents: frozen dataclasses, presets in YAML, `key=value` overrides from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, TypeVar, get_type_hints
+
+from offdyn_envs.errors import OffDynError, unknown
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What values a setting may take.
+
+    Attributes:
+        low: Smallest value, itself allowed unless `open_low`.
+        high: Largest value, itself allowed.
+        open_low: Whether `low` itself is refused.
+        choices: Allowed words, for settings that are text.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    choices: tuple[str, ...] = ()
+
+    def admits(self, value: float) -> bool:
+        """Whether a number lies inside."""
+        return (value > self.low if self.open_low else value >= self.low) and value <= self.high
+
+    def describe(self) -> str:
+        """The allowed range in words."""
+        if self.high < math.inf:
+            return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+        return f"a number {'above' if self.open_low else 'at least'} {self.low:g}"
+
+
+def setting(
+    default: Any,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Return a dataclass field with a default and the values it allows."""
+    return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices))})
+
+
+def preset(agent: str, robot: str) -> dict[str, Any]:
+    """Return the settings that the agent's preset file gives for a robot.
+
+    Args:
+        agent: Name of the agent; its file is `presets/<agent>.yaml`.
+        robot: Name of the robot; its section overrides the general one.
+
+    Returns:
+        Dotted setting names and plain values.
+    """
+    import yaml
+
+    text = resources.files("offdyn_agents").joinpath("presets", f"{agent}.yaml").read_text(encoding="utf-8")
+    content: Any = yaml.safe_load(text) or {}
+    chosen = dict(_flat(content.get("settings") or {}))
+    chosen.update(_flat((content.get("robots") or {}).get(robot) or {}))
+    return chosen
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """Split `key=value` words.
+
+    Raises:
+        OffDynError: A word without "=", or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for word in overrides:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise OffDynError(f"setting '{word}' is not of the form key=value")
+        if key in found:
+            raise OffDynError(f"setting '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def build(kind: type[S], *layers: Mapping[str, Any]) -> S:
+    """Make a settings object from layers of dotted names; later layers win.
+
+    Args:
+        kind: A frozen dataclass whose fields are made with `setting`, or are such dataclasses themselves.
+        layers: Dotted names and values; text is converted to the field's type.
+
+    Raises:
+        OffDynError: An unknown name (the nearest is named), or a value outside the field's range.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values.update(layer)
+    names = setting_names(kind)
+    for key in values:
+        if key not in names:
+            raise unknown("setting", key, names)
+    return _build(kind, values, "")
+
+
+def setting_names(kind: type[Any], prefix: str = "") -> list[str]:
+    """List the dotted names of all settings of a dataclass."""
+    hints = get_type_hints(kind)
+    names: list[str] = []
+    for item in dataclasses.fields(kind):
+        nested = dataclasses.is_dataclass(hints[item.name])
+        names += setting_names(hints[item.name], f"{prefix}{item.name}.") if nested else [f"{prefix}{item.name}"]
+    return names
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """Return settings as plain JSON values; an infinite number becomes the text "inf"."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(settings).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _build(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
+    hints = get_type_hints(kind)
+    chosen: dict[str, Any] = {}
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name = f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(hints[item.name]):
+            chosen[item.name] = _build(hints[item.name], values, f"{name}.")
+        elif name in values:
+            chosen[item.name] = _convert(name, values[name], hints[item.name], item.metadata["bounds"])
+    return kind(**chosen)
+
+
+def _convert(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in words:
+            raise OffDynError(f"setting {name} is '{value}'; true or false is allowed")
+        return words[str(value).lower()]
+    if kind is str:
+        if value not in bounds.choices:
+            raise unknown(f"value of setting {name}", value, bounds.choices)
+        return value
+    return _number(name, value, kind, bounds)
+
+
+def _number(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        what = "whole number" if kind is int else "number"
+        raise OffDynError(f"setting {name} is '{str(value)[:40]}'; a {what} is allowed") from None
+    if math.isnan(number) or not bounds.admits(number):
+        raise OffDynError(f"setting {name} is {number}; {bounds.describe()} is allowed")
+    return number

@@ -1,0 +1,124 @@
+"""Stages before the policy, cached by content: what was computed once from the same data and settings is found again.
+
+A stage's key is the SHA-256 of its name and version, its settings, the rows it learns from and its seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offdyn_agents.data import Layout
+from offdyn_agents.dynamics import Ensemble, EnsembleLearner
+from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.execution import threads_inside
+from offdyn_agents.settings import to_json
+from offdyn_envs.atomic import atomic_write
+
+__all__ = ["fit_ensembles", "stage_key"]
+
+VERSION = 1
+"""Raised when the same settings would give another ensemble."""
+
+IRRELEVANT = ("memory_gb",)
+
+
+def stage_key(name: str, settings: Any, rows: Tensor, seed: int) -> str:
+    """Return the key of a stage's result: 64 hexadecimal digits."""
+    kept = {key: value for key, value in to_json(settings).items() if key not in IRRELEVANT}
+    digest = hashlib.sha256(json.dumps([name, VERSION, kept, seed], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(rows.cpu().numpy()).data)
+    return digest.hexdigest()
+
+
+def fit_ensembles(
+    settings: DynamicsSettings,
+    layout: Layout,
+    rows: Tensor,
+    seeds: Sequence[int],
+    cache: Path | None,
+    *,
+    threads: int = 1,
+    compiled: bool = True,
+    quiet: bool = True,
+) -> list[Ensemble]:
+    """Train or find one ensemble per seed.
+
+    Args:
+        settings: How they are trained.
+        layout: Layout of packed rows.
+        rows: Packed target rows [N, W] on the device.
+        seeds: One per run.
+        cache: Folder of results, or None to keep none.
+        threads: CPU threads.
+        compiled: Whether to compile the step.
+        quiet: Show no progress.
+
+    Returns:
+        The ensembles in the order of the seeds.
+    """
+    paths = [
+        None if cache is None else cache / f"{stage_key('dynamics', settings, rows, s)}.safetensors" for s in seeds
+    ]
+    found = [_load(path, rows.device) for path in paths]
+    missing = [i for i, ensemble in enumerate(found) if ensemble is None]
+    if missing:
+        fresh = _fit(settings, layout, rows, [seeds[i] for i in missing], threads, compiled, quiet)
+        for i, ensemble in zip(missing, fresh, strict=True):
+            found[i] = ensemble
+            _save(paths[i], ensemble)
+    return [ensemble for ensemble in found if ensemble is not None]
+
+
+def _fit(
+    settings: DynamicsSettings,
+    layout: Layout,
+    rows: Tensor,
+    seeds: Sequence[int],
+    threads: int,
+    compiled: bool,
+    quiet: bool,
+) -> list[Ensemble]:
+    from offdyn_envs.progress import progress
+
+    workers = max(1, min(threads, len(seeds))) if rows.device.type == "cpu" else 1
+    inside = max(1, threads // workers)
+    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled)
+    total = settings.epochs * len(seeds)
+    with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
+
+        def fit(seed: int) -> Ensemble:
+            torch.set_num_threads(inside)
+            return learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
+
+        # The first one compiles the step; the others find it compiled only once it is done, so it warms up alone.
+        learner.warm_up(rows)
+        if workers == 1:
+            return [fit(seed) for seed in seeds]
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(fit, seeds))
+
+
+def _load(path: Path | None, device: torch.device) -> Ensemble | None:
+    if path is None or not path.exists():
+        return None
+    from safetensors.torch import load_file
+
+    return Ensemble.from_tensors(load_file(path), device)
+
+
+def _save(path: Path | None, ensemble: Ensemble) -> None:
+    if path is None:
+        return
+    from safetensors.torch import save_file
+
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in ensemble.tensors().items()}, temporary)
