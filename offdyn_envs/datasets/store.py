@@ -255,8 +255,7 @@ def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
     Raises:
         OffDynError: Another process is building it now.
     """
-    staging = root / STAGING
-    staging.mkdir(parents=True, exist_ok=True)
+    staging = _staging(root)
     lock = staging / f"{_stage_prefix(str(dataset))}lock"
     with lock.open("w") as handle:
         if not _try_lock(handle.fileno()):
@@ -265,6 +264,15 @@ def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
         for stale in staging.glob(f"{_stage_prefix(str(dataset))}stage-*"):
             shutil.rmtree(stale, ignore_errors=True)
         yield
+
+
+def _staging(root: Path) -> Path:
+    """Return the folder of unfinished work, hidden from Minari by its dot and from git by what it holds."""
+    staging = root / STAGING
+    if not (staging / ".gitignore").exists():
+        staging.mkdir(parents=True, exist_ok=True)
+        (staging / ".gitignore").write_text("*\n")
+    return staging
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -286,8 +294,7 @@ def _stage_prefix(name: str) -> str:
 @contextmanager
 def _staged(root: Path, name: str) -> Generator[Path, None, None]:
     """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
-    staging = root / STAGING
-    staging.mkdir(parents=True, exist_ok=True)
+    staging = _staging(root)
     stage = Path(tempfile.mkdtemp(prefix=f"{_stage_prefix(name)}stage-", dir=staging))
     stage.chmod(0o755)
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 
+import minari
+import numpy as np
 import pytest
 
-from offdyn_envs import load_dataset
 from offdyn_envs.datasets.check import verify
 from offdyn_envs.datasets.manifest import read_manifest
 from offdyn_envs.datasets.ship import shipped_ids
-from offdyn_envs.datasets.store import local_ids
+from offdyn_envs.datasets.store import local_ids, read_dataset
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
@@ -27,12 +28,22 @@ def test_datasets_policies_and_manifest_belong_together() -> None:
         assert task["target"] in manifest["datasets"]
 
 
+def test_minari_reads_what_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(shipped_root()))
+    found = minari.list_local_datasets()
+    assert set(found) == set(local_ids(shipped_root()))
+    for name in found:
+        theirs, ours = minari.load_dataset(name), read_dataset(shipped_root() / name)
+        joined = np.concatenate([episode.observations[1:] for episode in theirs])
+        np.testing.assert_array_equal(joined, ours.next_observations)
+
+
 @pytest.mark.parametrize("dataset", SHIPPED, ids=str)
 def test_shipped_dataset(dataset: DatasetId) -> None:
     folder = shipped_root() / str(dataset)
     report = verify(folder, rows=1000)
     assert report.manifest["verdict"] == "identical"
-    data = load_dataset(dataset)
+    data = read_dataset(folder)
     assert len(data) == 5000
     [behaviour] = data.card["behaviour"]
     policy = shipped_root() / behaviour["policy"]
