@@ -125,7 +125,7 @@ def verify_entries(
     verdicts: list[dict[str, Any]] = []
     refusals: list[str] = []
     for folder in chosen:
-        verdict = _verdict_or_refusal(folder.resolve(), count, perturbed, salt, limits)
+        verdict = _verdict_or_refusal(folder.absolute(), count, perturbed, salt, limits)
         verdicts.append(verdict)
         if verdict["status"] != REPRODUCED:
             refusals.append(verdict["reason"])

@@ -11,6 +11,7 @@ import benchmark_boards as boards
 import benchmark_models as models
 import pytest
 
+from offdyn_envs import cli
 from offdyn_envs.benchmark import strict_json, submissions
 from offdyn_envs.errors import OffDynError
 
@@ -307,3 +308,25 @@ def test_runs_that_are_not_there_or_not_evaluated(tmp_path: Path) -> None:
         submissions.add_entry([tmp_path / "nothing"], "iql", tmp_path / "board")
     with pytest.raises(OffDynError, match="at least one run"):
         submissions.add_entry([], "iql", tmp_path / "board")
+
+
+def test_the_add_command_and_its_refusals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    run = boards.write_run(tmp_path / "run")
+    arguments = ["leaderboard", "add", str(run), "--leaderboard", str(tmp_path / "board"), "--name"]
+    options = ["--method", "IQL", "--author", "A", "--author", "B", "--code", "https://example.org", "--reference"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "iql", *options])
+    assert ended.value.code == 0
+    assert "offdyn leaderboard verify" in capsys.readouterr().out
+    entry = submissions.load_entry(tmp_path / "board" / "submissions" / "iql")
+    assert (entry.method, entry.authors, entry.reference) == ("IQL", ("A", "B"), True)
+    for name, message in (("iql", "exists"), ("../iql", "entry name"), ("<script>", "entry name")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*arguments, name])
+        printed = capsys.readouterr()
+        assert ended.value.code == 2
+        assert message in printed.err
+        assert len(printed.err.splitlines()) == 1
