@@ -200,6 +200,9 @@ def test_kill_during_build(tmp_path: Path, whole: Path) -> None:
     assert built.sha256 == read_dataset(whole / name).card["sha256"]
     assert not list(tmp_path.glob(stage))
     assert_whole_or_absent(built.path)
+    again = BUILD.replace("quiet=True", "quiet=True, force=True")
+    kill_when(again, tmp_path, f"{stage}/flat/source.json", 0.0)  # About to take the place of the old one.
+    assert_whole_or_absent(built.path)
 
 
 def test_kill_during_cache_conversion(tmp_path: Path, whole: Path) -> None:
