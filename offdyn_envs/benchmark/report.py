@@ -41,7 +41,9 @@ def print_standings(standings: Json, board: Path, as_json: bool) -> None:
             False,
         )
     if not standings["tracks"]:
-        print("no entry covers a scored task yet")
+        unscored = sorted(task for task, facts in standings["tasks"].items() if not facts["scored"])
+        because = f": no usable reference returns for {', '.join(unscored)}" if unscored else ""
+        print(f"no entry covers a scored task yet{because}")
     print(f"page: {board / 'index.html'}")
 
 
