@@ -48,13 +48,9 @@ def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> None:
         if not mine:
             print(f"{behaviour}: another process is at it")
             return
-        from offdyn_agents.behaviour.programme import make_learner
-        from offdyn_agents.behaviour.publish import publish
-        from offdyn_agents.behaviour.training import Run, learn
+        from offdyn_agents.behaviour.publish import train_behaviour
 
-        run, learner = Run(directory), make_learner(behaviour, directory)
-        learn(learner, run, str(behaviour), quiet=quiet)
-        for quality, card in publish(behaviour, learner, run).items():
+        for quality, card in train_behaviour(behaviour, root, quiet=quiet).items():
             returns = card["returns"]["sampled"]
             print(f"{behaviour} {quality}: return {returns['mean']:.0f} +- {returns['se']:.0f} (standard error)")
 

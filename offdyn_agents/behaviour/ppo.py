@@ -227,6 +227,18 @@ class PpoLearner:
         self.return_moments.restore(state["return_moments"])
         self.discounted = as_array(state["discounted"])
 
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Start this run from another one's networks and bodies, with its own noise, budget and scale of rewards.
+
+        Args:
+            state: what `state` of the other run returned.
+        """
+        fresh = self.collector.state()["rng"]
+        self.restore(state | {"collector": state["collector"] | {"rng": fresh, "finished": []}})
+        self.generator.manual_seed(self.seed)
+        self.return_moments = RunningMoments(1)
+        self.steps = 0
+
     def snapshot(self) -> dict[str, NDArray[np.float64]]:
         """What is needed to export the present policy: see `export.policy_from_snapshot`."""
         layers = [layer for layer in self.policy if isinstance(layer, nn.Linear)]

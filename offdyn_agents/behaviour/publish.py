@@ -1,4 +1,4 @@
-"""Choose a finished run's medium and expert, measure them, and write the policy files with their cards."""
+"""Train a behaviour, choose its medium and expert, measure them, and write the policy files with their cards."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from offdyn_agents.behaviour.evaluation import Evaluation, evaluate, find_expert, find_medium
+from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluation, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import policy_from_snapshot
-from offdyn_agents.behaviour.programme import Behaviour
-from offdyn_agents.behaviour.training import Learner, Run
+from offdyn_agents.behaviour.programme import Behaviour, make_learner, make_warm_learner
+from offdyn_agents.behaviour.training import Learner, Run, learn
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy
@@ -26,42 +26,73 @@ CARD_EPISODES = 100
 _SELECTION_SEED, _CARD_SEED = 10_000, 20_000
 
 
-def publish(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, dict[str, Any]]:
-    """Write `medium` and `expert` of a finished run.
+def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) -> dict[str, dict[str, Any]]:
+    """Train a behaviour, from nothing or from where it stopped, and write its policies.
 
     Args:
         behaviour: the behaviour.
-        learner: its learner, restored to the end of the run.
-        run: the run.
+        root: folder of all runs.
+        quiet: show no progress.
 
     Returns:
-        The two cards.
+        The two cards, by quality.
+
+    Raises:
+        OffDynError: no policy of the run qualifies as medium, or a checkpoint belongs to other settings.
+    """
+    (directory, units), *second = behaviour.stages(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    learner = make_learner(behaviour, directory)
+    run = Run(directory)
+    learn(learner, run, str(behaviour), limit=units, quiet=quiet)
+    warm = behaviour.warm_start
+    if warm is None:
+        return publish(behaviour, (learner, run), (learner, run))
+    better, rerun = make_warm_learner(behaviour, warm, learner), Run(second[0][0])
+    learn(better, rerun, f"{behaviour} (warm start)", quiet=quiet)
+    return publish(behaviour, (learner, run), (better, rerun))
+
+
+def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Learner, Run]) -> dict[str, dict[str, Any]]:
+    """Write `medium` and `expert` of finished runs.
+
+    Args:
+        behaviour: the behaviour.
+        scratch: the from-scratch run, which gives the medium, and its learner.
+        last: the run that gives the expert, and its learner; the same one unless there was a warm start.
+
+    Returns:
+        The two cards, by quality.
 
     Raises:
         OffDynError: no policy of the run qualifies as medium.
     """
-    measure = partial(_measure, behaviour, run)
-    history = [(steps, training) for steps, training, _ in run.history]
-    expert_steps, _ = find_expert(history, measure)
-    expert_returns = _report(behaviour, _policy(run, expert_steps))
+    history = [(steps, training) for steps, training, _ in last[1].history]
+    expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1]))
+    expert_returns = _report(behaviour, _policy(last[1], expert_steps))
     expert = expert_returns["sampled"].mean
-    medium_steps, _ = find_medium([steps for steps, _ in history], expert, measure)
-    medium_returns = _report(behaviour, _policy(run, medium_steps))
+    candidates = [steps for steps, _, _ in scratch[1].history]
+    medium_steps, _ = find_medium(candidates, expert, partial(_measure, behaviour, scratch[1]))
+    medium_returns = _report(behaviour, _policy(scratch[1], medium_steps))
     share = medium_returns["sampled"].mean / expert
-    if not 1 / 3 <= share <= 2 / 3:
+    if not MEDIUM_LOW <= share <= MEDIUM_HIGH:
         raise OffDynError(f"{behaviour}: the medium's share of the expert's return is {share:.3f} on fresh episodes")
-    common = _common_card(behaviour, learner, run)
     cards: dict[str, dict[str, Any]] = {}
-    for quality, steps, returns in (("expert", expert_steps, expert_returns), ("medium", medium_steps, medium_returns)):
-        card = {
-            **common,
+    for quality, source, steps, returns in (
+        ("expert", last, expert_steps, expert_returns),
+        ("medium", scratch, medium_steps, medium_returns),
+    ):
+        cards[quality] = {
+            **_common_card(behaviour, *source),
             "quality": quality,
             "training_steps": steps,
             "returns": {kind: evaluation.summary() for kind, evaluation in returns.items()},
             "share_of_expert": returns["sampled"].mean / expert,
         }
-        _policy(run, steps).save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), card)
-        cards[quality] = card
+        if source is not scratch:
+            cards[quality]["warm_start"] = {"from_seed": scratch[0].seed, "after_steps": scratch[0].steps}
+        policy = _policy(source[1], steps)
+        policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
     return cards
 
 

@@ -42,15 +42,25 @@ def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:
             card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, quality))
             row[quality] = {name: card["returns"]["sampled"][name] for name in ("mean", "se")}
         return row
-    if (behaviour.directory(root) / "checkpoint.pt").exists():
-        # Only here, so that a plain look does not wait for torch.
-        from offdyn_agents.behaviour.training import Run
+    _add_progress(row, behaviour, root)
+    return row
 
-        run = Run(behaviour.directory(root))
+
+def _add_progress(row: dict[str, Any], behaviour: Behaviour, root: Path) -> None:
+    stages = behaviour.stages(root)
+    begun = [(folder, units) for folder, units in stages if (folder / "checkpoint.pt").exists()]
+    if not begun:
+        return
+    # Only here, so that a plain look does not wait for torch.
+    from offdyn_agents.behaviour.training import Run
+
+    row["state"] = "training"
+    made = 0
+    for folder, units in begun:
+        run = Run(folder)
         run.load()
-        row["state"] = "training"
         if run.history:
             steps, mean_return, _ = run.history[-1]
-            row["progress"] = min(steps / behaviour.budget, 1.0)
+            made += min(steps, units)
             row["mean_return"] = mean_return if math.isfinite(mean_return) else None
-    return row
+    row["progress"] = made / sum(units for _, units in stages)

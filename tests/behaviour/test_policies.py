@@ -72,6 +72,24 @@ def test_sac_policy_is_the_same_in_numpy(tmp_path: Path, monkeypatch: pytest.Mon
     np.testing.assert_allclose(policy.act(observations, fixed_noise(monkeypatch, noise)), sampled.numpy(), atol=1e-5)
 
 
+def test_warm_start_keeps_the_policy_and_draws_its_own_noise(tmp_path: Path) -> None:
+    first = PpoLearner("hopper", "nominal", 0, PpoSettings(rows=8, horizon=64, minibatch=128, steps=10_000))
+    first.iterate()
+    settings = PpoSettings(rows=8, horizon=64, minibatch=128, steps=5_000, discount=0.995)
+    second = PpoLearner("hopper", "nominal", 1, settings)
+    second.take_over(first.state())
+    before, after = first.snapshot(), second.snapshot()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert (second.steps, second.total, len(second.collector.finished)) == (0, 5_000, 0)
+    assert np.array_equal(second.collector.observations, first.collector.observations)
+    assert not torch.equal(torch.randn(3, generator=second.generator), torch.randn(3, generator=first.generator))
+    second.iterate()
+    assert all(np.isfinite(value).all() for value in second.snapshot().values())
+    cheetah = SacLearner("halfcheetah", "nominal", 0, tmp_path, SacSettings(capacity=100, compiled=False))
+    with pytest.raises(OffDynError, match="made for ppo"):
+        programme.make_warm_learner(Behaviour("halfcheetah", "nominal"), programme.WarmStart(1, 1, 0.9, 0), cheetah)
+
+
 def test_evaluation_repeats_itself_and_ends_episodes() -> None:
     learner = PpoLearner("hopper", "nominal", 0, PpoSettings(rows=2))
     policy = policy_from_snapshot(learner.snapshot())
@@ -149,6 +167,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("programme", "reports", "references"):
         monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.PROGRAMME", only)
     monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 3})
+    warm = programme.WarmStart(after=16_384 * 2, units=16_384, discount=0.995, seed=7)
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.WARM_STARTS", {("hopper", "gravity-0.5"): warm})
     monkeypatch.setattr("offdyn_agents.behaviour.publish.SELECTION_EPISODES", 20)
     return tmp_path
 
@@ -181,7 +201,11 @@ def test_train_status_and_references(tiny: Path) -> None:
     assert 1 / 3 <= share <= 2 / 3
     assert cards["expert"]["algorithm"] == "ppo"
     assert cards["expert"]["returns"]["deterministic"]["episodes"] == 100
-    assert cards["medium"]["training_steps"] <= cards["expert"]["training_steps"]
+    assert cards["medium"]["training_steps"] in (16_384, 32_768)
+    assert (cards["medium"]["seed"], cards["medium"]["settings"]["discount"]) == (programme.SEED, 0.99)
+    assert (cards["expert"]["seed"], cards["expert"]["settings"]["discount"]) == (7, 0.995)
+    assert cards["expert"]["warm_start"] == {"from_seed": programme.SEED, "after_steps": 32_768}
+    assert "warm_start" not in cards["medium"]
     before = (folder / "expert.safetensors").read_bytes()
     assert "done" in runner.invoke(app, ["train", *runs], catch_exceptions=False).output
     assert (folder / "expert.safetensors").read_bytes() == before

@@ -1,9 +1,11 @@
 """Soft actor-critic: golden values, one update against stock autograd and Adam, and a run that can be interrupted."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from offdyn_agents.behaviour.sac import (
@@ -11,6 +13,7 @@ from offdyn_agents.behaviour.sac import (
     SacLearner,
     SacSettings,
     actor_outputs,
+    can_compile,
     critic_values,
     make_update,
     sample_action,
@@ -179,3 +182,22 @@ def test_replay_keeps_the_newest_and_reopens(tmp_path: Path) -> None:
     torch.testing.assert_close(following, observations + 1)
     assert torch.equal(observations[:, 0], rewards)
     assert torch.equal(alive, torch.zeros(500))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler and a torch that traces gradients")
+def test_compiled_update_equals_the_plain_one(tmp_path: Path) -> None:
+    plain, compiled = (SacLearner("hopper", "nominal", 0, tmp_path, SMALL) for _ in range(2))
+    update = make_update(dataclasses.replace(SMALL, compiled=True), -3.0)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        batches = tuple(
+            [torch.from_numpy(rng.normal(size=(8, *d)).astype(np.float32)) for d in ((11,), (3,), (), (11,), ())]
+            for _ in range(2)
+        )
+        noise = torch.from_numpy(rng.normal(size=(3, 8, 3)).astype(np.float32))
+        plain._update(plain.tensors, batches, noise, plain._rates())
+        update(compiled.tensors, batches, noise, compiled._rates())
+    for name, group in plain.tensors.items():
+        for mine, theirs in zip(group, compiled.tensors[name], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
