@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics_settings import DynamicsSettings
-from offdyn_agents.execution import can_compile, compile_function, warn_uncompiled
+from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
 from offdyn_agents.update import adam
 
@@ -161,25 +161,28 @@ class EnsembleLearner:
         self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
         rate = settings.learning_rate
 
-        def step(params: Params, first: Params, second: Params, count: Tensor, inputs: Tensor, outputs: Tensor) -> None:
+        def step(*tensors: Tensor) -> None:
+            *state, count, inputs, outputs = tensors
+            size = len(state) // 3
+            params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
             gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
             with torch.no_grad():
                 count.add_(1.0)
                 for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
                     adam(parameter, gradient, m, v, rate, count)
 
-        self._eager = step
+        self.step: Callable[..., Any] = step
+        self.threads = threads
         self.compiled = compiled and (device.type != "cpu" or can_compile())
-        self.step: Callable[..., Any] = compile_function(step, device, threads) if self.compiled else step
 
     def warm_up(self, rows: Tensor) -> None:
-        """Compile the step by taking one of a training that is thrown away; without a compiler, stay as it is."""
+        """Compile the step; without a working compiler, say so and go on as it is written."""
         if not self.compiled:
             return
+        self.compiled = False
         try:
-            _Training(self, rows, 0).one_step()
+            self.step = compile_flat(self.step, _Training(self, rows, 0).first_step(), self.device, self.threads)
         except Exception as error:
-            self.step, self.compiled = self._eager, False
             warn_uncompiled(error)
 
     def fit(self, rows: Tensor, seed: int, report: Report | None = None) -> Ensemble:
@@ -247,15 +250,15 @@ class _Training:
         draws = torch.rand(self.resample.shape, generator=self.generator).argsort(dim=1)
         order = self.resample.gather(1, draws).to(self.inputs.device)
         for start in range(0, order.shape[1] - self.batch + 1, self.batch):
-            self._step(order[:, start : start + self.batch])
+            self.learner.step(*self._arguments(order[:, start : start + self.batch]))
 
-    def one_step(self) -> None:
-        """Take a step on any rows."""
-        self._step(self.resample[:, : self.batch].to(self.inputs.device))
+    def first_step(self) -> list[Tensor]:
+        """Return what a step takes, with any rows."""
+        return self._arguments(self.resample[:, : self.batch].to(self.inputs.device))
 
-    def _step(self, chosen: Tensor) -> None:
-        state = (self.params, self.first, self.second, self.count)
-        self.learner.step(*state, self.inputs[chosen], self.outputs[chosen])
+    def _arguments(self, chosen: Tensor) -> list[Tensor]:
+        state = [*self.params, *self.first, *self.second, self.count]
+        return [*state, self.inputs[chosen], self.outputs[chosen]]
 
     def _errors(self) -> Tensor:
         """Return each member's mean squared hold-out error [members]."""

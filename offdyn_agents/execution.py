@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import threading
-import types
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor
 from offdyn_agents.data import Supply
 from offdyn_agents.update import Population
 
-__all__ = ["Executor", "can_compile", "compile_function", "exact_fast_products", "threads_inside", "warn_uncompiled"]
+__all__ = ["Executor", "can_compile", "compile_flat", "exact_fast_products", "threads_inside", "warn_uncompiled"]
 
 Update = Callable[[Population, Tensor, Tensor | None], None]
 SLICE = 10
@@ -36,30 +35,32 @@ def can_compile() -> bool:
     return any(name and shutil.which(name) for name in names)
 
 
-def compile_function(function: Callable[..., Any], device: torch.device, threads: int) -> Callable[..., Any]:
-    """Return a function compiled for fixed shapes, without the checks that would be repeated at every call.
+def compile_flat(
+    function: Callable[..., None], examples: Sequence[Tensor], device: torch.device, threads: int
+) -> Callable[..., Any]:
+    """Return a function of tensors, which changes them in place, compiled for the shapes of the examples.
+
+    The graph is traced here and handed to Inductor directly. `torch.compile` would check at every call, holding the
+    interpreter lock, that the many tensors are still what they were, and its bookkeeping is not made for several
+    threads that call the same graph at once.
 
     Args:
-        function: Works on tensors whose shapes never change between calls.
+        function: Takes tensors; what it returns is lost.
+        examples: Tensors like those to come; they keep their values.
         device: Where they are.
         threads: Threads inside one call on the CPU.
     """
-    options: dict[str, Any] = {}
-    if device.type == "cpu":
-        # One C++ call per update: the interpreter lock is free meanwhile, which is what lets threads run side by side.
-        options = {"cpp_wrapper": True, "cpp.threads": threads}
-    skip = getattr(torch.compiler, "skip_all_guards_unsafe", None)
-    if skip is not None:
-        options["guard_filter_fn"] = skip
-    # Dynamo keeps what it compiled per code object: without a copy, two agents would share (unchecked) graphs.
-    copy = types.FunctionType(
-        function.__code__.replace(),
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    return torch.compile(copy, fullgraph=True, dynamic=False, options=options)
+    from torch import _inductor as inductor
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    clones = [tensor.detach().clone() for tensor in examples]
+    graph = make_fx(function, tracing_mode="fake")(*clones)
+    # One C++ call per update: the interpreter lock is free meanwhile, which is what lets threads run side by side.
+    options = {"cpp_wrapper": True, "cpp.threads": threads} if device.type == "cpu" else {}
+    compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
+    # The first call may still compile; it must not change the examples.
+    compiled(*clones)
+    return compiled
 
 
 def warn_uncompiled(error: Exception) -> None:
@@ -158,6 +159,8 @@ class Executor:
         self.source_rows = source_rows
         self.device = device
         self.update = update
+        self._flat = [[tensor for _, tensor in state.named()] for state in self.states]
+        self._call: Callable[..., Any] | None = None
         self.compiled = compiled and (device.type != "cpu" or can_compile())
         self._ready = not self.compiled
 
@@ -182,16 +185,23 @@ class Executor:
         return [[task(group, start) for start in range(0, total, SLICE)] for group in range(len(self.groups))]
 
     def _prepare(self, numbers: Tensor) -> None:
-        """Compile on a copy of the state, so that a failure leaves the population as it was."""
+        """Compile before the first update; without a working compiler, say so and go on as it is written."""
         if self._ready:
             return
         self._ready = True
-        eager = self.update
+        shape, update = self.states[0], self.update
+        names = [name for name, _ in shape.named()]
+        rows, predicted = self._batches(0, numbers[:, :1])[0]
+
+        def flat(*tensors: Tensor) -> None:
+            state = dict(zip(names, tensors, strict=False))
+            update(shape.map(lambda name, _: state[name]), tensors[len(names)], (*tensors, None)[len(names) + 1])
+
+        examples = [*self._flat[0], rows, *([] if predicted is None else [predicted])]
         try:
-            self.update = compile_function(eager, self.device, self.inside)
-            self.update(self.states[0].clone(), *self._batches(0, numbers[:, :1])[0])
+            self._call = compile_flat(flat, examples, self.device, self.inside)
         except Exception as error:
-            self.update, self.compiled = eager, False
+            self.compiled = False
             warn_uncompiled(error)
 
     def _batches(self, group: int, numbers: Tensor) -> list[tuple[Tensor, Tensor | None]]:
@@ -209,10 +219,15 @@ class Executor:
         return list(zip(rows, together, strict=True))
 
     def _advance(self, group: int, numbers: Tensor, start: int, stop: int) -> None:
-        state = self.states[group]
+        call, state, flat = self._call, self.states[group], self._flat[group]
         for first in range(start, stop, SLICE):
             for rows, predicted in self._batches(group, numbers[:, first : min(first + SLICE, stop)]):
-                self.update(state, rows, predicted)
+                if call is None:
+                    self.update(state, rows, predicted)
+                elif predicted is None:
+                    call(*flat, rows)
+                else:
+                    call(*flat, rows, predicted)
 
 
 def _share(workers: int, inside: int, tasks: list[list[Callable[[], None]]]) -> None:

@@ -1,0 +1,178 @@
+"""Golden values: every loss computed again in NumPy, in float64, by loops and formulas of the specification."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offdyn_agents.droco import huber
+from offdyn_agents.networks import member
+from tests.agents.synthetic import make, make_batch, make_params
+
+
+def net(params, x):
+    """A network in float64 NumPy."""
+    arrays = [tensor.double().numpy() for tensor in params]
+    for i in range(0, len(arrays), 2):
+        x = x @ arrays[i] + arrays[i + 1]
+        if i < len(arrays) - 2:
+            x = np.maximum(x, 0.0)
+    return x
+
+
+def twins(params, s, a):
+    pair = np.concatenate([s, a], axis=-1)
+    return np.stack([net([tensor[k] for tensor in params], pair)[..., 0] for k in range(2)])
+
+
+def golden(agent, params, batch):
+    """Value, critic and actor losses, row by row."""
+    c = agent.settings
+    s, a, r, s2, m = (np.asarray(part, dtype=np.float64) for part in batch[:5])
+    n = batch.source_rows
+    v, v2 = net(params["value"], s)[:, 0], net(params["value"], s2)[:, 0]
+    q_target = twins(params["critic_target"], s, a).min(axis=0)
+    y = r + c.discount * m * v2
+    if agent.name == "droco":
+        s_hat = batch.predicted.double().numpy()
+        for i in range(n):
+            if c.robust_min == "q":
+                mu = np.tanh(net(params["actor"], s_hat[i]))
+                worst = twins(params["critic_target"], s_hat[i], mu).min()
+            else:
+                worst = net(params["value"], s_hat[i])[:, 0].min()
+            u = v2[i] - worst
+            if c.penalty_clamp:
+                u = max(u, 0.0)
+            y[i] = r[i] + c.discount * m[i] * (v2[i] - c.beta * u)
+    advantage = q_target - v
+    value_loss = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in advantage])
+    critic_loss = 0.0
+    for q in twins(params["critic"], s, a):
+        e = y - q
+        bent = (
+            np.array([0.5 * x * x if abs(x) <= delta else delta * (abs(x) - delta / 2) for x in e])
+            if (delta := getattr(c, "delta", np.inf)) < np.inf
+            else 0.5 * e * e
+        )
+        if agent.name == "iql":
+            critic_loss += np.mean(e * e)
+        elif c.huber_on == "both":
+            critic_loss += bent.mean()
+        else:
+            critic_loss += bent[:n].mean() + (0.5 * e[n:] ** 2).mean()
+    weight = np.minimum(np.exp(c.temperature * advantage), c.weight_clip)
+    actor_loss = np.mean(weight[:, None] * (np.tanh(net(params["actor"], s)) - a) ** 2)
+    return {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}
+
+
+VARIANTS = [
+    ("iql", {}),
+    ("iql", {"data": "target"}),
+    ("iql", {"expectile": 0.9, "temperature": 10.0, "weight_clip": 5.0, "data": "source"}),
+    ("droco", {"beta": 0.1}),
+    ("droco", {"beta": 1.0, "delta": 2.0}),
+    ("droco", {"beta": 0.3, "robust_min": "q", "penalty_clamp": True}),
+    ("droco", {"beta": 0.5, "delta": 3.0, "huber_on": "both"}),
+    ("droco", {"beta": 0.5, "delta": "inf"}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
+def test_losses_equal_their_formulas(name, settings):
+    agent = make(name, **settings)
+    params, batch = make_params(agent), make_batch(agent, predicted=name == "droco")
+    loss, metrics = agent.loss(params, batch)
+    expected = golden(agent, params, batch)
+    for key, value in expected.items():
+        np.testing.assert_allclose(float(metrics[key]), value, rtol=2e-5, err_msg=key)
+    np.testing.assert_allclose(float(loss), sum(expected.values()), rtol=2e-5)
+
+
+@pytest.mark.parametrize("data", ["target", "source", "merged"])
+def test_behaviour_cloning_is_least_squares(data):
+    agent = make("bc", data=data)
+    params, batch = make_params(agent), make_batch(agent, predicted=False)
+    loss, metrics = agent.loss(params, batch)
+    errors = np.tanh(net(params["actor"], batch.observations.double().numpy())) - batch.actions.numpy()
+    np.testing.assert_allclose(float(loss), np.mean(errors**2), rtol=1e-5)
+    assert metrics["actor_loss"] == loss
+
+
+def test_droco_without_penalty_and_bend_is_iql():
+    droco, iql = make("droco", beta=0.0, delta="inf"), make("iql")
+    params, batch = make_params(droco), make_batch(droco)
+    ours, _ = droco.targets(params, batch)
+    theirs, _ = iql.targets(params, batch._replace(predicted=None))
+    torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-6)
+
+    def gradients(agent, rows):
+        return torch.func.grad(lambda p: agent.loss({**params, **p}, rows)[0])(
+            {name: params[name] for name in agent.networks()}
+        )
+
+    for name, tensors in gradients(droco, batch).items():
+        for ours, theirs in zip(tensors, gradients(iql, batch)[name], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_droco_with_one_perfect_model_backs_up_its_prediction():
+    agent = make("droco", beta=1.0)
+    params, batch = make_params(agent), make_batch(agent, members=1)
+    targets, _ = agent.targets(params, batch)
+    predicted = net(params["value"], batch.predicted[:, 0].double().numpy())[:, 0]
+    n = batch.source_rows
+    expected = batch.rewards[:n].numpy() + 0.99 * batch.continues[:n].numpy() * predicted
+    np.testing.assert_allclose(targets[:n].numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("robust_min", ["value", "q", "coordinate"])
+def test_penalty_touches_source_rows_only(robust_min):
+    penalised, plain = make("droco", beta=1.0, robust_min=robust_min), make("iql")
+    params, batch = make_params(penalised), make_batch(penalised)
+    ours, _ = penalised.targets(params, batch)
+    theirs, _ = plain.targets(params, batch)
+    n = batch.source_rows
+    assert torch.equal(ours[n:], theirs[n:])
+    running = batch.continues[:n] == 1
+    assert not torch.isclose(ours[:n][running], theirs[:n][running]).any()
+    assert torch.equal(ours[:n][~running], batch.rewards[:n][~running])
+
+
+def test_clamped_penalty_never_raises_a_target():
+    agent, plain = make("droco", beta=1.0, penalty_clamp=True), make("iql")
+    params, batch = make_params(agent), make_batch(agent, members=1)
+    assert (agent.targets(params, batch)[0] <= plain.targets(params, batch)[0] + 1e-6).all()
+    free = make("droco", beta=1.0)
+    assert (free.targets(params, batch)[0] > plain.targets(params, batch)[0] + 1e-3).any()
+
+
+@given(st.floats(-1e4, 1e4, width=32), st.floats(0.1, 100.0))
+def test_huber_gradient_is_bounded(error, delta):
+    value = torch.tensor(error, dtype=torch.float64)
+    slope = torch.func.grad(lambda e: huber(e, delta))(value)
+    assert abs(float(slope)) <= delta * (1 + 1e-12)
+    inside = abs(error) <= delta
+    expected = 0.5 * error**2 if inside else delta * (abs(error) - delta / 2)
+    assert float(huber(value, delta)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_huber_without_bend_is_half_the_square():
+    errors = torch.tensor([-1e3, -1.0, 0.0, 2.0])
+    assert torch.equal(huber(errors, float("inf")), 0.5 * errors.square())
+
+
+@pytest.mark.parametrize("name", ["iql", "droco", "bc"])
+def test_a_population_is_its_runs(name):
+    agent = make(name)
+    params, batch = make_params(agent, runs=3), make_batch(agent, runs=3, predicted=name == "droco")
+    losses, metrics = agent.loss(params, batch)
+    assert losses.shape == (3,)
+    for run in range(3):
+        alone = {key: member(tensors, run) for key, tensors in params.items()}
+        parts = [part if part is None or isinstance(part, int) else part[run] for part in batch]
+        loss, own = agent.loss(alone, type(batch)(*parts))
+        torch.testing.assert_close(losses[run], loss, rtol=1e-5, atol=1e-6)
+        for key in agent.metrics:
+            torch.testing.assert_close(metrics[key][run], own[key], rtol=1e-4, atol=1e-5)
