@@ -56,7 +56,7 @@ def ship(
 
 
 def record_built(built: list[Built]) -> None:
-    """Put the cards of datasets that are built by command, not shipped, into the manifest.
+    """Put the cards of datasets that are built by command into the manifest; those of shipped ones stay as they are.
 
     Args:
         built: What `build` returned.
@@ -65,7 +65,7 @@ def record_built(built: list[Built]) -> None:
         OffDynError: This is no checkout.
     """
     root = _checkout()
-    cards = {str(item.id): _card(item.path) for item in built if not item.path.is_relative_to(root)}
+    cards = {str(item.id): _card(item.path) for item in built if not (root / str(item.id)).exists()}
     record(cards, shipped=False)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from offdyn_envs.datasets import load_dataset
+from offdyn_envs.datasets.build import build
 from offdyn_envs.datasets.check import resimulate, verify
 from offdyn_envs.datasets.manifest import compare, read_manifest
-from offdyn_envs.datasets.ship import ship
+from offdyn_envs.datasets.ship import record_built, ship
 from offdyn_envs.datasets.spec import Dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
@@ -101,6 +102,14 @@ def test_manifest_of_what_is_shipped(root: Path, tmp_path: Path) -> None:
     assert card["shipped"]
     assert card["sha256"] == load_dataset(SMALL).card["sha256"]  # Built twice, shipped once: the same arrays.
     assert verify(root / SMALL, rows=10).manifest == {"verdict": "identical"}
+
+
+def test_record_built_leaves_shipped_cards(root: Path) -> None:
+    dataset = DatasetId("hopper", "gravity-0.5", "random", "500")
+    ship([dataset], num_threads=1, quiet=True)
+    record_built([build(DatasetId.parse(name), quiet=True) for name in (SMALL, NOMINAL)])
+    shipped = {name: card["shipped"] for name, card in read_manifest()["datasets"].items()}
+    assert shipped == {SMALL: True, NOMINAL: False}
 
 
 def altered(card: Any, **changes: Any) -> Any:
