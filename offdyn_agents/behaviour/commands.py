@@ -89,10 +89,11 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title="Behaviour policies")
-    for column in ("robot", "dynamics", "algorithm", "state", "progress", "medium", "expert"):
+    for column in ("robot", "dynamics", "learner", "state", "medium", "expert"):
         table.add_column(column, no_wrap=True)
     for row in rows:
-        cells = [str(row[name]) for name in ("robot", "dynamics", "algorithm", "state")]
+        cells = [str(row[name]) for name in ("robot", "dynamics", "algorithm")]
+        state = f"{row['state']} {row['progress']:.0%}" if row["state"] == "training" else row["state"]
         returns = ["" if row[q] is None else f"{row[q]['mean']:.0f} ± {row[q]['se']:.0f}" for q in ("medium", "expert")]
-        table.add_row(*cells, f"{row['progress']:.0%}", *returns)
+        table.add_row(*cells, state, *returns)
     Console().print(table)
