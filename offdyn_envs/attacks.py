@@ -120,7 +120,8 @@ class MinQAttack:
         drawn = _inside(clean + _noise(box, (self.samples, dim), rngs), clean, box)
         candidates = np.concatenate((clean, drawn), axis=1)
         count = candidates.shape[1]
-        actions = np.asarray(self.policy(candidates.reshape(rows * count, dim)))
+        # The critic judges what would be executed: actuators clip to [-1, 1].
+        actions = np.clip(np.asarray(self.policy(candidates.reshape(rows * count, dim))), -1.0, 1.0)
         values = np.asarray(self.critic(np.repeat(observations, count, axis=0), actions), dtype=np.float64)
         # A critic that overflows must not hide a real minimum; with no finite value the observation stays clean.
         values = np.where(np.isfinite(values), values, np.inf).reshape(rows, count)

@@ -12,6 +12,17 @@ from offdyn_envs.errors import OffDynError
 
 __all__ = ["build_app", "main"]
 
+_EXTRAS = {
+    "torch": "agents",
+    "lightning": "agents",
+    "yaml": "agents",
+    "tensorboard": "agents",
+    "onnx": "leaderboard",
+    "onnxruntime": "leaderboard",
+    "jsonschema": "leaderboard",
+}
+"""Which extra brings a package that a command may miss."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -82,27 +93,34 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
-    except OffDynError as error:
-        _refuse(str(error))
     except (typer.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        # Typer has moved its usage errors between modules; all of them can format themselves.
-        formatted = getattr(error, "format_message", None)
-        if formatted is None:
-            raise
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(formatted())
+            print(error)
             sys.exit(0)
-        _refuse(" ".join(str(formatted()).split()))
-    else:
-        sys.exit(status if isinstance(status, int) else 0)
+        line = _one_line(error)
+        if line is None:
+            raise
+        print(f"offdyn: {line}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
-def _refuse(message: str) -> None:
-    print(f"offdyn: {message}", file=sys.stderr)
-    sys.exit(2)
+def _one_line(error: Exception) -> str | None:
+    """Say in one line what the user can do about an error; None for errors that are ours."""
+    if isinstance(error, OffDynError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        missing = f"this command needs '{error.name}', which is not installed: pip install 'offdyn[{extra}]'"
+        return None if extra is None else missing
+    if isinstance(error, OSError):
+        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    # Typer has moved its usage errors between modules; all of them can format themselves.
+    formatted = getattr(error, "format_message", None)
+    return None if formatted is None else " ".join(str(formatted()).split())
 
 
 if __name__ == "__main__":

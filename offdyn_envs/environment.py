@@ -148,6 +148,8 @@ class ShiftedRobot(MujocoEnv, EzPickle):
             raise OffDynError(f"action must be finite, got {np.asarray(ctrl).tolist()}")
         self.data.ctrl[:] = ctrl
         self.data.qacc_warmstart[:] = 0.0
+        for kind in _DIVERGENCE:  # MuJoCo counts since the last reset; a step is judged alone.
+            self.data.warning[kind].number = 0
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
 

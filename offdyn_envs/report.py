@@ -78,7 +78,10 @@ def describe_environment(name: str) -> dict[str, Any]:
     table = list_env_ids()
     found = table.get(name) or table.get(f"OffDyn/{name}-v0")
     if found is None:
-        raise unknown("environment", name, table)
+        short = "/" not in name
+        raise unknown(
+            "environment", name, [key.partition("/")[2].removesuffix("-v0") for key in table] if short else table
+        )
     robot, slug = found
     shifts = get_dynamics(slug)
     model = compile_model(robot, shifts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from offdyn_envs.errors import OffDynError, unknown
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "PROFILES", "Friction", "Gravity", "Shift", "check_profile", "parse_shifts", "shifts_to_json"]
 
+MIN_SCALE, MAX_SCALE = 1e-6, 1e6
 PROFILES = ("default", "odrl")
 """Variants of the edits: `odrl` keeps what the published models do where that differs (see `Friction`)."""
 
@@ -43,9 +45,18 @@ class Shift(Protocol):
         ...
 
 
-def _check_scale(kind: str, scale: object) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
-        raise OffDynError(f"{kind} shift: scale must be a finite number above 0, got {str(scale)[:60]!r}")
+def _scale(kind: str, value: object) -> float:
+    """Return a scale as a float; NumPy's numbers are welcome, text and booleans are not."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            scale = float(value)
+        except OverflowError:
+            scale = math.inf
+        if MIN_SCALE <= scale <= MAX_SCALE:
+            return scale
+    raise OffDynError(
+        f"{kind} shift: scale must be a finite number above 0 ({MIN_SCALE:g} to {MAX_SCALE:g}), got {str(value)[:60]!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,7 @@ class Gravity:
     kind: ClassVar[str] = "gravity"
 
     def __post_init__(self) -> None:
-        _check_scale(self.kind, self.scale)
-        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "scale", _scale(self.kind, self.scale))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
         """Scale `option.gravity`.
@@ -98,8 +108,7 @@ class Friction:
     kind: ClassVar[str] = "friction"
 
     def __post_init__(self) -> None:
-        _check_scale(self.kind, self.scale)
-        object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "scale", _scale(self.kind, self.scale))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
         """Scale the friction of the geoms.

@@ -41,6 +41,23 @@ def test_bad_input_is_one_line_and_status_2(capsys, arguments, words):
     assert words in err
 
 
+def test_missing_extra_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in [name for name in sys.modules if name.startswith(("lightning.", "offdyn_agents."))]:
+        monkeypatch.delitem(sys.modules, name)
+    status, _, err = run(capsys, "train", "iql", "hopper-gravity-0.5-medium")
+    assert status == 2
+    assert err.count("\n") == 1 and "offdyn[agents]" in err
+
+
+def test_unusable_folder_is_one_line(capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path / "file"))
+    status, _, err = run(capsys, "data", "build", "offdyn/hopper/nominal/random-500-v0")
+    assert status == 2
+    assert err.count("\n") == 1 and str(tmp_path / "file") in err
+
+
 def test_lists(capsys):
     status, out, _ = run(capsys, "envs", "list", "--json")
     assert status == 0

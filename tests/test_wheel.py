@@ -67,6 +67,7 @@ def test_wheel_carries_every_file_of_the_packages(wheel):
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in inside
+    assert {"offdyn_envs/py.typed", "offdyn_agents/py.typed"} <= inside
     behaviours = ROOT / "datasets" / "behaviours"
     policies = list(behaviours.rglob("*.safetensors"))
     assert policies

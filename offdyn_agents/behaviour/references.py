@@ -47,7 +47,8 @@ def random_returns(robot: str, dynamics: str, episodes: int) -> dict[str, Any]:
 def write_references(path: Path, episodes: int) -> int:
     """Measure and write the reference returns of every finished behaviour of the programme.
 
-    The expert's are those of its sampled actions, as its datasets hold them.
+    The expert's are those of its deterministic actions: policies are scored with deterministic actions too, so that a
+    score of 100 means as good as the expert under the same protocol.
 
     Args:
         path: the file; replaced as a whole.
@@ -61,7 +62,7 @@ def write_references(path: Path, episodes: int) -> int:
         if not behaviour.done:
             continue
         card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, "expert"))
-        expert = {name: card["returns"]["sampled"][name] for name in ("mean", "se", "episodes")}
+        expert = {name: card["returns"]["deterministic"][name] for name in ("mean", "se", "episodes")}
         uniform = random_returns(behaviour.robot, behaviour.dynamics, episodes)
         table.setdefault(behaviour.robot, {})[behaviour.dynamics] = {"random": uniform, "expert": expert}
     write_json(path, {"protocol": PROTOCOL, "returns": table})

@@ -63,6 +63,18 @@ def test_min_q_judges_at_the_clean_observation():
     np.testing.assert_array_equal(calls[0], np.ones((12, 2)))
 
 
+def test_min_q_judges_executed_actions():
+    """Beyond 1 an action is clipped: a critic must not be shown what no actuator does."""
+    shown = []
+
+    def recording(observations, actions):
+        shown.append(actions)
+        return actions[:, 0]
+
+    MinQAttack(0.2, [1.0], lambda s: 5.0 * s, recording, samples=5).perturb(np.ones((2, 1)), generators(2))
+    np.testing.assert_array_equal(shown[0], np.ones((12, 1)))
+
+
 def test_non_finite_critic_leaves_the_observation_clean():
     attack = MinQAttack(0.2, [1.0], lambda s: s, lambda s, a: np.full(len(s), np.nan))
     np.testing.assert_array_equal(attack.perturb(np.ones((2, 1)), generators(2)), np.ones((2, 1)))

@@ -107,6 +107,12 @@ def test_odrl_friction_01_and_05_are_one_task_and_ours_are_not():
         assert equal is same
 
 
+def test_numpy_numbers_are_numbers():
+    (shift,) = parse_shifts([{"kind": "gravity", "scale": np.float32(0.5)}])
+    assert shift == Gravity(0.5)
+    assert type(shift.to_json()["scale"]) is float
+
+
 def test_scales_multiply_what_stands():
     robot = ROBOTS["hopper"]
     assert model_hash(compile_model(robot, (Gravity(0.5), Gravity(2.0)))) == model_hash(compile_model(robot, ()))
@@ -134,6 +140,8 @@ def test_no_two_named_dynamics_share_a_model():
         ([{"kind": "friction", "scale": 0}], "above 0"),
         ([{"kind": "friction", "scale": math.nan}], "'nan'"),
         ([{"kind": "friction", "scale": math.inf}], "'inf'"),
+        ([{"kind": "gravity", "scale": 1e300}], "1e-06 to 1e+06"),
+        ([{"kind": "gravity", "scale": 10**400}], "1e-06 to 1e+06"),
     ),
 )
 def test_malformed_shifts_are_refused_in_one_line(value, words):
