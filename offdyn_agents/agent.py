@@ -85,7 +85,6 @@ class Agent(abc.ABC):
     """Networks that have a Polyak-averaged copy, which `loss` finds under "<name>_target"."""
     annealed: ClassVar[tuple[str, ...]] = ()
     """Networks whose learning rate is cosine-annealed to 0 over training."""
-    polyak: float = 0.0
 
     def __init__(self, settings: Any, observation_dim: int, action_dim: int) -> None:
         self.settings = settings
@@ -123,6 +122,11 @@ class Agent(abc.ABC):
     def hidden(self, inputs: int, outputs: int, copies: int = 0) -> Network:
         """Return a network with the agent's two hidden layers."""
         return Network((inputs, self.settings.width, self.settings.width, outputs), copies)
+
+    @property
+    def polyak(self) -> float:
+        """Share of a network that enters its averaged copy at each update."""
+        return 0.0
 
     @property
     def parameters(self) -> int:

@@ -61,9 +61,11 @@ class Evaluation(Callback):
         self._returns, self._normalise = returns, normalise
         self.last: dict[str, float] = {}
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Evaluate where an evaluation is due."""
-        del args
+        del outputs, batch, batch_idx
         module: PopulationModule = pl_module
         done, budget = module.updates_done, module.budget
         if done % budget.evaluate_every and done != budget.updates:
@@ -98,9 +100,11 @@ class Checkpoints(Callback):
                 logger.cut(pl_module.updates_done)
         self._written = time.monotonic()
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Write one where it is due."""
-        del args
+        del outputs, batch, batch_idx
         ended = pl_module.updates_done >= pl_module.budget.updates
         if ended or time.monotonic() - self._written >= pl_module.budget.checkpoint_seconds:
             with atomic_write(self._path) as temporary:
@@ -128,16 +132,18 @@ class ProgressLine(Callback):
         total, done = pl_module.budget.updates, pl_module.updates_done
         self._advance = self._stack.enter_context(progress(self._title, total, start=done, quiet=self._quiet))
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Move it on."""
-        del trainer
+        del trainer, outputs, batch_idx
         shown = {name: value for name, value in pl_module.last_metrics.items() if name.endswith("_loss")}
         fields: dict[str, object] = {"seed-updates/s": round(pl_module.last_metrics["seed_updates_per_second"])}
         fields |= {name.removesuffix("_loss"): float(value) for name, value in shown.items()}
         if self._evaluation is not None and "score" in self._evaluation.last:
             fields["score"] = round(self._evaluation.last["score"], 1)
         if self._advance is not None:
-            self._advance(int(args[1]), **fields)
+            self._advance(int(batch), **fields)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Take the line away."""

@@ -60,7 +60,7 @@ class DROCO(IQL):
 
     name = "droco"
     settings_class = DROCOSettings
-    settings: DROCOSettings
+    settings: DROCOSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     metrics = (*IQL.metrics, "penalty")
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

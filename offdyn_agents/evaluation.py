@@ -100,11 +100,10 @@ class _Runner:
         self.robot = get_robot(self.task.robot)
         self.shifts = get_dynamics(self.task.scoring)
         self.seeds: list[int] = list(facts["seeds"])
-        widths = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
+        widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]
         self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]
         self.critics = [load_critic(home / "critic.onnx", **widths) for home in homes] if has_critics(folder) else None
-        self._sigma: Floats | None = None
 
     def clean(self) -> Floats:
         """Return the returns [R, episodes] in the scoring environment."""
@@ -117,19 +116,16 @@ class _Runner:
 
         attacks: Sequence[Any] | None = None
         if cell.family == "min-q":
-            pairs = zip(self.policies, self.critics or (), strict=True)
-            attacks = [MinQAttack(cell.level, self.sigma, policy, critic) for policy, critic in pairs]
+            sigma, pairs = self.sigma(), zip(self.policies, self.critics or (), strict=True)
+            attacks = [MinQAttack(cell.level, sigma, policy, critic) for policy, critic in pairs]
         return self._returns(cell_shifts(self.shifts, cell), self.plan.cell_episodes, attacks)
 
-    @property
     def sigma(self) -> Floats:
         """Standard deviation of the target dataset's observations, [|S|]."""
-        if self._sigma is None:
-            from offdyn_envs.datasets import load_dataset
+        from offdyn_envs.datasets import load_dataset
 
-            observations = np.asarray(load_dataset(self.task.target).observations, dtype=np.float64)
-            self._sigma = observations.std(axis=0)
-        return self._sigma
+        observations = np.asarray(load_dataset(self.task.target).observations, dtype=np.float64)
+        return np.asarray(observations.std(axis=0))
 
     def by_seed(self, returns: Floats) -> dict[str, list[float]]:
         """Return a row of returns per seed, as JSON has it."""

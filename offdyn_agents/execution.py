@@ -50,13 +50,14 @@ def compile_flat(
         device: Where they are.
         threads: Threads inside one call on the CPU.
     """
-    from torch import _inductor as inductor
+    from torch import _inductor
     from torch.fx.experimental.proxy_tensor import make_fx
 
     clones = [tensor.detach().clone() for tensor in examples]
     graph = make_fx(function, tracing_mode="fake")(*clones)
     # One C++ call per update: the interpreter lock is free meanwhile, which is what lets threads run side by side.
     options = {"cpp_wrapper": True, "cpp.threads": threads} if device.type == "cpu" else {}
+    inductor: Any = _inductor
     compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
     # The first call may still compile; it must not change the examples.
     compiled(*clones)

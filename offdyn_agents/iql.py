@@ -55,7 +55,7 @@ class IQL(Agent):
     annealed = ("actor",)
 
     @property
-    def polyak(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def polyak(self) -> float:
         """Share of the critics that enters their averaged copies."""
         return self.settings.polyak
 

@@ -249,7 +249,12 @@ def _add_predictions(
         quiet=quiet,
     )
     robust_min = agent.settings.robust_min
-    supply.predictor = lambda run, rows: ensembles[run].next_states(layout, rows, robust_min)
+
+    def predict(run: int, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return ensembles[run].next_states(layout, rows, robust_min)
+
+    supply.predictor = predict
     members = 1 if robust_min == "coordinate" else settings.members
     needed = len(seeds) * prediction_bytes(source_rows, members, layout.observation_dim)
     worth_it = budget.updates * agent.rows().source >= source_rows

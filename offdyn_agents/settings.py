@@ -67,7 +67,7 @@ def preset(agent: str, robot: str) -> dict[str, Any]:
 
     text = resources.files("offdyn_agents").joinpath("presets", f"{agent}.yaml").read_text(encoding="utf-8")
     content: Any = yaml.safe_load(text) or {}
-    chosen = dict(_flat(content.get("settings") or {}))
+    chosen = _flat(content.get("settings") or {})
     chosen.update(_flat((content.get("robots") or {}).get(robot) or {}))
     return chosen
 
@@ -138,15 +138,16 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _build(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
+    as_any: Any = kind
     hints = get_type_hints(kind)
     chosen: dict[str, Any] = {}
-    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for item in dataclasses.fields(as_any):
         name = f"{prefix}{item.name}"
         if dataclasses.is_dataclass(hints[item.name]):
             chosen[item.name] = _build(hints[item.name], values, f"{name}.")
         elif name in values:
             chosen[item.name] = _convert(name, values[name], hints[item.name], item.metadata["bounds"])
-    return kind(**chosen)
+    return as_any(**chosen)
 
 
 def _convert(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:

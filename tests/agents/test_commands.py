@@ -1,0 +1,200 @@
+"""`offdyn train` and `offdyn evaluate` on small stand-ins for the datasets."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from offdyn_envs import cli
+from offdyn_envs.robots import get_robot
+from tests.agents.synthetic import dataset
+
+TASK = "hopper-gravity-0.5-medium"
+DYNAMICS = ["--set", "dynamics.epochs=1", "--set", "dynamics.width=16"]
+
+
+@pytest.fixture
+def data(monkeypatch):
+    """Datasets of Hopper's shape in the place of the million rows."""
+    import gymnasium
+
+    import offdyn_envs
+    import offdyn_envs.datasets
+
+    source, target = (dataset(rows, seed, observation_dim=11, action_dim=3) for rows, seed in ((500, 0), (200, 1)))
+
+    def load_task(name):
+        return gymnasium.make("OffDyn/Hopper-gravity-0.5-v0"), source, target
+
+    monkeypatch.setattr(offdyn_envs, "load_task", load_task)
+    monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: target)
+    # Compiling takes longer than these runs.
+    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
+    monkeypatch.setattr("offdyn_agents.dynamics.can_compile", lambda: False)
+
+
+def offdyn(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    output = capsys.readouterr()
+    return ended.value.code, output.out, output.err
+
+
+def train(capsys, folder, *words, agent="droco", updates=12):
+    more = DYNAMICS if agent == "droco" else []
+    line = ["train", agent, TASK, "--out", folder, "--updates", updates, "--eval-every", 6, "--quiet", *more, *words]
+    return offdyn(capsys, *line, "--set", "width=16", "--set", "batch_size=32")
+
+
+def test_train_then_evaluate(data, tmp_path, capsys):
+    code, out, err = train(capsys, tmp_path, "--seeds", 2)
+    run = tmp_path / TASK / "droco"
+    assert (code, err) == (0, "")
+    assert f"next: offdyn evaluate {run}" in out
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["status"] == "complete"
+    assert (facts["seeds"], facts["updates"], facts["precision"]) == ([0, 1], 12, "fp32")
+    assert facts["settings"]["beta"] == 0.1
+    assert facts["settings"]["dynamics"]["epochs"] == 1
+    assert facts["wall_clock_s"] > 0
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {f"seeds/{s}/{f}" for s in (0, 1) for f in ("policy.onnx", "critic.onnx", "weights.safetensors")} <= files
+    assert {"run.json", "metrics.csv", "checkpoints/last.ckpt"} <= files
+
+    code, out, err = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
+    assert (code, err) == (0, "")
+    assert "min-q 0.1" in out
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["protocol"], result["task"], result["agent"], result["episodes"]) == (1, TASK, "droco", 3)
+    assert {seed: len(returns) for seed, returns in result["clean"].items()} == {"0": 3, "1": 3}
+    cells = {(cell["family"], cell["level"]) for cell in result["perturbed"]}
+    assert len(cells) == len(result["perturbed"]) == 10
+    assert {("gravity", 0.5), ("friction", 2.0), ("min-q", 0.1), ("min-q", 0.2)} <= cells
+    for cell in result["perturbed"]:
+        assert cell["episodes"] == 2
+        assert np.isfinite([cell["returns"][seed] for seed in ("0", "1")]).all()
+
+    code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json")
+    rows = json.loads(out)
+    assert [row["condition"] for row in rows][:2] == ["clean", "gravity 0.5"]
+    assert json.loads((run / "evaluation.json").read_text()) == result
+
+
+def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
+    from offdyn_envs.benchmark import protocol
+    from offdyn_envs.benchmark.onnx_policy import load_policy
+    from offdyn_envs.benchmark.rollouts import episode_returns
+    from offdyn_envs.shifts import Gravity
+
+    train(capsys, tmp_path, "--seeds", 2, agent="bc")
+    run = tmp_path / TASK / "bc"
+    code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
+    assert code == 0
+    assert "bc has no critic: no min-Q attack" in out
+    result = json.loads((run / "evaluation.json").read_text())
+    assert {cell["family"] for cell in result["perturbed"]} == {"gravity", "friction"}
+    policy = load_policy(run / "seeds/1/policy.onnx")
+    alone = episode_returns(policy, get_robot("hopper"), [Gravity(0.5)], 3, protocol.EVALUATION_SEED)
+    np.testing.assert_allclose(result["clean"]["1"], alone, rtol=1e-6)
+    cell = next(cell for cell in result["perturbed"] if (cell["family"], cell["level"]) == ("gravity", 2.0))
+    twice = episode_returns(policy, get_robot("hopper"), [Gravity(0.5), Gravity(2.0)], 2, protocol.EVALUATION_SEED)
+    np.testing.assert_allclose(cell["returns"]["1"], twice, rtol=1e-6)
+
+
+def test_the_same_command_twice(data, tmp_path, capsys):
+    assert train(capsys, tmp_path, agent="bc")[0] == 0
+    policy = tmp_path / TASK / "bc/seeds/0/policy.onnx"
+    written = policy.stat().st_mtime_ns
+    code, out, err = train(capsys, tmp_path, agent="bc")
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path / TASK / 'bc'}: already complete\n"
+    assert policy.stat().st_mtime_ns == written
+
+
+def test_json(data, tmp_path, capsys):
+    code, out, _ = train(capsys, tmp_path, "--json", agent="bc")
+    assert code == 0
+    facts = json.loads(out)
+    assert (facts["agent"], facts["trained"], facts["folder"]) == ("bc", True, str(tmp_path / TASK / "bc"))
+
+
+def test_a_run_of_other_settings_is_left_alone(data, tmp_path, capsys):
+    train(capsys, tmp_path, agent="bc")
+    code, out, err = train(capsys, tmp_path, "--set", "learning_rate=0.1", agent="bc")
+    assert (code, out) == (2, "")
+    assert "holds a run with learning_rate 0.0003, not 0.1; take another --out or remove that folder" in err
+    code, _, err = train(capsys, tmp_path, agent="bc", updates=13)
+    assert code == 2
+    assert "holds a run with updates 12, not 13" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "drocko", TASK], "unknown agent 'drocko'; did you mean 'droco'?"),
+        (["train", "iql", "hoper-gravity-0.5-medium"], "did you mean 'hopper-gravity-0.5-medium'?"),
+        (["train", "iql", TASK, "--set", "betta=1"], "unknown setting 'betta'"),
+        (["train", "iql", TASK, "--precision", "fp16"], "unknown precision 'fp16'"),
+        (["train", "iql", TASK, "--device", "tpu"], "unknown device 'tpu'"),
+        (["train", "iql", TASK, "--updates", "0"], "'--updates'"),
+        (["train", "iql"], "name tasks or --track"),
+        (["train", "iql", "--track", "mobody-31"], "did you mean 'mobody-32'?"),
+        (["evaluate", "nowhere"], "'nowhere' is no run: it has no run.json"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, words, message):
+    if words[0] == "train":
+        words = [*words, "--out", str(tmp_path)]
+    code, out, err = offdyn(capsys, *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_not_evaluated(data, tmp_path, capsys):
+    train(capsys, tmp_path, agent="bc")
+    run = tmp_path / TASK / "bc"
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"status": "running"}))
+    code, _, err = offdyn(capsys, "evaluate", run)
+    assert code == 2
+    assert "is not complete; finish it with: offdyn train bc" in err
+    (run / "run.json").write_text("{")
+    code, _, err = offdyn(capsys, "evaluate", run)
+    assert code == 2
+    assert "run.json is no JSON" in err
+
+
+def test_an_edited_policy_is_refused(data, tmp_path, capsys):
+    train(capsys, tmp_path, agent="bc")
+    run = tmp_path / TASK / "bc"
+    (run / "seeds/0/policy.onnx").write_bytes(b"no model")
+    code, _, err = offdyn(capsys, "evaluate", run, "--quiet")
+    assert code == 2
+    assert "policy.onnx" in err
+    assert not (run / "evaluation.json").exists()
+
+
+def test_wrong_dimensions_are_one_line(data, monkeypatch, tmp_path, capsys):
+    import offdyn_envs
+
+    env, source, _ = offdyn_envs.load_task(TASK)
+    narrow = dataset(100, 0, observation_dim=10, action_dim=3)
+    monkeypatch.setattr(offdyn_envs, "load_task", lambda name: (env, source, narrow))
+    code, _, err = train(capsys, tmp_path, agent="bc")
+    assert code == 2
+    assert "target: rows of width 25; 27 is this robot's" in err
+
+
+def test_help_imports_no_torch():
+    script = (
+        "import sys; from offdyn_envs.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'lightning', 'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("train", "evaluate", "behaviour"))

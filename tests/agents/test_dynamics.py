@@ -1,0 +1,136 @@
+"""The ensemble: its loss, its schedules, what it learns, and that kept predictions are those made on the way."""
+
+import numpy as np
+import pytest
+import torch
+
+from offdyn_agents import stages
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, EnsembleLearner, ensemble_loss, ensemble_network
+from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.runs import make_supply
+from offdyn_agents.training import Budget, Hardware
+from tests.agents.synthetic import A, S, dataset, make
+
+CPU = torch.device("cpu")
+LAYOUT = Layout(S, A)
+SMALL = {"width": 16, "batch_size": 64, "learning_rate": 3e-3}
+
+
+def learner(**settings):
+    return EnsembleLearner(DynamicsSettings(**(SMALL | settings)), LAYOUT, CPU, compiled=False)
+
+
+def test_loss_is_its_formula():
+    network = ensemble_network(DynamicsSettings(width=8, members=3), S, A)
+    generator = torch.Generator().manual_seed(0)
+    params = [0.5 * torch.randn(shape, generator=generator) for shape in network.shapes()]
+    x, y = torch.randn(3, 10, S + A, generator=generator), torch.randn(3, 10, 1 + S, generator=generator)
+    expected = 0.0
+    for k in range(3):
+        h = x[k].double().numpy()
+        arrays = [tensor[k].double().numpy() for tensor in params]
+        for layer in range(5):
+            h = h @ arrays[2 * layer] + arrays[2 * layer + 1]
+            if layer < 4:
+                h = h / (1.0 + np.exp(-h))
+            expected += 0.5 * WEIGHT_DECAY[layer] * np.square(arrays[2 * layer]).sum()
+        mean, lv = h[:, : 1 + S], h[:, 1 + S :]
+        lv = 0.5 - np.log1p(np.exp(0.5 - lv))
+        lv = -10.0 + np.log1p(np.exp(lv + 10.0))
+        expected += np.mean((mean - y[k].double().numpy()) ** 2 * np.exp(-lv) + lv)
+    np.testing.assert_allclose(float(ensemble_loss(params, x, y)), expected, rtol=1e-5)
+
+
+def test_the_ensemble_learns_the_dynamics():
+    data, other = dataset(1500, 0, noise=0.02), dataset(400, 1, noise=0.02)
+    ensemble = learner(width=32, epochs=60).fit(pack(data, "target"), seed=0)
+    rewards, states, variances = ensemble.predict(torch.from_numpy(other.observations), torch.from_numpy(other.actions))
+    assert (states.shape, rewards.shape, variances.shape) == ((7, 400, S), (7, 400), (7, 400, 1 + S))
+    error = (states - torch.from_numpy(other.next_observations)).square().mean((1, 2)).sqrt()
+    change = np.sqrt(np.mean((other.next_observations - other.observations) ** 2))
+    assert float(error.max()) < 0.3 * change
+    # Members differ: each has its own initialisation, resample and orders.
+    assert float(states.std(0).mean()) > 1e-4
+
+
+@pytest.mark.parametrize(("schedule", "epochs"), [("published", 6), ("early-stopping", 400)])
+def test_schedules(schedule, epochs):
+    seen = []
+    rows = pack(dataset(300, 0, noise=1.0), "target")
+    learner(schedule=schedule, epochs=epochs, patience=2).fit(rows, 0, lambda epoch, error: seen.append(epoch))
+    assert seen == list(range(1, len(seen) + 1))
+    assert len(seen) == epochs if schedule == "published" else 3 <= len(seen) < epochs
+
+
+def test_a_seed_decides_everything():
+    rows = pack(dataset(300, 0), "target")
+    first, again, other = (learner(epochs=2).fit(rows, seed) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first.params, again.params, strict=True))
+    assert not torch.equal(first.params[0], other.params[0])
+
+
+def test_coordinate_minimum():
+    ensemble = learner(epochs=1).fit(pack(dataset(200, 0), "target"), 0)
+    rows = pack(dataset(30, 1), "source")
+    s, a, *_ = LAYOUT.split(rows)
+    _, states, variances = ensemble.predict(s, a)
+    expected = (states + variances[..., 1:]).amin(0)
+    found = ensemble.next_states(LAYOUT, rows, "coordinate")
+    assert found.shape == (30, 1, S)
+    torch.testing.assert_close(found[:, 0], expected)
+    torch.testing.assert_close(ensemble.next_states(LAYOUT, rows), states.transpose(0, 1))
+
+
+@pytest.mark.parametrize("robust_min", ["value", "coordinate"])
+def test_kept_predictions_are_those_made_on_the_way(robust_min):
+    agent = make("droco", robust_min=robust_min, dynamics__epochs=1, dynamics__width=16)
+    source, target = dataset(300, 0), dataset(200, 1)
+    supplies = [
+        make_supply(agent, [0, 1], source, target, Budget(updates), Hardware(compiled=False))[0]
+        for updates in (1, 1000)
+    ]
+    assert supplies[0].predicted is None
+    assert supplies[1].predicted is not None
+    numbers = torch.randint(300, (4, 16), generator=torch.Generator().manual_seed(0))
+    for run in (0, 1):
+        made, kept = (supply.predictions(run, numbers, supply.rows(numbers)) for supply in supplies)
+        assert made.shape == (4, 16, 1 if robust_min == "coordinate" else 7, S)
+        torch.testing.assert_close(made, kept, rtol=0.0, atol=1e-6)
+    assert not torch.allclose(supplies[1].predicted[0], supplies[1].predicted[1])
+
+
+def test_memory_limit_keeps_nothing():
+    agent = make("droco", dynamics__epochs=1, dynamics__width=16, dynamics__memory_gb=1e-6)
+    hardware = Hardware(compiled=False)
+    supply, _ = make_supply(agent, [0], dataset(300, 0), dataset(200, 1), Budget(1000), hardware)
+    assert supply.predicted is None
+    assert supply.predictor is not None
+
+
+def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
+    rows = pack(dataset(200, 0), "target")
+    settings = DynamicsSettings(**SMALL, epochs=1)
+    calls = []
+    real = EnsembleLearner.fit
+
+    def counted(self, rows, seed, report=None):
+        calls.append(seed)
+        return real(self, rows, seed, report)
+
+    monkeypatch.setattr(EnsembleLearner, "fit", counted)
+
+    def fit(settings, rows, seeds):
+        return stages.fit_ensembles(settings, LAYOUT, rows, seeds, tmp_path, compiled=False)
+
+    first = fit(settings, rows, [0, 1])
+    again = fit(settings, rows, [1, 0, 2])
+    assert calls == [0, 1, 2]
+    for a, b in zip(first, [again[1], again[0]], strict=True):
+        assert isinstance(b, Ensemble)
+        assert all(torch.equal(x, y) for x, y in zip(a.params, b.params, strict=True))
+        assert torch.equal(a.mean, b.mean)
+    fit(DynamicsSettings(**(SMALL | {"width": 8}), epochs=1), rows, [0])
+    fit(settings, rows + 1.0, [0])
+    fit(DynamicsSettings(**SMALL, epochs=1, memory_gb=1.0), rows, [0])
+    assert calls == [0, 1, 2, 0, 0]

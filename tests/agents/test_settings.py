@@ -1,0 +1,106 @@
+"""Presets, overrides, and one clear line for what is wrong."""
+
+import math
+
+import pytest
+
+from offdyn_agents.agent import AGENTS, RowCounts, agent_class
+from offdyn_agents.runs import make_agent
+from offdyn_agents.settings import build, parse_overrides, preset, setting_names, to_json
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import ROBOTS
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_every_preset_builds(name, robot):
+    agent = make_agent(name, robot, 11, 3, {})
+    assert agent.settings.batch_size == 256
+    assert agent.settings.width == 256
+    # JSON and back: what run.json says makes the same agent.
+    flat = {}
+    for key, value in to_json(agent.settings).items():
+        flat.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value})
+    assert build(type(agent.settings), flat) == agent.settings
+
+
+@pytest.mark.parametrize(("robot", "beta"), [("hopper", 0.1), ("halfcheetah", 0.3), ("walker2d", 1.0), ("ant", 1.0)])
+def test_published_constants(robot, beta):
+    settings = make_agent("droco", robot, 11, 3, {}).settings
+    assert (settings.beta, settings.delta, settings.robust_min, settings.huber_on) == (beta, 30.0, "value", "source")
+    assert (settings.discount, settings.polyak, settings.expectile, settings.temperature) == (0.99, 0.005, 0.7, 3.0)
+    assert (settings.learning_rate, settings.weight_clip, settings.penalty_clamp) == (3e-4, 100.0, False)
+    dynamics = settings.dynamics
+    assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, 1e-3, 256)
+    assert (dynamics.schedule, dynamics.patience, dynamics.improvement) == ("early-stopping", 5, 0.01)
+
+
+def test_sizes_of_networks():
+    assert make_agent("iql", "hopper", 11, 3, {}).parameters == 2 * 69_889 + 69_121 + 69_635
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "rows"),
+    [
+        ("iql", None, (128, 128)),
+        ("iql", "source", (256, 0)),
+        ("iql", "target", (0, 256)),
+        ("bc", None, (0, 256)),
+        ("bc", "merged", (128, 128)),
+        ("droco", None, (128, 128)),
+    ],
+)
+def test_rows(name, data, rows):
+    agent = make_agent(name, "hopper", 11, 3, {} if data is None else {"data": data})
+    assert agent.rows() == RowCounts(*rows)
+
+
+def test_overrides():
+    words = ["beta=0.5", "delta=inf", "penalty_clamp=true", "dynamics.epochs=3", "robust_min=q"]
+    settings = make_agent("droco", "ant", 27, 8, parse_overrides(words)).settings
+    assert settings.beta == 0.5
+    assert math.isinf(settings.delta)
+    assert settings.penalty_clamp is True
+    assert settings.dynamics.epochs == 3
+    assert to_json(settings)["delta"] == "inf"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("drocko", [], "unknown agent 'drocko'; did you mean 'droco'? allowed: iql, droco, bc"),
+        ("droco", ["betta=1"], "unknown setting 'betta'; did you mean 'beta'?"),
+        ("droco", ["dynamics.epoch=1"], "did you mean 'dynamics.epochs'?"),
+        ("droco", ["beta=-1"], "setting beta is -1.0; a number at least 0 is allowed"),
+        ("droco", ["beta=nan"], "setting beta is nan; a number at least 0 is allowed"),
+        ("droco", ["delta=0"], "setting delta is 0.0; a number above 0 is allowed"),
+        ("droco", ["data=target"], "unknown value of setting data 'target'"),
+        ("droco", ["robust_min=values"], "did you mean 'value'? allowed: value, q, coordinate"),
+        ("droco", ["penalty_clamp=2"], "setting penalty_clamp is '2'; true or false is allowed"),
+        ("iql", ["expectile=1.5"], "setting expectile is 1.5; a number in (0, 1] is allowed"),
+        ("iql", ["batch_size=3.5"], "setting batch_size is '3.5'; a whole number is allowed"),
+        ("bc", ["expectile=.7"], "unknown setting 'expectile'"),
+        ("bc", ["learning_rate"], "setting 'learning_rate' is not of the form key=value"),
+        ("bc", ["width=1", "width=2"], "setting 'width' is given twice"),
+    ],
+)
+def test_bad_settings(name, words, message):
+    with pytest.raises(OffDynError) as caught:
+        make_agent(name, "hopper", 11, 3, parse_overrides(words))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_presets_name_robots_and_settings_that_exist(name):
+    import yaml
+
+    from offdyn_agents import settings as module
+
+    folder = module.resources.files("offdyn_agents").joinpath("presets")
+    content = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    assert set(content) <= {"settings", "robots"}
+    assert set(content.get("robots", {})) <= set(ROBOTS)
+    known = setting_names(agent_class(name).settings_class)
+    for robot in ROBOTS:
+        assert set(preset(name, robot)) <= set(known)

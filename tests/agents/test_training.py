@@ -1,0 +1,239 @@
+"""Training in Lightning: counts, checkpoints, logs; a killed run goes on and ends where an unbroken one does."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from offdyn_agents.callbacks import Evaluation
+from offdyn_agents.networks import policy
+from offdyn_agents.runs import train_population
+from offdyn_agents.training import Budget, Hardware
+from offdyn_envs.errors import OffDynError
+from tests.agents.synthetic import A, S, dataset, make
+
+SOURCE, TARGET = dataset(600, 0), dataset(200, 1)
+
+
+def train(folder, name="iql", budget=None, seeds=(0, 1), evaluation=None, threads=1, **overrides):
+    if name == "droco":
+        overrides = {"dynamics__epochs": 2, "dynamics__width": 16} | overrides
+    agent = make(name, **overrides)
+    budget = budget or Budget(60, 30, 25)
+    hardware = Hardware(compiled=False, threads=threads)
+    return train_population(agent, seeds, SOURCE, TARGET, budget, hardware, folder, evaluation, quiet=True)
+
+
+def weights(folder, seeds=(0, 1)):
+    return [load_file(folder / "seeds" / str(seed) / "weights.safetensors") for seed in seeds]
+
+
+def same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert torch.equal(a[key], b[key]), key
+
+
+def log(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("updates", "every", "chunk"), [(60, 30, 25), (7, 10, 100), (50, 20, 20), (1, 1, 1)])
+def test_every_update_is_done_once(tmp_path, updates, every, chunk):
+    budget = Budget(updates, every, chunk)
+    module = train(tmp_path, "bc", budget)
+    assert module.updates_done == updates
+    assert module.population.step.tolist() == [updates, updates]
+    sizes, done = [], 0
+    while size := budget.next_chunk(done):
+        sizes.append(size)
+        done += size
+    assert done == updates
+    assert module.trainer.global_step == len(sizes)
+    assert [int(row["updates"]) for row in log(tmp_path)] == np.cumsum(sizes).tolist()
+
+
+@pytest.mark.parametrize("name", ["iql", "droco"])
+def test_chunks_and_threads_change_nothing(tmp_path, name):
+    train(tmp_path / "a", name, Budget(40, 40, 40))
+    train(tmp_path / "b", name, Budget(40, 10, 7), threads=2)
+    same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_evaluations_fall_on_their_updates(tmp_path):
+    seen = []
+
+    def returns(act, members):
+        actions = act(np.zeros((members, 4, S)))
+        assert actions.shape == (members, 4, A)
+        seen.append(actions)
+        return np.full((members, 4), 100.0 * len(seen)) + np.arange(members)[:, None]
+
+    evaluation = Evaluation(returns, lambda means: means / 10.0)
+    module = train(tmp_path, "bc", Budget(70, 30, 25), evaluation=evaluation)
+    rows = log(tmp_path)
+    assert [row["updates"] for row in rows if row["score"]] == ["30", "60", "70"]
+    assert [float(row["return_1"]) for row in rows if row["score"]] == [101.0, 201.0, 301.0]
+    assert [float(row["score"]) for row in rows if row["score"]] == pytest.approx([10.05, 20.05, 30.05])
+    with torch.no_grad():
+        expected = policy(module.population.params["actor"], torch.zeros(2, 4, S))
+    np.testing.assert_allclose(seen[-1], expected, atol=1e-6)
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(folder, monkeypatch, at, **arguments):
+    """Train until the process is at an update, then stop as hard as one process can stop itself."""
+    from offdyn_agents.training import PopulationModule
+
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.updates_done >= at:
+            raise Killed
+        real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PopulationModule, "training_step", step)
+        train(folder, **arguments)
+
+
+@pytest.mark.parametrize("name", ["iql", "droco", "bc"])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, name):
+    budget = Budget(60, 30, 10, checkpoint_seconds=0.0)
+    train(tmp_path / "whole", name, budget)
+    interrupted(tmp_path / "broken", monkeypatch, 20, name=name, budget=budget)
+    checkpoint = tmp_path / "broken/checkpoints/last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["state_dict"]["updates"] == 20
+    interrupted(tmp_path / "broken", monkeypatch, 50, name=name, budget=budget)
+    module = train(tmp_path / "broken", name, budget)
+    assert module.trainer.global_step == 6
+    same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+    columns = [key for key in log(tmp_path / "whole")[0] if key != "seed_updates_per_second"]
+    assert [[row[c] for c in columns] for row in log(tmp_path / "broken")] == [
+        [row[c] for c in columns] for row in log(tmp_path / "whole")
+    ]
+
+
+def test_log_lines_after_the_checkpoint_are_written_once(tmp_path, monkeypatch):
+    budget = Budget(60, 30, 10, checkpoint_seconds=0.0)
+    interrupted(tmp_path, monkeypatch, 20, budget=budget)
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("30,1.0,1.0,1.0,1.0,1.0,1.0,5.0,,,\n40,1.0,1.")
+    train(tmp_path, budget=budget)
+    assert [row["updates"] for row in log(tmp_path)] == ["10", "20", "30", "40", "50", "60"]
+    assert len({row["value_loss"] for row in log(tmp_path)}) == 6
+
+
+def test_a_finished_checkpoint_trains_no_more(tmp_path):
+    train(tmp_path)
+    before = weights(tmp_path)
+    module = train(tmp_path)
+    assert module.updates_done == 60
+    same(before, weights(tmp_path))
+
+
+def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
+    train(tmp_path)
+    with pytest.raises(OffDynError, match=r"checkpoint of iql with seeds \[0, 1\]; iql with seeds \[3, 4\] is allowed"):
+        train(tmp_path, seeds=(3, 4))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.agents.test_training import train
+from offdyn_agents.training import Budget
+train(Path(sys.argv[1]), "iql", Budget(2000, 1000, 20, checkpoint_seconds=0.0))
+"""
+
+
+def test_kill_9_in_the_middle(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], cwd=root, env=environment)
+
+    broken = start(tmp_path / "broken")
+    checkpoint = tmp_path / "broken/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() or int(torch.load(checkpoint, weights_only=True)["state_dict"]["updates"]) < 100:
+        assert time.monotonic() < deadline
+        assert broken.poll() is None
+        time.sleep(0.05)
+    broken.send_signal(signal.SIGKILL)
+    assert broken.wait() == -signal.SIGKILL
+    assert not (tmp_path / "broken/seeds").exists()
+    done = int(torch.load(checkpoint, weights_only=True)["state_dict"]["updates"])
+    assert 100 <= done < 2000
+    again = start(tmp_path / "broken")
+    whole = start(tmp_path / "whole")
+    assert (again.wait(timeout=240), whole.wait(timeout=240)) == (0, 0)
+    same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
+    assert [row["updates"] for row in log(tmp_path / "broken")] == [str(20 * i) for i in range(1, 101)]
+
+
+@pytest.mark.parametrize("name", ["iql", "droco", "bc"])
+def test_agents_learn(tmp_path, name):
+    """Actions that the data shows only in good rows (bc: in all rows) are imitated."""
+    rng = np.random.default_rng(0)
+
+    def world(rows, seed):
+        data = dataset(rows, seed)
+        best = np.tanh(data.observations[:, :A])
+        good = rng.random(rows) < (1.0 if name == "bc" else 0.5)
+        data.actions = np.where(good[:, None], best, -best).astype(np.float32)
+        data.rewards = np.where(good, 1.0, -1.0).astype(np.float32)
+        data.terminations = np.ones(rows, dtype=bool)
+        return data
+
+    overrides = {"width": 32, "batch_size": 64, "learning_rate": 3e-3}
+    if name == "droco":
+        overrides |= {"dynamics__epochs": 2, "dynamics__width": 16}
+    agent = make(name, **overrides)
+    budget, hardware = Budget(600, 600, 300), Hardware(compiled=False)
+    module = train_population(agent, (0,), world(2000, 0), world(500, 1), budget, hardware, tmp_path, quiet=True)
+    observations = torch.from_numpy(dataset(300, 9).observations)
+    actions = module.act(observations[None])[0]
+    best = torch.tanh(observations[:, :A])
+    assert float((actions - best).square().mean()) < 0.25 * float(best.square().mean())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["iql", "droco", "bc"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_does_the_same_updates(tmp_path, name, compiled):
+    agent = make(name, **({"dynamics__epochs": 1, "dynamics__width": 16} if name == "droco" else {}))
+    modules = [
+        train_population(
+            agent,
+            (0, 1),
+            SOURCE,
+            TARGET,
+            Budget(10),
+            Hardware(device, compiled=compiled),
+            tmp_path / device,
+            quiet=True,
+        )
+        for device in ("cpu", "cuda")
+    ]
+    for ours, theirs in zip(weights(tmp_path / "cpu"), weights(tmp_path / "cuda"), strict=True):
+        for key in ours:
+            torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-4)
+    assert modules[1].updates_done == 10
