@@ -53,7 +53,7 @@ def bare_rollout(robot: Robot, rows: int, threads: int) -> Step:
             skip_checks=True,
             nstep=robot.frame_skip,
             state=trajectory,
-            chunk_size=-(-rows // threads),
+            chunk_size=max(1, rows // (8 * threads)),
         )
         steps += 1
         # Falling robots are cheaper to simulate than walking ones: start over as often as the environments do.

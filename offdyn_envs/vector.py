@@ -100,7 +100,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         threads = min(num_threads, rows)
         self._datas = [mujoco.MjData(self._models[0]) for _ in range(threads)]
         self._rollout = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
-        self._chunk = -(-rows // threads)
+        # Rows in contact cost more than rows in flight: small chunks let the threads share them evenly.
+        self._chunk = max(1, rows // (8 * threads))
         size = mujoco.mj_stateSize(self._models[0], _PHYSICS)
         self._state = np.zeros((rows, size))
         self._trajectory = np.zeros((rows, robot.frame_skip, size))
