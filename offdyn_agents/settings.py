@@ -65,7 +65,7 @@ def preset(agent: str, robot: str) -> dict[str, Any]:
     """
     import yaml
 
-    text = resources.files("offdyn_agents").joinpath("presets", f"{agent}.yaml").read_text(encoding="utf-8")
+    text = resources.files("offdyn_agents").joinpath("presets").joinpath(f"{agent}.yaml").read_text(encoding="utf-8")
     content: Any = yaml.safe_load(text) or {}
     chosen = _flat(content.get("settings") or {})
     chosen.update(_flat((content.get("robots") or {}).get(robot) or {}))

@@ -59,7 +59,7 @@ class Population:
             return {name: [tensors[f"{kind}_{name}_{i}"] for i in range(len(g))] for name, g in groups.items()}
 
         return Population(
-            *(part(k) for k in ("params", "targets", "first", "second")), tensors["step"], tensors["sums"]
+            part("params"), part("targets"), part("first"), part("second"), tensors["step"], tensors["sums"]
         )
 
     def members(self, runs: slice) -> Population:
