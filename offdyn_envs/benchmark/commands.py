@@ -1,9 +1,12 @@
 """`offdyn leaderboard`: add, verify, page."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+__all__ = ["app"]
 
 app = typer.Typer(help="The leaderboard: submissions, verification and the page.", no_args_is_help=True)
 
@@ -32,26 +35,36 @@ def add(
 
     details = Details(method, tuple(author or ()), code, commit, paper, command, reference)
     folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
-    typer.echo(f"added {folder}; next: offdyn leaderboard verify {folder} && offdyn leaderboard page")
+    board = "" if leaderboard == DEFAULT_BOARD else f" --leaderboard {shlex.quote(str(leaderboard))}"
+    verify = f"offdyn leaderboard verify {shlex.quote(str(folder))}{board}"
+    typer.echo(f"added {folder}; next: {verify} && offdyn leaderboard page{board}")
 
 
 @app.command("verify")
 def verify(
     folders: Annotated[list[Path] | None, typer.Argument(help="Entries; all submissions when left out.")] = None,
     episodes: Annotated[int | None, typer.Option(help="Episodes per policy; the protocol's 100 by default.")] = None,
-    perturbed: Annotated[bool, typer.Option("--perturbed", help="Re-run the robustness cells as well.")] = False,
+    perturbed: Annotated[
+        bool,
+        typer.Option(
+            "--perturbed/--no-perturbed", help="Re-run the robustness cells too; without it they stay mere claims."
+        ),
+    ] = True,
     salt: Annotated[str, typer.Option(help="A later commit, mixed into the seeds.")] = "",
     leaderboard: Board = DEFAULT_BOARD,
     json_output: Json = False,
 ) -> None:
     """Re-run every policy of every entry in a sandbox and write a verdict for each."""
+    from offdyn_envs.benchmark.protocol import CLEAN_EPISODES
     from offdyn_envs.benchmark.report import print_verdicts
-    from offdyn_envs.benchmark.verification import verify_entries
+    from offdyn_envs.benchmark.verification import Plan, verify_entries
 
-    chosen = folders or None
-    verdicts, refusals = verify_entries(chosen, leaderboard, episodes=episodes, perturbed=perturbed, salt=salt)
-    print_verdicts(verdicts, json_output)
-    _end(refusals)
+    plan = Plan(CLEAN_EPISODES if episodes is None else episodes, perturbed, salt)
+    found = verify_entries(folders or None, leaderboard, plan)
+    print_verdicts(found.verdicts, json_output)
+    for line in found.notes:
+        typer.echo(f"offdyn: {line}", err=True)
+    _end(found.refusals)
 
 
 @app.command("page")

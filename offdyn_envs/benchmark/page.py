@@ -29,6 +29,7 @@ from offdyn_envs.benchmark.charts import (
 )
 from offdyn_envs.benchmark.markup import Html, element, join, link, number
 from offdyn_envs.benchmark.standings import Json, build_standings
+from offdyn_envs.errors import OffDynError
 
 _HERE = Path(__file__).parent
 SECTIONS = (("standings", "Standings"), ("robustness", "Robustness"), ("tuning", "Tuning"), ("entries", "Entries"))
@@ -48,8 +49,13 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
         table: Contents of a references.json to use instead of the package's.
 
     Returns:
-        The standings, and one line for each refused entry.
+        The standings, and one line for each refused entry or verdict.
+
+    Raises:
+        OffDynError: The folder does not exist.
     """
+    if not board.is_dir():
+        raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
     standings, refusals = build_standings(board, table=table)
     page = render(standings)
     write_json(board / "standings.json", standings)

@@ -2,6 +2,9 @@
 
 Everything that decides a figure on the page is named here. A change of any of these values is a new protocol version,
 and with it come new reference returns: figures of two versions are never compared.
+
+A score of 0 is the mean return of the random policy, a score of 100 that of the expert of the scoring environment with
+DETERMINISTIC actions: entries act deterministically too.
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,33 @@ from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
     from offdyn_envs.shifts import Shift
+
+__all__ = [
+    "ATTACKS",
+    "BOOTSTRAP_REPLICATES",
+    "BOOTSTRAP_SEED",
+    "CELL_EPISODES",
+    "CLEAN_EPISODES",
+    "DEGRADATION_FLOOR",
+    "EVALUATION_SEED",
+    "FAMILIES",
+    "FRICTION_LEVELS",
+    "GRAVITY_LEVELS",
+    "LEVEL",
+    "LISTED_SEEDS",
+    "MAX_SEED",
+    "MIN_EPISODES",
+    "MIN_Q_LEVELS",
+    "PROTOCOL",
+    "RANKED_SEEDS",
+    "REFERENCE_IQL",
+    "SCORED_GAP",
+    "VERIFICATION_LEVEL",
+    "VERIFIER_VERSION",
+    "Cell",
+    "cell_shifts",
+    "evaluation_cells",
+]
 
 PROTOCOL = 1
 """The version that entries, verdicts, references and standings name."""
@@ -39,6 +69,11 @@ MIN_Q_LEVELS = (0.1, 0.2)
 """Half widths of the min-Q attack's box, in target standard deviations."""
 FAMILIES = ("friction", "gravity", "min-q", "random")
 """Perturbation families that an entry may report."""
+ATTACKS = ("min-q", "random")
+"""The families that move what a policy observes and leave the dynamics alone."""
+
+REFERENCE_IQL = "offdyn-iql"
+"""Name of the entry over which the probability of improvement is taken: the suite's own IQL on merged data."""
 
 LEVEL = 0.95
 """Level of every interval on the page."""

@@ -5,24 +5,37 @@ finished stay idle (their rewards are no longer added) until half of the batch i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.attacks import Attack
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.tasks import Task
+
+__all__ = ["episode_returns", "population_returns", "target_sigma"]
 
 Floats = NDArray[np.float64]
 Policy = Callable[[Any], Any]
 
 
-class ObservationAttack(Protocol):
-    """What rollouts need of an observation attack; `offdyn_envs.attacks` has two."""
+def target_sigma(task: Task) -> Floats:
+    """Returns the unit of the observation attacks of a task.
 
-    def perturb(self, observations: Floats, rngs: Sequence[np.random.Generator]) -> Floats:
-        """Returns the attacked observations [B, |S|]; row i draws from rngs[i] only."""
-        ...
+    Args:
+        task: The task whose target dataset is read.
+
+    Returns:
+        Standard deviation of each dimension of the target dataset's observations, float64 [|S|].
+
+    Raises:
+        OffDynError: The target dataset is not on this machine.
+    """
+    from offdyn_envs.datasets import load_dataset
+
+    return np.asarray(load_dataset(task.target).observations, dtype=np.float64).std(axis=0)
 
 
 def episode_returns(
@@ -31,7 +44,7 @@ def episode_returns(
     shifts: Sequence[Any] | None,
     episodes: int,
     seed: int,
-    attack: ObservationAttack | None = None,
+    attack: Attack | None = None,
     num_threads: int = 1,
 ) -> Floats:
     """Runs one policy for a number of episodes.
@@ -73,7 +86,7 @@ def population_returns(
     shifts: Sequence[Any] | None,
     episodes: int,
     seed: int,
-    attacks: Sequence[ObservationAttack] | None = None,
+    attacks: Sequence[Attack] | None = None,
     num_threads: int = 1,
 ) -> Floats:
     """Runs a population of policies side by side; episode e starts from the same state for every member.
@@ -118,7 +131,7 @@ class _Run:
         shifts: Sequence[Any] | None,
         members: int,
         seeds: list[int],
-        attacks: Sequence[ObservationAttack] | None,
+        attacks: Sequence[Attack] | None,
         num_threads: int,
     ) -> None:
         self.robot, self.shifts, self.members, self.attacks = robot, shifts, members, attacks

@@ -16,13 +16,15 @@ from offdyn_envs.benchmark import protocol
 from offdyn_envs.benchmark.scores import Reference, degradation, get_reference
 from offdyn_envs.benchmark.statistics import Interval, probability_of_improvement, stratified_bootstrap, t_interval
 from offdyn_envs.benchmark.submissions import Entry, load_entries
-from offdyn_envs.benchmark.verification import NOT_REPRODUCED, REPRODUCED, load_verdict
+from offdyn_envs.benchmark.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import TRACKS, get_task
 
+__all__ = ["Json", "build_standings"]
+
 SELF_REPORTED = "self-reported"
-BASELINE = "iql"
-"""Method (lower case) against which the probability of improvement is taken."""
+CLAIM, RERUN = "claim", "re-run"
+"""Where a figure comes from."""
 
 Json = dict[str, Any]
 
@@ -130,7 +132,7 @@ def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, re
     used = claimed if rerun is None else np.array([np.mean(rerun[f"{task}/{result.seed}"]) for result in results])
     row: Json = {
         "seeds": [result.seed for result in results],
-        "source": "claim" if rerun is None else "re-run",
+        "source": CLAIM if rerun is None else RERUN,
         "returns": used.tolist(),
         "claimed_returns": claimed.tolist(),
         "return": _interval(t_interval(used)),
@@ -159,7 +161,7 @@ class _Perturbed:
             seeds = cells.setdefault(cell["task"], {}).setdefault((cell["family"], cell["level"]), [])
             seeds.append(float(np.mean(cell["returns"])))
         key = "returns" if rerun else "claimed_returns"
-        return _Perturbed("re-run" if rerun else "claim", {task: row[key] for task, row in tasks.items()}, cells)
+        return _Perturbed(RERUN if rerun else CLAIM, {task: row[key] for task, row in tasks.items()}, cells)
 
 
 def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None]) -> Json:
@@ -183,12 +185,19 @@ def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None
 def _degradations(robustness: Mapping[str, Json]) -> list[Json]:
     """Degradation of each cell over the tasks that have it (contract.md, Numbers)."""
     pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    source = _weakest(row["source"] for row in robustness.values())
     for row in robustness.values():
         for cell in row["cells"]:
             both = (cell["score"]["mean"], row["clean"]["mean"])
             pairs.setdefault((cell["family"], cell["level"]), []).append(both)
     return [
-        {"family": family, "level": level, "tasks": len(both), "value": degradation(*zip(*both, strict=True))}
+        {
+            "family": family,
+            "level": level,
+            "source": source,
+            "tasks": len(both),
+            "value": degradation(*zip(*both, strict=True)),
+        }
         for (family, level), both in sorted(pairs.items())
     ]
 
@@ -196,11 +205,10 @@ def _degradations(robustness: Mapping[str, Json]) -> list[Json]:
 def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
     covered = {task for entry in entries for task in entry["tasks"] if task in tasks}
     rows = [row for entry in entries if (row := _track_row(entry, tasks)) is not None]
-    baseline = next((row for row in rows if row["method"].lower() == BASELINE), None)
+    baseline = next((row for row in rows if row["name"] == protocol.REFERENCE_IQL), None)
     by_name = {entry["name"]: entry for entry in entries}
     for row in rows:
         row["improvement"] = _improvement(row, baseline, by_name)
-        del row["method"]
     rows.sort(key=lambda row: (-len(row["tasks"]), row["tasks"], -row["iqm"]["mean"], row["name"]))
     _rank(rows)
     return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows}
@@ -214,7 +222,7 @@ def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
     means = [float(np.mean(stratum)) for stratum in strata]
     row: Json = {
         "name": entry["name"],
-        "method": entry["method"],
+        "source": _weakest(entry["tasks"][task]["source"] for task in scored),
         "tasks": sorted(scored),
         "seeds": min(len(stratum) for stratum in strata),
         "iqm": _interval(stratified_bootstrap(strata)),
@@ -224,6 +232,11 @@ def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
     }
     row["unranked"] = _why_unranked(entry, row["seeds"])
     return row
+
+
+def _weakest(sources: Iterable[str]) -> str:
+    """A figure made of several is re-run only when all of them are."""
+    return CLAIM if CLAIM in set(sources) else RERUN
 
 
 def _why_unranked(entry: Json, seeds: int) -> str | None:

@@ -12,24 +12,74 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark import protocol
+from offdyn_envs.benchmark.printable import printable
+from offdyn_envs.benchmark.protocol import ATTACKS
+from offdyn_envs.benchmark.rollouts import target_sigma
 from offdyn_envs.benchmark.sandbox import Limits, run_job
-from offdyn_envs.benchmark.strict_json import read_json
 from offdyn_envs.benchmark.submissions import CellResult, Entry, Result, entry_folders, load_entry
+from offdyn_envs.benchmark.verdicts import NOT_REPRODUCED, REFUSED, REPRODUCED, binding, verdict_path
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_dynamics, get_task
 
+__all__ = [
+    "UNVERIFIED",
+    "Plan",
+    "Verification",
+    "Worst",
+    "agreement",
+    "evaluation_seed",
+    "verify_entries",
+    "verify_entry",
+]
+
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 20_000
-REPRODUCED, NOT_REPRODUCED, REFUSED = "reproduced", "not reproduced", "refused"
+UNVERIFIED = "not verified"
+"""State of an entry that could not be re-run for a reason that is not its own; no verdict is written."""
+
+
+class Verification(NamedTuple):
+    """What a verification found.
+
+    Attributes:
+        verdicts: One per entry.
+        refusals: One line for each entry that was refused, not reproduced or could not be re-run.
+        notes: One line for each entry whose verdict was not written.
+    """
+
+    verdicts: list[dict[str, Any]]
+    refusals: list[str]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an entry is re-run.
+
+    Attributes:
+        episodes: Clean episodes per policy, at least 2.
+        perturbed: Whether the robustness cells are re-run as well.
+        salt: Mixed into the seeds.
+        limits: Replaces the limits of each sandboxed process.
+    """
+
+    episodes: int = protocol.CLEAN_EPISODES
+    perturbed: bool = True
+    salt: str = ""
+    limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2:
+            raise OffDynError(f"verification over {self.episodes} episodes: at least 2 are needed")
 
 
 @dataclass(frozen=True)
@@ -91,117 +141,115 @@ def _distances(scaled: Floats, masks: Floats, unit: float) -> Floats:
     return (sums / first - (totals - sums) / (masks.shape[1] - first)) / unit
 
 
-def verify_entries(
-    folders: Sequence[Path] | None,
-    board: Path,
-    *,
-    episodes: int | None = None,
-    perturbed: bool = False,
-    salt: str = "",
-    limits: Limits | None = None,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Verifies entries one after another and writes a verdict for each into `board/verdicts`.
+def verify_entries(folders: Sequence[Path] | None, board: Path, plan: Plan | None = None) -> Verification:
+    """Verifies entries one after another and writes a verdict for each entry of the board into `board/verdicts`.
 
     Args:
-        folders: Entry folders; every entry of the board when None.
+        folders: Entry folders; every entry of the board when None. For a folder outside `board/submissions` no
+            verdict is written: it would replace the one of a namesake.
         board: The leaderboard's folder.
-        episodes: Episodes per policy; the protocol's when None.
-        perturbed: Whether the robustness cells are re-run as well.
-        salt: Mixed into the seeds.
-        limits: Replaces the limits of each sandboxed process.
-
-    Returns:
-        The verdicts, and one line for each entry that was refused or not reproduced.
+        plan: How the entries are re-run; by the protocol when None.
 
     Raises:
-        OffDynError: `episodes` is below 2, or there is nothing to verify.
+        OffDynError: A folder does not exist, or there is nothing to verify; nothing has run then.
     """
-    count = protocol.CLEAN_EPISODES if episodes is None else episodes
-    if count < 2:
-        raise OffDynError(f"verification over {count} episodes: at least 2 are needed")
     chosen = entry_folders(board) if folders is None else [Path(folder) for folder in folders]
     if not chosen:
         raise OffDynError(f"no entries in '{board / 'submissions'}'")
-    verdicts: list[dict[str, Any]] = []
-    refusals: list[str] = []
     for folder in chosen:
-        verdict = _verdict_or_refusal(folder.absolute(), count, perturbed, salt, limits)
-        verdicts.append(verdict)
+        if not folder.exists():
+            raise OffDynError(f"entry folder '{printable(folder)}' does not exist")
+    found = Verification([], [], [])
+    for folder in chosen:
+        verdict = _verdict_or_refusal(folder.absolute(), plan or Plan())
+        found.verdicts.append(verdict)
         if verdict["status"] != REPRODUCED:
-            refusals.append(verdict["reason"])
-        if "policies" in verdict:
+            found.refusals.append(verdict["reason"])
+        if "policies" not in verdict:
+            continue
+        if folder.resolve().parent == (board / "submissions").resolve():
             write_json(verdict_path(board, verdict["entry"]), verdict)
-    return verdicts, refusals
+        else:
+            found.notes.append(
+                f"no verdict is written for '{printable(folder)}': it does not lie in '{board / 'submissions'}'"
+            )
+    return found
 
 
-def _verdict_or_refusal(
-    folder: Path, episodes: int, perturbed: bool, salt: str, limits: Limits | None
-) -> dict[str, Any]:
+def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
     try:
         entry = load_entry(folder)
     except OffDynError as error:
         return {"entry": folder.name, "status": REFUSED, "reason": str(error)}
-    base = _binding(entry) | {"episodes": episodes, "salt": salt, "seed": evaluation_seed(entry, salt)}
     try:
-        return base | verify_entry(entry, episodes=episodes, perturbed=perturbed, salt=salt, limits=limits)
+        sigmas = _sigmas(entry) if plan.perturbed else {}
+    except OffDynError as error:
+        # The data of this machine are at fault: that must not stand in a verdict on the entry.
+        reason = f"entry '{entry.name}': {error}; or leave its robustness cells out with --no-perturbed"
+        return {"entry": entry.name, "status": UNVERIFIED, "reason": reason}
+    seed = evaluation_seed(entry, plan.salt)
+    base = binding(entry) | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
+    try:
+        return base | _findings(entry, plan, sigmas)
     except OffDynError as error:
         return base | {"status": REFUSED, "reason": str(error)}
 
 
-def verify_entry(
-    entry: Entry,
-    *,
-    episodes: int = protocol.CLEAN_EPISODES,
-    perturbed: bool = False,
-    salt: str = "",
-    limits: Limits | None = None,
-) -> dict[str, Any]:
+def verify_entry(entry: Entry, plan: Plan | None = None) -> dict[str, Any]:
     """Re-runs the policies of one entry.
 
     Args:
         entry: A checked entry.
-        episodes: Episodes per policy.
-        perturbed: Whether the robustness cells are re-run as well.
-        salt: Mixed into the seeds.
-        limits: Replaces the limits of each sandboxed process.
+        plan: How it is re-run; by the protocol when None.
 
     Returns:
         The verdict's findings: status, reason, p values, worst policy, re-run returns and the isolation in force.
 
     Raises:
-        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit.
+        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit; or an
+            attack needs a target dataset that is not on this machine.
     """
+    chosen = plan or Plan()
+    return _findings(entry, chosen, _sigmas(entry) if chosen.perturbed else {})
+
+
+def _findings(entry: Entry, plan: Plan, sigmas: Mapping[str, list[float]]) -> dict[str, Any]:
     from offdyn_envs.progress import progress
 
-    seed = evaluation_seed(entry, salt)
     answers: list[dict[str, Any]] = []
-    cells = [_cells_of(entry, result) if perturbed else [] for result in entry.results]
+    cells = [_cells_of(entry, result) if plan.perturbed else [] for result in entry.results]
     with progress(f"verify {entry.name}", len(entry.results)) as advance:
         for result, own in zip(entry.results, cells, strict=True):
-            answers.append(_rerun(entry, result, own, episodes, seed, limits))
+            answers.append(_rerun(entry, result, own, plan, sigmas.get(result.task)))
             advance(1)
     reruns = [answer["returns"][0] for answer in answers]
     findings = _judge(entry, reruns, [answer["returns"][1:] for answer in answers], cells)
     return findings | {"isolation": sorted(set.intersection(*(set(answer["measures"]) for answer in answers)))}
 
 
+def _sigmas(entry: Entry) -> dict[str, list[float]]:
+    """Returns the standard deviations [|S|] of the target dataset of every task that the entry reports an attack on."""
+    tasks = sorted({cell.task for cell in entry.perturbed if cell.family in ATTACKS})
+    return {task: target_sigma(get_task(task)).tolist() for task in tasks}
+
+
 def _rerun(
-    entry: Entry, result: Result, cells: list[CellResult], episodes: int, seed: int, limits: Limits | None
+    entry: Entry, result: Result, cells: list[CellResult], plan: Plan, sigma: list[float] | None
 ) -> dict[str, Any]:
     task = get_task(result.task)
-    attacked = any(cell.family in ("min-q", "random") for cell in cells)
+    seed = evaluation_seed(entry, plan.salt)
     job: dict[str, Any] = {
         "robot": task.robot,
         "shifts": [shift.to_json() for shift in get_dynamics(task.scoring)],
         "policy": str(entry.folder / result.policy),
         "critic": None if result.critic is None else str(entry.folder / result.critic),
-        "sigma": _sigma(result.task) if attacked else None,
-        "cells": [{"family": None, "level": None, "episodes": episodes, "seed": seed}],
+        "sigma": sigma,
+        "cells": [{"family": None, "level": None, "episodes": plan.episodes, "seed": seed}],
     }
     for cell in cells:
         job["cells"].append({"family": cell.family, "level": cell.level, "episodes": entry.cell_episodes, "seed": seed})
     label = f"entry '{entry.name}': task '{result.task}' seed {result.seed}"
-    answer = run_job(job, limits or _limits(task.robot, job["cells"]), label)
+    answer = run_job(job, plan.limits or _limits(task.robot, job["cells"]), label)
     _check_answer(answer, result, [cell["episodes"] for cell in job["cells"]], label)
     return answer
 
@@ -224,13 +272,6 @@ def _check_answer(answer: Mapping[str, Any], result: Result, lengths: list[int],
     failed = sum(value is None for values in returns for value in values)
     if failed:
         raise OffDynError(f"{label}: {failed} episodes failed because the policy gave a non-finite action")
-
-
-def _sigma(task: str) -> list[float]:
-    from offdyn_envs.datasets import load_dataset
-
-    observations = np.asarray(load_dataset(get_task(task).target).observations, dtype=np.float64)
-    return [float(value) for value in observations.std(axis=0)]
 
 
 def _cells_of(entry: Entry, result: Result) -> list[CellResult]:
@@ -278,30 +319,3 @@ def _worst(entry: Entry, reruns: list[list[float]], distances: Floats) -> Worst:
     result = entry.results[index]
     claimed, rerun = float(np.mean(result.returns)), float(np.mean(reruns[index]))
     return Worst(result.task, result.seed, claimed, rerun, float(distances[index]))
-
-
-def _binding(entry: Entry) -> dict[str, Any]:
-    return {
-        "entry": entry.name,
-        "protocol": protocol.PROTOCOL,
-        "verifier": protocol.VERIFIER_VERSION,
-        "claims": entry.digest(),
-        "policies": entry.policy_hashes,
-    }
-
-
-def verdict_path(board: Path, name: str) -> Path:
-    """Returns where the verdict on an entry lies: outside the entry, which can therefore not carry its own."""
-    return board / "verdicts" / f"{name}.json"
-
-
-def load_verdict(board: Path, entry: Entry) -> Mapping[str, Any] | None:
-    """Returns the verdict on an entry, or None when there is none for exactly these claims, policies and versions."""
-    path = verdict_path(board, entry.name)
-    if not path.exists():
-        return None
-    verdict = read_json(path, f"verdict '{path}'")
-    if not isinstance(verdict, dict):
-        raise OffDynError(f"verdict '{path}' is no JSON object")
-    bound = all(verdict.get(key) == value for key, value in _binding(entry).items())
-    return verdict if bound else None

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.attacks import MinQAttack, RandomAttack
+from offdyn_envs.attacks import Attack, MinQAttack, RandomAttack
 from offdyn_envs.benchmark.onnx_policy import OnnxCritic, OnnxPolicy, load_critic, load_policy
-from offdyn_envs.benchmark.protocol import Cell, cell_shifts
-from offdyn_envs.benchmark.rollouts import ObservationAttack, episode_returns
+from offdyn_envs.benchmark.protocol import ATTACKS, Cell, cell_shifts
+from offdyn_envs.benchmark.rollouts import episode_returns
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shifts import parse_shifts
+
+__all__ = ["main", "run"]
 
 
 def main(measures: list[str]) -> None:
@@ -42,8 +44,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: `robot`; `shifts` of the scoring environment; `policy`, a path; `critic`, a path or null; `sigma`, the
-            target's
-            standard deviations or null; `cells`, a list of {family or null, level, episodes, seed}.
+            target's standard deviations or null; `cells`, a list of {family or null, level, episodes, seed}.
 
     Returns:
         `sha256` of the policy, `critic_sha256` or null, `parameters`, and `returns`: one list a cell, null for a
@@ -73,8 +74,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _attack(
     cell: dict[str, Any], policy: OnnxPolicy, critic: OnnxCritic | None, sigma: list[float] | None
-) -> ObservationAttack | None:
-    if cell["family"] not in ("min-q", "random"):
+) -> Attack | None:
+    if cell["family"] not in ATTACKS:
         return None
     if sigma is None:
         raise OffDynError(f"the {cell['family']} attack needs the standard deviations of the target dataset")

@@ -20,7 +20,7 @@ import pytest
 
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark import charts, markup, page, scores, standings, submissions, verification
+from offdyn_envs.benchmark import charts, markup, page, protocol, scores, standings, submissions, verdicts, verification
 from offdyn_envs.benchmark.statistics import iqm, t_interval
 
 CELLS = [("gravity", 0.5, 0.7), ("gravity", 2.0, 0.6), ("friction", 0.5, 0.9), ("min-q", 0.1, 0.8), ("min-q", 0.2, 0.5)]
@@ -41,19 +41,20 @@ def at_level(level: float, *, count: int = 20) -> Any:
 def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 100) -> None:
     """Writes the verdict that a re-run would give which earns `factor` times what was claimed."""
     entry = submissions.load_entry(board / "submissions" / name)
-    reruns = [[factor * value for value in (result.returns * 5)[:100]] for result in entry.results]
+    reruns = [[factor * value for value in (result.returns * 5)[:episodes]] for result in entry.results]
     empty: list[Any] = [[] for _ in reruns]
     found = verification._judge(entry, reruns, empty, empty) | {"isolation": ["resource-limits"]}
     seed = verification.evaluation_seed(entry)
-    verdict = verification._binding(entry) | {"episodes": episodes, "salt": "", "seed": seed} | found
-    write_json(verification.verdict_path(board, name), verdict)
+    verdict = verdicts.binding(entry) | {"episodes": episodes, "salt": "", "seed": seed} | found
+    write_json(verdicts.verdict_path(board, name), verdict)
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
     plans: list[tuple[str, float, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
         ("droco", 0.7, BOTH, FIVE, {}),
-        ("iql", 0.6, BOTH, FIVE, {}),
+        ("demo-iql", 0.2, BOTH, FIVE, {"method": "IQL"}),
+        (protocol.REFERENCE_IQL, 0.6, BOTH, FIVE, {}),
         ("bc", 0.4, BOTH, FIVE, {"reference": True}),
         ("three", 0.8, BOTH, (0, 1, 2), {}),
         ("unverified", 0.9, (boards.HOPPER,), FIVE, {}),
@@ -85,7 +86,8 @@ def test_places_are_among_equal_coverage_verified_and_five_seeds(board: Path) ->
     rows = {row["name"]: row for row in track(build(board))["rows"]}
     assert {name: row["rank"] for name, row in rows.items()} == {
         "droco": 1,
-        "iql": 2,
+        "offdyn-iql": 2,
+        "demo-iql": 3,
         "three": None,
         "bc": None,
         "unverified": None,
@@ -117,7 +119,7 @@ def test_figures_equal_the_definitions(board: Path) -> None:
     row = next(item for item in track(result)["rows"] if item["name"] == "droco")
     assert row["iqm"]["mean"] == pytest.approx(float(iqm(every)), abs=1e-5)
     assert row["sum"] == pytest.approx(sum(np.mean(entry["tasks"][task]["scores"]) for task in BOTH), abs=1e-5)
-    assert row["improvement"]["over"] == "iql"
+    assert row["improvement"]["over"] == "offdyn-iql"
     assert 0.5 < row["improvement"]["mean"] <= 1.0
     attack = next(c for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2))
     cells = {
@@ -346,15 +348,27 @@ def test_the_page_command_writes_the_good_entries_and_ends_with_2_on_a_bad_one(
         cli.main(["leaderboard", "page", "--leaderboard", str(board)])
     assert ended.value.code == 0
     assert "index.html" in capsys.readouterr().out
-    (board / "submissions" / "iql" / "entry.json").write_text("{")
+    (board / "submissions" / "offdyn-iql" / "entry.json").write_text("{")
     with pytest.raises(SystemExit) as ended:
         cli.main(["leaderboard", "page", "--leaderboard", str(board), "--json"])
     printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert printed.err.startswith("offdyn: entry 'iql': entry.json is no strict JSON")
+    assert printed.err.startswith("offdyn: entry 'offdyn-iql': entry.json is no strict JSON")
     assert len(printed.err.splitlines()) == 1
-    assert "iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
+    assert "offdyn-iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
     assert 'id="entry-droco"' in (board / "index.html").read_text()
+
+
+def test_a_leaderboard_that_does_not_exist_is_refused_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["leaderboard", "page", "--leaderboard", str(tmp_path / "typo")])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    assert "typo' does not exist" in printed.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_leaderboard_has_a_page(tmp_path: Path) -> None:

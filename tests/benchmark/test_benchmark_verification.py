@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,8 +12,19 @@ import benchmark_models as models
 import numpy as np
 import pytest
 
-from offdyn_envs import cli
-from offdyn_envs.benchmark import onnx_policy, protocol, rollouts, sandbox, submissions, verification
+from offdyn_envs import attacks, cli
+from offdyn_envs.benchmark import (
+    onnx_policy,
+    protocol,
+    rollouts,
+    sandbox,
+    standings,
+    submissions,
+    verdicts,
+    verification,
+)
+from offdyn_envs.datasets import load_dataset
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_dynamics, get_task
 
@@ -20,6 +32,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox nee
 
 EPISODES = 15
 LIMITS = sandbox.Limits(cpu=60, wall=120)
+PLAN = verification.Plan(EPISODES, limits=LIMITS)
 
 
 def honest_returns(task: str, seed: int) -> list[float]:
@@ -43,16 +56,15 @@ def copy(honest: tuple[dict[str, Any], dict[str, bytes]], name: str) -> tuple[di
 
 
 def rehash(entry: dict[str, Any], files: dict[str, bytes]) -> None:
-    import hashlib
-
     for result in entry["results"]:
         result["policy_sha256"] = hashlib.sha256(files[result["policy"]]).hexdigest()
 
 
 def verify(board: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     folders = [board / "submissions" / name for name in names]
-    verdicts, refusals = verification.verify_entries(folders, board, episodes=EPISODES, limits=LIMITS)
-    return {verdict["entry"]: verdict for verdict in verdicts}, refusals
+    found = verification.verify_entries(folders, board, PLAN)
+    assert found.notes == []
+    return {verdict["entry"]: verdict for verdict in found.verdicts}, found.refusals
 
 
 def path_of(seed: int) -> str:
@@ -87,50 +99,146 @@ def test_honest_is_reproduced_and_each_dishonest_one_is_not(
     honest: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
 ) -> None:
     cases: dict[str, tuple[Callable[..., None] | None, str, str]] = {
-        "forged": (forge, verification.NOT_REPRODUCED, "claimed"),
-        "swapped": (swap, verification.NOT_REPRODUCED, "seed 0"),
-        "other-task": (other_task, verification.REFUSED, "this task's is 11"),
-        "forbidden": (forbidden, verification.REFUSED, "external data"),
-        "allocating": (allocate, verification.REFUSED, "seed 0"),
-        "honest": (None, verification.REPRODUCED, ""),
+        "forged": (forge, verdicts.NOT_REPRODUCED, "claimed"),
+        "swapped": (swap, verdicts.NOT_REPRODUCED, "seed 0"),
+        "other-task": (other_task, verdicts.REFUSED, "this task's is 11"),
+        "forbidden": (forbidden, verdicts.REFUSED, "external data"),
+        "allocating": (allocate, verdicts.REFUSED, "seed 0"),
+        "honest": (None, verdicts.REPRODUCED, ""),
     }
     for name, (change, _, _) in cases.items():
         entry, files = copy(honest, name)
         if change is not None:
             change(entry, files)
         boards.write_entry(tmp_path, entry, files)
-    verdicts, refusals = verify(tmp_path, list(cases))
+    found, refusals = verify(tmp_path, list(cases))
     for name, (_, status, message) in cases.items():
-        assert verdicts[name]["status"] == status, (name, verdicts[name]["reason"])
-        assert message in verdicts[name]["reason"]
-        assert verdicts[name]["reason"].isprintable()
-        saved = json.loads(verification.verdict_path(tmp_path, name).read_text())
+        assert found[name]["status"] == status, (name, found[name]["reason"])
+        assert message in found[name]["reason"]
+        assert found[name]["reason"].isprintable()
+        saved = json.loads(verdicts.verdict_path(tmp_path, name).read_text())
         assert saved["status"] == status
     assert len(refusals) == 5
-    assert verdicts["forged"]["worst"]["seed"] == 1
-    worst = verdicts["forged"]["worst"]
-    assert f"claimed {worst['claimed']:.1f}, re-run {worst['rerun']:.1f}" in verdicts["forged"]["reason"]
-    assert "resource-limits" in verdicts["honest"]["isolation"]
+    assert found["forged"]["worst"]["seed"] == 1
+    worst = found["forged"]["worst"]
+    assert f"claimed {worst['claimed']:.1f}, re-run {worst['rerun']:.1f}" in found["forged"]["reason"]
+    assert "resource-limits" in found["honest"]["isolation"]
 
 
-def test_a_verdict_holds_only_for_exactly_what_was_verified(
-    honest: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
-) -> None:
-    entry, files = copy(honest, "mine")
-    folder = boards.write_entry(tmp_path, entry, files)
-    loaded = submissions.load_entry(folder)
-    bound = verification._binding(loaded) | {"status": "reproduced"}
-    path = verification.verdict_path(tmp_path, "mine")
+def written_verdict(board: Path) -> tuple[submissions.Entry, Path, dict[str, Any]]:
+    """An entry with cells, and the verdict that a whole re-run of it would give."""
+    entry, files = boards.entry_json("mine", cells=[("gravity", 2.0, 0.9), ("min-q", 0.2, 0.5)])
+    loaded = submissions.load_entry(boards.write_entry(board, entry, files))
+    reruns = [list(result.returns) for result in loaded.results]
+    cells = [verification._cells_of(loaded, result) for result in loaded.results]
+    found = verification._judge(loaded, reruns, [[list(cell.returns) for cell in own] for own in cells], cells)
+    run = {"episodes": 10, "salt": "", "seed": verification.evaluation_seed(loaded), "isolation": ["resource-limits"]}
+    path = verdicts.verdict_path(board, "mine")
     path.parent.mkdir()
+    return loaded, path, verdicts.binding(loaded) | run | found
+
+
+def test_a_verdict_holds_only_for_exactly_what_was_verified(tmp_path: Path) -> None:
+    loaded, path, bound = written_verdict(tmp_path)
     path.write_text(json.dumps(bound))
-    assert verification.load_verdict(tmp_path, loaded) is not None
+    assert verdicts.load_verdict(tmp_path, loaded) is not None
     for key, value in (("verifier", 0), ("protocol", 0), ("policies", {}), ("claims", "0" * 64), ("entry", "other")):
         path.write_text(json.dumps(bound | {key: value}))
-        assert verification.load_verdict(tmp_path, loaded) is None, key
+        assert verdicts.load_verdict(tmp_path, loaded) is None, key
     path.write_text(json.dumps(bound))
+    entry = json.loads((loaded.folder / "entry.json").read_text())
     entry["results"][0]["returns"][0] += 1.0
-    boards.write_entry(tmp_path, entry, files)
-    assert verification.load_verdict(tmp_path, submissions.load_entry(folder)) is None
+    (loaded.folder / "entry.json").write_text(json.dumps(entry))
+    assert verdicts.load_verdict(tmp_path, submissions.load_entry(loaded.folder)) is None
+
+
+def places(value: Any) -> list[tuple[Any, ...]]:
+    """The path of every key and of every item of a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path for key, item in items for path in ((key,), *((key, *inner) for inner in places(item)))]
+
+
+def test_a_verdict_that_lacks_or_misstates_anything_is_refused_by_its_files_name(tmp_path: Path) -> None:
+    loaded, path, bound = written_verdict(tmp_path)
+    optional = {("perturbed",), ("p_values", "perturbed")}
+    free = {("isolation", 0)}
+    assert len(places(bound)) > 100
+    for place in places(bound):
+        for change in ("remove", "spoil"):
+            damaged = json.loads(json.dumps(bound))
+            *outer, last = place
+            where = damaged
+            for key in outer:
+                where = where[key]
+            if change == "remove":
+                del where[last]
+            else:
+                where[last] = {"an": "object"}
+            path.write_text(json.dumps(damaged))
+            if place[0] in verdicts.binding(loaded):
+                assert verdicts.load_verdict(tmp_path, loaded) is None, (place, change)
+            elif change == "remove" and place in optional | free:
+                assert verdicts.load_verdict(tmp_path, loaded) is not None, place
+            else:
+                with pytest.raises(OffDynError, match=r"mine\.json' is damaged at"):
+                    verdicts.load_verdict(tmp_path, loaded)
+
+
+def test_a_damaged_verdict_leaves_the_entry_on_the_page_as_self_reported(tmp_path: Path) -> None:
+    _, path, bound = written_verdict(tmp_path)
+    del bound["returns"]
+    path.write_text(json.dumps(bound))
+    result, refusals = standings.build_standings(tmp_path, table=boards.REFERENCES)
+    assert [entry["status"] for entry in result["entries"]] == ["self-reported"]
+    assert len(refusals) == 1
+    assert "mine.json" in refusals[0]
+
+
+def test_a_folder_that_does_not_exist_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("good"))
+    monkeypatch.setattr(verification, "run_job", lambda *_: pytest.fail("something ran"))
+    folders = [tmp_path / "submissions" / name for name in ("good", "missing")]
+    with pytest.raises(OffDynError, match=r"missing' does not exist"):
+        verification.verify_entries(folders, tmp_path)
+    assert not (tmp_path / "verdicts").exists()
+
+
+def test_an_entry_outside_the_board_leaves_its_namesakes_verdict_alone(
+    honest: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
+) -> None:
+    folder = boards.write_entry(tmp_path / "elsewhere", *copy(honest, "mine"))
+    verdict = verdicts.verdict_path(tmp_path / "board", "mine")
+    verdict.parent.mkdir(parents=True)
+    verdict.write_text("what was found for the namesake")
+    plan = verification.Plan(2, limits=LIMITS)
+    found = verification.verify_entries([folder], tmp_path / "board", plan)
+    assert found.verdicts[0]["entry"] == "mine"
+    assert verdict.read_text() == "what was found for the namesake"
+    assert len(found.notes) == 1
+    assert "no verdict is written" in found.notes[0]
+
+
+def test_a_missing_target_dataset_is_no_verdict_on_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("mine", cells=[("min-q", 0.2, 0.5)]))
+
+    def missing(task: Any) -> Any:
+        raise OffDynError(f"dataset '{task.target}' is not on this machine")
+
+    monkeypatch.setattr(verification, "target_sigma", missing)
+    found = verification.verify_entries(None, tmp_path)
+    assert [verdict["status"] for verdict in found.verdicts] == [verification.UNVERIFIED]
+    assert "--no-perturbed" in found.refusals[0]
+    assert not (tmp_path / "verdicts").exists()
+
+
+def test_sigma_is_the_spread_of_the_shipped_target_dataset() -> None:
+    task = get_task(boards.HOPPER)
+    sigma = rollouts.target_sigma(task)
+    observations = np.asarray(load_dataset(task.target).observations, dtype=np.float64)
+    assert (sigma.shape, sigma.dtype) == ((11,), np.float64)
+    np.testing.assert_allclose(sigma**2, (observations**2).mean(axis=0) - observations.mean(axis=0) ** 2, rtol=1e-6)
 
 
 def test_seeds_follow_from_all_policies_and_the_salt(
@@ -147,19 +255,45 @@ def test_seeds_follow_from_all_policies_and_the_salt(
     assert seed != verification.evaluation_seed(submissions.load_entry(boards.write_entry(tmp_path, entry, files)))
 
 
-def test_the_perturbed_cells_can_be_re_run_too(tmp_path: Path) -> None:
-    entry, files = boards.entry_json("cells", returns=honest_returns, cells=[("gravity", 2.0, 1.0)])
+def with_honest_cells(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """An entry whose perturbed returns were really earned, one cell a shift and one an attack."""
+    cells = [("gravity", 2.0, 1.0), ("min-q", 0.2, 1.0)]
+    entry, files = boards.entry_json(name, returns=honest_returns, cells=cells, cell_episodes=10)
     place = get_task(boards.HOPPER)
-    shifts = protocol.cell_shifts(get_dynamics(place.scoring), protocol.Cell("gravity", 2.0))
+    for result in entry["results"]:
+        critic = models.critic(11, 3, seed=result["seed"])
+        path = result["policy"].replace(".onnx", ".critic.onnx")
+        files[path] = critic
+        result |= {"critic": path, "critic_sha256": hashlib.sha256(critic).hexdigest()}
     for cell in entry["perturbed"]:
         policy = onnx_policy.load_policy(files[path_of(cell["seed"])])
-        returns = rollouts.episode_returns(policy, "hopper", shifts, 5, protocol.EVALUATION_SEED)
+        attack = None
+        if cell["family"] == "min-q":
+            critic = onnx_policy.load_critic(models.critic(11, 3, seed=cell["seed"]))
+            attack = attacks.MinQAttack(cell["level"], rollouts.target_sigma(place), policy, critic)
+        shifts = protocol.cell_shifts(get_dynamics(place.scoring), protocol.Cell(cell["family"], cell["level"]))
+        returns = rollouts.episode_returns(policy, "hopper", shifts, 10, protocol.EVALUATION_SEED, attack)
         cell["returns"] = [float(value) for value in returns]
-    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
-    findings = verification.verify_entry(loaded, episodes=EPISODES, perturbed=True, limits=LIMITS)
-    assert findings["status"] == verification.REPRODUCED, findings["reason"]
+    return entry, files
+
+
+def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> None:
+    loaded = submissions.load_entry(boards.write_entry(tmp_path, *with_honest_cells("cells")))
+    findings = verification.verify_entry(loaded, PLAN)
+    assert findings["status"] == verdicts.REPRODUCED, findings["reason"]
     assert set(findings["p_values"]) == {"clean", "perturbed"}
-    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [5, 5, 5]
+    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [10] * 6
+    short = verification.verify_entry(loaded, verification.Plan(EPISODES, perturbed=False, limits=LIMITS))
+    assert set(short["p_values"]) == {"clean"}
+    assert "perturbed" not in short
+
+
+def test_forged_perturbed_returns_are_found(tmp_path: Path) -> None:
+    entry, files = with_honest_cells("cells")
+    for cell in entry["perturbed"]:
+        cell["returns"] = [value + 500.0 for value in cell["returns"]]
+    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+    assert verification.verify_entry(loaded, PLAN)["status"] == verdicts.NOT_REPRODUCED
 
 
 def test_the_test_keeps_its_level_on_skewed_returns_and_finds_small_lies() -> None:
