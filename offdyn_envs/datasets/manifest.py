@@ -11,10 +11,11 @@ import numpy as np
 
 from offdyn_envs.atomic import write_json
 from offdyn_envs.datasets.card import same_platform
+from offdyn_envs.datasets.fields import check_card
 from offdyn_envs.datasets.spec import FORMAT
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shipped import shipped_root
-from offdyn_envs.tasks import list_tasks
+from offdyn_envs.tasks import DatasetId, list_tasks
 
 __all__ = ["compare", "manifest_path", "read_manifest", "record"]
 
@@ -38,20 +39,29 @@ def read_manifest(path: Path | None = None) -> dict[str, Any]:
         source, target and scoring environment. Empty where there is no manifest.
 
     Raises:
-        OffDynError: Not JSON, or of a later format.
+        OffDynError: Not JSON, of a later format, or with a damaged card; the message names the file and the key.
     """
     file = path or manifest_path()
     if not file.is_file():
         return {"format": FORMAT, "datasets": {}, "tasks": {}}
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise OffDynError(f"{file}: cannot be read as JSON ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise OffDynError(f"{file}: key 'format' is not {FORMAT}; this release reads manifests of format {FORMAT}")
     if not isinstance(manifest.get("datasets"), dict):
         raise OffDynError(f"{file}: key 'datasets' is missing; expected the cards by dataset id")
+    for name, card in manifest["datasets"].items():
+        check_card(card, _id(name, file), str(file), f"datasets.{name}")
     return manifest
+
+
+def _id(name: str, file: Path) -> DatasetId:
+    try:
+        return DatasetId.parse(name)
+    except OffDynError as error:
+        raise OffDynError(f"{file}: key 'datasets': {error}") from None
 
 
 def record(cards: Mapping[str, Mapping[str, Any]], shipped: bool, path: Path | None = None) -> None:

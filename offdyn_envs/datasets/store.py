@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.atomic import write_json
+from offdyn_envs.datasets.fields import check_card
 from offdyn_envs.datasets.hdf5 import read_hdf5, write_hdf5
 from offdyn_envs.datasets.spec import FORMAT, Arrays, Dataset, array_digests, combined_digest, schema
 from offdyn_envs.errors import OffDynError
@@ -143,7 +144,7 @@ def read_metadata(folder: Path, expected: DatasetId | None = None) -> dict[str, 
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise OffDynError(f"{path}: missing; expected the metadata of a dataset") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise OffDynError(f"{path}: cannot be read as JSON ({error})") from None
     card = metadata.get("offdyn") if isinstance(metadata, dict) else None
     if not isinstance(card, dict):
@@ -151,34 +152,18 @@ def read_metadata(folder: Path, expected: DatasetId | None = None) -> dict[str, 
     version = card.get("format")
     if not isinstance(version, int) or version > FORMAT or version < 1:
         raise OffDynError(f"{path}: key 'format' is {version!r}; this release reads formats up to {FORMAT}")
-    _check_card(path, metadata, card, expected)
+    check_card(card, _check_id(path, metadata, expected), str(path), "offdyn")
     return metadata
 
 
-_CARD_KEYS: Mapping[str, type] = {
-    "rows": int,
-    "episodes": int,
-    "arrays": dict,
-    "sha256": str,
-    "files": dict,
-    "shifts": list,
-    "platform": dict,
-    "versions": dict,
-    "behaviour": list,
-    "seed": int,
-}
-
-
-def _check_card(path: Path, metadata: Mapping[str, Any], card: Mapping[str, Any], expected: DatasetId | None) -> None:
+def _check_id(path: Path, metadata: Mapping[str, Any], expected: DatasetId | None) -> DatasetId:
     name = metadata.get("dataset_id")
     if not isinstance(name, str) or (expected is not None and name != str(expected)):
-        raise OffDynError(f"{path}: key 'dataset_id' is {name!r}; expected '{expected}'")
-    for key, kind in _CARD_KEYS.items():
-        if not isinstance(card.get(key), kind):
-            raise OffDynError(f"{path}: key 'offdyn.{key}' is {card.get(key)!r}; expected {kind.__name__}")
-    rows = DatasetId.parse(name).row_count
-    if card["rows"] != rows or not 1 <= card["episodes"] <= rows:
-        raise OffDynError(f"{path}: {card['rows']} rows in {card['episodes']} episodes; expected {rows} rows")
+        raise OffDynError(f"{path}: key 'dataset_id' is {name!r}; expected '{expected or 'the id of a dataset'}'")
+    try:
+        return DatasetId.parse(name)
+    except OffDynError as error:
+        raise OffDynError(f"{path}: key 'dataset_id': {error}") from None
 
 
 def _read_checked(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any]) -> Arrays:
@@ -186,8 +171,8 @@ def _read_checked(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any])
     path, card = folder / "data" / HDF5_NAME, metadata["offdyn"]
     arrays = read_hdf5(path, get_robot(dataset.robot), card["rows"], card["episodes"])
     for key, digest in array_digests(arrays).items():
-        if card["arrays"].get(key) != digest:
-            raise OffDynError(f"{path}: '{key}' has SHA-256 {digest}; expected {card['arrays'].get(key)}")
+        if card["arrays"][key] != digest:
+            raise OffDynError(f"{path}: '{key}' has SHA-256 {digest}; expected {card['arrays'][key]}")
     return arrays
 
 
@@ -354,7 +339,7 @@ def _read_flat(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any]) ->
         if facts != _flat_facts(folder, metadata):
             return None
         arrays = {key: np.load(folder / "flat" / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in expected}
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     if any((array.dtype, array.shape) != expected[key] for key, array in arrays.items()):
         return None

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pytest
 from offdyn_envs import load_dataset
 from offdyn_envs.datasets.build import build, resolve
 from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.datasets.fields import CARD, Each, Maybe
+from offdyn_envs.datasets.store import read_dataset, read_metadata
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL, make_policy
 
@@ -114,7 +116,7 @@ def edit_metadata(root: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     [
         (lambda m: m["offdyn"].update(format=2), "'format' is 2; this release reads formats up to 1"),
         (lambda m: m.pop("offdyn"), "'offdyn' is missing"),
-        (lambda m: m["offdyn"].pop("arrays"), "'offdyn.arrays' is None; expected dict"),
+        (lambda m: m["offdyn"].pop("arrays"), "'offdyn.arrays' is missing; expected an object"),
         (lambda m: m["offdyn"].update(rows=499), "499 rows .*; expected 500 rows"),
         (lambda m: m.update(dataset_id=NOMINAL), "'dataset_id' is .*; expected"),
         (lambda m: m["offdyn"]["arrays"].update(rewards="0" * 64), "'rewards' has SHA-256 .*; expected 0000"),
@@ -124,6 +126,112 @@ def test_damaged_metadata(root: Path, edit: Callable[[dict[str, Any]], None], me
     edit_metadata(root, edit)
     with pytest.raises(OffDynError, match=message):
         verify(root / SMALL) if "rewards" in message else load_dataset(SMALL)
+
+
+def walk(value: Any, expected: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], bool]]:
+    """Return the paths of all values of a card that have a type to be checked, and whether they may be missing."""
+    if isinstance(expected, Maybe):
+        return walk(value, expected.inner, path)
+    found: list[tuple[tuple[Any, ...], bool]] = []
+    if isinstance(expected, list):
+        found = [item for index in range(min(len(value), 1)) for item in walk(value[0], expected[0], (*path, index))]
+    elif isinstance(expected, Each):
+        found = [item for key in value for item in walk(value[key], expected.inner, (*path, key))]
+    elif isinstance(expected, Mapping):
+        for name, inner in expected.items():
+            key = name.removesuffix("?")
+            if key in value:
+                found += [((*path, key), key != name), *walk(value[key], inner, (*path, key))]
+    return found
+
+
+def spelled(path: tuple[Any, ...]) -> str:
+    return "offdyn" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+
+
+def holder(metadata: dict[str, Any], path: tuple[Any, ...]) -> Any:
+    value: Any = metadata["offdyn"]
+    for key in path[:-1]:
+        value = value[key]
+    return value
+
+
+def shipped_metadata() -> dict[str, Any]:
+    folder = shipped_root() / "offdyn" / "hopper" / "gravity-0p5" / "medium-5k-v0"
+    return json.loads((folder / "data" / "metadata.json").read_text())
+
+
+PATHS = walk(shipped_metadata()["offdyn"], CARD)
+
+
+def write_metadata(folder: Path, metadata: dict[str, Any]) -> Path:
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+@pytest.mark.parametrize("path", [path for path, may_miss in PATHS if not may_miss], ids=spelled)
+def test_card_without_a_key(tmp_path: Path, path: tuple[Any, ...]) -> None:
+    metadata = shipped_metadata()
+    del holder(metadata, path)[path[-1]]
+    with pytest.raises(OffDynError, match=r"metadata\.json: key '.*' (is|has)") as caught:
+        read_metadata(write_metadata(tmp_path, metadata))
+    name = "format" if path == ("format",) else spelled(path)
+    assert f"'{name}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [True, ["x"], {"x": "x"}, "x", 1.5, float("nan"), 10**400], ids=lambda v: str(v)[:9])
+@pytest.mark.parametrize("path", [path for path, _ in PATHS], ids=spelled)
+def test_card_with_a_value_of_another_type(tmp_path: Path, path: tuple[Any, ...], wrong: Any) -> None:
+    """Whatever stands in place of a value: an error that names file and key, or a card like the old one."""
+    metadata = shipped_metadata()
+    place = holder(metadata, path)
+    before, place[path[-1]] = place[path[-1]], wrong
+    names = {(key,) for key in ("id", "robot", "dynamics", "quality", "profile")}
+    alike = (isinstance(before, str) and wrong == "x" and path not in names) or (
+        isinstance(before, float) and wrong == 1.5
+    )
+    if (
+        alike
+        or (path[-1] == "simd" and wrong == ["x"])
+        or (path[-1] == "returns" and path[0] == "behaviour" and wrong == {"x": "x"})
+    ):
+        assert read_metadata(write_metadata(tmp_path, metadata))["offdyn"]
+        return
+    with pytest.raises(OffDynError, match=r"metadata\.json: key '(offdyn\.|format)") as caught:
+        read_metadata(write_metadata(tmp_path, metadata))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c["moments"]["actions"]["std"].pop(), "'offdyn.moments.actions.std' has 2 numbers; expected 3"),
+        (lambda c: c["returns"]["histogram"]["edges"].pop(), r"histogram.edges' has 20 numbers; expected 21"),
+        (lambda c: c["returns"]["histogram"].update(counts=[], edges=[0.0]), "counts no episode"),
+        (lambda c: c["shifts"].append({"kind": "wind"}), r"key 'offdyn.shifts': .*wind"),
+        (
+            lambda c: c.update(id="offdyn/hopper/nominal/medium-5k-v0"),
+            "'offdyn.id' is .*; expected 'offdyn/hopper/grav",
+        ),
+    ],
+)
+def test_card_that_does_not_fit_together(tmp_path: Path, edit: Callable[[dict[str, Any]], None], message: str) -> None:
+    metadata = shipped_metadata()
+    edit(metadata["offdyn"])
+    with pytest.raises(OffDynError, match=message):
+        read_metadata(write_metadata(tmp_path, metadata))
+
+
+def test_damaged_manifest(root: Path, tmp_path: Path) -> None:
+    card = shipped_metadata()["offdyn"]
+    del card["moments"]["rewards"]
+    manifest = tmp_path / "datasets" / "manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text(json.dumps({"format": 1, "datasets": {card["id"]: card}}))
+    with pytest.raises(OffDynError, match=r"manifest\.json: key 'datasets\.offdyn/.*\.moments\.rewards' is missing"):
+        verify(root / SMALL, rows=10)
 
 
 def test_metadata_is_not_json(root: Path) -> None:
