@@ -5,6 +5,8 @@ from typing import Any
 
 from offdyn_envs.benchmark.markup import Html, element, join, link, number
 
+__all__ = ["entry_card", "training_commands", "verify_command"]
+
 Json = dict[str, Any]
 
 

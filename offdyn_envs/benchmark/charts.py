@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 from offdyn_envs.benchmark.markup import Html, element, join, number, text
 
+__all__ = [
+    "Axis",
+    "Look",
+    "Point",
+    "Series",
+    "key",
+    "linear_axis",
+    "log_axis",
+    "panel",
+    "score_range",
+    "tuning_axis",
+    "whisker",
+]
+
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2 1 2 1 2", "12 4", "1 2", "4 4")
 COLOURS = 8
 """Number of colour classes `c0`..`c7` in page.css (Okabe and Ito's palette, adapted for both themes)."""

@@ -23,7 +23,7 @@ def add(
     method: Annotated[str | None, typer.Option(help="Name of the method on the page; the agent's by default.")] = None,
     author: Annotated[list[str] | None, typer.Option(help="An author; may be given several times.")] = None,
     code: Annotated[str | None, typer.Option(help="https link to the code.")] = None,
-    commit: Annotated[str | None, typer.Option(help="Commit of the code.")] = None,
+    commit: Annotated[str | None, typer.Option(help="Commit of the code; the runs' own by default.")] = None,
     paper: Annotated[str | None, typer.Option(help="https link to the paper.")] = None,
     command: Annotated[str | None, typer.Option(help="The command that reproduces the training.")] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Show as a reference row, without a rank.")] = False,
@@ -31,7 +31,7 @@ def add(
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
     """Make an entry from finished runs: raw returns, policies and disclosure."""
-    from offdyn_envs.benchmark.submissions import Details, add_entry
+    from offdyn_envs.benchmark.entries_from_runs import Details, add_entry
 
     details = Details(method, tuple(author or ()), code, commit, paper, command, reference)
     folder = add_entry(runs, name, leaderboard, details=details, replace=replace)

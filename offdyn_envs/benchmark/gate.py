@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from offdyn_envs.benchmark.printable import printable
 from offdyn_envs.errors import OffDynError
+
+__all__ = ["OPERATORS", "ModelKind", "Signature", "inspect_model", "read_model"]
 
 ModelKind = Literal["policy", "critic"]
 
@@ -262,8 +265,7 @@ def _type_name(number: int) -> str:
 
 def _quoted(text: str, limit: int = 60) -> str:
     """Quotes a name from the file: cut, and without anything that a terminal would obey."""
-    clean = "".join(character if character.isprintable() else "?" for character in text[:limit])
-    return f"'{clean}{'...' if len(text) > limit else ''}'"
+    return f"'{printable(text, limit)}{'...' if len(text) > limit else ''}'"
 
 
 def _line(error: Exception) -> str:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+__all__ = ["REFUSED", "restrict"]
+
 REFUSED = 97
 """Exit status of a process that could not set its limits."""
 

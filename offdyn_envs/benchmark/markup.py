@@ -4,6 +4,8 @@ import html
 import re
 from typing import Any
 
+__all__ = ["Html", "element", "join", "link", "number", "text"]
+
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(/[!#-&(-;=?-_a-~]*)?")
 _EMPTY = frozenset({"meta", "br", "hr", "input", "line", "path", "rect", "circle"})
 

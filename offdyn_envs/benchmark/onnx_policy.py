@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offdyn_envs.benchmark.gate import ModelKind, Signature, inspect_model, read_model
+from offdyn_envs.benchmark.printable import printable
 from offdyn_envs.errors import OffDynError
+
+__all__ = ["OnnxCritic", "OnnxPolicy", "load_critic", "load_policy"]
 
 Floats = NDArray[np.float32]
 
@@ -185,5 +188,4 @@ def _batch(values: ArrayLike, width: int, what: str) -> Floats:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in line[:200])
+    return printable(text[0] if text else type(error).__name__, 200)

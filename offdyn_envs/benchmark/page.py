@@ -27,9 +27,11 @@ from offdyn_envs.benchmark.charts import (
     tuning_axis,
     whisker,
 )
-from offdyn_envs.benchmark.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.markup import Html, element, join, number
 from offdyn_envs.benchmark.standings import Json, build_standings
 from offdyn_envs.errors import OffDynError
+
+__all__ = ["badge", "render", "write_page"]
 
 _HERE = Path(__file__).parent
 SECTIONS = (("standings", "Standings"), ("robustness", "Robustness"), ("tuning", "Tuning"), ("entries", "Entries"))
@@ -394,6 +396,3 @@ def _entries(standings: Json, looks: Mapping[str, Look]) -> Html:
     )
     body = element("div", *cards, class_="cards") if cards else element("p", "No entries yet.", class_="sheet empty")
     return _section("entries", "Entries", how, body)
-
-
-__all__ = ["badge", "link", "render", "write_page"]

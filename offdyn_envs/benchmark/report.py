@@ -8,6 +8,8 @@ from typing import Any
 from offdyn_envs.benchmark.markup import number
 from offdyn_envs.report import print_table
 
+__all__ = ["print_standings", "print_verdicts"]
+
 Json = dict[str, Any]
 
 

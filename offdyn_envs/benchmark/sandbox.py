@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_envs.benchmark import isolation
+from offdyn_envs.benchmark.printable import printable
 from offdyn_envs.errors import OffDynError
+
+__all__ = ["Limits", "run_job"]
 
 MAX_OUTPUT = 16 * 2**20
 
@@ -139,6 +142,5 @@ def _answer(output: bytes, reason: str | None, label: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise OffDynError(f"{label} ended in the sandbox without an answer")
     if "error" in answer:
-        text = "".join(character if character.isprintable() else "?" for character in str(answer["error"])[:300])
-        raise OffDynError(f"{label}: {text}")
+        raise OffDynError(f"{label}: {printable(answer['error'], 300)}")
     return answer

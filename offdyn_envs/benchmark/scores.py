@@ -5,9 +5,9 @@ scaled, because a spread has no origin (public code passes standard deviations t
 * random / (expert - random) to each of them).
 
 Three sets of reference returns exist. `offdyn` is measured by this suite, per robot and per dynamics, and decides
-every ranked figure. `d4rl` and `odrl` are published constants, for comparison with papers: ODRL has per-task maxima
-for friction and gravity only, its halfcheetah gravity 2.0 is a copy of gravity 0.5's, and all its other maxima are the
-nominal robot's.
+every ranked figure; its score of 100 is the expert's mean return with DETERMINISTIC actions, as every entry acts.
+`d4rl` and `odrl` are published constants, for comparison with papers: ODRL has per-task maxima for friction and
+gravity only, its halfcheetah gravity 2.0 is a copy of gravity 0.5's, and all its other maxima are the nominal robot's.
 """
 
 import functools
@@ -23,6 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from offdyn_envs.benchmark import protocol
 from offdyn_envs.errors import OffDynError, unknown
+
+__all__ = [
+    "Reference",
+    "ReferenceSet",
+    "degradation",
+    "get_reference",
+    "load_references",
+    "normalised_score",
+]
 
 Floats = NDArray[np.float64]
 ReferenceSet = Literal["offdyn", "d4rl", "odrl"]
@@ -130,7 +139,8 @@ def normalised_score(
     Args:
         robot: Robot name.
         dynamics: Slug of the scoring environment's dynamics.
-        returns: Undiscounted episode returns or means of them, any shape. Use `scaled_spread` for standard deviations.
+        returns: Undiscounted episode returns or means of them, any shape. For standard
+            deviations use `get_reference(...).scale`.
         reference: `offdyn`, `d4rl` or `odrl`.
         table: Contents of a references.json to use instead of the package's.
 
@@ -141,21 +151,6 @@ def normalised_score(
         OffDynError: As in `get_reference`.
     """
     return get_reference(robot, dynamics, reference, table=table).normalise(returns)
-
-
-def scaled_spread(
-    robot: str,
-    dynamics: str,
-    spread: ArrayLike,
-    reference: str = "offdyn",
-    *,
-    table: Mapping[str, Any] | None = None,
-) -> Floats:
-    """Maps standard deviations of returns to score points: scaled, never shifted.
-
-    Arguments and errors are those of `normalised_score`.
-    """
-    return get_reference(robot, dynamics, reference, table=table).scale(spread)
 
 
 def degradation(perturbed: ArrayLike, clean: ArrayLike) -> float | None:

@@ -15,6 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from offdyn_envs.benchmark import protocol
 from offdyn_envs.errors import OffDynError
 
+__all__ = [
+    "Interval",
+    "incomplete_beta",
+    "iqm",
+    "iqm_of_strata",
+    "mean_of_strata",
+    "probability_of_improvement",
+    "stratified_bootstrap",
+    "student_cdf",
+    "student_quantile",
+    "t_interval",
+]
+
 Floats = NDArray[np.float64]
 Statistic = Callable[[list[Floats]], Floats]
 

@@ -7,7 +7,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.benchmark.printable import printable
 from offdyn_envs.errors import OffDynError
+
+__all__ = ["read_json"]
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 16
@@ -37,8 +40,7 @@ def read_json(path: Path, label: str, *, max_bytes: int = MAX_BYTES, max_depth: 
             object_pairs_hook=_unique,
         )
     except (ValueError, RecursionError) as error:
-        text = "".join(character if character.isprintable() else "?" for character in str(error))
-        raise OffDynError(f"{label} is no strict JSON: {text[:160]}") from None
+        raise OffDynError(f"{label} is no strict JSON: {printable(error, 160)}") from None
 
 
 def _read(path: Path, label: str, max_bytes: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Entries of the leaderboard: reading them with suspicion, and making them from finished runs.
+"""Entries of the leaderboard, read with suspicion; `entries_from_runs` makes them.
 
 An entry is a folder `submissions/<name>/` with `entry.json` (see `entry.schema.json`) and
 `policies/<task>/<seed>.onnx`, next to which `<seed>.critic.onnx` may lie. `load_entry` checks everything that can be
@@ -9,28 +9,39 @@ business of `verification`.
 import hashlib
 import json
 import re
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark import protocol
-from offdyn_envs.benchmark.gate import ModelKind, inspect_model, read_model
+from offdyn_envs.benchmark.gate import read_model
+from offdyn_envs.benchmark.printable import printable
+from offdyn_envs.benchmark.schemas import ENTRY_SCHEMA, schema_fault
 from offdyn_envs.benchmark.strict_json import read_json
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
+__all__ = [
+    "REPLACED",
+    "SCHEMA",
+    "CellResult",
+    "Entry",
+    "Result",
+    "check_name",
+    "entry_folders",
+    "load_entries",
+    "load_entry",
+    "load_or_refuse",
+    "policy_path",
+    "unfinished",
+]
+
 SCHEMA = 1
-SCHEMA_PATH = Path(__file__).with_name("entry.schema.json")
-RUN_FORMAT = 1
 MAX_RETURN = 1e6
-REFERENCE_AGENTS = frozenset({"bc", "target-bc", "behaviour-cloning"})
-"""Agents whose entries are reference rows: they stand for the data, not for a method."""
+REPLACED = "replaced"
+"""Where the old entry waits inside an unfinished folder while a new one takes its place."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -115,29 +126,6 @@ class Entry:
         return hashlib.sha256(json.dumps([claims, cells]).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Details:
-    """What an entry says beyond its runs.
-
-    Attributes:
-        method: Name of the method; None takes the agent's.
-        authors: Names.
-        code: https link to the code.
-        commit: Commit of that code.
-        paper: https link to the paper.
-        command: Command that reproduces the training; None takes the suite's own for the run.
-        reference: Whether the entry is a reference row.
-    """
-
-    method: str | None = None
-    authors: tuple[str, ...] = ()
-    code: str | None = None
-    commit: str | None = None
-    paper: str | None = None
-    command: str | None = None
-    reference: bool = False
-
-
 def check_name(name: str) -> str:
     """Returns the name of an entry if it is one.
 
@@ -145,9 +133,9 @@ def check_name(name: str) -> str:
         OffDynError: It is not 1 to 64 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit.
     """
     if not _NAME.fullmatch(name):
-        shown = "".join(character if character.isprintable() else "?" for character in name[:70])
         raise OffDynError(
-            f"entry name '{shown}': 1 to 64 of a-z, 0-9, '.', '-', '_' are allowed, the first a letter or digit"
+            f"entry name '{printable(name, 70)}': 1 to 64 of a-z, 0-9, '.', '-', '_' are allowed, "
+            "the first a letter or digit"
         )
     return name
 
@@ -168,7 +156,9 @@ def load_entry(folder: Path) -> Entry:
     if folder.is_symlink() or not folder.is_dir():
         raise OffDynError(f"entry '{name}': '{folder}' is no folder")
     data = read_json(folder / "entry.json", f"entry '{name}': entry.json")
-    _check_schema(data, name)
+    fault = schema_fault(data, ENTRY_SCHEMA)
+    if fault is not None:
+        raise OffDynError(f"entry '{name}': entry.json breaks its schema at {fault}")
     _check_texts(data, name)
     if data["name"] != name:
         raise OffDynError(f"entry '{name}': its entry.json calls itself '{data['name']}'")
@@ -200,7 +190,8 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
         board: Folder with `submissions/`; hidden folders in it are unfinished and skipped.
 
     Returns:
-        The good entries by name, and one line for each refused one: a bad entry never keeps the others off the page.
+        The good entries by name, and one line for each refused or missing one: a bad entry never keeps the others off
+        the page.
     """
     entries: list[Entry] = []
     refusals: list[str] = []
@@ -210,7 +201,7 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
             entries.append(loaded)
         else:
             refusals.append(loaded)
-    return entries, refusals
+    return entries, refusals + _interrupted(board)
 
 
 def load_or_refuse(folder: Path) -> Entry | str:
@@ -231,16 +222,19 @@ def entry_folders(board: Path) -> list[Path]:
     )
 
 
-def _check_schema(data: Any, name: str) -> None:
-    import jsonschema
+def unfinished(board: Path, name: str = "*") -> list[Path]:
+    """Returns the hidden folders in which entries of this name are being made, or were when the command was killed."""
+    return sorted((board / "submissions").glob(f".{name}+*.part"))
 
-    schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
-    error: Any = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(data)), None)
-    if error is None:
-        return
-    place = "/".join(str(part) for part in error.absolute_path) or "top level"
-    text = "".join(character if character.isprintable() else "?" for character in f"{place}: {error.message}")
-    raise OffDynError(f"entry '{name}': entry.json breaks its schema at {text[:240]}")
+
+def _interrupted(board: Path) -> list[str]:
+    """Names the entries that are missing because their replacement was killed halfway."""
+    names = {path.name[1:].split("+")[0] for path in unfinished(board) if (path / REPLACED).is_dir()}
+    return [
+        f"entry '{name}' is missing: its replacement was interrupted; offdyn leaderboard add brings it back"
+        for name in sorted(names)
+        if not (board / "submissions" / name).exists()
+    ]
 
 
 def _check_texts(value: Any, name: str) -> None:
@@ -360,173 +354,3 @@ def _check_file(folder: Path, path: str, expected: str, digest: str, where: str)
         raise OffDynError(f"{where}: {error}") from None
     if found != digest:
         raise OffDynError(f"{where}: '{expected}' has SHA-256 {found[:12]}..., the entry says {digest[:12]}...")
-
-
-def add_entry(
-    runs: Sequence[Path],
-    name: str,
-    board: Path,
-    *,
-    details: Details | None = None,
-    replace: bool = False,
-) -> Path:
-    """Makes an entry from finished and evaluated runs, one run folder per task.
-
-    Args:
-        runs: Run folders with `run.json`, `evaluation.json` and `seeds/<seed>/policy.onnx`.
-        name: Name of the entry.
-        board: The leaderboard's folder; the entry goes to `submissions/<name>`.
-        details: What the runs do not say themselves.
-        replace: Whether an entry of that name may be replaced.
-
-    Returns:
-        The entry's folder. It appears whole or not at all; a killed command leaves a hidden folder that the next one
-        removes.
-
-    Raises:
-        OffDynError: A run is unfinished, not evaluated or broken, or the entry exists.
-    """
-    final = board / "submissions" / check_name(name)
-    if final.exists() and not replace:
-        raise OffDynError(f"entry '{name}' exists in '{board}'; give another name or --replace")
-    if not runs:
-        raise OffDynError(f"entry '{name}': at least one run folder is needed")
-    loaded = [_Run.load(Path(run)) for run in runs]
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for stale in final.parent.glob(f".{name}.*.part"):
-        shutil.rmtree(stale)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=final.parent))
-    try:
-        built = work / name
-        built.mkdir()
-        _write_entry(loaded, name, built, details or Details())
-        load_entry(built)
-        if final.exists():
-            final.rename(work / "replaced")
-        built.rename(final)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return final
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A finished, evaluated run folder."""
-
-    folder: Path
-    run: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-
-    @staticmethod
-    def load(folder: Path) -> "_Run":
-        run = read_json(folder / "run.json", f"run '{folder}': run.json")
-        evaluation_path = folder / "evaluation.json"
-        if not evaluation_path.exists():
-            raise OffDynError(f"run '{folder}' is not evaluated; use: offdyn evaluate {folder}")
-        evaluation = read_json(evaluation_path, f"run '{folder}': evaluation.json")
-        if not (isinstance(run, dict) and isinstance(evaluation, dict)):
-            raise OffDynError(f"run '{folder}': run.json and evaluation.json must hold JSON objects")
-        if run.get("format") != RUN_FORMAT:
-            raise OffDynError(f"run '{folder}' has format {run.get('format')!r}; {RUN_FORMAT} is allowed")
-        if run.get("status") != "complete":
-            raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
-        if evaluation.get("protocol") != protocol.PROTOCOL:
-            raise OffDynError(
-                f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"
-            )
-        if (run.get("task"), run.get("agent")) != (evaluation.get("task"), evaluation.get("agent")):
-            raise OffDynError(f"run '{folder}': its evaluation.json is of another task or agent")
-        return _Run(folder, run, evaluation)
-
-    @property
-    def task(self) -> str:
-        return str(self.run["task"])
-
-
-def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details) -> None:
-    agents = sorted({str(run.run["agent"]) for run in runs})
-    if len(agents) != 1 or len({run.task for run in runs}) != len(runs):
-        raise OffDynError(
-            f"entry '{name}': one run per task and one agent are needed, not {len(runs)} runs of {', '.join(agents)}"
-        )
-    try:
-        results = [item for run in runs for item in _results(run, folder)]
-        perturbed = [item for run in runs for item in _perturbed(run)]
-        episodes = int(runs[0].evaluation["episodes"])
-        cell_episodes = len(perturbed[0]["returns"]) if perturbed else protocol.CELL_EPISODES
-        training = {run.task: _training(run, details.command) for run in runs}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, OffDynError):
-            raise
-        raise OffDynError(f"entry '{name}': a run's JSON lacks or misstates {error}") from None
-    entry = {
-        "schema": SCHEMA,
-        "protocol": protocol.PROTOCOL,
-        "name": name,
-        "method": details.method or agents[0],
-        "authors": list(details.authors),
-        "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
-        "reference": details.reference or agents[0] in REFERENCE_AGENTS,
-        "episodes": episodes,
-        "cell_episodes": cell_episodes,
-        "disclosure": {"commit": details.commit or "", "tasks": training},
-        "results": results,
-        "perturbed": perturbed,
-    }
-    write_json(folder / "entry.json", entry)
-
-
-def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
-    robot = get_robot(get_task(run.task).robot)
-    widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
-    for seed in run.run["seeds"]:
-        item: dict[str, Any] = {"task": run.task, "seed": int(seed), "returns": run.evaluation["clean"][str(seed)]}
-        kinds: tuple[tuple[ModelKind, str], ...] = (("policy", "onnx"), ("critic", "critic.onnx"))
-        for kind, ending in kinds:
-            source = run.folder / "seeds" / str(seed) / f"{kind}.onnx"
-            if kind == "critic" and not source.exists():
-                continue
-            data = read_model(source)
-            signature = inspect_model(data, kind, label=f"{kind} '{source}'", **widths)
-            path = policy_path(run.task, int(seed), ending)
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
-            item |= {kind: path, f"{kind}_sha256": signature.sha256}
-        yield item
-
-
-def _perturbed(run: _Run) -> Iterable[dict[str, Any]]:
-    for cell in run.evaluation["perturbed"]:
-        for seed, returns in cell["returns"].items():
-            yield {
-                "task": run.task,
-                "seed": int(seed),
-                "family": cell["family"],
-                "level": float(cell["level"]),
-                "returns": returns,
-            }
-
-
-def _training(run: _Run, command: str | None) -> dict[str, Any]:
-    facts = run.run
-    count = len(facts["seeds"])
-    default = f"offdyn train {facts['agent']} {run.task} --seeds {count} --updates {facts['updates']}"
-    return {
-        "updates": int(facts["updates"]),
-        "wall_clock_s": round(float(facts["wall_clock_s"]), 1),
-        "device": str(facts["device"]),
-        "precision": str(facts["precision"]),
-        "parameters": int(facts["parameters"]),
-        "tuning_evaluations": int(facts.get("tuning_evaluations", 0)),
-        "hyperparameters": dict(sorted(_flat(facts["settings"]))),
-        "command": command or str(facts.get("command") or default),
-    }
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yields `a.b` and a plain value for every leaf of nested settings."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value if isinstance(value, str | int | float | bool | None) else json.dumps(value)

@@ -46,8 +46,8 @@ def test_published_constants() -> None:
 def test_a_spread_is_scaled_and_not_shifted(mean: float, spread: float) -> None:
     arguments = ("hopper", "gravity-0.5")
     low, high = scores.normalised_score(*arguments, [mean - spread, mean + spread], table=TABLE)
-    assert high - low == pytest.approx(2 * float(scores.scaled_spread(*arguments, spread, table=TABLE)), abs=1e-6)
-    assert float(scores.scaled_spread(*arguments, 0.0, table=TABLE)) == 0.0
+    assert high - low == pytest.approx(2 * float(scores.get_reference(*arguments, table=TABLE).scale(spread)), abs=1e-6)
+    assert float(scores.get_reference(*arguments, table=TABLE).scale(0.0)) == 0.0
 
 
 def test_a_gap_under_five_standard_errors_is_not_scored() -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ import benchmark_models as models
 import pytest
 
 from offdyn_envs import cli
-from offdyn_envs.benchmark import strict_json, submissions
+from offdyn_envs.benchmark import entries_from_runs, schemas, strict_json, submissions, verdicts
 from offdyn_envs.errors import OffDynError
 
 Change = Callable[[dict[str, Any], dict[str, bytes]], None]
@@ -28,10 +31,11 @@ def test_an_entry_made_by_hand_loads(tmp_path: Path) -> None:
     assert loaded.policy_hashes[f"{boards.HOPPER}/3"] == entry["results"][3]["policy_sha256"]
 
 
-def test_the_published_schema_is_a_schema() -> None:
+@pytest.mark.parametrize("schema", [schemas.ENTRY_SCHEMA, schemas.VERDICT_SCHEMA])
+def test_the_published_schemas_are_schemas(schema: Path) -> None:
     import jsonschema
 
-    jsonschema.Draft202012Validator.check_schema(json.loads(submissions.SCHEMA_PATH.read_text()))
+    jsonschema.Draft202012Validator.check_schema(json.loads(schema.read_text()))
 
 
 def result(entry: dict[str, Any], index: int = 0) -> dict[str, Any]:
@@ -222,8 +226,10 @@ def test_names_that_are_no_names(name: str) -> None:
 
 def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
     runs = [boards.write_run(tmp_path / "runs" / task / "iql", task=task) for task in (boards.HOPPER, boards.CHEETAH)]
-    details = submissions.Details(method="IQL", authors=("Kostrikov",), code="https://example.org/x", commit="abc")
-    folder = submissions.add_entry(runs, "iql", tmp_path / "board", details=details)
+    details = entries_from_runs.Details(
+        method="IQL", authors=("Kostrikov",), code="https://example.org/x", commit="abc"
+    )
+    folder = entries_from_runs.add_entry(runs, "iql", tmp_path / "board", details=details)
     entry = submissions.load_entry(folder)
     assert folder == tmp_path / "board" / "submissions" / "iql"
     assert entry.method == "IQL"
@@ -244,12 +250,12 @@ def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
 def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) -> None:
     run = boards.write_run(tmp_path / "run", agent="bc", critic=False)
     board = tmp_path / "board"
-    assert submissions.load_entry(submissions.add_entry([run], "bc", board)).reference
+    assert submissions.load_entry(entries_from_runs.add_entry([run], "bc", board)).reference
     with pytest.raises(OffDynError, match="exists"):
-        submissions.add_entry([run], "bc", board)
-    details = submissions.Details(method="Again")
+        entries_from_runs.add_entry([run], "bc", board)
+    details = entries_from_runs.Details(method="Again")
     assert (
-        submissions.load_entry(submissions.add_entry([run], "bc", board, details=details, replace=True)).method
+        submissions.load_entry(entries_from_runs.add_entry([run], "bc", board, details=details, replace=True)).method
         == "Again"
     )
     assert [path.name for path in (board / "submissions").iterdir()] == ["bc"]
@@ -261,13 +267,107 @@ def test_a_broken_add_leaves_nothing_and_a_killed_one_is_cleaned_up(tmp_path: Pa
     good = policy.read_bytes()
     policy.write_bytes(models.policy(17, 6))
     with pytest.raises(OffDynError, match="this task's is 11"):
-        submissions.add_entry([run], "iql", board)
+        entries_from_runs.add_entry([run], "iql", board)
     assert list((board / "submissions").iterdir()) == []
     policy.write_bytes(good)
-    (board / "submissions" / ".iql.abc.part").mkdir()
+    (board / "submissions" / ".iql+abc.part").mkdir()
+    other = board / "submissions" / ".iql.v2+abc.part"
+    other.mkdir()
     assert submissions.load_entries(board) == ([], [])
-    submissions.add_entry([run], "iql", board)
-    assert [path.name for path in (board / "submissions").iterdir()] == ["iql"]
+    entries_from_runs.add_entry([run], "iql", board)
+    assert sorted(path.name for path in (board / "submissions").iterdir()) == [other.name, "iql"]
+
+
+def test_a_replacement_that_fails_leaves_the_old_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, board = boards.write_run(tmp_path / "run"), tmp_path / "board"
+    folder = entries_from_runs.add_entry([run], "iql", board, details=entries_from_runs.Details(method="Old"))
+    rename, moves = Path.rename, []
+
+    def failing(self: Path, target: Path) -> Path:
+        moves.append(self.name)
+        if len(moves) == 2:
+            raise OSError("disk trouble")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="disk trouble"):
+        entries_from_runs.add_entry([run], "iql", board, replace=True)
+    assert moves == ["iql", "iql", "replaced"]
+    assert submissions.load_entry(folder).method == "Old"
+    assert [path.name for path in folder.parent.iterdir()] == ["iql"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from offdyn_envs.benchmark import entries_from_runs
+rename = Path.rename
+def killed(self, target):
+    if self.parent.suffix == ".part":
+        os.kill(os.getpid(), 9)
+    return rename(self, target)
+Path.rename = killed
+entries_from_runs.add_entry([Path(sys.argv[1])], "iql", Path(sys.argv[2]), replace=True)
+"""
+
+
+def test_a_replacement_killed_halfway_is_reported_and_brought_back(tmp_path: Path) -> None:
+    run, board = boards.write_run(tmp_path / "run"), tmp_path / "board"
+    old = entries_from_runs.Details(method="Old")
+    folder = entries_from_runs.add_entry([run], "iql", board, details=old)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run), str(board)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    entries, refusals = submissions.load_entries(board)
+    assert entries == []
+    assert refusals == [
+        "entry 'iql' is missing: its replacement was interrupted; offdyn leaderboard add brings it back"
+    ]
+    with pytest.raises(OffDynError, match="exists"):
+        entries_from_runs.add_entry([run], "iql", board)
+    assert submissions.load_entry(folder).method == "Old"
+    assert [path.name for path in folder.parent.iterdir()] == ["iql"]
+    assert submissions.load_entries(board)[1] == []
+
+
+def test_the_disclosure_comes_from_the_run(tmp_path: Path) -> None:
+    run, board = boards.write_run(tmp_path / "run"), tmp_path / "board"
+    note = "the paper tuned beta online"
+    edited(run / "run.json", tuning_evaluations=300, tuning_note=note, commit="abc123", precision="bf16")
+    entry = submissions.load_entry(entries_from_runs.add_entry([run], "mine", board))
+    training = entry.disclosure["tasks"][boards.HOPPER]
+    assert (training["tuning_evaluations"], training["tuning_note"], training["precision"]) == (300, note, "bf16")
+    assert entry.disclosure["commit"] == "abc123"
+    given = entries_from_runs.Details(commit="def456")
+    entry = submissions.load_entry(entries_from_runs.add_entry([run], "given", board, details=given))
+    assert entry.disclosure["commit"] == "def456"
+    other = boards.write_run(tmp_path / "other", task=boards.CHEETAH)
+    with pytest.raises(OffDynError, match=r"different commits \(an unknown one, abc123\)"):
+        entries_from_runs.add_entry([run, other], "both", board)
+    edited(other / "run.json", commit="abc123")
+    both = submissions.load_entry(entries_from_runs.add_entry([run, other], "both", board))
+    assert both.disclosure["commit"] == "abc123"
+    assert "tuning_note" not in both.disclosure["tasks"][boards.CHEETAH]
+    facts = json.loads((run / "run.json").read_text())
+    del facts["tuning_evaluations"]
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(OffDynError, match="lacks or misstates 'tuning_evaluations'"):
+        entries_from_runs.add_entry([run], "silent", board)
+
+
+@pytest.mark.parametrize("value", [None, "NaN", True, [1.0]])
+def test_a_run_with_failed_episodes_is_refused_clearly(value: Any, tmp_path: Path) -> None:
+    run = boards.write_run(tmp_path / "run")
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    clean = json.loads(json.dumps(evaluation["clean"]))
+    clean["1"][3] = value
+    edited(run / "evaluation.json", clean=clean)
+    with pytest.raises(OffDynError, match=r"clean returns of seed 1 hold .* no finite number"):
+        entries_from_runs.add_entry([run], "mine", tmp_path / "board")
+    evaluation["perturbed"][1]["returns"]["2"][0] = value
+    edited(run / "evaluation.json", clean=evaluation["clean"], perturbed=evaluation["perturbed"])
+    with pytest.raises(OffDynError, match=r"perturbed min-q 0.2 returns of seed 2 hold .* no finite number"):
+        entries_from_runs.add_entry([run], "mine", tmp_path / "board")
 
 
 def edited(path: Path, **changes: Any) -> None:
@@ -296,18 +396,18 @@ def test_unfinished_or_inconsistent_runs_are_refused(
     run = boards.write_run(tmp_path / "run")
     edited(run / file, **changes)
     with pytest.raises(OffDynError, match=message):
-        submissions.add_entry([run], "iql", tmp_path / "board")
+        entries_from_runs.add_entry([run], "iql", tmp_path / "board")
 
 
 def test_runs_that_are_not_there_or_not_evaluated(tmp_path: Path) -> None:
     run = boards.write_run(tmp_path / "run")
     (run / "evaluation.json").unlink()
     with pytest.raises(OffDynError, match="offdyn evaluate"):
-        submissions.add_entry([run], "iql", tmp_path / "board")
+        entries_from_runs.add_entry([run], "iql", tmp_path / "board")
     with pytest.raises(OffDynError, match="cannot be read"):
-        submissions.add_entry([tmp_path / "nothing"], "iql", tmp_path / "board")
+        entries_from_runs.add_entry([tmp_path / "nothing"], "iql", tmp_path / "board")
     with pytest.raises(OffDynError, match="at least one run"):
-        submissions.add_entry([], "iql", tmp_path / "board")
+        entries_from_runs.add_entry([], "iql", tmp_path / "board")
 
 
 def test_the_add_command_and_its_refusals(
@@ -320,7 +420,20 @@ def test_the_add_command_and_its_refusals(
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments, "iql", *options])
     assert ended.value.code == 0
-    assert "offdyn leaderboard verify" in capsys.readouterr().out
+    board, folder = str(tmp_path / "board"), str(tmp_path / "board" / "submissions" / "iql")
+    said = capsys.readouterr().out.split("next: ")[1]
+    assert said == (
+        f"offdyn leaderboard verify {folder} --leaderboard {board} && offdyn leaderboard page --leaderboard {board}\n"
+    )
+    verify, page = ([*line.split()[1:]] for line in said.split("&&"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*verify, "--episodes", "2", "--no-perturbed"])
+    assert verdicts.verdict_path(tmp_path / "board", "iql").exists()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(page)
+    assert ended.value.code == 0
+    assert (tmp_path / "board" / "index.html").exists()
+    capsys.readouterr()
     entry = submissions.load_entry(tmp_path / "board" / "submissions" / "iql")
     assert (entry.method, entry.authors, entry.reference) == ("IQL", ("A", "B"), True)
     for name, message in (("iql", "exists"), ("../iql", "entry name"), ("<script>", "entry name")):
