@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import time
@@ -130,7 +129,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
     path = (behaviours or shipped_root() / "behaviours") / relative
     if not path.is_file():
         raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}")
-    policy, robot = BehaviourPolicy.load(path), get_robot(dataset.robot)
+    policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
         raise OffDynError(
             f"{path}: policy maps {policy.observation_dim} to {policy.action_dim} numbers; "
@@ -141,8 +140,8 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         "rows": rows,
         "sampling": policy.distribution,
         "policy": f"behaviours/{relative.as_posix()}",
-        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "returns": read_card(path).get("returns", {}).get("sampled"),
+        "policy_sha256": card["policy_sha256"],
+        "returns": card.get("returns", {}).get("sampled"),
     }
     return _Ingredient(PolicyBehaviour(policy), rows, facts)
 
@@ -186,7 +185,7 @@ def build(
     parts = ingredients(dataset, behaviours)
     with locked(place, dataset):
         there = _already(dataset, seed, place, behaviours, force)
-        if there is not None:  # Another process finished it while this one waited for the lock.
+        if there is not None:  # Another process finished it between the look above and the lock.
             return there
         arrays = _collect(dataset, parts, seed, num_threads or usable_threads(), quiet)
         metadata = _metadata(dataset, arrays, parts, seed)

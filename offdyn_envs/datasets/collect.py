@@ -12,7 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,18 +57,6 @@ class RandomBehaviour:
         return noise
 
 
-class _Drawn:
-    """Stands where a policy wants a generator and hands out noise that was drawn before, row by row."""
-
-    def __init__(self, noise: NDArray[np.float32]) -> None:
-        self.values = noise
-
-    def standard_normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[np.float32]:
-        assert shape == self.values.shape
-        assert dtype == np.float32
-        return self.values
-
-
 class PolicyBehaviour:
     """Actions sampled from a stochastic policy.
 
@@ -92,8 +80,7 @@ class PolicyBehaviour:
     def act(self, observations: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sample the policy with the given noise; B is a multiple of `GROUP`."""
         stacked = observations.reshape(-1, self.group, observations.shape[-1])
-        drawn = _Drawn(noise.reshape(-1, self.group, noise.shape[-1]))
-        return self.policy.act(stacked, cast(np.random.Generator, drawn)).reshape(noise.shape)
+        return self.policy.sample(stacked, noise.reshape(-1, self.group, noise.shape[-1])).reshape(noise.shape)
 
 
 def episode_seed(seed: int, robot: str, dynamics: str, episode: int) -> int:

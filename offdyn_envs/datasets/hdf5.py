@@ -7,6 +7,7 @@ reads what is written here with Minari and compares.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from offdyn_envs.robots import Robot
 __all__ = ["read_hdf5", "write_hdf5"]
 
 Array = NDArray[Any]
+EVERY = 100
+"""Episodes between two movements of a progress bar."""
 
 # Path inside an episode's group -> the attribute of `Arrays` it fills, in T + 1 rows or in T.
 _STATES = {"infos/qpos": "qpos", "infos/qvel": "qvel"}
@@ -54,8 +57,13 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
             for key, field in _STATES.items():
                 states = getattr(arrays, field)[start + episode : stop + episode + 1]
                 _write(infos, key.removeprefix("infos/"), states, compress)
-            if episode % 100 == 99:
-                advance(100)
+            _advance(advance, episode, len(starts))
+
+
+def _advance(advance: Callable[..., None], episode: int, episodes: int) -> None:
+    """Move the progress bar every hundred episodes, and at the last one."""
+    if (episode + 1) % EVERY == 0 or episode + 1 == episodes:
+        advance(episode % EVERY + 1)
 
 
 def _write(group: Any, key: str, array: Array, compress: bool) -> None:
@@ -110,10 +118,11 @@ def read_hdf5(path: Path, robot: Robot, rows: int, episodes: int, *, quiet: bool
                 start = 0
                 for episode in range(episodes):
                     start += _read_episode(file[f"episode_{episode}"], arrays, episode, start, str(path))
-                    if episode % 100 == 99:
-                        advance(100)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise OffDynError(f"{path}: truncated, or not an HDF5 file ({error})") from None
+                    _advance(advance, episode, episodes)
+    except OffDynError:
+        raise
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise OffDynError(f"{path}: truncated, or not an HDF5 file of this layout ({error})") from None
     if start != rows:
         raise OffDynError(f"{path}: {start} rows; expected {rows}")
     validate(arrays, robot, str(path))
@@ -131,6 +140,8 @@ def _check_groups(path: Path, found: list[str], episodes: int) -> None:
 
 def _read_episode(group: Any, arrays: Arrays, episode: int, start: int, where: str) -> int:
     """Copy one episode into its rows and return its length."""
+    if not hasattr(group, "keys"):
+        raise OffDynError(f"{where}: '{group.name}' is a dataset; expected the group of an episode")
     observations = _read(group, "observations", arrays.observations, None, where)
     length = len(observations) - 1
     stop = start + length
@@ -145,7 +156,10 @@ def _read_episode(group: Any, arrays: Arrays, episode: int, start: int, where: s
         destination = getattr(arrays, field)
         destination[start + episode : stop + episode + 1] = _read(group, key, destination, length + 1, where)
     arrays.lengths[episode] = length
-    arrays.seeds[episode] = group.attrs.get("seed", -1)
+    seed = group.attrs.get("seed", -1)
+    if not isinstance(seed, int | np.integer):
+        raise OffDynError(f"{where}: attribute 'seed' of '{group.name}' is {str(seed)[:60]!r}; expected a whole number")
+    arrays.seeds[episode] = seed
     return length
 
 
@@ -153,7 +167,7 @@ def _read(group: Any, key: str, like: Array, length: int | None, where: str) -> 
     """Read one array of an episode and check its type and shape against the array it goes into."""
     wanted = f"{like.dtype} {['T' if length is None else length, *like.shape[1:]]}"
     stored = group.get(key)
-    if stored is None or not hasattr(stored, "shape"):
+    if getattr(stored, "shape", None) is None:  # Missing, a group, or an array without a shape.
         raise OffDynError(f"{where}: key '{group.name}/{key}' is missing; expected {wanted}")
     ragged = len(stored.shape) != like.ndim or stored.shape[1:] != like.shape[1:]
     if stored.dtype != like.dtype or ragged or (length is not None and stored.shape[0] != length):

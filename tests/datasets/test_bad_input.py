@@ -50,9 +50,38 @@ def drop(key: str) -> Callable[[h5py.Group], None]:
     return edit
 
 
+def no_shape(group: h5py.Group) -> None:
+    del group["rewards"]
+    group["rewards"] = h5py.Empty("f4")
+
+
+def array_instead(key: str) -> Callable[[h5py.Group], None]:
+    def edit(group: h5py.Group) -> None:
+        parent = group.parent if not key else group
+        name = key or group.name
+        del parent[name]
+        parent[name] = np.zeros(3, np.float32)
+
+    return edit
+
+
+def text_seed(group: h5py.Group) -> None:
+    group.attrs["seed"] = "seven"
+
+
+def group_instead(group: h5py.Group) -> None:
+    del group["actions"]
+    group.create_group("actions")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (array_instead(""), r"'/episode_1' is a dataset; expected the group of an episode"),
+        (array_instead("infos"), r"main_data.hdf5: .*"),
+        (text_seed, r"attribute 'seed' of '/episode_1' is 'seven'; expected a whole number"),
+        (no_shape, r"'/episode_1/rewards' is missing; expected float32 \[\d+\]"),
+        (group_instead, r"'/episode_1/actions' is missing; expected float32 \[\d+, 3\]"),
         (drop("actions"), r"'/episode_1/actions' is missing; expected float32 \[\d+, 3\]"),
         (drop("infos/qvel"), r"'/episode_1/infos/qvel' is missing; expected float64 \[\d+, 6\]"),
         (replace("rewards", lambda a: a.astype(np.float64)), r"rewards' is float64 \[\d+\]; expected float32"),
@@ -275,6 +304,18 @@ def test_policy_missing_or_of_another_robot(root: Path, tmp_path: Path) -> None:
         build(dataset, behaviours=tmp_path, quiet=True)
     make_policy("ant", 0).save(tmp_path / "hopper" / "nominal" / "medium.safetensors", {})
     with pytest.raises(OffDynError, match="maps 27 to 8 numbers; expected 11 to 3 for hopper"):
+        build(dataset, behaviours=tmp_path, quiet=True)
+    assert not (root / str(dataset)).exists()
+
+
+def test_policy_beside_the_card_of_another(root: Path, tmp_path: Path) -> None:
+    dataset = DatasetId("hopper", "nominal", "medium", "500")
+    path = tmp_path / "hopper" / "nominal" / "medium.safetensors"
+    make_policy("hopper", 0).save(path, {})
+    card = path.with_suffix(".json").read_text()
+    make_policy("hopper", 1).save(path, {})
+    path.with_suffix(".json").write_text(card)
+    with pytest.raises(OffDynError, match=r"medium\.json: key 'policy_sha256'"):
         build(dataset, behaviours=tmp_path, quiet=True)
     assert not (root / str(dataset)).exists()
 

@@ -13,6 +13,8 @@ from offdyn_envs.datasets.check import verify
 from offdyn_envs.datasets.manifest import read_manifest
 from offdyn_envs.datasets.ship import shipped_ids
 from offdyn_envs.datasets.store import local_ids, read_dataset
+from offdyn_envs.policies import BehaviourPolicy, read_card
+from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
@@ -36,6 +38,16 @@ def test_minari_reads_what_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
         theirs, ours = minari.load_dataset(name), read_dataset(shipped_root() / name)
         joined = np.concatenate([episode.observations[1:] for episode in theirs])
         np.testing.assert_array_equal(joined, ours.next_observations)
+
+
+def test_every_policy_belongs_to_its_card() -> None:
+    policies = sorted((shipped_root() / "behaviours").rglob("*.safetensors"))
+    assert policies
+    for path in policies:
+        policy, card = BehaviourPolicy.load(path), read_card(path)
+        robot = get_robot(card["robot"])
+        assert (policy.observation_dim, policy.action_dim) == (robot.observation_dim, robot.action_dim)
+        assert card["returns"]["sampled"]["episodes"] >= 100
 
 
 @pytest.mark.parametrize("dataset", SHIPPED, ids=str)
