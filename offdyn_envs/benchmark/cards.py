@@ -3,9 +3,10 @@
 import shlex
 from typing import Any
 
+from offdyn_envs.benchmark import protocol
 from offdyn_envs.benchmark.markup import Html, element, join, link, number
 
-__all__ = ["entry_card", "training_commands", "verify_command"]
+__all__ = ["claimed", "entry_card", "training_commands", "verify_command"]
 
 Json = dict[str, Any]
 
@@ -24,6 +25,7 @@ def entry_card(entry: Json, key: Html, badge: Html) -> Html:
         element("p", _who(entry), class_="who"),
         _verdict(entry),
         _results(entry),
+        _robustness(entry),
         element("dl", *_facts(entry)),
         element(
             "p",
@@ -39,6 +41,15 @@ def entry_card(entry: Json, key: Html, badge: Html) -> Html:
     return element("article", *children, class_="card", id=f"entry-{entry['name']}")
 
 
+def claimed(source: str) -> Html | None:
+    """Returns the mark of a figure that is only the submitter's, and nothing for a re-run one.
+
+    Args:
+        source: `claim` or `re-run`, as the standings have it.
+    """
+    return element("span", "claimed", class_="claimed") if source == "claim" else None
+
+
 def training_commands(entry: Json) -> str:
     """Returns the commands that reproduce an entry's training, one a line."""
     lines: list[str] = []
@@ -51,10 +62,12 @@ def training_commands(entry: Json) -> str:
 
 
 def verify_command(entry: Json) -> str:
-    """Returns the command that re-runs an entry's policies with the seeds of its verdict."""
+    """Returns the command that re-runs an entry's policies as its verdict did: same seeds, same episodes."""
     command = f"offdyn leaderboard verify leaderboard/submissions/{entry['name']}"
     verdict = entry.get("verdict", {})
-    return command + (f" --salt {verdict['salt']}" if verdict.get("salt") else "")
+    if verdict.get("episodes", protocol.CLEAN_EPISODES) != protocol.CLEAN_EPISODES:
+        command += f" --episodes {verdict['episodes']}"
+    return command + (f" --salt {shlex.quote(verdict['salt'])}" if verdict.get("salt") else "")
 
 
 def _who(entry: Json) -> Html:
@@ -93,21 +106,30 @@ def _results(entry: Json) -> Html:
     return element("div", table, class_="inner", tabindex=0, role="region", aria_label=f"Results of {entry['method']}")
 
 
+def _robustness(entry: Json) -> Html | None:
+    sources = {row["source"] for row in entry["robustness"].values()}
+    if not sources:
+        return None
+    if "claim" in sources:
+        return element("p", "Scores under perturbation: ", claimed("claim"), ", not re-run.", class_="note")
+    return element("p", "Scores under perturbation: re-run like the others.", class_="note")
+
+
 def _result_row(name: str, task: Json) -> Html:
     score = task.get("score")
     returns = task["return"]
     cells = (
-        "not scored" if score is None else _estimate(score, 1),
+        "not scored" if score is None else _estimate(score, 1, task["source"]),
         number(task["claimed_score"]) if "claimed_score" in task else "",
-        _estimate(returns, 0),
+        _estimate(returns, 0, task["source"]),
         ", ".join(str(seed) for seed in task["seeds"]),
     )
     return element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells))
 
 
-def _estimate(interval: Json, digits: int) -> Html:
+def _estimate(interval: Json, digits: int, source: str) -> Html:
     limits = f"{number(interval['low'], digits)} to {number(interval['high'], digits)}"
-    return element("span", number(interval["mean"], digits), element("span", limits, class_="sub"))
+    return element("span", number(interval["mean"], digits), element("span", limits, class_="sub"), claimed(source))
 
 
 def _facts(entry: Json) -> list[Html]:
@@ -119,6 +141,7 @@ def _facts(entry: Json) -> list[Html]:
         ("Precision", _values(training.get("precision", "") for training in trainings)),
         ("Parameters", _values(f"{training['parameters']:,}" for training in trainings)),
         ("Tuning evaluations", _values(f"{training['tuning_evaluations']:,}" for training in trainings)),
+        ("Tuned", _values(training["tuning_note"] for training in trainings if "tuning_note" in training)),
     ]
     return [join([element("dt", label), element("dd", value)]) for label, value in facts if value]
 

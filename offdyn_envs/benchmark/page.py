@@ -7,6 +7,8 @@ without tabs.
 
 import base64
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -14,7 +16,7 @@ from typing import Any
 
 from offdyn_envs.atomic import atomic_write, write_json
 from offdyn_envs.benchmark import protocol
-from offdyn_envs.benchmark.cards import entry_card
+from offdyn_envs.benchmark.cards import claimed, entry_card
 from offdyn_envs.benchmark.charts import (
     Axis,
     Look,
@@ -28,13 +30,15 @@ from offdyn_envs.benchmark.charts import (
     whisker,
 )
 from offdyn_envs.benchmark.markup import Html, element, join, number
-from offdyn_envs.benchmark.standings import Json, build_standings
+from offdyn_envs.benchmark.standings import CLAIM, RERUN, Json, build_standings
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["badge", "render", "write_page"]
 
 _HERE = Path(__file__).parent
 SECTIONS = (("standings", "Standings"), ("robustness", "Robustness"), ("tuning", "Tuning"), ("entries", "Entries"))
+FULL_PRECISION = "fp32"
+"""The precision that needs no tag; entries that name none are taken to have it."""
 BADGES = {
     "reproduced": ("ok", "score reproduced"),
     "self-reported": ("self", "self-reported"),
@@ -114,8 +118,9 @@ def _hero(standings: Json) -> Html:
                 "p",
                 "Agents learn from plentiful data of one robot and a little data of the same robot "
                 "under shifted dynamics, then "
-                "act in the shifted one. A score of 0 is the random policy, 100 the expert of the "
-                "scoring environment. Intervals "
+                "act in the shifted one. A score of 0 is the mean return of the random policy, 100 that of the "
+                "expert of the scoring environment with deterministic actions, as entries act too. Figures come "
+                "from this suite's own re-run; those that are only the submitter's say claimed. Intervals "
                 f"are {protocol.LEVEL:.0%}: Student's t over seeds for a task, a stratified bootstrap for a track.",
                 class_="lede",
             ),
@@ -201,24 +206,25 @@ def _head(name: str, first: str, hint: str | None, *, chosen: bool) -> Html:
 
 def _board_row(row: Json, entry: Json, track: Json, looks: Mapping[str, Look], span: tuple[float, float]) -> Html:
     iqm, look = row["iqm"], looks[row["name"]]
-    lost = next((c["value"] for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2)), None)
+    lost: Json = next((c for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2)), {})
+    share = lost.get("value")
     better = row["improvement"]
     name = element("a", entry["method"], href=f"#entry-{entry['name']}")
     said = row["rank"] or entry["reference"] or row["unranked"] == entry["status"]
     why = None if said else element("span", f"no place: {row['unranked']}", class_="sub")
     kind = badge("reference row") if entry["reference"] else None
-    tag = element("span", badge(entry["status"]), kind, why, class_="tag")
+    tag = element("span", badge(entry["status"]), kind, *_precisions(entry, row["tasks"]), why, class_="tag")
     rank = element("span", row["rank"], class_="rank") if row["rank"] else element("span", "\N{EN DASH}", class_="sub")
     labels = [column[0] for column in _COLUMNS]
     cells = [
         _cell(labels[0], rank, row["rank"], class_=None if row["rank"] else "unplaced"),
         element("th", key(look), name, tag, scope="row", data_sort=entry["method"]),
-        _cell(labels[2], _score(iqm), iqm["mean"], class_="score"),
+        _cell(labels[2], _score(iqm, row["source"]), iqm["mean"], class_="score"),
         _cell(labels[3], whisker(iqm["mean"], iqm["low"], iqm["high"], *span, look), iqm["low"]),
         _cell(labels[4], number(row["mean"]), row["mean"]),
         _cell(labels[5], _coverage(row, track), len(row["tasks"])),
         _cell(labels[6], None if better is None else _probability(better), None if better is None else better["mean"]),
-        _cell(labels[7], None if lost is None else f"{number(100 * lost, 0)}%", lost),
+        _cell(labels[7], None if share is None else _lost(share, lost["source"]), share),
         _cell(labels[8], f"{row['tuning_evaluations']:,}", row["tuning_evaluations"]),
     ]
     return element("tr", *cells, class_="ref" if entry["reference"] else None, data_entry=entry["name"])
@@ -252,14 +258,30 @@ def _coverage(row: Json, track: Json) -> Html:
     return element("span", f"{len(row['tasks'])} of {track['size']}", seeds)
 
 
-def _score(interval: Json) -> Html:
+def _precisions(entry: Json, tasks: Sequence[str]) -> list[Html]:
+    """Tags for every arithmetic besides fp32 in which the runs behind a row were trained."""
+    used = {entry["disclosure"][task].get("precision", FULL_PRECISION) for task in tasks}
+    return [badge(precision) for precision in sorted(used - {FULL_PRECISION})]
+
+
+def _lost(share: float, source: str) -> Html:
+    return element("span", f"{number(100 * share, 0)}%", _mark(source))
+
+
+def _mark(source: str) -> Html | None:
+    """A line under a figure that is only claimed."""
+    mark = claimed(source)
+    return None if mark is None else element("span", mark, class_="sub")
+
+
+def _score(interval: Json, source: str = RERUN) -> Html:
     limits = f"{number(interval['low'])} to {number(interval['high'])}"
-    return element("span", element("b", number(interval["mean"])), element("span", limits, class_="sub"))
+    return element("span", element("b", number(interval["mean"])), element("span", limits, class_="sub"), _mark(source))
 
 
 def _probability(better: Json) -> Html:
     limits = f"{number(better['low'], 2)} to {number(better['high'], 2)}"
-    return element("span", number(better["mean"], 2), element("span", limits, class_="sub"))
+    return element("span", number(better["mean"], 2), element("span", limits, class_="sub"), _mark(better["source"]))
 
 
 def _heat(track: Json, standings: Json, looks: Mapping[str, Look]) -> Html:
@@ -290,7 +312,7 @@ def _heat_cell(task: Json | None) -> Html:
         return element("td", element("span", "not covered" if task is None else "not scored", class_="sub"))
     score = task["score"]
     shade = min(max(round(score["mean"] / 10), 0), 10)
-    return element("td", _score(score), class_=f"h{shade}")
+    return element("td", _score(score, task["source"]), class_=f"h{shade}")
 
 
 _FAMILIES = (
@@ -308,6 +330,7 @@ def _robustness(standings: Json, looks: Mapping[str, Look]) -> Html:
         "The same policies, perturbed at test time. Points are means over seeds, bars their t "
         "intervals; dotted lines mark the random "
         "policy and the expert of the unperturbed target. The attack uses each entry's own critic. "
+        "Methods marked claimed show the submitter's own figures, which nobody has re-run. "
         "Pick a method to bring it "
         "forward; Escape lets go.",
         class_="note",
@@ -327,7 +350,8 @@ def _robust_task(task: str, standings: Json, looks: Mapping[str, Look]) -> Html:
         if series:
             axis = _perturbation_axis(family, label, series)
             figures.append(element("figure", element("figcaption", title), panel(f"{title}, {task}", axis, series)))
-    return join([element("h3", task), _legend(entries, looks), element("div", *figures, class_="panels")])
+    sources = [entry["robustness"][task]["source"] for entry in entries]
+    return join([element("h3", task), _legend(entries, sources, looks), element("div", *figures, class_="panels")])
 
 
 def _perturbation_axis(family: str, label: str, series: Sequence[Series]) -> Axis:
@@ -343,11 +367,21 @@ def _curve(entry: Json, task: str, family: str, look: Look) -> Series | None:
         return None
     cells[1.0 if family in ("gravity", "friction") else 0.0] = row["clean"]
     points = [Point(level, score["mean"], score["low"], score["high"]) for level, score in sorted(cells.items())]
-    return Series(entry["name"], entry["method"], look, points)
+    name = entry["method"] + (" (claimed)" if row["source"] == CLAIM else "")
+    return Series(entry["name"], name, look, points)
 
 
-def _legend(entries: Sequence[Json], looks: Mapping[str, Look]) -> Html:
-    items = [element("li", key(looks[entry["name"]]), entry["method"], data_entry=entry["name"]) for entry in entries]
+def _legend(entries: Sequence[Json], sources: Sequence[str], looks: Mapping[str, Look]) -> Html:
+    items = [
+        element(
+            "li",
+            key(looks[entry["name"]]),
+            element("span", entry["method"], class_="name"),
+            claimed(source),
+            data_entry=entry["name"],
+        )
+        for entry, source in zip(entries, sources, strict=True)
+    ]
     return element("ul", *items, class_="legend")
 
 
@@ -356,7 +390,8 @@ def _tuning(standings: Json, looks: Mapping[str, Look]) -> Html:
         "p",
         "Offline methods are often tuned with online evaluations. A score that needed none stands "
         "further left than one that needed "
-        "many; presets inherited from a paper that tuned online count as tuned.",
+        "many; presets inherited from a paper that tuned online count as tuned. Entries with equal counts stand "
+        "side by side.",
         class_="note",
     )
     figures = [_tuning_figure(track, standings, looks) for track in standings["tracks"]]
@@ -370,18 +405,21 @@ def _tuning_figure(track: Json, standings: Json, looks: Mapping[str, Look]) -> H
     axis = tuning_axis(
         "online evaluations used for tuning (log scale)", [row["tuning_evaluations"] for row in track["rows"]]
     )
-    seen: dict[int, int] = {}
+    counts = Counter(row["tuning_evaluations"] for row in track["rows"])
+    seen: Counter[int] = Counter()
     series: list[Series] = []
     for row in track["rows"]:
-        # Entries with equal counts stand side by side instead of on top of each other.
-        shift = seen.get(row["tuning_evaluations"], 0)
-        seen[row["tuning_evaluations"]] = shift + 1
-        x = (1 + row["tuning_evaluations"]) * 1.13**shift - 1
+        count = row["tuning_evaluations"]
+        # Entries with equal counts stand side by side, all of them well before the next count.
+        step = min(0.12, 0.3 / max(counts[count] - 1, 1))
+        x = math.expm1(math.log1p(count) + step * seen[count])
+        seen[count] += 1
         iqm = row["iqm"]
         point = Point(x, iqm["mean"], iqm["low"], iqm["high"])
         series.append(Series(row["name"], entries[row["name"]]["method"], looks[row["name"]], [point]))
     drawn = panel(f"Score against tuning, {track['name']}", axis, series, lines=False)
-    legend = _legend([entries[row["name"]] for row in track["rows"]], looks)
+    sources = [row["source"] for row in track["rows"]]
+    legend = _legend([entries[row["name"]] for row in track["rows"]], sources, looks)
     return element("figure", element("figcaption", f"{track['name']} (IQM)"), legend, drawn, class_="single")
 
 

@@ -20,7 +20,7 @@ from offdyn_envs.benchmark.verdicts import NOT_REPRODUCED, REPRODUCED, load_verd
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import TRACKS, get_task
 
-__all__ = ["Json", "build_standings"]
+__all__ = ["CLAIM", "RERUN", "Json", "build_standings"]
 
 SELF_REPORTED = "self-reported"
 CLAIM, RERUN = "claim", "re-run"
@@ -257,7 +257,8 @@ def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) 
     ours, theirs = (
         [entries[name]["tasks"][task]["scores"] for task in row["tasks"]] for name in (row["name"], baseline["name"])
     )
-    return _interval(probability_of_improvement(ours, theirs)) | {"over": baseline["name"]}
+    source = _weakest((row["source"], baseline["source"]))
+    return _interval(probability_of_improvement(ours, theirs)) | {"over": baseline["name"], "source": source}
 
 
 def _rank(rows: Sequence[Json]) -> None:

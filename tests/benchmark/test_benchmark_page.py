@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,118 @@ def test_the_page_says_what_a_reader_needs(html: str) -> None:
         "offdyn train droco hopper-gravity-0.5-medium --seeds 3",
         "git clone https://example.org/code code && cd code && git checkout abc123",
         "no place: 3 seeds, 5 needed",
+        "expert of the scoring environment with deterministic actions",
     ):
         assert expected in text, expected
+
+
+def parts(html: str, tag: str, class_: str) -> list[str]:
+    """What elements of a class contain, tags dropped."""
+    found = re.findall(rf'<{tag}[^>]* class="{class_}"[^>]*>(.*?)</{tag}>', html, re.DOTALL)
+    return [" ".join(re.sub(r"<[^>]+>", " ", item).split()) for item in found]
+
+
+def row_of(html: str, entry: str) -> dict[str, str]:
+    """The cells of an entry's line in the table, by label."""
+    line = re.search(rf'<tr[^>]*data-entry="{entry}">(.*?)</tr>', html, re.DOTALL)
+    assert line is not None
+    cells = re.findall(r'<td data-label="([^"]*)"[^>]*>(.*?)</td>', line.group(1), re.DOTALL)
+    return {label.replace("&gt;", ">"): " ".join(re.sub(r"<[^>]+>", " ", cell).split()) for label, cell in cells}
+
+
+def card_of(html: str, entry: str) -> str:
+    card = re.search(rf'<article[^>]*id="entry-{entry}">(.*?)</article>', html, re.DOTALL)
+    assert card is not None
+    return " ".join(re.sub(r"<[^>]+>", " ", card.group(1)).split())
+
+
+def with_perturbed(board: Path, name: str) -> None:
+    """Adds re-run cells to a verdict."""
+    path = verdicts.verdict_path(board, name)
+    cells = [asdict(cell) for cell in submissions.load_entry(board / "submissions" / name).perturbed]
+    write_json(path, json.loads(path.read_text()) | {"perturbed": cells})
+
+
+def test_figures_that_are_only_claimed_say_so_and_re_run_ones_do_not(board: Path) -> None:
+    with_perturbed(board, "droco")
+    page.write_page(board, table=boards.REFERENCES)
+    html = (board / "index.html").read_text(encoding="utf-8")
+    droco, bc, unverified = (row_of(html, name) for name in ("droco", "bc", "unverified"))
+    assert "claimed" not in " ".join(droco.values())
+    assert droco["Lost to min-Q"].endswith("%")
+    assert bc["Lost to min-Q"].endswith("% claimed")
+    assert "claimed" not in bc["Score (IQM)"]
+    assert unverified["Score (IQM)"].endswith("claimed")
+    assert "Scores under perturbation: re-run" in card_of(html, "droco")
+    assert "Scores under perturbation: claimed , not re-run" in card_of(html, "bc")
+    curves = html.split('id="robustness"')[1].split('id="tuning"')[0]
+    legend = parts(curves, "ul", "legend")[0]
+    assert "BC claimed" in legend
+    assert "DROCO claimed" not in legend
+    assert "BC (claimed):" in curves
+    assert "DROCO (claimed)" not in curves
+    heat = next(table for table in parts(html, "table", "heat") if "UNVERIFIED" in table)
+    assert heat.count("claimed") == 1
+
+
+def test_a_probability_over_a_claimed_baseline_is_a_claim(board: Path) -> None:
+    assert row_of(rendered(board), "droco")["P(> IQL)"].endswith("1.00")
+    verdicts.verdict_path(board, protocol.REFERENCE_IQL).unlink()
+    assert row_of(rendered(board), "droco")["P(> IQL)"].endswith("claimed")
+
+
+def rendered(board: Path) -> str:
+    return page.render(build(board))
+
+
+def disclose(board: Path, name: str, **changes: Any) -> None:
+    path = board / "submissions" / name / "entry.json"
+    entry = json.loads(path.read_text())
+    for training in entry["disclosure"]["tasks"].values():
+        training |= changes
+    path.write_text(json.dumps(entry))
+
+
+def test_precision_and_tuning_are_disclosed(board: Path) -> None:
+    note = "beta is the paper's, which tuned it online"
+    disclose(board, "droco", precision="bf16", tuning_evaluations=320, tuning_note=note)
+    html = rendered(board)
+    rows = {item["name"]: item for item in track(build(board))["rows"]}
+    assert rows["droco"]["tuning_evaluations"] == 320
+    assert row_of(html, "droco")["Tuning"] == "320"
+    card = card_of(html, "droco")
+    assert f"Tuned {note.replace(chr(39), '&#x27;')}" in card
+    assert "Precision bf16" in card
+    tagged = re.findall(r'<tr[^>]*data-entry="([^"]*)">(?:(?!</tr>).)*<span class="badge plain">bf16</span>', html)
+    assert tagged == ["droco"]
+
+
+def test_entries_with_equal_tuning_stay_before_the_next_count(tmp_path: Path) -> None:
+    for index in range(9):
+        returns = at_level(0.1 * index)
+        boards.write_entry(tmp_path, *boards.entry_json(f"entry-{index}", seeds=FIVE, returns=returns))
+    html = rendered(tmp_path).split('id="tuning"')[1]
+    label = re.search(r'<text x="([\d.]+)"[^>]*>1</text>', html)
+    assert label is not None
+    starts = [float(x) for x in re.findall(r'<g class="series"[^>]*><line[^>]*? x1="([\d.]+)"', html)]
+    assert len(set(starts)) == 9
+    assert max(starts) < 0.6 * float(label.group(1)) + 0.4 * min(starts)
+
+
+def test_the_check_command_repeats_what_the_verdict_did(board: Path) -> None:
+    reproduced(board, "unverified", episodes=20)
+    assert "verify leaderboard/submissions/unverified --episodes 20" in card_of(rendered(board), "unverified")
+
+
+def test_a_claimed_bc_is_a_reference_row_on_the_page(board: Path) -> None:
+    verdicts.verdict_path(board, "bc").unlink()
+    html = rendered(board)
+    assert re.search(r'<tr class="ref" data-entry="bc">', html)
+    row = row_of(html, "bc")
+    assert row["Place"] == "\N{EN DASH}"
+    assert row["Score (IQM)"].endswith("claimed")
+    assert "reference row" in card_of(html, "bc")
+    assert "no place" not in html.split('data-entry="bc"')[1].split("</tr>")[0]
 
 
 def test_the_table_is_sortable_labelled_and_reachable_by_keyboard(html: str) -> None:
