@@ -46,6 +46,7 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "5,000 rows" in done.stdout
+    assert "manifest: not in the manifest" not in done.stdout
     loaded = subprocess.run(
         [
             sys.executable,
@@ -67,6 +68,7 @@ def test_wheel_carries_every_file_of_the_packages(wheel):
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in inside
+    assert "offdyn_envs/shipped/manifest.json" in inside
     assert {"offdyn_envs/py.typed", "offdyn_agents/py.typed"} <= inside
     behaviours = ROOT / "datasets" / "behaviours"
     policies = list(behaviours.rglob("*.safetensors"))

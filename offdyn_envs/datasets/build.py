@@ -16,7 +16,8 @@ import numpy as np
 from offdyn_envs.datasets.card import LICENCE, platform_facts, statistics, versions
 from offdyn_envs.datasets.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
 from offdyn_envs.datasets.spec import FORMAT, Arrays, validate
-from offdyn_envs.datasets.store import data_root, find, locked, read_metadata, save
+from offdyn_envs.datasets.staging import locked
+from offdyn_envs.datasets.store import data_root, find, read_metadata, save
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card

@@ -52,10 +52,14 @@ def build(
     """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
     from offdyn_envs.datasets.build import build as build_one
     from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.ship import record_built, ship
+    from offdyn_envs.datasets.ship import checkout, record_built, ship
     from offdyn_envs.datasets.show import print_built
     from offdyn_envs.errors import OffDynError
 
+    if shipped and (seed or behaviours is not None):
+        raise OffDynError("--shipped builds with seed 0 from the shipped policies; leave --seed and --behaviours out")
+    if record:
+        checkout()  # Refuse before building, not after.
     chosen = resolve(names or [])
     if shipped:
         built = ship(chosen or None, force=force, num_threads=threads)
@@ -78,13 +82,14 @@ def verify(
     threads: Annotated[int, typer.Option(min=1, help="Simulation threads.")] = 1,
     json_output: Json = False,
 ) -> None:
-    """Test checksums, schema and values, and simulate random rows again from their stored states."""
+    """Test checksums, schema and values, simulate random rows again, and compare with the manifest."""
     from dataclasses import asdict
 
     from offdyn_envs.datasets.build import resolve
     from offdyn_envs.datasets.check import verify as verify_one
-    from offdyn_envs.datasets.show import place_of, print_reports
+    from offdyn_envs.datasets.show import place_of, print_reports, refuse_different
 
     folders = [place_of(str(dataset)) for dataset in resolve(datasets)]
     reports = [asdict(verify_one(folder, rows=rows, seed=seed, num_threads=threads)) for folder in folders]
     print_reports(reports, json_output)
+    refuse_different(reports)

@@ -13,6 +13,7 @@ from offdyn_envs.atomic import write_json
 from offdyn_envs.datasets.card import same_platform
 from offdyn_envs.datasets.fields import check_card
 from offdyn_envs.datasets.spec import FORMAT
+from offdyn_envs.datasets.staging import waiting_lock
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId, list_tasks
@@ -73,15 +74,16 @@ def record(cards: Mapping[str, Mapping[str, Any]], shipped: bool, path: Path | N
         path: By default the shipped manifest.
     """
     file = path or manifest_path()
-    manifest = read_manifest(file)
-    known: dict[str, Any] = manifest["datasets"]
-    known.update({name: {**card, "shipped": shipped} for name, card in cards.items()})
-    manifest["tasks"] = {
-        task.name: {"source": str(task.source), "target": str(task.target), "environment": task.env_id}
-        for task in list_tasks()
-        if str(task.target) in known
-    }
-    write_json(file, manifest)
+    with waiting_lock(file.parent, "manifest"):  # Two builds may record at once; neither may drop the other's card.
+        manifest = read_manifest(file)
+        known: dict[str, Any] = manifest["datasets"]
+        known.update({name: {**card, "shipped": shipped} for name, card in cards.items()})
+        manifest["tasks"] = {
+            task.name: {"source": str(task.source), "target": str(task.target), "environment": task.env_id}
+            for task in list_tasks()
+            if str(task.target) in known
+        }
+        write_json(file, manifest)
 
 
 def compare(card: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -93,19 +95,24 @@ def compare(card: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dic
 
     Returns:
         "verdict": "not in the manifest", "identical", "statistically equal" or "different"; and the gaps: "return_gap"
-        of the mean returns in standard errors, "moment_gap" the largest gap of a per-dimension mean, in the manifest's
-        standard deviations. Another platform owes equal statistics only; the same one owes equal bits.
+        of the mean returns in standard errors (None where either has fewer than two whole episodes; the moments then
+        decide alone), "moment_gap" the largest gap of a per-dimension mean in the manifest's standard deviations, and
+        "moment_limit". Another platform owes equal statistics only; the same one owes equal bits.
     """
     if reference is None:
         return {"verdict": "not in the manifest"}
     if card["sha256"] == reference["sha256"]:
         return {"verdict": "identical"}
-    gaps = {"return_gap": _return_gap(card, reference), "moment_gap": _moment_gap(card, reference)}
-    recipe = ("seed", "model_sha256")
-    same_recipe = all(card.get(key) == reference.get(key) for key in recipe)
-    exact = same_recipe and same_platform(reference) and card["platform"] == reference["platform"]
-    equal = gaps["return_gap"] is not None and gaps["return_gap"] <= SE_LIMIT
-    return {"verdict": "statistically equal" if equal and not exact else "different", **gaps}
+    return_gap, moment_gap, limit = _return_gap(card, reference), _moment_gap(card, reference), _limit(card, reference)
+    recipe = ("seed", "model_sha256", "platform")
+    exact = all(card[key] == reference[key] for key in recipe) and same_platform(reference)
+    close = (return_gap or 0.0) <= SE_LIMIT and moment_gap <= limit
+    return {
+        "verdict": "statistically equal" if close and not exact else "different",
+        "return_gap": return_gap,
+        "moment_gap": moment_gap,
+        "moment_limit": limit,
+    }
 
 
 def _return_gap(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
@@ -116,6 +123,16 @@ def _return_gap(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float 
 
 
 def _moment_gap(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
-    ours, theirs = card["moments"]["observations"], reference["moments"]["observations"]
-    gap = np.abs(np.subtract(ours["mean"], theirs["mean"])) / np.maximum(theirs["std"], 1e-12)
-    return float(gap.max())
+    gaps = [
+        np.abs(np.subtract(card["moments"][key]["mean"], theirs["mean"])) / np.maximum(theirs["std"], 1e-12)
+        for key, theirs in reference["moments"].items()
+    ]
+    return float(np.concatenate(gaps).max())
+
+
+def _limit(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
+    """Return the largest gap of two means that counts as equal, in standard deviations.
+
+    Rows of an episode are correlated, so an episode counts as one draw: an upper bound of the standard error.
+    """
+    return SE_LIMIT * float(np.sqrt(1.0 / card["episodes"] + 1.0 / reference["episodes"]))

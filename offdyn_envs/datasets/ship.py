@@ -13,7 +13,7 @@ from offdyn_envs.robots import ROBOTS
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DYNAMICS, DatasetId
 
-__all__ = ["record_built", "ship", "shipped_ids"]
+__all__ = ["checkout", "record_built", "ship", "shipped_ids"]
 
 
 def shipped_ids() -> list[DatasetId]:
@@ -44,7 +44,7 @@ def ship(
     Raises:
         OffDynError: This is no checkout, or a dataset cannot be built.
     """
-    root = _checkout()
+    root = checkout()
     chosen = shipped_ids() if datasets is None else datasets
     if not chosen:
         raise OffDynError(f"nothing to ship: {root / 'behaviours'} holds no medium policy")
@@ -64,7 +64,7 @@ def record_built(built: list[Built]) -> None:
     Raises:
         OffDynError: This is no checkout.
     """
-    root = _checkout()
+    root = checkout()
     cards = {str(item.id): _card(item.path) for item in built if not (root / str(item.id)).exists()}
     record(cards, shipped=False)
 
@@ -73,7 +73,12 @@ def _card(path: Path) -> dict[str, Any]:
     return read_metadata(path)["offdyn"]
 
 
-def _checkout() -> Path:
+def checkout() -> Path:
+    """Return `datasets/` of the checkout that runs.
+
+    Raises:
+        OffDynError: The code that runs belongs to an installed package.
+    """
     root = shipped_root()
     if root.name != "datasets":
         raise OffDynError(f"{root} belongs to an installed package; expected a checkout of the repository")

@@ -15,7 +15,16 @@ from offdyn_envs.report import print_table
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
-__all__ = ["card_of", "inventory", "place_of", "print_built", "print_card", "print_inventory", "print_reports"]
+__all__ = [
+    "card_of",
+    "inventory",
+    "place_of",
+    "print_built",
+    "print_card",
+    "print_inventory",
+    "print_reports",
+    "refuse_different",
+]
 
 _BAR = 40
 
@@ -233,3 +242,26 @@ def print_reports(reports: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print(f"{report['id']}: verified ({report['mode']}{gap}; manifest: {report['manifest']['verdict']})")
         for check in report["checks"]:
             print(f"  ok  {check}")
+
+
+def refuse_different(reports: Sequence[Mapping[str, Any]]) -> None:
+    """Fail where a dataset is not the one of the manifest.
+
+    Args:
+        reports: One per dataset.
+
+    Raises:
+        OffDynError: Naming the datasets and the gaps.
+    """
+    found = [_gaps(report) for report in reports if report["manifest"]["verdict"] == "different"]
+    if found:
+        raise OffDynError(f"not what the manifest describes: {'; '.join(found)}")
+
+
+def _gaps(report: Mapping[str, Any]) -> str:
+    gaps = report["manifest"]
+    returns = "" if gaps["return_gap"] is None else f"mean returns {gaps['return_gap']:.2g} SE apart, "
+    return (
+        f"{report['id']} ({returns}means up to {gaps['moment_gap']:.2g} std apart, limit {gaps['moment_limit']:.2g}; "
+        "the same recipe on the same platform owes equal arrays)"
+    )

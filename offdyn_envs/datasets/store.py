@@ -10,10 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from offdyn_envs.atomic import write_json
 from offdyn_envs.datasets.fields import check_card
 from offdyn_envs.datasets.hdf5 import read_hdf5, write_hdf5
 from offdyn_envs.datasets.spec import FORMAT, Arrays, Dataset, array_digests, combined_digest, schema
+from offdyn_envs.datasets.staging import locked, recover, recover_all, replace_folder, staged
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import shipped_root
@@ -34,7 +32,6 @@ __all__ = [
     "find",
     "load_dataset",
     "local_ids",
-    "locked",
     "read_dataset",
     "read_metadata",
     "save",
@@ -42,7 +39,6 @@ __all__ = [
 
 DATA_DIR_VARIABLE = "OFFDYN_DATA_DIR"
 HDF5_NAME = "main_data.hdf5"
-STAGING = ".building"
 
 
 def data_root() -> Path:
@@ -61,6 +57,7 @@ def data_root() -> Path:
 def find(dataset: DatasetId, root: Path | None = None) -> Path | None:
     """Return the folder of a dataset that exists, or None: the local root first, then what is shipped."""
     for place in (root or data_root(), shipped_root()):
+        recover(place, str(dataset))
         folder = place / str(dataset)
         if (folder / "data").is_dir():
             return folder
@@ -75,6 +72,7 @@ def available(dataset: DatasetId) -> bool:
 def local_ids(root: Path | None = None) -> list[str]:
     """Return the ids of the datasets under a root, sorted, by their folders alone."""
     place = root or data_root()
+    recover_all(place)
     return sorted(folder.parent.relative_to(place).as_posix() for folder in place.glob("offdyn/*/*/*/data"))
 
 
@@ -202,7 +200,7 @@ def save(
     """
     name = metadata["dataset_id"]
     final = root / name
-    with _staged(root, name) as stage:
+    with staged(root, name) as stage:
         data = stage / "data"
         data.mkdir()
         write_hdf5(data / HDF5_NAME, arrays, name, compress=compress, quiet=quiet)
@@ -216,7 +214,7 @@ def save(
         write_json(data / "metadata.json", metadata)
         if flat:
             _write_flat(stage / "flat", arrays, _flat_facts(stage, metadata))
-        _replace_folder(stage, final, root)
+        replace_folder(stage, root, metadata["dataset_id"])
     return final
 
 
@@ -227,80 +225,6 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
-    """Let one process at a time build a dataset, and clear away what a killed one left.
-
-    Args:
-        root: Root of the datasets; created.
-        dataset: What is to be built.
-
-    Raises:
-        OffDynError: Another process is building it now.
-    """
-    staging = _staging(root)
-    lock = staging / f"{_stage_prefix(str(dataset))}lock"
-    with lock.open("w") as handle:
-        if not _try_lock(handle.fileno()):
-            raise OffDynError(f"dataset '{dataset}' is being built by another process (lock {lock})")
-        # The lock dies with its holder: what stands here under this name was left by a process that was killed.
-        for stale in staging.glob(f"{_stage_prefix(str(dataset))}stage-*"):
-            shutil.rmtree(stale, ignore_errors=True)
-        yield
-
-
-def _staging(root: Path) -> Path:
-    """Return the folder of unfinished work, hidden from Minari by its dot and from git by what it holds."""
-    staging = root / STAGING
-    if not (staging / ".gitignore").exists():
-        staging.mkdir(parents=True, exist_ok=True)
-        (staging / ".gitignore").write_text("*\n")
-    return staging
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such locks; two builds of one dataset at once are then the user's to avoid.
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _stage_prefix(name: str) -> str:
-    return name.replace("/", "__") + "."
-
-
-@contextmanager
-def _staged(root: Path, name: str) -> Generator[Path, None, None]:
-    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
-    staging = _staging(root)
-    stage = Path(tempfile.mkdtemp(prefix=f"{_stage_prefix(name)}stage-", dir=staging))
-    stage.chmod(0o755)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _replace_folder(stage: Path, final: Path, root: Path) -> None:
-    """Give a finished folder its name; an older folder of that name moves away first."""
-    for file in stage.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():
-        with _staged(root, final.relative_to(root).as_posix()) as grave:
-            final.rename(grave / "old")
-            stage.rename(final)
-    else:
-        stage.rename(final)
 
 
 def _flat_facts(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -320,7 +244,7 @@ def _write_flat_beside(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]
     """Replace the flat arrays of a dataset; False where the folder cannot be written or is being written."""
     root = folder.parents[3]
     try:
-        with locked(root, DatasetId.parse(metadata["dataset_id"])), _staged(root, metadata["dataset_id"]) as stage:
+        with locked(root, DatasetId.parse(metadata["dataset_id"])), staged(root, metadata["dataset_id"]) as stage:
             _write_flat(stage / "flat", arrays, _flat_facts(folder, metadata))
             if (folder / "flat").exists():
                 (folder / "flat").rename(stage / "old")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,3 +129,45 @@ def test_comparison_with_the_manifest(root: Path) -> None:
     far = compare(card, {**elsewhere, "returns": returns})
     assert far["verdict"] == "different"
     assert far["return_gap"] == pytest.approx(10 / np.sqrt(2))
+    moments = {key: {**values, "mean": list(values["mean"])} for key, values in card["moments"].items()}
+    moments["rewards"]["mean"][0] += 10 * moments["rewards"]["std"][0]
+    assert compare(card, {**elsewhere, "moments": moments})["verdict"] == "different"
+
+
+def test_comparison_without_a_whole_episode(root: Path) -> None:
+    card = {**load_dataset(SMALL).card, "returns": None, "lengths": None, "episodes": 1}
+    elsewhere = altered(card, platform={**card["platform"], "machine": "aarch64"})
+    report = compare(card, elsewhere)
+    assert (report["verdict"], report["return_gap"], report["moment_gap"]) == ("statistically equal", None, 0.0)
+    actions = {**card["moments"]["actions"], "std": [1e-3] * 3, "mean": [9.0] * 3}
+    far = compare(card, {**elsewhere, "moments": {**card["moments"], "actions": actions}})
+    assert far["verdict"] == "different"
+    assert far["moment_gap"] > far["moment_limit"] == pytest.approx(4 * np.sqrt(2))
+
+
+RECORD = """
+import sys
+from offdyn_envs.datasets.manifest import record
+from pathlib import Path
+import json
+card = json.loads(Path(sys.argv[1]).read_text())
+for number in range(10):
+    scale = (0.1, 0.5, 2.0, 5.0)[number % 4]
+    kind, rows = ("gravity", "friction")[number // 4 % 2], (500, 5000)[number // 8]
+    name = f"offdyn/hopper/{kind}-{str(scale).replace('.', 'p')}/random-{'500' if rows == 500 else '5k'}-v0"
+    own = {"id": name, "dynamics": f"{kind}-{scale}", "rows": rows}
+    record({name: {**card, **own}}, shipped=False, path=Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_record_at_once(root: Path, tmp_path: Path) -> None:
+    cards, manifest = [], tmp_path / "both" / "manifest.json"
+    for quality in ("random", "expert"):
+        cards.append(tmp_path / f"{quality}.json")
+        cards[-1].write_text(json.dumps({**load_dataset(SMALL).card, "quality": quality}))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", RECORD.replace("random-", f"{quality}-"), str(card), str(manifest)])
+        for quality, card in zip(("random", "expert"), cards, strict=True)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert len(read_manifest(manifest)["datasets"]) == 20

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from offdyn_envs.datasets.commands import app
 from offdyn_envs.errors import OffDynError
-from tests.datasets.conftest import NOMINAL, SMALL
+from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
 
 runner = CliRunner()
 
@@ -68,6 +68,8 @@ def test_build_and_verify(root: Path) -> None:
     [
         (["build"], "nothing to build"),
         (["build", "--shipped"], "nothing to ship"),
+        (["build", "--shipped", "--seed", "1"], "leave --seed and --behaviours out"),
+        (["build", "--shipped", "--behaviours", "folder"], "leave --seed and --behaviours out"),
         (["build", "hopper"], "unknown task or dataset 'hopper'"),
         (["info", "offdyn/hopper/nominal/expert-1m-v0"], "build it with: offdyn data build"),
         (["verify", "offdyn/hopper/nominal/expert-1m-v0"], "build it with: offdyn data build"),
@@ -76,3 +78,24 @@ def test_build_and_verify(root: Path) -> None:
 def test_refusals(root: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(OffDynError, match=message):
         runner.invoke(app, arguments, catch_exceptions=False)
+
+
+def test_record_outside_a_checkout_is_refused_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_shipped(monkeypatch, root.parent / "shipped")
+    name = "offdyn/hopper/friction-5p0/random-500-v0"
+    with pytest.raises(OffDynError, match="belongs to an installed package; expected a checkout"):
+        runner.invoke(app, ["build", name, "--record"], catch_exceptions=False)
+    assert not (root / name).exists()
+
+
+def test_verify_fails_on_what_the_manifest_calls_different(root: Path) -> None:
+    run("build", SMALL, "--record")
+    assert "manifest: identical" in run("verify", SMALL, "--rows", "10")
+    manifest = root.parent / "datasets" / "manifest.json"
+    recorded = json.loads(manifest.read_text())
+    recorded["datasets"][SMALL]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(recorded))
+    result = runner.invoke(app, ["verify", SMALL, "--rows", "10"])
+    assert "manifest: different" in result.stdout
+    assert isinstance(result.exception, OffDynError)  # The command prints it in one line and exits with status 2.
+    assert f"not what the manifest describes: {SMALL} (mean returns 0 SE apart" in str(result.exception)

@@ -16,7 +16,8 @@ from offdyn_envs import load_dataset, load_task
 from offdyn_envs.datasets.build import build
 from offdyn_envs.datasets.check import verify
 from offdyn_envs.datasets.spec import Arrays, Dataset
-from offdyn_envs.datasets.store import data_root, locked, read_dataset
+from offdyn_envs.datasets.staging import locked
+from offdyn_envs.datasets.store import data_root, find, local_ids, read_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
@@ -201,8 +202,60 @@ def test_kill_during_build(tmp_path: Path, whole: Path) -> None:
     assert not list(tmp_path.glob(stage))
     assert_whole_or_absent(built.path)
     again = BUILD.replace("quiet=True", "quiet=True, force=True")
-    kill_when(again, tmp_path, f"{stage}/flat/source.json", 0.0)  # About to take the place of the old one.
-    assert_whole_or_absent(built.path)
+    for delay in (0.0, 0.01):
+        kill_when(again, tmp_path, f"{stage}/flat/source.json", delay)  # About to take the place of the old one.
+        assert find(DatasetId.parse(name), tmp_path) == built.path
+        assert verify(built.path, rows=50).mode == "exact"
+
+
+# Renames its way to the final name and dies before or after a given one of them.
+REPLACE_AND_DIE = """
+import os, signal
+from pathlib import Path
+from offdyn_envs.datasets.build import build
+from offdyn_envs.tasks import DatasetId
+rename, left = Path.rename, {left}
+def counted(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+Path.rename = counted
+build(DatasetId.parse({name!r}), seed=4, force=True, num_threads=1, quiet=True)
+"""
+
+
+@pytest.mark.parametrize(("renames", "seed"), [(0, 0), (1, 0), (2, 4)])
+def test_killed_while_replacing_leaves_the_old_or_the_new_one(root: Path, renames: int, seed: int) -> None:
+    work = REPLACE_AND_DIE.format(left=renames, name=SMALL)
+    code = CHILD.format(repository=str(Path(__file__).parents[2]), work=work)
+    done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (root / SMALL).exists() == (renames != 1)
+    assert local_ids() == sorted((SMALL, NOMINAL))
+    assert load_dataset(SMALL).card["seed"] == seed
+    assert verify(root / SMALL, rows=50).mode == "exact"
+    assert build(DatasetId.parse(SMALL), seed=seed, quiet=True).built is False
+    build(DatasetId.parse(SMALL), force=True, num_threads=1, quiet=True)
+    assert [path.name for path in (root / ".building").glob(f"{SMALL.replace('/', '__')}*")] == [
+        f"{SMALL.replace('/', '__')}.lock"
+    ]
+
+
+def test_failed_replacement_keeps_the_old_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if target == root / SMALL and "stage-" in self.name:
+            raise OSError("no space left")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        build(DatasetId.parse(SMALL), seed=4, force=True, num_threads=1, quiet=True)
+    assert load_dataset(SMALL).card["seed"] == 0
+    assert verify(root / SMALL, rows=50).mode == "exact"
 
 
 def test_kill_during_cache_conversion(tmp_path: Path, whole: Path) -> None:

@@ -1,0 +1,165 @@
+"""Unfinished work under a root: where it lies, who may touch it, and how a folder gets its final name.
+
+Everything lies in one hidden folder of the root, on the same file system as what it becomes. A dataset is replaced in
+two renames, old one out and new one in; `recover` puts the old one back where a process was killed between them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import DatasetId
+
+__all__ = ["locked", "recover", "recover_all", "replace_folder", "staged", "waiting_lock"]
+
+STAGING = ".building"
+_OLD = "old"
+PATIENCE = 2.0
+"""Seconds to wait for another process between its two renames."""
+
+
+@contextmanager
+def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
+    """Let one process at a time build a dataset, and clear away what a killed one left.
+
+    Args:
+        root: Root of the datasets; created.
+        dataset: What is to be built.
+
+    Raises:
+        OffDynError: Another process is building it now.
+    """
+    staging, name = _staging(root), str(dataset)
+    lock = _lock_of(staging, name)
+    with lock.open("w") as handle:
+        if not _try_lock(handle.fileno()):
+            raise OffDynError(f"dataset '{dataset}' is being built by another process (lock {lock})")
+        # The lock dies with its holder: what stands here under this name was left by a process that was killed.
+        _put_back(root, name)
+        for stale in staging.glob(f"{_prefix(name)}stage-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def waiting_lock(root: Path, name: str) -> Generator[None, None, None]:
+    """Hold a lock under a root, waiting for whoever holds it.
+
+    Args:
+        root: Root of the datasets; created.
+        name: Of the lock.
+    """
+    with _lock_of(_staging(root), name).open("w") as handle:
+        while not _try_lock(handle.fileno()):
+            time.sleep(0.02)
+        yield
+
+
+@contextmanager
+def staged(root: Path, name: str) -> Generator[Path, None, None]:
+    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
+    stage = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}stage-", dir=_staging(root)))
+    stage.chmod(0o755)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def replace_folder(stage: Path, root: Path, name: str) -> None:
+    """Give a finished folder its name; call it inside `locked`.
+
+    Args:
+        stage: The finished folder, from `staged`.
+        root: Root of the datasets.
+        name: Id of the dataset; an older one of that name is put back when this fails, and removed at the end.
+    """
+    for file in stage.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    final, old = root / name, _old(root, name)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if final.exists():
+            final.rename(old)
+        stage.rename(final)
+    finally:
+        _put_back(root, name)
+
+
+def recover(root: Path, name: str) -> None:
+    """Put a dataset back whose replacement was killed between the two renames; wait for one that goes on.
+
+    Args:
+        root: Root of the datasets, perhaps read-only or not there.
+        name: Id of the dataset.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not (root / name).exists() and _old(root, name).is_dir() and time.monotonic() < deadline:
+        try:
+            with _lock_of(root / STAGING, name).open("w") as handle:
+                if _try_lock(handle.fileno()):
+                    _put_back(root, name)
+                    return
+        except OSError:
+            return
+        time.sleep(0.01)
+
+
+def recover_all(root: Path) -> None:
+    """Do `recover` for every dataset under a root."""
+    for old in (root / STAGING).glob(f"*{_OLD}"):
+        recover(root, old.name.removesuffix(f".{_OLD}").replace("__", "/"))
+
+
+def _put_back(root: Path, name: str) -> None:
+    """Give an old dataset its name back, or remove it where a newer one has the name."""
+    final, old = root / name, _old(root, name)
+    if not old.exists():
+        return
+    if not final.exists():
+        old.rename(final)
+        return
+    with staged(root, name) as grave:  # Out of `recover`'s sight first: killed while removing it, it is half a dataset.
+        old.rename(grave / "old")
+
+
+def _prefix(name: str) -> str:
+    return name.replace("/", "__") + "."
+
+
+def _old(root: Path, name: str) -> Path:
+    return root / STAGING / f"{_prefix(name)}{_OLD}"
+
+
+def _lock_of(staging: Path, name: str) -> Path:
+    return staging / f"{_prefix(name)}lock"
+
+
+def _staging(root: Path) -> Path:
+    """Return the folder of unfinished work, hidden from Minari by its dot and from git by what it holds."""
+    staging = root / STAGING
+    if not (staging / ".gitignore").exists():
+        staging.mkdir(parents=True, exist_ok=True)
+        (staging / ".gitignore").write_text("*\n")
+    return staging
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such locks; two builds of one dataset at once are then the user's to avoid.
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
