@@ -22,18 +22,30 @@ def list_datasets(json_output: Json = False) -> None:
 
 @app.command("info")
 def info(
-    dataset: Annotated[str, typer.Argument(help="For instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
+    name: Annotated[str, typer.Argument(help="A task, or for instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
+    png: Annotated[Path | None, typer.Option(help="Draw the returns of one dataset into this file.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Show a dataset's card: returns, lengths, moments, behaviour, checksum, how to rebuild it."""
+    """Show a dataset's card, or both of a task: returns, score, shift size, moments, behaviour, how to rebuild it."""
+    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.derived import draw_returns
     from offdyn_envs.datasets.show import card_of, print_card
-    from offdyn_envs.report import print_record
+    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.report import print_record, print_table
 
-    card = card_of(dataset)
-    if json_output:
-        print_record(dataset, card, True)
+    chosen = [str(dataset) for dataset in resolve([name])]
+    if png is not None and len(chosen) > 1:
+        raise OffDynError(f"--png draws one dataset; '{name}' has two: {', '.join(chosen)}")
+    cards = [card_of(dataset) for dataset in chosen]
+    if png is not None:
+        draw_returns(cards[0], png)
+    if json_output and len(cards) > 1:
+        print_table(name, cards, True)
+    elif json_output:
+        print_record(name, cards[0], True)
     else:
-        print_card(card)
+        for card in cards:
+            print_card(card)
 
 
 @app.command("build")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_envs.datasets.build import Built
+from offdyn_envs.datasets.derived import score, shift_size
 from offdyn_envs.datasets.manifest import compare, read_manifest
 from offdyn_envs.datasets.ship import shipped_ids
-from offdyn_envs.datasets.store import data_root, find, local_ids, read_metadata
+from offdyn_envs.datasets.store import data_root, find, local_ids, read_dataset, read_metadata
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.report import print_table
 from offdyn_envs.shipped import shipped_root
@@ -70,19 +71,24 @@ def card_of(name: str) -> dict[str, Any]:
         name: Id of the dataset.
 
     Returns:
-        The card, with "path" (empty where it has not been built) and "manifest", the comparison with the manifest.
+        The card, with "path" (empty where it has not been built), "manifest", the comparison with the manifest,
+        "normalised_score" of the mean return (None without reference returns) and "shift_size" (None where it has not
+        been built; see `derived`).
 
     Raises:
-        OffDynError: Unknown id, damaged metadata, or neither here nor in the manifest.
+        OffDynError: Unknown id, damaged, or neither here nor in the manifest.
     """
     dataset = DatasetId.parse(name)
     folder, reference = find(dataset), read_manifest()["datasets"].get(name)
     if folder is not None:
         card = read_metadata(folder, dataset)["offdyn"]
-        return {**card, "path": str(folder), "manifest": compare(card, reference)}
+        data = read_dataset(folder, dataset, cache=folder.is_relative_to(data_root()))
+        derived = {"normalised_score": score(card), "shift_size": shift_size(data)}
+        return {**card, "path": str(folder), "manifest": compare(card, reference), **derived}
     if reference is None:
         raise OffDynError(f"dataset '{name}' is not in {data_root()}; build it with: offdyn data build {name}")
-    return {**reference, "path": "", "manifest": {"verdict": "not built here"}}
+    derived = {"normalised_score": score(reference), "shift_size": None}
+    return {**reference, "path": "", "manifest": {"verdict": "not built here"}, **derived}
 
 
 def print_card(card: Mapping[str, Any]) -> None:
@@ -115,8 +121,10 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
         "where": card["path"] or "not built here",
         "rows": f"{card['rows']:,} in {card['episodes']:,} episodes, {card['terminated_episodes']:,} ended by falling",
         "returns": _spread(card["returns"]),
+        "score": _score(card["normalised_score"]),
         "lengths": _spread(lengths),
         "shifts": ", ".join(map(str, shifts)) or "none: the nominal robot",
+        "shift size": _size(card["shift_size"]),
         "behaviour": "; ".join(_behaviour(facts) for facts in card["behaviour"]),
         "MuJoCo": f"{card['versions']['mujoco']} on {card['platform']['system']} {card['platform']['machine']}",
         "model": card["model_sha256"],
@@ -132,6 +140,19 @@ def _spread(values: Mapping[str, Any] | None) -> str:
         return "no whole episode"
     se = f" ± {values['se']:.1f} (SE)" if values["se"] is not None else ""
     return f"mean {values['mean']:.1f}{se}, from {values['min']:.1f} to {values['max']:.1f}"
+
+
+def _score(values: Mapping[str, Any] | None) -> str:
+    if values is None:
+        return "no reference returns for these dynamics, or no whole episode"
+    se = "" if values["se"] is None else f" ± {values['se']:.1f} (SE)"
+    return f"{values['mean']:.1f}{se}, where 0 is the random policy and 100 the expert"
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return "measured on the stored states once it is built"
+    return f"{size:.3g}: mean change of the next observation, in standard deviations of the nominal one"
 
 
 def _behaviour(facts: Mapping[str, Any]) -> str:

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from offdyn_envs.benchmark.scores import get_reference
+from offdyn_envs.datasets import load_dataset
 from offdyn_envs.datasets.commands import app
+from offdyn_envs.datasets.derived import draw_returns, shift_size
+from offdyn_envs.datasets.derived import score as derived_score
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import DatasetId, get_task
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
 
 runner = CliRunner()
@@ -46,8 +52,66 @@ def test_info(root: Path) -> None:
     assert len(card["moments"]["observations"]["mean"]) == 11
     assert sum(card["returns"]["histogram"]["counts"]) == card["whole_episodes"]
     text = run("info", SMALL)
-    for word in ("500 in", "gravity", "MIT", "offdyn data build", card["sha256"], "█"):
+    for word in (
+        "500 in",
+        "gravity",
+        "shift size",
+        "where 0 is the random policy",
+        "MIT",
+        "offdyn data build",
+        card["sha256"],
+        "█",
+    ):
         assert word in text
+
+
+def test_info_of_a_score_and_a_shift(root: Path) -> None:
+    shifted, nominal = run_json("info", SMALL), run_json("info", NOMINAL)
+    assert nominal["shift_size"] == 0.0
+    assert 0.0 < shifted["shift_size"] < 1.0
+    for card in (shifted, nominal):
+        # The random policy scores 0 by definition; these are its returns.
+        score = card["normalised_score"]
+        assert abs(score["mean"]) < 5 * score["se"] + 0.5
+    expert = {**shifted, "returns": {**shifted["returns"], "mean": get_reference("hopper", "gravity-0.5").expert}}
+    assert derived_score(expert)["mean"] == pytest.approx(100.0)
+    assert derived_score({**expert, "dynamics": "gravity-7.0"}) is None
+    assert derived_score({**expert, "returns": None}) is None
+
+
+def test_shift_size_grows_with_the_shift(root: Path) -> None:
+    data = load_dataset(SMALL)
+    sizes = []
+    for scale in (0.9, 0.5, 0.1):
+        card = {**data.card, "shifts": [{"kind": "gravity", "scale": scale}]}
+        sizes.append(shift_size(replace(data, metadata={**data.metadata, "offdyn": card})))
+    assert 0 < sizes[0] < sizes[1] < sizes[2]
+    nominal = load_dataset(NOMINAL)
+    card = {**nominal.card, "shifts": [{"kind": "gravity", "scale": 1.0}]}
+    assert shift_size(replace(nominal, metadata={**nominal.metadata, "offdyn": card})) == 0.0
+
+
+def test_info_of_a_task_shows_both(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(
+        get_task("hopper-gravity-0.5-medium"), source=DatasetId.parse(NOMINAL), target=DatasetId.parse(SMALL)
+    )
+    monkeypatch.setattr("offdyn_envs.datasets.build.get_task", lambda name: task)
+    assert [card["id"] for card in run_json("info", task.name)] == [NOMINAL, SMALL]
+    text = run("info", task.name)
+    assert NOMINAL in text
+    assert SMALL in text
+    with pytest.raises(OffDynError, match="--png draws one dataset"):
+        runner.invoke(app, ["info", task.name, "--png", "x.png"], catch_exceptions=False)
+
+
+def test_info_draws_the_returns(root: Path) -> None:
+    picture = root / "returns.png"
+    run("info", SMALL, "--png", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    card = run_json("info", SMALL)
+    with pytest.raises(OffDynError, match="no whole episode"):
+        draw_returns({**card, "returns": None}, root / "none.png")
+    assert not (root / "none.png").exists()
 
 
 def test_build_and_verify(root: Path) -> None:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import minari
@@ -15,6 +17,7 @@ import pytest
 from offdyn_envs import load_dataset, load_task
 from offdyn_envs.datasets.build import build
 from offdyn_envs.datasets.check import verify
+from offdyn_envs.datasets.hdf5 import write_hdf5
 from offdyn_envs.datasets.spec import Arrays, Dataset
 from offdyn_envs.datasets.staging import locked
 from offdyn_envs.datasets.store import data_root, find, local_ids, read_dataset
@@ -100,6 +103,25 @@ def test_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data_root() == tmp_path / "offdyn" / "datasets"
     monkeypatch.setenv("OFFDYN_DATA_DIR", "~/elsewhere")
     assert data_root() == Path.home() / "elsewhere"
+
+
+@pytest.mark.parametrize("every", [100, 7, 1])
+def test_progress_reaches_the_end(root: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    seen: list[tuple[int, list[int]]] = []
+
+    @contextmanager
+    def record(description: str, total: int, **options: object) -> Generator[Callable[[int], None], None, None]:
+        seen.append((total, []))
+        yield seen[-1][1].append
+
+    monkeypatch.setattr("offdyn_envs.datasets.hdf5.progress", record)
+    monkeypatch.setattr("offdyn_envs.datasets.hdf5.EVERY", every)
+    data = read_dataset(root / SMALL)
+    write_hdf5(root / "copy.hdf5", data.arrays, "copy")
+    episodes = len(data.arrays.lengths)
+    assert [(total, sum(moves), len(moves)) for total, moves in seen] == [
+        (episodes, episodes, -(-episodes // every))
+    ] * 2
 
 
 def test_missing_dataset_names_the_command(root: Path) -> None:
