@@ -103,6 +103,7 @@ def draw_returns(card: Mapping[str, Any], path: Path) -> None:
     axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", edgecolor="white", linewidth=0.5)
     axes.axvline(returns["mean"], color="black", linestyle="--", label=f"mean {returns['mean']:.1f}")
     axes.set(title=card["id"], xlabel="return of a whole episode", ylabel="episodes")
+    axes.locator_params(axis="y", integer=True)  # Episodes are counted.
     axes.legend()
     with atomic_write(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
