@@ -20,6 +20,7 @@ _EXTRAS = {
     "onnx": "leaderboard",
     "onnxruntime": "leaderboard",
     "jsonschema": "leaderboard",
+    "matplotlib": "plots",
 }
 """Which extra brings a package that a command may miss."""
 
