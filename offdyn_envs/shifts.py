@@ -60,18 +60,33 @@ def _scale(kind: str, value: object) -> float:
 
 
 @dataclass(frozen=True)
-class Gravity:
+class _Scaled:
+    """A shift whose one parameter is a factor.
+
+    Attributes:
+        scale: The factor, finite and above 0.
+    """
+
+    scale: float
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", _scale(self.kind, self.scale))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"kind": ..., "scale": s}`."""
+        return {"kind": self.kind, "scale": self.scale}
+
+
+@dataclass(frozen=True)
+class Gravity(_Scaled):
     """Multiply gravity by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
 
     Attributes:
         scale: Factor on the model's gravity vector, finite and above 0.
     """
 
-    scale: float
     kind: ClassVar[str] = "gravity"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", _scale(self.kind, self.scale))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
         """Scale `option.gravity`.
@@ -83,17 +98,13 @@ class Gravity:
         """
         spec.option.gravity = spec.option.gravity * self.scale
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"kind": "gravity", "scale": s}`."""
-        return {"kind": self.kind, "scale": self.scale}
-
     def describe(self) -> str:
         """Say in words what changes."""
         return f"gravity multiplied by {self.scale:g} (z {-9.81 * self.scale:.4g} m/s^2 on a nominal robot)"
 
 
 @dataclass(frozen=True)
-class Friction:
+class Friction(_Scaled):
     """Multiply the friction of every geom, floor included, by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
 
     MuJoCo takes the larger friction of two touching geoms. The published Hopper models leave the floor at 1.0, so
@@ -104,11 +115,7 @@ class Friction:
         scale: Factor on sliding, torsional and rolling friction, finite and above 0.
     """
 
-    scale: float
     kind: ClassVar[str] = "friction"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", _scale(self.kind, self.scale))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
         """Scale the friction of the geoms.
@@ -122,10 +129,6 @@ class Friction:
             if profile == "odrl" and robot.name == "hopper" and geom.name == "floor":
                 continue
             geom.friction = geom.friction * self.scale
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"kind": "friction", "scale": s}`."""
-        return {"kind": self.kind, "scale": self.scale}
 
     def describe(self) -> str:
         """Say in words what changes."""
