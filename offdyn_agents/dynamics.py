@@ -19,7 +19,7 @@ from offdyn_agents.data import Layout
 from offdyn_agents.dynamics_settings import DynamicsSettings
 from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
-from offdyn_agents.update import adam
+from offdyn_agents.update import adam, scales
 
 __all__ = ["Ensemble", "EnsembleLearner", "ensemble_loss", "ensemble_network"]
 
@@ -27,8 +27,8 @@ HIDDEN_LAYERS = 4
 WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 LOG_VARIANCE = (-10.0, 0.5)
 HOLDOUT = 0.1
-CHUNK = 16_384
-"""Rows that are predicted at once."""
+CHUNK = 512
+"""Rows that are predicted at once: few enough for their activations to stay in a core's cache."""
 
 Report = Callable[[int, float], None]
 
@@ -159,17 +159,15 @@ class EnsembleLearner:
         self.layout = layout
         self.device = device
         self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
-        rate = settings.learning_rate
 
         def step(*tensors: Tensor) -> None:
-            *state, count, inputs, outputs = tensors
+            *state, scale, inputs, outputs = tensors
             size = len(state) // 3
             params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
             gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
             with torch.no_grad():
-                count.add_(1.0)
                 for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
-                    adam(parameter, gradient, m, v, rate, count)
+                    adam(parameter, gradient, m, v, scale[0], scale[2])
 
         self.step: Callable[..., Any] = step
         self.threads = threads
@@ -216,7 +214,7 @@ class _Training:
         self.params = [t.to(rows.device) for t in _initial(learner.network, self.generator)]
         self.first = [torch.zeros_like(t) for t in self.params]
         self.second = [torch.zeros_like(t) for t in self.params]
-        self.count = torch.zeros((), device=rows.device)
+        self.steps = 0
         self.batch = min(self.settings.batch_size, len(kept))
         # Every member has its own bootstrap resample of the rows.
         shape = (self.settings.members, len(kept))
@@ -257,8 +255,9 @@ class _Training:
         return self._arguments(self.resample[:, : self.batch].to(self.inputs.device))
 
     def _arguments(self, chosen: Tensor) -> list[Tensor]:
-        state = [*self.params, *self.first, *self.second, self.count]
-        return [*state, self.inputs[chosen], self.outputs[chosen]]
+        scale = scales(self.settings.learning_rate, self.steps, 1)[0].to(self.inputs.device)
+        self.steps += 1
+        return [*self.params, *self.first, *self.second, scale, self.inputs[chosen], self.outputs[chosen]]
 
     def _errors(self) -> Tensor:
         """Return each member's mean squared hold-out error [members]."""

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.data import Supply
-from offdyn_agents.update import Population
+from offdyn_agents.update import Population, Update
 
 __all__ = ["Executor", "can_compile", "compile_flat", "exact_fast_products", "threads_inside", "warn_uncompiled"]
 
-Update = Callable[[Population, Tensor, Tensor | None], None]
+Schedule = Callable[[int, int], Tensor]
+"""Maps updates done and their number N to the scales of the next N updates, [N, 3]."""
 SLICE = 10
 """Updates that a thread does before it takes the next run: small against a chunk, so that threads end together."""
 
@@ -135,6 +136,8 @@ class Executor:
         population: The whole population's state; changed in place.
         supply: Where rows come from.
         source_rows: Source rows of a batch.
+        schedule: Gives the scales of Adam.
+        done: Updates done by an earlier process.
         threads: CPU threads to use in all.
         compiled: Whether to compile the update.
     """
@@ -145,7 +148,9 @@ class Executor:
         population: Population,
         supply: Supply,
         source_rows: int,
+        schedule: Schedule,
         *,
+        done: int = 0,
         threads: int = 1,
         compiled: bool = True,
     ) -> None:
@@ -158,6 +163,7 @@ class Executor:
         self.inside = max(1, threads // self.workers)
         self.supply = supply
         self.source_rows = source_rows
+        self.schedule, self.done = schedule, done
         self.device = device
         self.update = update
         self._flat = [[tensor for _, tensor in state.named()] for state in self.states]
@@ -168,6 +174,7 @@ class Executor:
     def run(self, numbers: Tensor) -> None:
         """Do one update of every run for each of the row numbers [R, updates, B]."""
         numbers = numbers.to(self.device)
+        self._scales = self.schedule(self.done, numbers.shape[1]).to(self.device)
         with threads_inside(self.inside):
             self._prepare(numbers)
             if self.workers == 1:
@@ -175,6 +182,7 @@ class Executor:
                     self._advance(group, numbers, 0, numbers.shape[1])
             else:
                 _share(self.workers, self.inside, self._tasks(numbers))
+        self.done += numbers.shape[1]
 
     def _tasks(self, numbers: Tensor) -> list[list[Callable[[], None]]]:
         """Return each group's work in slices."""
@@ -196,9 +204,12 @@ class Executor:
 
         def flat(*tensors: Tensor) -> None:
             state = dict(zip(names, tensors, strict=False))
-            update(shape.map(lambda name, _: state[name]), tensors[len(names)], (*tensors, None)[len(names) + 1])
+            scale, rows, predicted = (*tensors[len(names) :], None)[:3]
+            assert scale is not None
+            assert rows is not None
+            update(shape.map(lambda name, _: state[name]), scale, rows, predicted)
 
-        examples = [*self._flat[0], rows, *([] if predicted is None else [predicted])]
+        examples = [*self._flat[0], self._scales[0], rows, *([] if predicted is None else [predicted])]
         try:
             self._call = compile_flat(flat, examples, self.device, self.inside)
         except Exception as error:
@@ -222,13 +233,15 @@ class Executor:
     def _advance(self, group: int, numbers: Tensor, start: int, stop: int) -> None:
         call, state, flat = self._call, self.states[group], self._flat[group]
         for first in range(start, stop, SLICE):
-            for rows, predicted in self._batches(group, numbers[:, first : min(first + SLICE, stop)]):
+            last = min(first + SLICE, stop)
+            batches = self._batches(group, numbers[:, first:last])
+            for scale, (rows, predicted) in zip(self._scales[first:last], batches, strict=True):
                 if call is None:
-                    self.update(state, rows, predicted)
+                    self.update(state, scale, rows, predicted)
                 elif predicted is None:
-                    call(*flat, rows)
+                    call(*flat, scale, rows)
                 else:
-                    call(*flat, rows, predicted)
+                    call(*flat, scale, rows, predicted)
 
 
 def _share(workers: int, inside: int, tasks: list[list[Callable[[], None]]]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from offdyn_agents.agent import Agent, agent_class
 from offdyn_agents.callbacks import Checkpoints, Evaluation, ProgressLine, target_returns
 from offdyn_agents.data import Layout, Sampler, Supply, Transitions, pack
-from offdyn_agents.dynamics import Ensemble, prediction_bytes
+from offdyn_agents.dynamics import prediction_bytes
 from offdyn_agents.networks import member
 from offdyn_agents.settings import build, preset, to_json
 from offdyn_agents.training import Budget, Hardware, PopulationModule, fit
@@ -234,7 +234,7 @@ def _add_predictions(
     cache: Path | None,
 ) -> None:
     """Train the ensembles and let the supply predict: beforehand for all source rows where that is less work."""
-    from offdyn_agents.stages import fit_ensembles
+    from offdyn_agents.stages import fit_ensembles, predict_all
 
     settings = agent.settings.dynamics
     layout, table = supply.layout, supply.table
@@ -259,32 +259,9 @@ def _add_predictions(
     needed = len(seeds) * prediction_bytes(source_rows, members, layout.observation_dim)
     worth_it = budget.updates * agent.rows().source >= source_rows
     if worth_it and needed <= settings.memory_gb * 1e9:
-        supply.predicted = _predict_all(ensembles, layout, table[:source_rows], robust_min, hardware, quiet)
-
-
-def _predict_all(
-    ensembles: Sequence[Ensemble], layout: Layout, rows: Tensor, robust_min: str, hardware: Hardware, quiet: bool
-) -> list[Tensor]:
-    """Predict the next states of all source rows: the same numbers at every visit, since ensembles are frozen."""
-    from offdyn_agents.execution import exact_fast_products, threads_inside
-    from offdyn_envs.progress import progress
-
-    width = ensembles[0].params[2].shape[-1]
-    size = 65_536
-    tables: list[Tensor] = []
-    with (
-        torch.no_grad(),
-        threads_inside(hardware.threads),
-        exact_fast_products(width, [rows.shape[1]], 256),
-        progress("predictions", len(ensembles) * len(rows), quiet=quiet) as advance,
-    ):
-        for ensemble in ensembles:
-            parts: list[Tensor] = []
-            for chunk in rows.split(size):
-                parts.append(ensemble.next_states(layout, chunk, robust_min))
-                advance(len(chunk))
-            tables.append(torch.cat(parts))
-    return tables
+        supply.predicted = predict_all(
+            ensembles, layout, table[:source_rows], robust_min, threads=hardware.threads, quiet=quiet
+        )
 
 
 def _export(module: PopulationModule, folder: Path) -> None:

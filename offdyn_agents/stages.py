@@ -19,16 +19,18 @@ from torch import Tensor
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import Ensemble, EnsembleLearner
 from offdyn_agents.dynamics_settings import DynamicsSettings
-from offdyn_agents.execution import threads_inside
+from offdyn_agents.execution import exact_fast_products, threads_inside
 from offdyn_agents.settings import to_json
 from offdyn_envs.atomic import atomic_write
 
-__all__ = ["fit_ensembles", "stage_key"]
+__all__ = ["fit_ensembles", "predict_all", "stage_key"]
 
 VERSION = 1
 """Raised when the same settings would give another ensemble."""
 
 IRRELEVANT = ("memory_gb",)
+PART = 16_384
+"""Rows that a thread predicts before it takes others."""
 
 
 def stage_key(name: str, settings: Any, rows: Tensor, seed: int) -> str:
@@ -71,7 +73,9 @@ def fit_ensembles(
     found = [_load(path, rows.device) for path in paths]
     missing = [i for i, ensemble in enumerate(found) if ensemble is None]
     if missing:
-        fresh = _fit(settings, layout, rows, [seeds[i] for i in missing], threads, compiled, quiet)
+        inputs = (layout.observation_dim + layout.action_dim,)
+        with exact_fast_products(settings.width, inputs, settings.batch_size):
+            fresh = _fit(settings, layout, rows, [seeds[i] for i in missing], threads, compiled, quiet)
         for i, ensemble in zip(missing, fresh, strict=True):
             found[i] = ensemble
             _save(paths[i], ensemble)
@@ -99,12 +103,62 @@ def _fit(
             torch.set_num_threads(inside)
             return learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
 
-        # The first one compiles the step; the others find it compiled only once it is done, so it warms up alone.
+        # All of them share the compiled step, so it is compiled before there are threads.
         learner.warm_up(rows)
         if workers == 1:
             return [fit(seed) for seed in seeds]
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(fit, seeds))
+
+
+def predict_all(
+    ensembles: Sequence[Ensemble],
+    layout: Layout,
+    rows: Tensor,
+    robust_min: str = "value",
+    *,
+    threads: int = 1,
+    quiet: bool = True,
+) -> list[Tensor]:
+    """Predict the next states of all rows with every ensemble: frozen, they would give the same at every visit.
+
+    Args:
+        ensembles: One per run.
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W].
+        robust_min: As in `Ensemble.next_states`.
+        threads: CPU threads, each at rows of its own.
+        quiet: Show no progress.
+
+    Returns:
+        [N, members, |S|] per run.
+    """
+    from offdyn_envs.progress import progress
+
+    workers = threads if rows.device.type == "cpu" else 1
+    members = 1 if robust_min == "coordinate" else len(ensembles[0].params[0])
+    tables = [rows.new_empty(len(rows), members, layout.observation_dim) for _ in ensembles]
+    parts = [
+        (e, table, start) for e, table in zip(ensembles, tables, strict=True) for start in range(0, len(rows), PART)
+    ]
+    width, inputs = ensembles[0].params[2].shape[-1], layout.observation_dim + layout.action_dim
+
+    def predict(ensemble: Ensemble, table: Tensor, start: int) -> int:
+        torch.set_num_threads(1)
+        part = rows[start : start + PART]
+        with torch.no_grad():
+            table[start : start + PART] = ensemble.next_states(layout, part, robust_min)
+        return len(part)
+
+    with (
+        threads_inside(1),
+        exact_fast_products(width, (inputs,), 512),
+        progress("predictions", len(ensembles) * len(rows), quiet=quiet) as advance,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for count in pool.map(predict, *zip(*parts, strict=True)):
+            advance(count)
+    return tables
 
 
 def _load(path: Path | None, device: torch.device) -> Ensemble | None:

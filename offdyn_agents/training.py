@@ -24,7 +24,7 @@ from offdyn_agents.agent import Agent
 from offdyn_agents.data import Layout, Sampler, Supply
 from offdyn_agents.execution import Executor, exact_fast_products
 from offdyn_agents.logs import CsvLog, TensorBoardLog
-from offdyn_agents.update import Groups, Population, initial_population, make_update
+from offdyn_agents.update import Groups, Population, initial_population, make_update, scales
 from offdyn_envs.errors import OffDynError, unknown
 
 __all__ = ["Budget", "Chunks", "Hardware", "PopulationModule", "choose_device", "fit"]
@@ -160,12 +160,15 @@ class PopulationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Make the executor once the state has reached its device and a checkpoint has been read."""
         layout: Layout = self.supply.layout
-        update = make_update(self.agent, layout, self.budget.updates, self.hardware.products)
+        update = make_update(self.agent, layout, self.hardware.products)
+        rate, total = float(self.agent.settings.learning_rate), self.budget.updates
         self._executor = Executor(
             update,
             self.population,
             self.supply,
             self.agent.rows().source,
+            lambda done, count: scales(rate, done, count, total),
+            done=self.updates_done,
             threads=self.hardware.threads,
             compiled=self.hardware.compiled,
         )

@@ -15,7 +15,7 @@ from offdyn_agents.agent import Agent
 from offdyn_agents.data import Layout
 from offdyn_agents.networks import Params, stack
 
-__all__ = ["Population", "adam", "cosine", "initial_population", "make_update"]
+__all__ = ["Population", "Update", "adam", "initial_population", "make_update", "scales"]
 
 Groups = dict[str, Params]
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -71,6 +71,9 @@ class Population:
         return self.map(lambda _, tensor: tensor.clone())
 
 
+Update = Callable[[Population, Tensor, Tensor, "Tensor | None"], None]
+
+
 def initial_population(agent: Agent, seeds: Sequence[int]) -> Population:
     """Return the state before the first update; a run depends on its own seed only."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -82,14 +85,30 @@ def initial_population(agent: Agent, seeds: Sequence[int]) -> Population:
     return Population(params, targets, zeros, again, torch.zeros(runs), torch.zeros(runs, len(agent.metrics)))
 
 
-def cosine(rate: float, done: Tensor, total: int) -> Tensor:
-    """Return the cosine-annealed rate of the update after `done` others: `rate` at first, 0 after the last."""
-    return 0.5 * rate * (1.0 + torch.cos(done * (math.pi / total)))
+def scales(rate: float, done: int, count: int, total: int = 0) -> Tensor:
+    """Return what Adam multiplies with at the updates after `done` others, computed in float64.
+
+    They are arguments of the update rather than part of it: powers inside it would be taken again for every few
+    numbers, since a compiler must assume that what it writes may change them (a tenth of the time of an update).
+
+    Args:
+        rate: Learning rate.
+        done: Updates done before.
+        count: Number of updates, N.
+        total: Updates of the whole training, over which annealed rates fall from `rate` to 0; 0 if none are annealed.
+
+    Returns:
+        Float32 [N, 3]: step sizes rate / (1 - beta1^t), the same with the cosine-annealed rate, and
+        1 / sqrt(1 - beta2^t).
+    """
+    t = torch.arange(done, done + count, dtype=torch.float64)
+    annealed = 0.5 * rate * (1.0 + torch.cos(t * (math.pi / total))) if total else torch.zeros_like(t)
+    correction = 1.0 - BETA1 ** (t + 1.0)
+    root = torch.rsqrt(1.0 - BETA2 ** (t + 1.0))
+    return torch.stack([rate / correction, annealed / correction, root], dim=-1).float()
 
 
-def adam(
-    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: float | Tensor, step: Tensor
-) -> None:
+def adam(parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step_size: Tensor, root: Tensor) -> None:
     """Take one step of Adam (Kingma and Ba, 2015) in place.
 
     Args:
@@ -97,19 +116,17 @@ def adam(
         gradient: Of that shape.
         first: First moment.
         second: Second moment.
-        rate: Step size.
-        step: Number of this step, from 1, a scalar tensor.
+        step_size: As `scales` gives it, a scalar tensor.
+        root: Likewise.
     """
     first.mul_(BETA1).add_(gradient, alpha=1.0 - BETA1)
     second.mul_(BETA2).addcmul_(gradient, gradient, value=1.0 - BETA2)
-    correction = 1.0 - BETA1**step
-    root = torch.sqrt(1.0 - BETA2**step)
-    parameter.sub_((rate / correction) * first / (second.sqrt() / root + EPSILON))
+    parameter.sub_(step_size * first / (second.sqrt() * root + EPSILON))
 
 
 def make_update(
-    agent: Agent, layout: Layout, total: int, context: Callable[[], AbstractContextManager[Any]] = nullcontext
-) -> Callable[[Population, Tensor, Tensor | None], None]:
+    agent: Agent, layout: Layout, context: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Update:
     """Return the update of an agent: it changes the population in place and returns nothing.
 
     The returned function is one graph: no branch depends on a tensor's value and nothing leaves the device.
@@ -117,16 +134,14 @@ def make_update(
     Args:
         agent: The agent.
         layout: Layout of packed rows.
-        total: Number of updates of the whole training, over which annealed rates fall.
         context: Makes the context of the loss, for example autocast.
 
     Returns:
-        `update(population, rows [R, B, W], predicted [R, source rows, members, |S|] or None)`.
+        `update(population, scales [3], rows [R, B, W], predicted [R, source rows, members, |S|] or None)`.
     """
-    rate = float(agent.settings.learning_rate)
     source_rows = agent.rows().source
 
-    def update(population: Population, rows: Tensor, predicted: Tensor | None) -> None:
+    def update(population: Population, scale: Tensor, rows: Tensor, predicted: Tensor | None) -> None:
         batch = layout.batch(rows, predicted, source_rows)
         averaged = {f"{name}_target": tensors for name, tensors in population.targets.items()}
 
@@ -137,13 +152,11 @@ def make_update(
 
         gradients, metrics = torch.func.grad(objective, has_aux=True)(population.params)
         with torch.no_grad():
-            done = population.step[0]
-            annealed = cosine(rate, done, total)
             for name, tensors in population.params.items():
-                step_size = annealed if name in agent.annealed else rate
+                step_size = scale[1] if name in agent.annealed else scale[0]
                 parts = (tensors, gradients[name], population.first[name], population.second[name])
                 for parameter, gradient, first, second in zip(*parts, strict=True):
-                    adam(parameter, gradient, first, second, step_size, done + 1.0)
+                    adam(parameter, gradient, first, second, step_size, scale[2])
             for name, tensors in population.targets.items():
                 for average, parameter in zip(tensors, population.params[name], strict=True):
                     average.lerp_(parameter, agent.polyak)
