@@ -113,22 +113,23 @@ class _Runner:
         """Return the returns [R, cell episodes] in one cell of the robustness grid."""
         from offdyn_envs.attacks import MinQAttack
         from offdyn_envs.benchmark.protocol import cell_shifts
+        from offdyn_envs.benchmark.rollouts import target_sigma
 
         attacks: Sequence[Any] | None = None
         if cell.family == "min-q":
-            sigma, pairs = self.sigma(), zip(self.policies, self.critics or (), strict=True)
+            sigma, pairs = target_sigma(self.task), zip(self.policies, self.critics or (), strict=True)
             attacks = [MinQAttack(cell.level, sigma, policy, critic) for policy, critic in pairs]
         return self._returns(cell_shifts(self.shifts, cell), self.plan.cell_episodes, attacks)
 
-    def sigma(self) -> Floats:
-        """Standard deviation of the target dataset's observations, [|S|]."""
-        from offdyn_envs.datasets import load_dataset
-
-        observations = np.asarray(load_dataset(self.task.target).observations, dtype=np.float64)
-        return np.asarray(observations.std(axis=0))
-
     def by_seed(self, returns: Floats) -> dict[str, list[float]]:
-        """Return a row of returns per seed, as JSON has it."""
+        """Return a row of returns per seed, as JSON has it.
+
+        Raises:
+            OffDynError: An episode failed: the policy gave an action that is not finite.
+        """
+        failed = [seed for seed, row in zip(self.seeds, returns, strict=True) if not np.isfinite(row).all()]
+        if failed:
+            raise OffDynError(f"seed {failed[0]} of this run gave an action that is not finite; nothing was written")
         return {str(seed): [float(value) for value in row] for seed, row in zip(self.seeds, returns, strict=True)}
 
     def _returns(self, shifts: Sequence[Any], episodes: int, attacks: Sequence[Any] | None) -> Floats:
