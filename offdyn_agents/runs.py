@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -275,7 +276,6 @@ def _export(module: PopulationModule, folder: Path) -> None:
 
 
 def _facts(plan: Plan, agent: Agent) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if plan.hardware.device == "cuda" else f"cpu, {plan.hardware.threads} threads"
     return {
         "format": FORMAT,
         "agent": plan.agent,
@@ -285,13 +285,25 @@ def _facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "settings": to_json(agent.settings),
         "status": "running",
         "wall_clock_s": 0.0,
-        "device": device,
+        "device": _device(plan.hardware),
         "precision": plan.hardware.precision,
         "parameters": agent.parameters,
         "versions": {name: _version(name) for name in ("offdyn", "torch", "lightning", "mujoco", "numpy")},
         "tuning_evaluations": 0,
         "command": plan.command,
     }
+
+
+def _device(hardware: Hardware) -> str:
+    """Return the name of the processor that trains, as far as the system says it."""
+    if hardware.device == "cuda":
+        return torch.cuda.get_device_name()
+    name, table = platform.machine(), Path("/proc/cpuinfo")
+    for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else []:
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return f"{name}, {hardware.threads} threads"
 
 
 def _version(name: str) -> str:

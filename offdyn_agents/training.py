@@ -204,6 +204,7 @@ class PopulationModule(lightning.LightningModule):
         checkpoint["offdyn"] = {
             "generators": self.sampler.state(),
             "seconds": self.seconds,
+            "stage_seconds": self.stage_seconds,
             "seeds": list(self.seeds),
             "agent": self.agent.name,
         }
@@ -222,6 +223,7 @@ class PopulationModule(lightning.LightningModule):
             )
         self.sampler.restore(saved["generators"])
         self.seconds = float(saved["seconds"])
+        self.stage_seconds += float(saved.get("stage_seconds", 0.0))
 
     def act(self, observations: Tensor) -> Tensor:
         """Return actions [R, B, |A|] of every run's policy for observations [R, B, |S|]."""
