@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from offdyn_agents.callbacks import Checkpoints, Evaluation, ProgressLine, targe
 from offdyn_agents.data import Layout, Sampler, Supply, Transitions, pack
 from offdyn_agents.dynamics import prediction_bytes
 from offdyn_agents.networks import member
-from offdyn_agents.settings import build, preset, to_json
+from offdyn_agents.provenance import git_commit, package_versions, processor_name
+from offdyn_agents.settings import build, preset, to_json, tuning
 from offdyn_agents.training import Budget, Hardware, PopulationModule, fit
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
@@ -288,29 +287,18 @@ def _facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "device": _device(plan.hardware),
         "precision": plan.hardware.precision,
         "parameters": agent.parameters,
-        "versions": {name: _version(name) for name in ("offdyn", "torch", "lightning", "mujoco", "numpy")},
-        "tuning_evaluations": 0,
+        "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
+        "commit": git_commit(),
+        **tuning(plan.agent),
         "command": plan.command,
     }
 
 
 def _device(hardware: Hardware) -> str:
-    """Return the name of the processor that trains, as far as the system says it."""
-    if hardware.device == "cuda":
-        return torch.cuda.get_device_name()
-    name, table = platform.machine(), Path("/proc/cpuinfo")
-    for line in table.read_text(encoding="utf-8").splitlines() if table.exists() else []:
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    return f"{name}, {hardware.threads} threads"
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
+    """Return the name of the processor that trains."""
+    return (
+        torch.cuda.get_device_name() if hardware.device == "cuda" else f"{processor_name()}, {hardware.threads} threads"
+    )
 
 
 def _already(folder: Path, facts: dict[str, Any]) -> bool:

@@ -63,13 +63,33 @@ def preset(agent: str, robot: str) -> dict[str, Any]:
     Returns:
         Dotted setting names and plain values.
     """
-    import yaml
-
-    text = resources.files("offdyn_agents").joinpath("presets").joinpath(f"{agent}.yaml").read_text(encoding="utf-8")
-    content: Any = yaml.safe_load(text) or {}
+    content = _preset_file(agent)
     chosen = _flat(content.get("settings") or {})
     chosen.update(_flat((content.get("robots") or {}).get(robot) or {}))
     return chosen
+
+
+def tuning(agent: str) -> dict[str, Any]:
+    """Return how an agent's preset was tuned, for the disclosure of a run.
+
+    Values inherited from a paper that tuned them on online returns count as tuned.
+
+    Args:
+        agent: Name of the agent.
+
+    Returns:
+        "tuning_evaluations" (0: none), and "tuning_note" where there is something to say.
+    """
+    told = _preset_file(agent)["tuning"]
+    note = {"tuning_note": " ".join(told["note"].split())} if told.get("note") else {}
+    return {"tuning_evaluations": int(told["evaluations"])} | note
+
+
+def _preset_file(agent: str) -> dict[str, Any]:
+    import yaml
+
+    text = resources.files("offdyn_agents").joinpath("presets").joinpath(f"{agent}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:

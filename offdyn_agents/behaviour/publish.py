@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluati
 from offdyn_agents.behaviour.export import policy_from_snapshot
 from offdyn_agents.behaviour.programme import Behaviour, make_learner, make_warm_learner
 from offdyn_agents.behaviour.training import Learner, Run, learn
+from offdyn_agents.provenance import git_commit, package_versions
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy
@@ -96,17 +95,6 @@ def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Lear
     return cards
 
 
-def git_commit() -> str:
-    """Commit of the code that runs, "unknown" outside a checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
 def _policy(run: Run, steps: int) -> BehaviourPolicy:
     return policy_from_snapshot(run.snapshot(steps))
 
@@ -138,14 +126,7 @@ def _common_card(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, 
         "run_steps": learner.steps,
         "run_seconds": round(run.seconds, 1),
         "model_hash": model_hash(model),
-        "versions": {"mujoco": _version("mujoco"), "numpy": _version("numpy"), "torch": _version("torch")},
+        "versions": package_versions("mujoco", "numpy", "torch"),
         "processor": platform.machine(),
         "git_commit": git_commit(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -6,7 +6,7 @@ import pytest
 
 from offdyn_agents.agent import AGENTS, RowCounts, agent_class
 from offdyn_agents.runs import make_agent
-from offdyn_agents.settings import build, parse_overrides, preset, setting_names, to_json
+from offdyn_agents.settings import build, parse_overrides, preset, setting_names, to_json, tuning
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 
@@ -99,8 +99,20 @@ def test_presets_name_robots_and_settings_that_exist(name):
 
     folder = module.resources.files("offdyn_agents").joinpath("presets")
     content = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    assert set(content) <= {"settings", "robots"}
+    assert set(content) <= {"settings", "robots", "tuning"}
     assert set(content.get("robots", {})) <= set(ROBOTS)
     known = setting_names(agent_class(name).settings_class)
     for robot in ROBOTS:
         assert set(preset(name, robot)) <= set(known)
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_every_preset_discloses_its_tuning(name):
+    """Values inherited from a paper that tuned on online returns count as tuned."""
+    told = tuning(name)
+    assert told["tuning_evaluations"] >= 0
+    assert (told["tuning_evaluations"] > 0) == bool(told.get("tuning_note"))
+
+
+def test_droco_counts_the_published_grid():
+    assert tuning("droco")["tuning_evaluations"] == 8
