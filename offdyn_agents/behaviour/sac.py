@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,8 @@ from torch import Tensor
 from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
-
+from offdyn_agents.behaviour.collector import Collector
+from offdyn_agents.behaviour.training import matrix_precision
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _LOG_2PI = math.log(2.0 * math.pi)
 _LOG_2 = math.log(2.0)
@@ -368,7 +368,7 @@ class SacLearner:
             The number of critic updates made.
         """
         before = self.steps
-        with _precision(self.settings.precision):
+        with matrix_precision(self.settings.precision):
             for _ in range(self.settings.steps_per_iteration):
                 self._collect()
                 if self._vector_steps > self.settings.warmup:
@@ -441,18 +441,3 @@ class SacLearner:
         half = self.steps // 2 + 1
         counts = np.array([[self.steps + 1, half, half], [self.steps + 2, half, half]], dtype=np.float64)
         return torch.from_numpy((base * np.sqrt(1.0 - _BETA2**counts) / (1.0 - _BETA1**counts)).astype(np.float32))
-
-
-@contextmanager
-def _precision(name: str) -> Generator[None]:
-    """Matrix products in the named precision."""
-    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    if not hasattr(matmul, "fp32_precision"):  # before torch 2.9
-        yield
-        return
-    before = matmul.fp32_precision
-    matmul.fp32_precision = name
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before

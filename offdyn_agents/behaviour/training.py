@@ -193,7 +193,9 @@ def learn(learner: Learner, run: Run, name: str, *, limit: int | None = None, qu
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
-        _loop(learner, run, name, min(learner.total, limit or learner.total), quiet)
+        # Whatever ran before in this process must not decide how products round.
+        with matrix_precision("ieee"):
+            _loop(learner, run, name, min(learner.total, limit or learner.total), quiet)
     finally:
         torch.set_num_threads(threads)
     return learner.steps >= learner.total
@@ -237,3 +239,18 @@ def held(path: Path) -> Generator[bool]:
             yield False
             return
         yield True
+
+
+@contextmanager
+def matrix_precision(name: str) -> Generator[None]:
+    """Compute matrix products in the named precision, "ieee" or "bf16", for the block."""
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):  # before torch 2.9
+        yield
+        return
+    before = matmul.fp32_precision
+    matmul.fp32_precision = name
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

@@ -187,11 +187,22 @@ def kill_when(work: str, place: Path, pattern: str, delay: float) -> bool:
     environment = {**os.environ, "OFFDYN_DATA_DIR": str(place), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while child.poll() is None and time.monotonic() < deadline and not any(place.glob(pattern)):
-        time.sleep(0.0005)
-    time.sleep(delay)
-    child.send_signal(signal.SIGKILL)
-    return child.wait() == -signal.SIGKILL
+    try:
+        while child.poll() is None and time.monotonic() < deadline and not appeared(place, pattern):
+            time.sleep(0.0005)
+        time.sleep(delay)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        status = child.wait()
+    return status == -signal.SIGKILL
+
+
+def appeared(place: Path, pattern: str) -> bool:
+    """Whether a file exists by now; a folder that vanishes while it is listed is one that was renamed."""
+    try:
+        return any(place.glob(pattern))
+    except FileNotFoundError:
+        return False
 
 
 def assert_whole_or_absent(folder: Path) -> None:
