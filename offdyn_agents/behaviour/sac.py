@@ -24,8 +24,8 @@ from torch import Tensor
 from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
-from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.training import matrix_precision
+
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _LOG_2PI = math.log(2.0 * math.pi)
 _LOG_2 = math.log(2.0)
