@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_TASK := hopper-gravity-0.5-medium
 DEMO_AGENTS := droco iql
-DEMO_UPDATES ?= 6000
+DEMO_UPDATES ?= 15000
 DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
 OFFDYN := $(BIN)/offdyn
 

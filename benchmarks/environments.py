@@ -2,7 +2,8 @@
 
     python benchmarks/environments.py --rows 64 --threads 2
 
-Peers alternate in short rounds, so that a busy machine slows all of them alike; the ratio is that of the medians.
+Peers alternate in short rounds, so that a busy machine slows all of them alike; a ratio is the median over rounds of
+the ratio within a round.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def make_peers(robot: Robot, rows: int, threads: int) -> dict[str, Step]:
     }
 
 
-def measure(robot: Robot, rows: int, threads: int, rounds: int) -> dict[str, float]:
-    """Median control steps per second (rows x steps) of each peer."""
+def measure(robot: Robot, rows: int, threads: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Median control steps per second (rows x steps) of each peer, and median ratio to the sync environment."""
     peers = make_peers(robot, rows, threads)
     rng = np.random.default_rng(0)
     steps = max(4, 1500 // rows)
@@ -93,7 +94,14 @@ def measure(robot: Robot, rows: int, threads: int, rounds: int) -> dict[str, flo
                 step(action)
             if round_number:  # The first round warms up.
                 speeds[name].append(rows * steps / (time.perf_counter() - begun))
-    return {name: statistics.median(values) for name, values in speeds.items()}
+    sync = speeds["gymnasium sync"]
+    return {
+        name: {
+            "steps/s": statistics.median(values),
+            "x sync": statistics.median(ours / peer for ours, peer in zip(values, sync, strict=True)),
+        }
+        for name, values in speeds.items()
+    }
 
 
 def main() -> None:
@@ -108,12 +116,11 @@ def main() -> None:
     for name in arguments.robots:
         for rows in arguments.rows:
             speeds = measure(ROBOTS[name], rows, arguments.threads, arguments.rounds)
-            results.append({"robot": name, "rows": rows, "threads": arguments.threads, "steps/s": speeds})
+            results.append({"robot": name, "rows": rows, "threads": arguments.threads, "peers": speeds})
             if not arguments.json:
-                sync = speeds["gymnasium sync"]
                 print(f"{name}, {rows} rows, {arguments.threads} threads, {os.cpu_count()} cores")
-                for peer, speed in speeds.items():
-                    print(f"  {peer:<36}{speed:>10,.0f} steps/s   {speed / sync:5.2f} x sync")
+                for peer, figures in speeds.items():
+                    print(f"  {peer:<36}{figures['steps/s']:>10,.0f} steps/s   {figures['x sync']:5.2f} x sync")
     if arguments.json:
         print(json.dumps(results, indent=2))
 
