@@ -10,12 +10,13 @@ from offdyn_envs.cli import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+PYTHON = [block for language, block in BLOCKS if language == "python"]
 COMMANDS = [
     shlex.split(line, comments=True)[1:]
-    for block in re.findall(r"```\n(.*?)```", TEXT, flags=re.DOTALL)
+    for language, block in BLOCKS
     for line in block.splitlines()
-    if line.startswith("offdyn ")
+    if not language and line.startswith("offdyn ")
 ]
 
 
@@ -50,6 +51,7 @@ def test_commands_exist_with_their_options(command, capsys):
 
 
 def test_readme_names_the_two_commands():
+    assert len(COMMANDS) >= 8 and len(PYTHON) >= 3
     assert "make demo" in TEXT and "make test" in TEXT
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "\ndemo:" in makefile and "\ntest:" in makefile
