@@ -39,7 +39,7 @@ class DROCOSettings(IQLSettings):
 
     data: str = setting("merged", choices=("merged",))
     beta: float = setting(1.0, low=0.0)
-    delta: float = setting(30.0, low=0.0, open_low=True)
+    delta: float = setting(30.0, low=0.0, open_low=True, infinite=True)
     robust_min: str = setting("value", choices=("value", "q", "coordinate"))
     penalty_clamp: bool = setting(False)
     huber_on: str = setting("source", choices=("source", "both"))

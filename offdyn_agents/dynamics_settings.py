@@ -34,4 +34,4 @@ class DynamicsSettings:
     width: int = setting(200, low=1)
     batch_size: int = setting(256, low=1)
     learning_rate: float = setting(1e-3, low=0.0, open_low=True)
-    memory_gb: float = setting(6.0, low=0.0)
+    memory_gb: float = setting(6.0, low=0.0, infinite=True)

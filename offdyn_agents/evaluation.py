@@ -57,7 +57,8 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
 
     facts = read_run(folder)
     if facts.get("status") != "complete":
-        raise OffDynError(f"run '{folder}' is not complete; finish it with: {facts.get('command', 'offdyn train')}")
+        command = f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
+        raise OffDynError(f"run '{folder}' is not complete; finish it with: {command}")
     runner = _Runner(folder, facts, plan)
     cells = protocol.evaluation_cells(critic=runner.critics is not None)
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))

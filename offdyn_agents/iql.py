@@ -35,7 +35,7 @@ class IQLSettings(AgentSettings):
     polyak: float = setting(0.005, low=0.0, high=1.0)
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
     temperature: float = setting(3.0, low=0.0)
-    weight_clip: float = setting(100.0, low=0.0, open_low=True)
+    weight_clip: float = setting(100.0, low=0.0, open_low=True, infinite=True)
 
 
 def expectile_loss(differences: Tensor, expectile: float) -> Tensor:

@@ -23,22 +23,26 @@ class Bounds:
         high: Largest value, itself allowed.
         open_low: Whether `low` itself is refused.
         choices: Allowed words, for settings that are text.
+        infinite: Whether infinity is allowed.
     """
 
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
     choices: tuple[str, ...] = ()
+    infinite: bool = False
 
     def admits(self, value: float) -> bool:
         """Whether a number lies inside."""
+        if math.isinf(value):
+            return self.infinite and value > 0
         return (value > self.low if self.open_low else value >= self.low) and value <= self.high
 
     def describe(self) -> str:
         """The allowed range in words."""
         if self.high < math.inf:
             return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
-        return f"a number {'above' if self.open_low else 'at least'} {self.low:g}"
+        return f"a {'' if self.infinite else 'finite '}number {'above' if self.open_low else 'at least'} {self.low:g}"
 
 
 def setting(
@@ -48,9 +52,10 @@ def setting(
     high: float = math.inf,
     open_low: bool = False,
     choices: Sequence[str] = (),
+    infinite: bool = False,
 ) -> Any:
     """Return a dataclass field with a default and the values it allows."""
-    return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices))})
+    return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices), infinite)})
 
 
 def preset(agent: str, robot: str) -> dict[str, Any]:

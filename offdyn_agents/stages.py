@@ -164,9 +164,14 @@ def predict_all(
 def _load(path: Path | None, device: torch.device) -> Ensemble | None:
     if path is None or not path.exists():
         return None
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return Ensemble.from_tensors(load_file(path), device)
+    try:
+        return Ensemble.from_tensors(load_file(path), device)
+    except (SafetensorError, KeyError):
+        # It is only a cache: what is damaged is computed again.
+        return None
 
 
 def _save(path: Path | None, ensemble: Ensemble) -> None:

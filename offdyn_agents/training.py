@@ -187,12 +187,22 @@ class PopulationModule(lightning.LightningModule):
         sums.zero_()
         self._executor.run(self.sampler.draw(batch))
         self.get_buffer("updates").add_(batch)
+        self._refuse_divergence(sums)
         means = (sums / batch).mean(0).tolist()
         elapsed = time.monotonic() - begun
         self.seconds += elapsed
         self._log(dict(zip(self.agent.metrics, means, strict=True)), len(self.seeds) * batch / elapsed)
         optimizer: Any = self.optimizers()
         optimizer.step()
+
+    def _refuse_divergence(self, sums: Tensor) -> None:
+        """Stop before a checkpoint or a policy of a run that has diverged is written."""
+        diverged = [seed for seed, row in zip(self.seeds, sums, strict=True) if not bool(torch.isfinite(row).all())]
+        if diverged:
+            raise OffDynError(
+                f"{self.agent.name}: seed {diverged[0]} diverged before update {self.updates_done}: a loss is not"
+                " finite; the last checkpoint stands from before; other settings are needed"
+            )
 
     def _log(self, losses: dict[str, float], rate: float) -> None:
         self.last_metrics = losses | {"seed_updates_per_second": rate}

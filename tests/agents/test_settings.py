@@ -71,8 +71,8 @@ def test_overrides():
         ("drocko", [], "unknown agent 'drocko'; did you mean 'droco'? allowed: iql, droco, bc"),
         ("droco", ["betta=1"], "unknown setting 'betta'; did you mean 'beta'?"),
         ("droco", ["dynamics.epoch=1"], "did you mean 'dynamics.epochs'?"),
-        ("droco", ["beta=-1"], "setting beta is -1.0; a number at least 0 is allowed"),
-        ("droco", ["beta=nan"], "setting beta is nan; a number at least 0 is allowed"),
+        ("droco", ["beta=-1"], "setting beta is -1.0; a finite number at least 0 is allowed"),
+        ("droco", ["beta=nan"], "setting beta is nan; a finite number at least 0 is allowed"),
         ("droco", ["delta=0"], "setting delta is 0.0; a number above 0 is allowed"),
         ("droco", ["data=target"], "unknown value of setting data 'target'"),
         ("droco", ["robust_min=values"], "did you mean 'value'? allowed: value, q, coordinate"),
@@ -116,3 +116,13 @@ def test_every_preset_discloses_its_tuning(name):
 
 def test_droco_counts_the_published_grid():
     assert tuning("droco")["tuning_evaluations"] == 8
+
+
+@pytest.mark.parametrize("name", ("beta", "learning_rate", "temperature"))
+def test_infinity_is_refused_where_it_would_only_make_nan(name):
+    with pytest.raises(OffDynError, match=f"setting {name} is inf; a finite number"):
+        make_agent("droco", "hopper", 11, 3, {name: "inf"})
+
+
+def test_delta_may_be_infinite():
+    assert make_agent("droco", "hopper", 11, 3, {"delta": "inf"}).settings.delta == math.inf

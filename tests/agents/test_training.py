@@ -189,6 +189,12 @@ def test_kill_9_in_the_middle(tmp_path):
     assert [row["updates"] for row in log(tmp_path / "broken")] == [str(20 * i) for i in range(1, 41)]
 
 
+def test_divergence_is_one_line_and_leaves_no_policy(tmp_path):
+    with pytest.raises(OffDynError, match="seed 0 diverged before update"):
+        train(tmp_path, learning_rate=1e30)
+    assert not (tmp_path / "seeds").exists()
+
+
 @pytest.mark.parametrize("name", ["iql", "droco", "bc"])
 def test_agents_learn(tmp_path, name):
     """Actions that the data shows only in good rows (bc: in all rows) are imitated."""
