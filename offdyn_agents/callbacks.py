@@ -107,6 +107,10 @@ class Checkpoints(Callback):
         del outputs, batch, batch_idx
         ended = pl_module.updates_done >= pl_module.budget.updates
         if ended or time.monotonic() - self._written >= pl_module.budget.checkpoint_seconds:
+            # Lightning logs after this hook: a run killed in between would never write the line again.
+            for logger in trainer.loggers:
+                if isinstance(logger, CsvLog):
+                    logger.log_metrics(pl_module.last_metrics, step=pl_module.updates_done)
             with atomic_write(self._path) as temporary:
                 trainer.save_checkpoint(temporary)
             self._written = time.monotonic()

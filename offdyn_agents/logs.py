@@ -1,4 +1,4 @@
-"""Lightning loggers whose files survive a killed run: what a resumed run repeats is not in them twice."""
+"""Lightning loggers of a run; in the CSV file, what a resumed run repeats is not written twice."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class CsvLog(Logger):
         self._losses = tuple(losses)
         self._columns = ["updates", *losses, "score", *(f"return_{seed}" for seed in seeds)]
         self._scores: dict[str, float] = {}
+        self._written = -1
 
     @property
     def name(self) -> str:
@@ -49,11 +50,15 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep scores until the losses of the same chunk arrive, and write both."""
+        """Keep scores until the losses of the same chunk arrive, and write both, once."""
         if self._losses[0] not in metrics:
             self._scores = dict(metrics)
             return
-        row = {"updates": int(step or 0), **metrics, **self._scores}
+        updates = int(step or 0)
+        if updates == self._written:
+            return
+        self._written = updates
+        row = {"updates": updates, **metrics, **self._scores}
         self._scores = {}
         fresh = not self._path.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.callbacks import Evaluation
+from offdyn_agents.callbacks import Checkpoints, Evaluation
 from offdyn_agents.networks import policy
 from offdyn_agents.runs import train_population
 from offdyn_agents.training import Budget, Hardware
@@ -187,6 +187,25 @@ def test_kill_9_in_the_middle(tmp_path):
     assert (again.wait(timeout=240), whole.wait(timeout=240)) == (0, 0)
     same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
     assert [row["updates"] for row in log(tmp_path / "broken")] == [str(20 * i) for i in range(1, 41)]
+
+
+def test_a_checkpoint_never_runs_ahead_of_the_log(tmp_path, monkeypatch):
+    """Killed right after a checkpoint: its line is in the log, and once only after resuming."""
+    budget = Budget(60, 60, 20, checkpoint_seconds=0.0)
+
+    class Dying(Checkpoints):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            super().on_train_batch_end(trainer, pl_module, *args)
+            if pl_module.updates_done == 40:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("offdyn_agents.runs.Checkpoints", Dying)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(tmp_path, budget=budget)
+    assert [row["updates"] for row in log(tmp_path)] == ["20", "40"]
+    monkeypatch.undo()
+    train(tmp_path, budget=budget)
+    assert [row["updates"] for row in log(tmp_path)] == ["20", "40", "60"]
 
 
 def test_divergence_is_one_line_and_leaves_no_policy(tmp_path):
