@@ -6,6 +6,7 @@ fall, soft actor-critic the better one of HalfCheetah.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS
+from offdyn_envs.shifts import Gravity
 from offdyn_envs.shipped import behaviour_path
-from offdyn_envs.tasks import DYNAMICS
+from offdyn_envs.tasks import DYNAMICS, get_dynamics
 
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.training import Learner
@@ -29,6 +31,15 @@ ALGORITHMS: Mapping[str, str] = MappingProxyType(
 BUDGETS: Mapping[str, int] = MappingProxyType(
     {"halfcheetah": 120_000, "hopper": 6_000_000, "walker2d": 6_000_000, "ant": 8_000_000}
 )
+# Per-step discount at nominal gravity. Hopper's flight is a large part of its stride, so it looks further ahead.
+DISCOUNTS: Mapping[str, float] = MappingProxyType(
+    {"halfcheetah": 0.99, "hopper": 0.995, "walker2d": 0.99, "ant": 0.99}
+)
+# The two Hopper runs that were made before the discount followed gravity.
+EARLIER_DISCOUNTS: Mapping[tuple[str, str], float] = MappingProxyType(
+    {("hopper", "nominal"): 0.99, ("hopper", "gravity-0.5"): 0.99}
+)
+MAX_DISCOUNT = 0.999
 # Runs that got more than their robot's budget.
 LONGER: Mapping[tuple[str, str], int] = MappingProxyType({("halfcheetah", "nominal"): 200_000})
 SEED = 1
@@ -128,8 +139,30 @@ class Behaviour:
 
 # In the order in which the trainings start.
 PROGRAMME: tuple[Behaviour, ...] = tuple(
-    Behaviour(robot, dynamics) for robot in ("halfcheetah", "hopper") for dynamics in ("nominal", "gravity-0.5")
+    Behaviour(robot, dynamics) for robot in ("halfcheetah", "hopper", "walker2d", "ant") for dynamics in DYNAMICS
 )
+
+
+def discount_of(behaviour: Behaviour) -> float:
+    """Per-step discount of the behaviour's first run.
+
+    A leap lasts longer the weaker gravity is, so the legged robots that fall look as many leaps ahead, not as many
+    steps: at half gravity twice as far. Stronger gravity changes nothing.
+
+    Args:
+        behaviour: the behaviour.
+
+    Returns:
+        The discount, at most `MAX_DISCOUNT`.
+    """
+    key = (behaviour.robot, behaviour.dynamics)
+    if key in EARLIER_DISCOUNTS:
+        return EARLIER_DISCOUNTS[key]
+    nominal = DISCOUNTS[behaviour.robot]
+    if behaviour.robot not in ("hopper", "walker2d"):
+        return nominal
+    gravity = math.prod(shift.scale for shift in get_dynamics(behaviour.dynamics) if isinstance(shift, Gravity))
+    return min(MAX_DISCOUNT, 1.0 - (1.0 - nominal) * min(gravity, 1.0))
 
 
 def default_root() -> Path:
@@ -173,7 +206,8 @@ def make_learner(behaviour: Behaviour, directory: Path) -> Learner:
     if behaviour.algorithm == "ppo":
         from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 
-        return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, PpoSettings(steps=behaviour.budget))
+        settings = PpoSettings(steps=behaviour.budget, discount=discount_of(behaviour))
+        return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, settings)
     from offdyn_agents.behaviour.sac import SacLearner, SacSettings
 
     return SacLearner(behaviour.robot, behaviour.dynamics, SEED, directory, SacSettings(updates=behaviour.budget))

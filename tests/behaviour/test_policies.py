@@ -20,6 +20,7 @@ from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy
+from offdyn_envs.robots import ROBOTS
 
 runner = CliRunner()
 
@@ -145,18 +146,29 @@ def test_expert_is_the_best_measured_late_policy() -> None:
 
 
 def test_programme_and_selection() -> None:
-    assert [str(x) for x in PROGRAMME] == [
-        "halfcheetah nominal",
-        "halfcheetah gravity-0.5",
-        "hopper nominal",
-        "hopper gravity-0.5",
-    ]
+    assert len(set(PROGRAMME)) == len(PROGRAMME) >= 36
+    assert {x.robot for x in PROGRAMME} == set(ROBOTS)
     assert select([], []) == list(PROGRAMME)
-    assert select(["hopper"], []) == list(PROGRAMME[2:])
+    assert select(["hopper"], []) == [x for x in PROGRAMME if x.robot == "hopper"]
     assert select(["ant"], ["friction-0.1"]) == [Behaviour("ant", "friction-0.1")]
     for robots, dynamics in ((["hoper"], []), (["hopper"], ["gravty-0.5"]), (["hopper", "ant"], ["nominal"])):
         with pytest.raises(OffDynError):
             select(robots, dynamics)
+
+
+@pytest.mark.parametrize(
+    ("robot", "dynamics", "discount"),
+    [
+        ("hopper", "gravity-2.0", 0.995),
+        ("hopper", "gravity-0.1", 0.999),
+        ("walker2d", "gravity-0.5", 0.995),
+        ("walker2d", "friction-0.1", 0.99),
+        ("ant", "gravity-0.1", 0.99),
+        ("hopper", "nominal", 0.99),
+    ],
+)
+def test_discount_follows_the_length_of_a_leap(robot: str, dynamics: str, discount: float) -> None:
+    assert programme.discount_of(Behaviour(robot, dynamics)) == pytest.approx(discount)
 
 
 @pytest.fixture
