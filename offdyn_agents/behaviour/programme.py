@@ -32,9 +32,7 @@ BUDGETS: Mapping[str, int] = MappingProxyType(
     {"halfcheetah": 120_000, "hopper": 6_000_000, "walker2d": 6_000_000, "ant": 8_000_000}
 )
 # Per-step discount at nominal gravity. Hopper's flight is a large part of its stride, so it looks further ahead.
-DISCOUNTS: Mapping[str, float] = MappingProxyType(
-    {"halfcheetah": 0.99, "hopper": 0.995, "walker2d": 0.99, "ant": 0.99}
-)
+DISCOUNTS: Mapping[str, float] = MappingProxyType({"halfcheetah": 0.99, "hopper": 0.995, "walker2d": 0.99, "ant": 0.99})
 # The two Hopper runs that were made before the discount followed gravity.
 EARLIER_DISCOUNTS: Mapping[tuple[str, str], float] = MappingProxyType(
     {("hopper", "nominal"): 0.99, ("hopper", "gravity-0.5"): 0.99}
