@@ -41,7 +41,7 @@ def target_returns(robot: str, dynamics: str, episodes: int, threads: int) -> Re
     from offdyn_envs.benchmark.rollouts import population_returns
     from offdyn_envs.tasks import get_dynamics
 
-    shifts = get_dynamics(dynamics)
+    shifts = get_dynamics(robot, dynamics)
 
     def returns(act: Act, members: int) -> NDArray[np.float64]:
         return population_returns(act, members, robot, shifts, episodes, EVALUATION_SEED, num_threads=threads)

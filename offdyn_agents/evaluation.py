@@ -99,7 +99,7 @@ class _Runner:
         self.plan = plan
         self.task = get_task(facts["task"])
         self.robot = get_robot(self.task.robot)
-        self.shifts = get_dynamics(self.task.scoring)
+        self.shifts = get_dynamics(self.task.robot, self.task.scoring)
         self.seeds: list[int] = list(facts["seeds"])
         widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]

@@ -11,7 +11,7 @@ import gymnasium
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
-from offdyn_envs.shifts import Friction, Gravity
+from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
 from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ __all__ = [
     "ROBOTS",
     "Friction",
     "Gravity",
+    "Kinematic",
+    "Morphology",
     "OffDynError",
     "get_robot",
     "get_task",
@@ -43,6 +45,12 @@ def register_environments() -> None:
             max_episode_steps=robot.max_episode_steps,
             kwargs={"dynamics": slug},
         )
+    gymnasium.register(
+        id="OffDyn/Refrigerator-v0",
+        entry_point="offdyn_envs.refrigerator:Refrigerator",
+        vector_entry_point="offdyn_envs.refrigerator:RefrigeratorVectorEnv",
+        max_episode_steps=2000,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,12 @@ def envs_list(json_output: Json = False) -> None:
     from offdyn_envs.tasks import get_dynamics, list_env_ids
 
     rows = [
-        {"id": name, "robot": robot.name, "dynamics": slug, "shifts": [s.to_json() for s in get_dynamics(slug)]}
+        {
+            "id": name,
+            "robot": robot.name,
+            "dynamics": slug,
+            "shifts": [s.to_json() for s in get_dynamics(robot.name, slug)],
+        }
         for name, (robot, slug) in list_env_ids().items()
     ]
     print_table("Environments", rows, json_output)

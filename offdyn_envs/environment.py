@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -22,13 +23,15 @@ from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.models import compile_model
+from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.schedule import Schedule, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
 
+_PARAMETERS = ("dynamics", "shifts", "profile", "attack", "schedule")
 _RENDERING = (
     "render_mode",
     "width",
@@ -50,6 +53,8 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         shifts: More shifts, as values or plain JSON objects, applied after those of `dynamics`.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
         attack: An observation attack, as a value or a plain JSON object (see `offdyn_envs.attacks.make_attack`).
+        schedule: Shifts that change between episodes or at a step, appended to the others (see
+            `offdyn_envs.schedule.make_schedule`).
         rendering: `render_mode`, `width`, `height`, `camera_id`, `camera_name`, `default_camera_config`, `max_geom`
             and `visual_options` of Gymnasium's MuJoCo environments.
 
@@ -57,7 +62,7 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         OffDynError: An unknown name, parameter or value.
     """
 
-    robot: ClassVar[Robot]
+    robot: Robot
 
     def __init__(
         self,
@@ -65,20 +70,25 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         shifts: Sequence[Mapping[str, Any] | Shift] | None = None,
         profile: str = "default",
         attack: Mapping[str, Any] | Attack | None = None,
+        schedule: Mapping[str, Any] | Schedule | None = None,
         **rendering: Any,
     ) -> None:
         for name in rendering:
             if name not in _RENDERING:
-                raise unknown("environment parameter", name, ("dynamics", "shifts", "profile", "attack", *_RENDERING))
+                raise unknown("environment parameter", name, (*_PARAMETERS, *_RENDERING))
         extra = parse_shifts(shifts)
-        self.shifts = get_dynamics(dynamics) + extra
+        self.shifts = get_dynamics(self.robot.name, dynamics) + extra
         self.profile = check_profile(profile)
         self.attack = None if attack is None else make_attack(attack, self.robot)
         self._attack_rng = np.random.default_rng()
+        self.schedule = None if schedule is None else make_schedule(schedule, self.robot)
+        self._episode, self._elapsed = -1, 0
+        self._active = self.shifts
         super().__init__(**self.robot.stock_kwargs, **rendering)
+        self.init_qpos = start_qpos(self.robot, self.shifts, self.profile)
         # The stock class has recorded its own arguments for pickling; these are ours.
         json_shifts = shifts_to_json(extra) or None
-        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, **rendering)
+        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, **rendering)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -87,11 +97,14 @@ class ShiftedRobot(MujocoEnv, EzPickle):
 
         Args:
             seed: Seeds the reset noise, and the attack with a stream of its own.
-            options: Unused.
+            options: `{"episode": k}` sets the count of episodes that a schedule follows.
 
         Returns:
             The observation [|S|], attacked where an attack is set, and infos.
         """
+        self._episode = int((options or {}).get("episode", self._episode + 1))
+        self._elapsed = 0
+        self._follow_schedule()
         if seed is not None:
             self._attack_rng = np.random.default_rng([seed, 1])
         return super().reset(seed=seed, options=options)
@@ -115,6 +128,9 @@ class ShiftedRobot(MujocoEnv, EzPickle):
             Observation [|S|], reward, terminated, truncated (False: the time limit is a wrapper's) and infos.
         """
         action = np.asarray(action)
+        if self.schedule is not None and self.schedule.unit == "step":
+            self._follow_schedule()
+        self._elapsed += 1
         before = self.data.time, self.data.qpos.copy(), self.data.qvel.copy()
         self.do_simulation(action, self.frame_skip)
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
@@ -130,6 +146,21 @@ class ShiftedRobot(MujocoEnv, EzPickle):
             info["diverged"] = True
         return self._seen(), reward, terminated or diverged, False, info
 
+    def _follow_schedule(self) -> None:
+        """Bring the model to what the schedule asks for now."""
+        if self.schedule is None:
+            return
+        count = self._episode if self.schedule.unit == "episode" else self._elapsed
+        wanted = self.shifts + self.schedule.shifts_at(count)
+        if wanted == self._active:
+            return
+        model = compile_model(self.robot, wanted, self.profile)
+        if model.opt.timestep != self.robot.timestep:
+            raise OffDynError(f"schedule: the timestep may not change, from {self.robot.timestep} s")
+        overwrite_model(self.model, model)
+        self.init_qpos = start_qpos(self.robot, wanted, self.profile)
+        self._active = wanted
+
     def _seen(self) -> NDArray[np.float64]:
         observation = self.robot.observe(self.data.qpos, self.data.qvel)
         if self.attack is None:
@@ -139,6 +170,7 @@ class ShiftedRobot(MujocoEnv, EzPickle):
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         # The compiled model is shared between environments, and rendering sizes are written into it.
         model = copy.copy(compile_model(self.robot, self.shifts, self.profile))
+        self.robot = replace(self.robot, timestep=float(model.opt.timestep))
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)

@@ -11,11 +11,12 @@ from pathlib import Path
 import gymnasium
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from offdyn_envs.robots import Robot, get_robot
-from offdyn_envs.shifts import Shift, check_profile
+from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
 
-__all__ = ["compile_model", "model_hash", "model_spec"]
+__all__ = ["compile_model", "dynamics_fields", "model_hash", "model_spec", "overwrite_model", "start_qpos"]
 
 _log = logging.getLogger("offdyn.mujoco")
 
@@ -34,7 +35,11 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
 
     Returns:
         An editable model.
+
+    Raises:
+        OffDynError: A shift that does not fit the robot, or not the others.
     """
+    check_shifts(shifts, robot)
     folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
     spec = mujoco.MjSpec.from_file(str(folder / robot.xml_file))
     for shift in shifts:
@@ -75,7 +80,73 @@ def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "defau
     return _compile(robot.name, shifts, check_profile(profile))
 
 
-def _dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+@lru_cache(maxsize=256)
+def _start_qpos(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> tuple[float, ...]:
+    robot = get_robot(robot_name)
+    model = compile_model(robot, shifts, profile)
+    start = np.array(model.qpos0)
+    if profile == "default" and any(isinstance(shift, Morphology) for shift in shifts):
+        start[robot.height_index] += _lowest_point(compile_model(robot, ())) - _lowest_point(model)
+    return tuple(start.tolist())
+
+
+def start_qpos(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> NDArray[np.float64]:
+    """Return the pose around which episodes start.
+
+    A reshaped robot is placed so that its lowest geom is as far above the floor as the base robot's: the published
+    files let HalfCheetah fall from up to 0.26 m higher, which the profiles "odrl" and "droco" keep.
+
+    Args:
+        robot: The robot.
+        shifts: Its shifts.
+        profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
+
+    Returns:
+        Positions, [nq].
+    """
+    return np.array(_start_qpos(robot.name, shifts, check_profile(profile)))
+
+
+def _lowest_point(model: mujoco.MjModel) -> float:
+    """Return the height in m of the robot's lowest point in its rest pose; all geoms are spheres and capsules."""
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    robot_geoms = np.flatnonzero(model.geom_bodyid > 0)
+    half = np.where(model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE.value, model.geom_size[:, 1], 0.0)
+    upright = np.abs(data.geom_xmat[:, 8])
+    lowest = data.geom_xpos[:, 2] - half * upright - model.geom_size[:, 0]
+    return float(lowest[robot_geoms].min())
+
+
+def overwrite_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
+    """Give a model the dynamics of another one of the same structure, in place.
+
+    Whatever holds the model, for instance a renderer, goes on with the new dynamics.
+
+    Args:
+        model: Changed.
+        other: Where the dynamics come from.
+    """
+    # The boxes in which collisions are looked for follow from the geoms; the hash leaves them out.
+    for name, value in (dynamics_fields(other) | {"bvh_aabb": other.bvh_aabb}).items():
+        prefix, _, field = name.rpartition(".")
+        owner = model.opt if prefix else model
+        current = getattr(owner, field)
+        if isinstance(current, np.ndarray):
+            current[...] = value
+        elif current != value:
+            setattr(owner, field, value.item())
+
+
+def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """Return every field of a model that can change its motion.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        Arrays by name, those of the options with the prefix "opt.".
+    """
     fields: dict[str, np.ndarray] = {}
     for prefix, owner in (("", model), ("opt.", model.opt)):
         for name in dir(owner):
@@ -97,7 +168,7 @@ def model_hash(model: mujoco.MjModel) -> str:
         64 hexadecimal digits; comparable within one MuJoCo version.
     """
     digest = hashlib.sha256(mujoco.__version__.encode())
-    for name, value in sorted(_dynamics_fields(model).items()):
+    for name, value in sorted(dynamics_fields(model).items()):
         digest.update(f"{name}{value.dtype}{value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()

@@ -83,12 +83,12 @@ def describe_environment(name: str) -> dict[str, Any]:
             "environment", name, [key.partition("/")[2].removesuffix("-v0") for key in table] if short else table
         )
     robot, slug = found
-    shifts = get_dynamics(slug)
+    shifts = get_dynamics(robot.name, slug)
     model = compile_model(robot, shifts)
     return {
         "robot": robot.title,
         "dynamics": slug,
-        "changes": "; ".join(shift.describe() for shift in shifts) or "nothing: the nominal robot",
+        "changes": "; ".join(shift.describe(robot) for shift in shifts) or "nothing: the nominal robot",
         "shifts": [shift.to_json() for shift in shifts],
         "observation": f"{robot.observation_dim} float64",
         "action": f"{robot.action_dim} float32 in [-1, 1]",

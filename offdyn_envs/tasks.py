@@ -9,7 +9,18 @@ from types import MappingProxyType
 
 from offdyn_envs.errors import unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
-from offdyn_envs.shifts import Friction, Gravity, Shift
+from offdyn_envs.shifts import (
+    KINEMATIC_LEVELS,
+    KINEMATIC_PARTS,
+    MORPHOLOGY_LEVELS,
+    MORPHOLOGY_PARTS,
+    SEVERE,
+    Friction,
+    Gravity,
+    Kinematic,
+    Morphology,
+    Shift,
+)
 
 __all__ = [
     "DYNAMICS",
@@ -18,6 +29,7 @@ __all__ = [
     "TRACKS",
     "DatasetId",
     "Task",
+    "dynamics_of",
     "env_id",
     "get_dynamics",
     "get_task",
@@ -29,21 +41,57 @@ __all__ = [
 PRESET_SCALES = (0.1, 0.5, 2.0, 5.0)
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert", "expert")
 ROWS: Mapping[str, int] = MappingProxyType({"500": 500, "5k": 5_000, "50k": 50_000, "100k": 100_000, "1m": 1_000_000})
+SEVERE_SLUGS = ("kinematic-severe", "morphology-severe")
 
-DYNAMICS: Mapping[str, tuple[Shift, ...]] = MappingProxyType(
-    {
-        "nominal": (),
-        **{f"gravity-{scale}": (Gravity(scale),) for scale in PRESET_SCALES},
-        **{f"friction-{scale}": (Friction(scale),) for scale in PRESET_SCALES},
-    }
+
+def _dynamics_table(robot: str) -> Mapping[str, tuple[Shift, ...]]:
+    return MappingProxyType(
+        {
+            "nominal": (),
+            **{f"gravity-{scale}": (Gravity(scale),) for scale in PRESET_SCALES},
+            **{f"friction-{scale}": (Friction(scale),) for scale in PRESET_SCALES},
+            **{
+                f"kinematic-{part}-{level}": (Kinematic(part, scale),)
+                for part in KINEMATIC_PARTS[robot]
+                for level, scale in KINEMATIC_LEVELS.items()
+            },
+            **{
+                f"morphology-{part}-{level}": (Morphology(part, value),)
+                for part in MORPHOLOGY_PARTS[robot]
+                for level, value in MORPHOLOGY_LEVELS.items()
+            },
+            "kinematic-severe": (Kinematic(preset=SEVERE),),
+            "morphology-severe": (Morphology(preset=SEVERE),),
+        }
+    )
+
+
+DYNAMICS: Mapping[str, Mapping[str, tuple[Shift, ...]]] = MappingProxyType(
+    {robot: _dynamics_table(robot) for robot in ROBOTS}
 )
-"""Named dynamics of every robot: the slug and its shifts."""
+"""Named dynamics of each robot: the slug and its shifts; 23 a robot, 92 in all."""
 
 
-def get_dynamics(slug: str) -> tuple[Shift, ...]:
+def dynamics_of(robot: str) -> Mapping[str, tuple[Shift, ...]]:
+    """Return the named dynamics of a robot.
+
+    Args:
+        robot: For instance "hopper".
+
+    Returns:
+        Shifts by slug.
+
+    Raises:
+        OffDynError: No such robot.
+    """
+    return DYNAMICS[get_robot(robot).name]
+
+
+def get_dynamics(robot: str, slug: str) -> tuple[Shift, ...]:
     """Return the shifts of a named dynamics.
 
     Args:
+        robot: For instance "hopper".
         slug: For instance "nominal" or "gravity-0.5".
 
     Returns:
@@ -52,21 +100,21 @@ def get_dynamics(slug: str) -> tuple[Shift, ...]:
     Raises:
         OffDynError: No such dynamics; the message names the nearest.
     """
-    shifts = DYNAMICS.get(slug)
-    if shifts is None:
-        raise unknown("dynamics", slug, DYNAMICS)
-    return shifts
+    table = dynamics_of(robot)
+    if slug not in table:
+        raise unknown(f"dynamics of {robot}", slug, table)
+    return table[slug]
 
 
 def env_id(robot: Robot, slug: str) -> str:
     """Return the environment id of a robot under a named dynamics, for instance "OffDyn/Hopper-gravity-0.5-v0"."""
-    get_dynamics(slug)
+    get_dynamics(robot.name, slug)
     return f"OffDyn/{robot.title}-v0" if slug == "nominal" else f"OffDyn/{robot.title}-{slug}-v0"
 
 
 def list_env_ids() -> dict[str, tuple[Robot, str]]:
     """Return every registered environment id with its robot and dynamics slug."""
-    return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in DYNAMICS}
+    return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in DYNAMICS[robot.name]}
 
 
 @dataclass(frozen=True)
@@ -86,8 +134,7 @@ class DatasetId:
     rows: str
 
     def __post_init__(self) -> None:
-        get_robot(self.robot)
-        get_dynamics(self.dynamics)
+        get_dynamics(self.robot, self.dynamics)
         if self.quality not in QUALITIES:
             raise unknown("quality", self.quality, QUALITIES)
         if self.rows not in ROWS:
@@ -126,7 +173,7 @@ def _dataset_table() -> Mapping[str, DatasetId]:
     ids = [
         DatasetId(robot, dynamics, quality, rows)
         for robot in ROBOTS
-        for dynamics in DYNAMICS
+        for dynamics in DYNAMICS[robot]
         for quality in QUALITIES
         for rows in ROWS
     ]
@@ -140,7 +187,7 @@ class Task:
     Attributes:
         name: For instance "hopper-gravity-0.5-medium".
         robot: Name of the robot.
-        dynamics: Dynamics slug of the shifted side.
+        dynamics: Dynamics slug of the shifted side; "nominal" where there is none.
         quality: Quality of both datasets.
         source: The plentiful data, 1,000,000 rows.
         target: The scarce data, 5,000 rows.
@@ -165,14 +212,18 @@ class Task:
 def _task_table() -> Mapping[str, Task]:
     tasks: dict[str, Task] = {}
     for robot in ROBOTS:
-        for dynamics in DYNAMICS:
-            if dynamics == "nominal":
-                continue
+        for dynamics in DYNAMICS[robot]:
             for quality in QUALITIES:
-                name = f"{robot}-{dynamics}-{quality}"
-                source = DatasetId(robot, "nominal", quality, "1m")
+                nominal = DatasetId(robot, "nominal", quality, "1m")
                 target = DatasetId(robot, dynamics, quality, "5k")
-                tasks[name] = Task(name, robot, dynamics, quality, source, target, scoring=dynamics)
+                name = f"{robot}-{dynamics}-{quality}"
+                tasks[name] = Task(name, robot, dynamics, quality, nominal, target, scoring=dynamics)
+        for dynamics in SEVERE_SLUGS:
+            for quality in QUALITIES:
+                source = DatasetId(robot, dynamics, quality, "1m")
+                target = DatasetId(robot, "nominal", quality, "5k")
+                name = f"{robot}-from-{dynamics}-{quality}"
+                tasks[name] = Task(name, robot, dynamics, quality, source, target, scoring="nominal")
     return MappingProxyType(tasks)
 
 
@@ -199,14 +250,49 @@ def get_task(name: str) -> Task:
     return task
 
 
+def _targets(*families: str) -> tuple[str, ...]:
+    return tuple(
+        f"{robot}-{slug}-medium"
+        for robot in ROBOTS
+        for slug in DYNAMICS[robot]
+        if slug.startswith(families) and slug not in SEVERE_SLUGS
+    )
+
+
 TRACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "mobody-32": tuple(
-            f"{robot}-{dynamics}-medium" for robot in ROBOTS for dynamics in DYNAMICS if dynamics != "nominal"
+        "mobody-32": _targets("gravity-", "friction-"),
+        "odrl-48": _targets("kinematic-", "morphology-"),
+        "droco-32": tuple(
+            f"{robot}-from-{slug}-{quality}"
+            for slug in SEVERE_SLUGS
+            for robot in ROBOTS
+            for quality in QUALITIES
+            if quality != "random"
+        ),
+        "single-12": tuple(
+            f"{robot}-nominal-{quality}"
+            for robot in ("halfcheetah", "hopper", "walker2d")
+            for quality in QUALITIES
+            if quality != "expert"
+        ),
+        "core-12": (
+            "halfcheetah-friction-0.1-medium",
+            "ant-gravity-5.0-medium",
+            "ant-friction-5.0-medium",
+            "walker2d-gravity-0.1-medium",
+            "walker2d-gravity-5.0-medium",
+            "walker2d-friction-2.0-medium",
+            "hopper-gravity-0.5-medium",
+            "halfcheetah-gravity-0.5-medium",
+            "hopper-from-kinematic-severe-medium",
+            "walker2d-from-kinematic-severe-medium",
+            "halfcheetah-from-kinematic-severe-medium-expert",
+            "ant-from-kinematic-severe-medium-expert",
         ),
     }
 )
-"""Tracks of the leaderboard: the tasks that one table ranks."""
+"""Tracks of the leaderboard: the tasks that one table ranks. `core-12` holds those with published figures."""
 
 
 def get_track(name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mujoco
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.models import compile_model
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.row_models import RowModels
+from offdyn_envs.schedule import Schedule, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts
 from offdyn_envs.tasks import get_dynamics
 
@@ -52,6 +54,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         max_episode_steps: Control steps until truncation.
         autoreset_mode: "next_step" (Gymnasium's default), "same_step" or "disabled".
         attack: An observation attack, as a value or a plain JSON object.
+        schedule: Shifts that change between episodes or at a step, appended to each row's own; every row counts its
+            own episodes.
         render_mode: Must be None; render the scalar environment instead.
 
     Raises:
@@ -70,6 +74,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",
         attack: Mapping[str, Any] | Attack | None = None,
+        schedule: Mapping[str, Any] | Schedule | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.robot = robot if isinstance(robot, Robot) else get_robot(robot)
@@ -81,9 +86,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
         self.attack = None if attack is None else make_attack(attack, self.robot)
-        common = get_dynamics(dynamics) + parse_shifts(shifts)
+        common = get_dynamics(self.robot.name, dynamics) + parse_shifts(shifts)
         self.row_shifts = _rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
+        self.schedule = None if schedule is None else make_schedule(schedule, self.robot)
         self._build_spaces()
         self._build_physics(_count("num_threads", num_threads))
 
@@ -95,18 +101,19 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def _build_physics(self, num_threads: int) -> None:
-        rows, robot = self.num_envs, self.robot
-        self._models = [compile_model(robot, shifts, self.profile) for shifts in self.row_shifts]
+        rows = self.num_envs
+        self._rows = RowModels(self.robot, self.row_shifts, self.profile, self.schedule)
+        self.robot = robot = replace(self.robot, timestep=self._rows.timestep)
+        base = self._rows.models[0]
         threads = min(num_threads, rows)
-        self._datas = [mujoco.MjData(self._models[0]) for _ in range(threads)]
+        self._datas = [mujoco.MjData(base) for _ in range(threads)]
         self._rollout = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
         # Rows in contact cost more than rows in flight: small chunks let the threads share them evenly.
         self._chunk = max(1, rows // (8 * threads))
-        size = mujoco.mj_stateSize(self._models[0], _PHYSICS)
+        size = mujoco.mj_stateSize(base, _PHYSICS)
         self._state = np.zeros((rows, size))
         self._trajectory = np.zeros((rows, robot.frame_skip, size))
         self._control = np.zeros((rows, robot.frame_skip, robot.action_dim))
-        self._init_qpos = np.stack([model.qpos0 for model in self._models])
         self._steps = np.zeros(rows, dtype=np.int64)
         self._done = np.zeros(rows, dtype=bool)
         self._rngs = [np.random.default_rng() for _ in range(rows)]
@@ -161,7 +168,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
         Args:
             seed: Row i gets `seed + i`, or the i-th of N seeds; None continues the rows' streams.
-            options: `{"reset_mask": bool [N]}` resets only those rows.
+            options: `{"reset_mask": bool [N]}` resets only those rows; `{"episode": k}` sets the count of episodes
+                that a schedule follows.
 
         Returns:
             Observations, [N, |S|], and empty infos.
@@ -174,7 +182,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             if row_seed is not None and chosen[row]:
                 self._rngs[row] = np.random.default_rng(row_seed)
                 self._attack_rngs[row] = np.random.default_rng([row_seed, 1])
-        self._reset_rows(chosen)
+        self._reset_rows(chosen, (options or {}).get("episode"))
         return self._seen(chosen if mask is not None else None), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
@@ -212,9 +220,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._rollout.close()
 
     def _advance(self, actions: NDArray[Any]) -> Bools:
+        self._rows.begin_step(self._steps)
         self._control[:] = actions[:, None, :]
         self._rollout.rollout(
-            self._models,
+            self._rows.models,
             self._datas,
             self._state,
             self._control,
@@ -253,9 +262,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         observations = first if going_on is None else np.where(ended[:, None], first, going_on)
         return observations, rewards, terminations, truncations, infos
 
-    def _reset_rows(self, chosen: Bools) -> None:
-        for row in np.flatnonzero(chosen):
-            qpos, qvel = self.robot.sample_reset(self._rngs[row], self._init_qpos[row])
+    def _reset_rows(self, chosen: Bools, episode: int | None = None) -> None:
+        rows = np.flatnonzero(chosen)
+        self._rows.begin_episodes(rows, episode)
+        for row in rows:
+            qpos, qvel = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel

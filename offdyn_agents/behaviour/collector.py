@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_agents.behaviour.checkpoint import as_array
-from offdyn_envs.models import compile_model
+from offdyn_envs.models import start_qpos
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
@@ -67,7 +67,7 @@ class Collector:
             staggered: start the rows of a robot that never falls at different ages, or all of them would end together.
         """
         self._robot = get_robot(robot)
-        self._rest = np.array(compile_model(self._robot, get_dynamics(dynamics)).qpos0)
+        self._rest = start_qpos(self._robot, get_dynamics(robot, dynamics))
         self._env = OffDynVectorEnv(
             robot, rows, dynamics=dynamics, max_episode_steps=2**31 - 1, autoreset_mode="disabled", num_threads=1
         )

@@ -18,7 +18,7 @@ from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.shifts import Gravity
 from offdyn_envs.shipped import behaviour_path
-from offdyn_envs.tasks import DYNAMICS, get_dynamics
+from offdyn_envs.tasks import DYNAMICS, SEVERE_SLUGS, get_dynamics
 
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.training import Learner
@@ -80,10 +80,7 @@ class Behaviour:
     dynamics: str
 
     def __post_init__(self) -> None:
-        if self.robot not in ROBOTS:
-            raise unknown("robot", self.robot, ROBOTS)
-        if self.dynamics not in DYNAMICS:
-            raise unknown("dynamics", self.dynamics, DYNAMICS)
+        get_dynamics(self.robot, self.dynamics)
 
     def __str__(self) -> str:
         return f"{self.robot} {self.dynamics}"
@@ -136,9 +133,24 @@ class Behaviour:
 
 
 # In the order in which the trainings start.
-PROGRAMME: tuple[Behaviour, ...] = tuple(
-    Behaviour(robot, dynamics) for robot in ("halfcheetah", "hopper", "walker2d", "ant") for dynamics in DYNAMICS
+TIERS: Mapping[str, tuple[Behaviour, ...]] = MappingProxyType(
+    {
+        "A": tuple(
+            Behaviour(robot, slug)
+            for robot in ROBOTS
+            for slug in DYNAMICS[robot]
+            if slug == "nominal" or slug.startswith(("gravity-", "friction-"))
+        ),
+        "B": tuple(Behaviour(robot, slug) for robot in ROBOTS for slug in SEVERE_SLUGS),
+        "C": tuple(
+            Behaviour(robot, slug)
+            for robot in ROBOTS
+            for slug in DYNAMICS[robot]
+            if slug.startswith(("kinematic-", "morphology-")) and slug not in SEVERE_SLUGS
+        ),
+    }
 )
+PROGRAMME: tuple[Behaviour, ...] = tuple(behaviour for tier in TIERS.values() for behaviour in tier)
 
 
 def discount_of(behaviour: Behaviour) -> float:
@@ -159,7 +171,9 @@ def discount_of(behaviour: Behaviour) -> float:
     nominal = DISCOUNTS[behaviour.robot]
     if behaviour.robot not in ("hopper", "walker2d"):
         return nominal
-    gravity = math.prod(shift.scale for shift in get_dynamics(behaviour.dynamics) if isinstance(shift, Gravity))
+    gravity = math.prod(
+        shift.scale for shift in get_dynamics(behaviour.robot, behaviour.dynamics) if isinstance(shift, Gravity)
+    )
     return min(MAX_DISCOUNT, 1.0 - (1.0 - nominal) * min(gravity, 1.0))
 
 

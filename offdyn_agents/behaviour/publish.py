@@ -114,7 +114,7 @@ def _report(behaviour: Behaviour, policy: BehaviourPolicy) -> dict[str, Evaluati
 
 
 def _common_card(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, Any]:
-    model = compile_model(get_robot(behaviour.robot), get_dynamics(behaviour.dynamics))
+    model = compile_model(get_robot(behaviour.robot), get_dynamics(behaviour.robot, behaviour.dynamics))
     return {
         "format": 1,
         "robot": behaviour.robot,

@@ -240,7 +240,7 @@ def _rerun(
     seed = evaluation_seed(entry, plan.salt)
     job: dict[str, Any] = {
         "robot": task.robot,
-        "shifts": [shift.to_json() for shift in get_dynamics(task.scoring)],
+        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
         "policy": str(entry.folder / result.policy),
         "critic": None if result.critic is None else str(entry.folder / result.critic),
         "sigma": sigma,

@@ -243,7 +243,7 @@ def _metadata(dataset: DatasetId, arrays: Arrays, parts: list[_Ingredient], seed
         "observation_space": gymnasium.spaces.Box(-np.inf, np.inf, (robot.observation_dim,), np.float32),
         "action_space": gymnasium.spaces.Box(-1.0, 1.0, (robot.action_dim,), np.float32),
     }
-    shifts = get_dynamics(dataset.dynamics)
+    shifts = get_dynamics(dataset.robot, dataset.dynamics)
     return {
         "dataset_id": str(dataset),
         "data_format": "hdf5",

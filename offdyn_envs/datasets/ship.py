@@ -22,7 +22,7 @@ def shipped_ids() -> list[DatasetId]:
     return [
         DatasetId(robot, dynamics, "medium", "5k")
         for robot in ROBOTS
-        for dynamics in DYNAMICS
+        for dynamics in DYNAMICS[robot]
         if (policies / robot / dynamics / "medium.safetensors").is_file()
     ]
 

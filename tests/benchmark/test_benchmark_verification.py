@@ -40,7 +40,7 @@ def honest_returns(task: str, seed: int) -> list[float]:
     place = get_task(task)
     robot = get_robot(place.robot)
     policy = onnx_policy.load_policy(models.policy(robot.observation_dim, robot.action_dim, seed=seed))
-    shifts = get_dynamics(place.scoring)
+    shifts = get_dynamics(place.robot, place.scoring)
     returns = rollouts.episode_returns(policy, robot, shifts, EPISODES, protocol.EVALUATION_SEED)
     return [float(value) for value in returns]
 
@@ -271,7 +271,7 @@ def with_honest_cells(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         if cell["family"] == "min-q":
             critic = onnx_policy.load_critic(models.critic(11, 3, seed=cell["seed"]))
             attack = attacks.MinQAttack(cell["level"], rollouts.target_sigma(place), policy, critic)
-        shifts = protocol.cell_shifts(get_dynamics(place.scoring), protocol.Cell(cell["family"], cell["level"]))
+        shifts = protocol.cell_shifts(get_dynamics(place.robot, place.scoring), protocol.Cell(cell["family"], cell["level"]))
         returns = rollouts.episode_returns(policy, "hopper", shifts, 10, protocol.EVALUATION_SEED, attack)
         cell["returns"] = [float(value) for value in returns]
     return entry, files

@@ -147,7 +147,7 @@ def test_make_vec_uses_the_batched_environment():
     env = gymnasium.make_vec("OffDyn/Ant-friction-5.0-v0", 2, num_threads=2)
     assert isinstance(env, OffDynVectorEnv)
     assert env.max_episode_steps == 1000
-    assert env.row_shifts == (offdyn_envs.tasks.get_dynamics("friction-5.0"),) * 2
+    assert env.row_shifts == (offdyn_envs.tasks.get_dynamics("hopper", "friction-5.0"),) * 2
 
 
 def test_diverging_simulation_ends_alike_and_leaves_no_log(tmp_path, monkeypatch):

@@ -16,8 +16,10 @@ from offdyn_envs.tasks import (
 
 
 def test_counts():
-    assert len(list_env_ids()) == 4 * 9
-    assert len(TRACKS["mobody-32"]) == 32 == len(set(TRACKS["mobody-32"]))
+    assert len([name for name, (robot, _) in list_env_ids().items()]) == 4 * 23 == 92
+    sizes = {"mobody-32": 32, "odrl-48": 48, "droco-32": 32, "single-12": 12, "core-12": 12}
+    assert {name: len(set(tasks)) for name, tasks in TRACKS.items()} == sizes
+    assert all(len(tasks) == sizes[name] for name, tasks in TRACKS.items())
 
 
 def test_task_is_a_pair_of_datasets_and_an_environment():
@@ -45,7 +47,10 @@ def test_tracks_hold_known_tasks():
     ("call", "words"),
     (
         (lambda: get_task("hopper-gravity-0.5-mediun"), "did you mean 'hopper-gravity-0.5-medium'"),
-        (lambda: get_dynamics("gravity-.5"), "unknown dynamics 'gravity-.5'; did you mean 'gravity-0.5'"),
+        (
+            lambda: get_dynamics("hopper", "gravity-.5"),
+            "unknown dynamics of hopper 'gravity-.5'; did you mean 'gravity-0.5'",
+        ),
         (lambda: DatasetId.parse("offdyn/hopper/gravity-0.5/medium-5k-v0"), "gravity-0p5/medium-5k-v0"),
         (lambda: DatasetId("hopper", "nominal", "good", "5k"), "unknown quality 'good'"),
         (lambda: DatasetId("hopper", "nominal", "medium", "2m"), "unknown dataset size '2m'"),
@@ -59,4 +64,11 @@ def test_unknown_names(call, words):
 
 
 def test_nominal_has_no_shift():
-    assert DYNAMICS["nominal"] == ()
+    assert all(table["nominal"] == () for table in DYNAMICS.values())
+
+
+def test_tasks_go_in_both_directions():
+    there, back = get_task("hopper-kinematic-severe-medium"), get_task("hopper-from-kinematic-severe-medium")
+    assert (there.source.dynamics, there.target.dynamics, there.scoring) == ("nominal", *["kinematic-severe"] * 2)
+    assert (back.source.dynamics, back.target.dynamics, back.scoring) == ("kinematic-severe", "nominal", "nominal")
+    assert (back.source.rows, back.target.rows, back.env_id) == ("1m", "5k", "OffDyn/Hopper-v0")

@@ -1,0 +1,91 @@
+"""The models of a batch: one compiled model and one start pose per row, which may follow a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.models import compile_model, start_qpos
+from offdyn_envs.robots import Robot
+from offdyn_envs.schedule import Schedule
+from offdyn_envs.shifts import Shift
+
+__all__ = ["RowModels"]
+
+
+class RowModels:
+    """What simulates each row.
+
+    Attributes:
+        models: One compiled model per row, N; rows of equal dynamics share one.
+        start_qpos: The pose around which each row's episodes start, [N, nq].
+        timestep: Seconds per physics step, the same for all rows.
+    """
+
+    def __init__(
+        self, robot: Robot, row_shifts: Sequence[tuple[Shift, ...]], profile: str, schedule: Schedule | None
+    ) -> None:
+        """Compile the rows' models.
+
+        Args:
+            robot: The robot.
+            row_shifts: The shifts of each row, N.
+            profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
+            schedule: Shifts that change, appended to each row's own.
+
+        Raises:
+            OffDynError: The rows do not run at one timestep.
+        """
+        self._robot, self._row_shifts, self._profile, self._schedule = robot, row_shifts, profile, schedule
+        self._active = list(row_shifts)
+        self._episodes = np.full(len(row_shifts), -1, dtype=np.int64)
+        self.models = [compile_model(robot, shifts, profile) for shifts in row_shifts]
+        self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in row_shifts])
+        self.timestep = float(self.models[0].opt.timestep)
+        for model in self.models:
+            self._check_timestep(model)
+
+    def begin_episodes(self, rows: NDArray[np.intp], number: int | None = None) -> None:
+        """Count a new episode of some rows and bring their models up to date.
+
+        Args:
+            rows: Indices of the rows.
+            number: The episode's number; by default one more than before.
+        """
+        self._episodes[rows] = self._episodes[rows] + 1 if number is None else number
+        if self._schedule is not None:
+            counts = self._episodes[rows] if self._schedule.unit == "episode" else np.zeros_like(rows)
+            self._follow(rows, counts)
+
+    def begin_step(self, elapsed: NDArray[np.int64]) -> None:
+        """Bring the models up to date before a control step.
+
+        Args:
+            elapsed: Control steps since each row's reset, [N].
+        """
+        if self._schedule is not None and self._schedule.unit == "step":
+            rows = np.flatnonzero(np.isin(elapsed, list(self._schedule.times)))
+            self._follow(rows, elapsed[rows])
+
+    def _follow(self, rows: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
+        assert self._schedule is not None
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            wanted = self._row_shifts[row] + self._schedule.shifts_at(count)
+            if wanted == self._active[row]:
+                continue
+            model = compile_model(self._robot, wanted, self._profile)
+            self._check_timestep(model)
+            self.models[row] = model
+            self.start_qpos[row] = start_qpos(self._robot, wanted, self._profile)
+            self._active[row] = wanted
+
+    def _check_timestep(self, model: mujoco.MjModel) -> None:
+        if model.opt.timestep != self.timestep:
+            raise OffDynError(
+                f"all rows must run at one timestep, got {self.timestep} s and {model.opt.timestep} s; "
+                "profile 'droco' changes HalfCheetah's with its severe kinematic shift"
+            )

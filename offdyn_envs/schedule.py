@@ -1,0 +1,155 @@
+"""Dynamics that do not stay: shifts that change between episodes, or at a given step of an episode."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import Robot
+from offdyn_envs.shifts import Morphology, Shift, check_shifts, parse_shifts, shifts_to_json
+from offdyn_envs.shifts.base import shown
+
+__all__ = ["Schedule", "make_schedule"]
+
+UNITS = ("episode", "step")
+_KEYS = ("unit", "points", "interpolate")
+_POINT_KEYS = ("at", "shifts")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Shifts over time, since parts wear out and loads change.
+
+    Attributes:
+        unit: "episode": counts the episodes of an environment (of a row, in the batched one), from 0. "step": counts
+            the control steps of the running episode, from 0.
+        points: Times, rising, each with the shifts that hold from then on; before the first there are none.
+        interpolate: Between two points the scale or level of each shift moves linearly; for episodes only.
+    """
+
+    unit: str
+    points: tuple[tuple[int, tuple[Shift, ...]], ...]
+    interpolate: bool = False
+
+    def shifts_at(self, count: int) -> tuple[Shift, ...]:
+        """Return the shifts that hold at a time.
+
+        Args:
+            count: Episode or step.
+
+        Returns:
+            The shifts; they are appended to the environment's own.
+        """
+        after = bisect_right([at for at, _ in self.points], count)
+        if after == 0:
+            return ()
+        start, shifts = self.points[after - 1]
+        if not self.interpolate or after == len(self.points):
+            return shifts
+        end, others = self.points[after]
+        share = (count - start) / (end - start)
+        return tuple(_blend(a, b, share) for a, b in zip(shifts, others, strict=True))
+
+    @property
+    def times(self) -> frozenset[int]:
+        """The times at which something changes, without interpolation."""
+        return frozenset(at for at, _ in self.points)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form, accepted by `make_schedule`."""
+        points = [{"at": at, "shifts": shifts_to_json(shifts) or None} for at, shifts in self.points]
+        return {"unit": self.unit, "points": points, "interpolate": self.interpolate}
+
+
+def _amount(shift: Shift) -> str | None:
+    """Name of the parameter that interpolation moves."""
+    for name in ("scale", "level"):
+        if isinstance(getattr(shift, name, None), float):
+            return name
+    return None
+
+
+def _blend(first: Shift, second: Shift, share: float) -> Shift:
+    name = _amount(first)
+    assert name is not None
+    low, high = getattr(first, name), getattr(second, name)
+    return replace(first, **{name: low + share * (high - low)})  # type: ignore[type-var]
+
+
+def _same_but_for_amount(first: Shift, second: Shift) -> bool:
+    name = _amount(first)
+    if type(first) is not type(second) or name is None or name != _amount(second):
+        return False
+    others = [f.name for f in fields(first) if f.name != name]  # type: ignore[arg-type]
+    return all(getattr(first, other) == getattr(second, other) for other in others)
+
+
+def _point(position: int, value: object) -> tuple[int, tuple[Shift, ...]]:
+    if not isinstance(value, Mapping):
+        raise OffDynError(
+            f"schedule: points[{position}] must be an object such as "
+            f"{{'at': 10, 'shifts': [{{'kind': 'friction', 'scale': 0.5}}]}}, got {shown(value)}"
+        )
+    for name in value:
+        if name not in _POINT_KEYS:
+            raise unknown("parameter of a schedule's point", name, _POINT_KEYS)
+    at = value.get("at")
+    if isinstance(at, bool) or not isinstance(at, int) or at < 0:
+        raise OffDynError(f"schedule: points[{position}].at must be a whole number, 0 or above, got {shown(at)}")
+    return at, parse_shifts(value.get("shifts"))
+
+
+def _check(schedule: Schedule, robot: Robot) -> None:
+    times = [at for at, _ in schedule.points]
+    if not times or sorted(set(times)) != times:
+        raise OffDynError(f"schedule: points must be a list with rising 'at', got {shown(times)}")
+    for _, shifts in schedule.points:
+        check_shifts(shifts, robot)
+        if schedule.unit == "step" and any(isinstance(shift, Morphology) for shift in shifts):
+            raise OffDynError("schedule: a morphology can change between episodes, not at a step; use unit 'episode'")
+    if not schedule.interpolate:
+        return
+    if schedule.unit == "step":
+        raise OffDynError("schedule: interpolate works between episodes, not steps; use unit 'episode'")
+    kinds = [shifts for _, shifts in schedule.points]
+    for first, second in pairwise(kinds):
+        if len(first) != len(second) or not all(map(_same_but_for_amount, first, second)):
+            raise OffDynError("schedule: interpolate needs the same shifts at every point, but for scale or level")
+
+
+def make_schedule(value: Mapping[str, Any] | Schedule, robot: Robot) -> Schedule:
+    """Read a schedule given as a value or as a plain JSON object.
+
+    Args:
+        value: For instance `{"unit": "episode", "interpolate": True, "points": [{"at": 0, "shifts": [{"kind":
+            "friction", "scale": 1.0}]}, {"at": 100, "shifts": [{"kind": "friction", "scale": 0.4}]}]}`.
+        robot: The robot whose dynamics change.
+
+    Returns:
+        The schedule as a value.
+
+    Raises:
+        OffDynError: An unknown or missing parameter, or a value that is not allowed.
+    """
+    if isinstance(value, Schedule):
+        _check(value, robot)
+        return value
+    if not isinstance(value, Mapping):
+        raise OffDynError(f"schedule must be an object with {', '.join(_KEYS)}, got {shown(value)}")
+    for name in value:
+        if name not in _KEYS:
+            raise unknown("parameter of the schedule", name, _KEYS)
+    unit, points, interpolate = value.get("unit"), value.get("points"), value.get("interpolate", False)
+    if unit not in UNITS:
+        raise unknown("unit of the schedule", unit, UNITS)
+    if not isinstance(interpolate, bool):
+        raise OffDynError(f"schedule: interpolate must be true or false, got {shown(interpolate)}")
+    if not isinstance(points, Sequence) or isinstance(points, str | bytes):
+        raise OffDynError(f"schedule: points must be a list with rising 'at', got {shown(points)}")
+    schedule = Schedule(unit, tuple(_point(i, item) for i, item in enumerate(points)), interpolate)
+    _check(schedule, robot)
+    return schedule

@@ -1,0 +1,91 @@
+"""Lists of shifts: from JSON, to JSON, and whether they fit a robot and each other."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.shifts.base import Shift, shown
+from offdyn_envs.shifts.kinematic import Kinematic
+from offdyn_envs.shifts.morphology import Morphology, check_morphologies
+from offdyn_envs.shifts.scaled import Friction, Gravity
+
+if TYPE_CHECKING:
+    from offdyn_envs.robots import Robot
+
+__all__ = ["KINDS", "check_shifts", "parse_shifts", "shifts_to_json"]
+
+AnyShift = Gravity | Friction | Kinematic | Morphology
+KINDS: Mapping[str, type[AnyShift]] = {
+    "gravity": Gravity,
+    "friction": Friction,
+    "kinematic": Kinematic,
+    "morphology": Morphology,
+}
+"""The kinds of shifts, by their name in JSON."""
+
+
+def _parse_one(position: int, value: object) -> Shift:
+    if isinstance(value, AnyShift):
+        return value
+    if not isinstance(value, Mapping):
+        raise OffDynError(
+            f"shifts[{position}] must be an object such as {{'kind': 'gravity', 'scale': 0.5}}, got {shown(value)}"
+        )
+    fields: dict[str, Any] = {str(key): item for key, item in value.items()}
+    kind = fields.pop("kind", None)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise unknown("shift kind", kind, KINDS)
+    parameters = inspect.signature(KINDS[kind]).parameters
+    for name in fields:
+        if name not in parameters:
+            raise unknown(f"parameter of the {kind} shift", name, parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in fields:
+            raise OffDynError(f"{kind} shift: parameter '{name}' is missing; allowed: a finite number above 0")
+    return KINDS[kind](**fields)
+
+
+def parse_shifts(value: Sequence[Mapping[str, Any] | Shift] | None) -> tuple[Shift, ...]:
+    """Read a list of shifts, given as values or as plain JSON objects.
+
+    Args:
+        value: The shifts in the order in which they apply; None means the nominal robot.
+
+    Returns:
+        The shifts as values.
+
+    Raises:
+        OffDynError: Not a list, an empty list, an unknown kind or parameter, or a value out of range.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
+        raise OffDynError(
+            f"shifts must be a list of objects such as [{{'kind': 'gravity', 'scale': 0.5}}], got {shown(value)}"
+        )
+    if not value:
+        raise OffDynError("shifts must not be an empty list; leave shifts out for the nominal robot")
+    return tuple(_parse_one(position, item) for position, item in enumerate(value))
+
+
+def check_shifts(shifts: Sequence[Shift], robot: Robot) -> None:
+    """Raise where shifts do not fit a robot, or not each other.
+
+    Args:
+        shifts: The shifts, in order.
+        robot: The robot.
+
+    Raises:
+        OffDynError: A part or joint that the robot lacks, or two morphologies of one part.
+    """
+    for shift in shifts:
+        shift.check(robot)
+    check_morphologies([shift for shift in shifts if isinstance(shift, Morphology)], robot)
+
+
+def shifts_to_json(shifts: Sequence[Shift]) -> list[dict[str, Any]]:
+    """Return the plain-JSON form of a list of shifts."""
+    return [shift.to_json() for shift in shifts]

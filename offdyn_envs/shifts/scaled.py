@@ -1,0 +1,96 @@
+"""Gravity and friction: shifts whose one parameter is a factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from offdyn_envs.shifts.base import number
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from offdyn_envs.robots import Robot
+
+__all__ = ["Friction", "Gravity"]
+
+MIN_SCALE, MAX_SCALE = 1e-6, 1e6
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A shift whose one parameter is a factor.
+
+    Attributes:
+        scale: The factor, finite and above 0.
+    """
+
+    scale: float
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", number(f"{self.kind} shift: scale", self.scale, MIN_SCALE, MAX_SCALE))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `{"kind": ..., "scale": s}`."""
+        return {"kind": self.kind, "scale": self.scale}
+
+    def check(self, robot: Robot) -> None:
+        """Every robot has gravity and friction."""
+
+
+@dataclass(frozen=True)
+class Gravity(_Scaled):
+    """Multiply gravity by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
+
+    Attributes:
+        scale: Factor on the model's gravity vector, finite and above 0.
+    """
+
+    kind: ClassVar[str] = "gravity"
+
+    def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
+        """Scale `option.gravity`.
+
+        Args:
+            spec: The model to edit.
+            robot: Its robot, unused.
+            profile: Unused: the published models agree with this edit.
+        """
+        spec.option.gravity = spec.option.gravity * self.scale
+
+    def describe(self, robot: Robot) -> str:
+        """Say in words what changes."""
+        return f"gravity multiplied by {self.scale:g} (z {-9.81 * self.scale:.4g} m/s^2 on a nominal robot)"
+
+
+@dataclass(frozen=True)
+class Friction(_Scaled):
+    """Multiply the friction of every geom, floor included, by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
+
+    MuJoCo takes the larger friction of two touching geoms. The published Hopper models leave the floor at 1.0, so
+    their x0.1 and x0.5 are one and the same task; here the effective friction is base * scale on every robot, and
+    `profile="odrl"` brings the published variant back.
+
+    Attributes:
+        scale: Factor on sliding, torsional and rolling friction, finite and above 0.
+    """
+
+    kind: ClassVar[str] = "friction"
+
+    def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
+        """Scale the friction of the geoms.
+
+        Args:
+            spec: The model to edit.
+            robot: Its robot.
+            profile: "odrl" leaves Hopper's floor as it is.
+        """
+        for geom in spec.geoms:
+            if profile == "odrl" and robot.name == "hopper" and geom.name == "floor":
+                continue
+            geom.friction = geom.friction * self.scale
+
+    def describe(self, robot: Robot) -> str:
+        """Say in words what changes."""
+        return f"friction of every geom, floor included, multiplied by {self.scale:g}"
