@@ -119,8 +119,6 @@ def _cheetah_thighs(spec: mujoco.MjSpec, level: float) -> None:
     Every published level also replaces both shins by straight ones, so at any level above 0 the shins are those, and
     the robot changes at once where the level leaves 0.
     """
-    if level == 0.0:
-        return
     # Ends of the thigh's capsule in its own body (x, z, x, z), then where the shin's body hangs (x, z).
     rear = _between(
         level,

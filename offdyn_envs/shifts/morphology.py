@@ -109,8 +109,10 @@ class Morphology:
             robot: Its robot.
             profile: Unused here; see `offdyn_envs.models.start_qpos` for the height of the first state.
         """
-        masses = _geom_masses(robot) if self.keep_mass else {}
         edit = self.edit(robot)
+        if self.level == 0.0:  # Exactly the base robot, whose numbers are rounded otherwise than the tables.
+            return
+        masses = _geom_masses(robot) if self.keep_mass else {}
         edit.apply(spec, self.level or 0.0)
         # HalfCheetah's model scales all masses to its total, which explicit ones would upset: there all are explicit.
         for name in masses if robot.name == "halfcheetah" else edit.geoms:
