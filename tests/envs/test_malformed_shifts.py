@@ -1,4 +1,4 @@
-"""Two hundred malformed shift specifications: one line each, that names the parameter, the value and what is allowed."""
+"""Two hundred malformed shifts: each is refused with one line that names parameter, value and what is allowed."""
 
 import math
 import random
