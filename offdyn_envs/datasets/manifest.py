@@ -18,7 +18,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId, list_tasks
 
-__all__ = ["compare", "manifest_path", "read_manifest", "record"]
+__all__ = ["compare", "manifest_path", "parse_manifest", "read_manifest", "record"]
 
 SE_LIMIT = 4.0
 """Largest gap of two mean returns, in standard errors of their difference, that counts as statistically equal."""
@@ -46,15 +46,36 @@ def read_manifest(path: Path | None = None) -> dict[str, Any]:
     if not file.is_file():
         return {"format": FORMAT, "datasets": {}, "tasks": {}}
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise OffDynError(f"{file}: cannot be read as JSON ({error})") from None
+    manifest = parse_manifest(text, str(file))
+    for name, card in manifest["datasets"].items():
+        check_card(card, _id(name, file), str(file), f"datasets.{name}")
+    return manifest
+
+
+def parse_manifest(text: str, file: str) -> dict[str, Any]:
+    """Read a manifest that is in memory, without looking at its cards.
+
+    Args:
+        text: The manifest.
+        file: Where it is from, for messages.
+
+    Returns:
+        As `read_manifest`.
+
+    Raises:
+        OffDynError: Not JSON, or of a later format.
+    """
+    try:
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise OffDynError(f"{file}: cannot be read as JSON ({error})") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise OffDynError(f"{file}: key 'format' is not {FORMAT}; this release reads manifests of format {FORMAT}")
     if not isinstance(manifest.get("datasets"), dict):
         raise OffDynError(f"{file}: key 'datasets' is missing; expected the cards by dataset id")
-    for name, card in manifest["datasets"].items():
-        check_card(card, _id(name, file), str(file), f"datasets.{name}")
     return manifest
 
 

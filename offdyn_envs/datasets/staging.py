@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -17,7 +18,7 @@ from pathlib import Path
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 
-__all__ = ["locked", "recover", "recover_all", "replace_folder", "staged", "waiting_lock"]
+__all__ = ["kept", "locked", "recover", "recover_all", "replace_folder", "staged", "waiting_lock"]
 
 STAGING = ".building"
 _OLD = "old"
@@ -26,7 +27,7 @@ PATIENCE = 2.0
 
 
 @contextmanager
-def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
+def locked(root: Path, dataset: DatasetId | str) -> Generator[None, None, None]:
     """Let one process at a time build a dataset, and clear away what a killed one left.
 
     Args:
@@ -49,17 +50,41 @@ def locked(root: Path, dataset: DatasetId) -> Generator[None, None, None]:
 
 
 @contextmanager
-def waiting_lock(root: Path, name: str) -> Generator[None, None, None]:
+def waiting_lock(root: Path, name: str, notice: str = "") -> Generator[None, None, None]:
     """Hold a lock under a root, waiting for whoever holds it.
 
     Args:
         root: Root of the datasets; created.
         name: Of the lock.
+        notice: Printed on standard error once, where there is someone to wait for.
     """
     with _lock_of(_staging(root), name).open("w") as handle:
         while not _try_lock(handle.fileno()):
+            if notice:
+                print(notice, file=sys.stderr, flush=True)
+                notice = ""
             time.sleep(0.02)
         yield
+
+
+@contextmanager
+def kept(root: Path, name: str) -> Generator[Path, None, None]:
+    """Yield a hidden folder for work that a killed process leaves to be continued; hold a lock while using it.
+
+    Args:
+        root: Root of the datasets; created.
+        name: Of the work.
+
+    Yields:
+        The folder; it goes where nothing has been put into it.
+    """
+    folder = _staging(root) / name.replace("/", "__")
+    folder.mkdir(exist_ok=True)
+    try:
+        yield folder
+    finally:
+        if folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+            shutil.rmtree(folder)
 
 
 @contextmanager

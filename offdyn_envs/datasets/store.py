@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ __all__ = [
     "find",
     "load_dataset",
     "local_ids",
+    "prepare",
     "read_dataset",
     "read_metadata",
     "save",
@@ -77,10 +79,10 @@ def local_ids(root: Path | None = None) -> list[str]:
 
 
 def load_dataset(dataset: str | DatasetId, *, root: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a dataset from the local root, else from what is shipped.
+    """Load a dataset: from the local root, else from what is shipped, else from `$OFFDYN_DATA_URL` where that is set.
 
-    A locally built dataset is memory-mapped from its flat cache (rebuilt when the dataset changed); a shipped one is
-    read into memory and its checksums are tested.
+    A dataset of the local root is memory-mapped from its flat cache (rebuilt when the dataset changed); a shipped one
+    is read into memory and its checksums are tested. A downloaded one stays in the local root.
 
     Args:
         dataset: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0".
@@ -90,14 +92,26 @@ def load_dataset(dataset: str | DatasetId, *, root: str | os.PathLike[str] | Non
         The dataset.
 
     Raises:
-        OffDynError: Unknown id; not built yet (the message names the command); or damaged (the file and the key).
+        OffDynError: Unknown id; neither here nor downloaded (the message names the command that builds it); or
+            damaged (the file and the key).
     """
     wanted = DatasetId.parse(dataset) if isinstance(dataset, str) else dataset
     place = data_root() if root is None else Path(root)
-    folder = find(wanted, place)
-    if folder is None:
-        raise OffDynError(f"dataset '{wanted}' is not on this machine; build it with: offdyn data build {wanted}")
+    folder = find(wanted, place) or _download(wanted, place)
     return read_dataset(folder, wanted, cache=folder.is_relative_to(place))
+
+
+def _download(dataset: DatasetId, root: Path) -> Path:
+    """Download a dataset where an address is configured."""
+    from offdyn_envs.datasets.download import download
+    from offdyn_envs.datasets.sources import configured_url
+
+    if configured_url() is None:
+        raise OffDynError(f"dataset '{dataset}' is not on this machine; build it with: offdyn data build {dataset}")
+    try:
+        return download(dataset, root=root).path
+    except OffDynError as error:
+        raise OffDynError(f"{error}; build it instead with: offdyn data build {dataset}") from None
 
 
 def read_dataset(folder: Path, expected: DatasetId | None = None, *, cache: bool = False) -> Dataset:
@@ -151,6 +165,30 @@ def read_metadata(folder: Path, expected: DatasetId | None = None) -> dict[str, 
     if not isinstance(version, int) or version > FORMAT or version < 1:
         raise OffDynError(f"{path}: key 'format' is {version!r}; this release reads formats up to {FORMAT}")
     check_card(card, _check_id(path, metadata, expected), str(path), "offdyn")
+    return metadata
+
+
+def prepare(folder: Path, dataset: DatasetId) -> dict[str, Any]:
+    """Check a folder that is to become a dataset, from its HDF5 file up, and write its flat arrays.
+
+    Args:
+        folder: Holds `data/`; not under its final name yet.
+        dataset: The id it must have.
+
+    Returns:
+        The metadata.
+
+    Raises:
+        OffDynError: What is wrong: the file, the key and what was expected.
+    """
+    metadata = read_metadata(folder, dataset)
+    path, known = folder / "data" / HDF5_NAME, metadata["offdyn"]["files"].get(HDF5_NAME, {})
+    digest = file_digest(path)
+    if digest != known.get("sha256"):
+        raise OffDynError(f"{path}: SHA-256 {digest}; expected {known.get('sha256')}, as metadata.json says")
+    arrays = _read_checked(folder, dataset, metadata)
+    shutil.rmtree(folder / "flat", ignore_errors=True)
+    _write_flat(folder / "flat", arrays, _flat_facts(folder, metadata))
     return metadata
 
 
