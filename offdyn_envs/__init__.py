@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
+from offdyn_envs.adroit import HAND_STEPS, HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
 from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
@@ -43,6 +44,14 @@ def register_environments() -> None:
             entry_point=f"offdyn_envs.environment:{robot.title}",
             vector_entry_point=f"offdyn_envs.vector:{robot.name}",
             max_episode_steps=robot.max_episode_steps,
+            kwargs={"dynamics": slug},
+        )
+    # Adroit needs an extra, which is asked for when an environment is made; its batches are Gymnasium's own.
+    for name, (task, slug) in adroit_env_ids().items():
+        gymnasium.register(
+            id=name,
+            entry_point=f"offdyn_envs.adroit.environment:{HAND_TASKS[task].title}",
+            max_episode_steps=HAND_STEPS,
             kwargs={"dynamics": slug},
         )
     gymnasium.register(
