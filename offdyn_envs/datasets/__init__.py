@@ -1,7 +1,36 @@
 """Datasets: loading, building and checking them. See `load_task` and `load_dataset`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from offdyn_envs.datasets.spec import Arrays, Dataset
 from offdyn_envs.datasets.store import data_root, load_dataset
 from offdyn_envs.datasets.task import load_task
 
-__all__ = ["Arrays", "Dataset", "data_root", "load_dataset", "load_task"]
+if TYPE_CHECKING:
+    from offdyn_envs.datasets.counterfactuals import counterfactual
+    from offdyn_envs.datasets.gap import dynamics_gap
+
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "counterfactual",
+    "data_root",
+    "dynamics_gap",
+    "load_dataset",
+    "load_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what simulates when it is first used: loading a dataset needs no simulator."""
+    if name == "counterfactual":
+        from offdyn_envs.datasets.counterfactuals import counterfactual
+
+        return counterfactual
+    if name == "dynamics_gap":
+        from offdyn_envs.datasets.gap import dynamics_gap
+
+        return dynamics_gap
+    raise AttributeError(f"module 'offdyn_envs.datasets' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""`offdyn data`: list, info, build, verify."""
+"""`offdyn data`: list, info, build, verify, gap."""
 
 from pathlib import Path
 from typing import Annotated
@@ -105,3 +105,28 @@ def verify(
     reports = [asdict(verify_one(folder, rows=rows, seed=seed, num_threads=threads)) for folder in folders]
     print_reports(reports, json_output)
     refuse_different(reports)
+
+
+@app.command("gap")
+def gap(
+    task: Annotated[str, typer.Argument(help="A task, for instance hopper-gravity-0.5-medium.")],
+    rows: Annotated[
+        int, typer.Option(min=1, help="Evenly spaced rows of the source; all when it has fewer.")
+    ] = 100_000,
+    source: Annotated[str | None, typer.Option(help="Id of another source dataset than the task's.")] = None,
+    units: Annotated[str, typer.Option(help="Standard deviations of observation or step.")] = "observation",
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the gap into this file.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Simulate a task's source transitions again under its target dynamics: for diagnosis, never for training."""
+    from offdyn_envs.datasets.gap_report import draw_gap, gap_record, print_gap, task_gap
+    from offdyn_envs.report import print_record
+
+    found = task_gap(task, rows, source=source, units=units, num_threads=threads)
+    if plot is not None:
+        draw_gap(task, found, plot)
+    if json_output:
+        print_record(task, gap_record(task, found), True)
+    else:
+        print_gap(task, found)

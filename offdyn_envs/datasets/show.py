@@ -17,6 +17,7 @@ from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
+    "bar",
     "card_of",
     "inventory",
     "place_of",
@@ -28,6 +29,11 @@ __all__ = [
 ]
 
 _BAR = 40
+
+
+def bar(count: int, most: int) -> str:
+    """Return one bar of a histogram in the terminal; whatever is counted at all is seen."""
+    return "█" * round(_BAR * count / most) or ("▏" if count else "")
 
 
 def inventory() -> list[dict[str, Any]]:
@@ -109,8 +115,7 @@ def print_card(card: Mapping[str, Any]) -> None:
         histogram = card["returns"]["histogram"]
         edges, counts = histogram["edges"], histogram["counts"]
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-            bar = "█" * round(_BAR * count / max(counts)) or ("▏" if count else "")
-            console.print(f"  {low:10.1f} … {high:9.1f} {bar} {count}")
+            console.print(f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}")
     _print_moments(console, card["moments"])
 
 
