@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from offdyn_envs.adroit import HAND_DYNAMICS, HAND_TASKS, BrokenJoint, ShrinkFinger, parse_hand_shifts
 from offdyn_envs.adroit.models import compile_hand
+from offdyn_envs.adroit.shifts import HAND_KINDS
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import dynamics_fields, model_hash
 from offdyn_envs.shifts import Friction, Gravity, Kinematic
@@ -246,6 +247,33 @@ def test_malformed_shifts_are_refused_in_one_line(value, words):
         parse_hand_shifts(value)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+BAD_SCALES = (
+    st.sampled_from((math.nan, math.inf, -math.inf, None, True, False, [0.5], {"x": 1}, 10**400, 1j, b"0.5"))
+    | st.text(max_size=8)
+    | st.floats(max_value=0.0)
+    | st.floats(min_value=10.0, exclude_min=True)
+)
+KIND = st.sampled_from(("broken-joint", "shrink-finger"))
+BAD_KINDS = st.text(max_size=12).filter(lambda kind: kind not in HAND_KINDS) | st.none() | st.integers()
+MALFORMED = st.one_of(
+    st.fixed_dictionaries({"kind": KIND, "scale": BAD_SCALES}),
+    st.fixed_dictionaries({"kind": BAD_KINDS, "scale": SCALES}),
+    st.fixed_dictionaries({"kind": KIND}),
+    st.fixed_dictionaries({"kind": KIND, "scale": SCALES, "part": st.text(max_size=5)}),
+    st.text(max_size=5),
+    st.integers(),
+)
+
+
+@settings(max_examples=200)
+@given(good=st.lists(SHIFTS, max_size=2), bad=MALFORMED)
+def test_generated_malformed_shifts_are_refused_in_one_line(good, bad):
+    with pytest.raises(OffDynError) as refused:
+        parse_hand_shifts([*good, bad])
+    assert len(str(refused.value).splitlines()) == 1
+    assert "must be" in str(refused.value) or "unknown" in str(refused.value) or "missing" in str(refused.value)
 
 
 def test_vanishing_lengths_are_refused_in_one_line():
