@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,15 +55,20 @@ def tasks(
     track: Annotated[str | None, typer.Option(help="Only the tasks of this track.")] = None,
     json_output: Json = False,
 ) -> None:
-    """List every task: its source, its target and the environment that scores it."""
+    """List every task: its source, its target and the environment that scores it; with --json its reference returns."""
+    from offdyn_envs.benchmark.scores import load_references
     from offdyn_envs.report import print_table
     from offdyn_envs.tasks import get_task, get_track, list_tasks
 
     chosen = list_tasks() if track is None else [get_task(name) for name in get_track(track)]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"task": task.name, "source": str(task.source), "target": str(task.target), "scored in": task.env_id}
         for task in chosen
     ]
+    if json_output:
+        returns = load_references()["returns"]
+        for row, task in zip(rows, chosen, strict=True):
+            row["references"] = returns.get(task.robot, {}).get(task.scoring)
     print_table("Tasks", rows, json_output)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["behaviour_path", "shipped_root"]
+__all__ = ["REPLAY", "behaviour_path", "shipped_root"]
+
+REPLAY = tuple(f"replay-{number:02d}" for number in range(16))
+"""Policies that the learner went through before its medium one, evenly spaced; together they collect medium-replay."""
 
 
 def shipped_root() -> Path:
@@ -20,7 +23,7 @@ def behaviour_path(robot: str, dynamics: str, name: str) -> Path:
     Args:
         robot: Name of the robot.
         dynamics: Dynamics slug.
-        name: "medium" or "expert".
+        name: "medium", "expert" or one of `REPLAY`.
 
     Returns:
         A `.safetensors` file; its card is the `.json` beside it.

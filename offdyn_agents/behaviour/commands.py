@@ -51,6 +51,8 @@ def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> None:
         from offdyn_agents.behaviour.publish import train_behaviour
 
         for quality, card in train_behaviour(behaviour, root, quiet=quiet).items():
+            if "returns" not in card:
+                continue
             returns = card["returns"]["sampled"]
             print(f"{behaviour} {quality}: return {returns['mean']:.0f} +- {returns['se']:.0f} (standard error)")
 

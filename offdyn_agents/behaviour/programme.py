@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.shifts import Gravity
-from offdyn_envs.shipped import behaviour_path
+from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS, SEVERE_SLUGS, get_dynamics
 
 if TYPE_CHECKING:
@@ -103,9 +103,22 @@ class Behaviour:
         return WARM_STARTS.get((self.robot, self.dynamics))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the policies to ship: the two qualities, and for sources those on the way to medium."""
+        return (*QUALITIES, *REPLAY) if self.dynamics in ("nominal", *SEVERE_SLUGS) else QUALITIES
+
+    @property
     def done(self) -> bool:
-        """Whether both policies and their cards exist."""
-        paths = [behaviour_path(self.robot, self.dynamics, quality) for quality in QUALITIES]
+        """Whether all policies and their cards exist."""
+        return self._exist(self.names)
+
+    @property
+    def measured(self) -> bool:
+        """Whether medium and expert exist."""
+        return self._exist(QUALITIES)
+
+    def _exist(self, names: tuple[str, ...]) -> bool:
+        paths = [behaviour_path(self.robot, self.dynamics, name) for name in names]
         return all(path.exists() and path.with_suffix(".json").exists() for path in paths)
 
     def directory(self, root: Path) -> Path:

@@ -14,13 +14,14 @@ from offdyn_agents.behaviour.training import Learner, Run, learn
 from offdyn_agents.provenance import git_commit, package_versions
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.policies import BehaviourPolicy
+from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import get_robot
-from offdyn_envs.shipped import behaviour_path
+from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import get_dynamics
 
 SELECTION_EPISODES = 30
 CARD_EPISODES = 100
+_SHARED_KEYS = ("format", "robot", "dynamics", "algorithm", "settings", "seed", "training_unit", "model_hash")
 # Policies are chosen and reported on different episodes, or the report would be too good.
 _SELECTION_SEED, _CARD_SEED = 10_000, 20_000
 
@@ -34,12 +35,14 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
         quiet: show no progress.
 
     Returns:
-        The two cards, by quality.
+        The cards, by the policies' names.
 
     Raises:
         OffDynError: no policy of the run qualifies as medium, or a checkpoint belongs to other settings.
     """
     (directory, units), *second = behaviour.stages(root)
+    if behaviour.measured:  # Only the replay is missing.
+        return publish_replay(behaviour, Run(directory))
     directory.mkdir(parents=True, exist_ok=True)
     learner = make_learner(behaviour, directory)
     run = Run(directory)
@@ -92,6 +95,40 @@ def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Lear
             cards[quality]["warm_start"] = {"from_seed": scratch[0].seed, "after_steps": scratch[0].steps}
         policy = _policy(source[1], steps)
         policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
+    if REPLAY[0] in behaviour.names:
+        cards |= publish_replay(behaviour, scratch[1])
+    return cards
+
+
+def publish_replay(behaviour: Behaviour, run: Run) -> dict[str, dict[str, Any]]:
+    """Write the policies that the learner went through before the medium one, evenly spaced over its steps.
+
+    Args:
+        behaviour: the behaviour; its medium is written.
+        run: the from-scratch run.
+
+    Returns:
+        The cards, by name.
+
+    Raises:
+        OffDynError: the run's snapshots are gone.
+    """
+    medium = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, "medium"))
+    end = int(medium["training_steps"])
+    if not run.load() or not any(steps <= end for steps, _, _ in run.history):
+        raise OffDynError(f"{behaviour}: {run.directory} holds no snapshots before {end}; train the behaviour anew")
+    kept = [steps for steps, _, _ in run.history if steps <= end]
+    cards: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(REPLAY):
+        wanted = end * (number + 0.5) / len(REPLAY)
+        steps = min(kept, key=lambda x: abs(x - wanted))
+        cards[name] = {
+            **{key: medium[key] for key in _SHARED_KEYS},
+            "quality": "medium-replay",
+            "training_steps": steps,
+            "git_commit": git_commit(),
+        }
+        _policy(run, steps).save(behaviour_path(behaviour.robot, behaviour.dynamics, name), cards[name])
     return cards
 
 

@@ -36,8 +36,8 @@ def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:
         "medium": None,
         "expert": None,
     }
-    if behaviour.done:
-        row["state"], row["progress"] = "done", 1.0
+    if behaviour.measured:
+        row["state"], row["progress"] = ("done" if behaviour.done else "replay missing"), 1.0
         for quality in QUALITIES:
             card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, quality))
             row[quality] = {name: card["returns"]["sampled"][name] for name in ("mean", "se")}

@@ -23,7 +23,7 @@ from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import get_robot
-from offdyn_envs.shipped import shipped_root
+from offdyn_envs.shipped import REPLAY, shipped_root
 from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_tasks
 
 __all__ = ["Built", "build", "ingredients", "resolve", "usable_threads"]
@@ -36,6 +36,7 @@ _SHARES: dict[str, tuple[str | None, ...]] = {
     "medium": ("medium",),
     "medium-expert": ("medium", "expert"),
     "expert": ("expert",),
+    "medium-replay": REPLAY,
 }
 
 
@@ -108,19 +109,14 @@ def ingredients(dataset: DatasetId, behaviours: Path | None = None) -> list[_Ing
         behaviours: Folder of the policies; by default the shipped ones.
 
     Returns:
-        One or two ingredients.
+        Its ingredients; their rows differ by one at most.
 
     Raises:
-        OffDynError: The quality cannot be built in this release, or the policy is not there.
+        OffDynError: A policy is not there.
     """
-    shares = _SHARES.get(dataset.quality)
-    if shares is None:
-        raise OffDynError(
-            f"dataset '{dataset}': quality '{dataset.quality}' is not available in this release; "
-            f"available: {', '.join(_SHARES)}"
-        )
-    rows = dataset.row_count // len(shares)
-    return [_ingredient(dataset, name, rows, behaviours) for name in shares]
+    shares = _SHARES[dataset.quality]
+    rows, left = divmod(dataset.row_count, len(shares))
+    return [_ingredient(dataset, name, rows + (i < left), behaviours) for i, name in enumerate(shares)]
 
 
 def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Path | None) -> _Ingredient:
@@ -129,7 +125,8 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
     relative = Path(dataset.robot) / dataset.dynamics / f"{name}.safetensors"
     path = (behaviours or shipped_root() / "behaviours") / relative
     if not path.is_file():
-        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}")
+        hint = "; medium-replay exists for nominal and severe dynamics, the sources" if name in REPLAY else ""
+        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}{hint}")
     policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
         raise OffDynError(
@@ -221,10 +218,11 @@ def _collect(dataset: DatasetId, parts: list[_Ingredient], seed: int, num_thread
                     part.behaviour,
                     part.rows,
                     seed=seed,
+                    part=number,
                     num_threads=num_threads,
                     advance=advance,
                 )
-                for part in parts
+                for number, part in enumerate(parts)
             ]
         )
     validate(arrays, get_robot(dataset.robot), f"collected {dataset}")

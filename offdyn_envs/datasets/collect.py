@@ -83,7 +83,7 @@ class PolicyBehaviour:
         return self.policy.sample(stacked, noise.reshape(-1, self.group, noise.shape[-1])).reshape(noise.shape)
 
 
-def episode_seed(seed: int, robot: str, dynamics: str, episode: int) -> int:
+def episode_seed(seed: int, robot: str, dynamics: str, episode: int, part: int = 0) -> int:
     """Return the reset seed of an episode, a number below 2**63.
 
     Args:
@@ -91,12 +91,13 @@ def episode_seed(seed: int, robot: str, dynamics: str, episode: int) -> int:
         robot: Name of the robot.
         dynamics: Dynamics slug; source and target of a task share no seeds.
         episode: Position in the order of episodes, from 0.
+        part: Which of the dataset's behaviours acts, from 0: no two of them start alike.
 
     Returns:
         What `env.reset(seed=...)` of the scalar environment takes to start the same episode.
     """
     domain = zlib.crc32(f"{robot}/{dynamics}".encode())
-    high, low = np.random.SeedSequence([seed, domain, episode]).generate_state(2).tolist()
+    high, low = np.random.SeedSequence([seed, domain, episode, *([part] if part else [])]).generate_state(2).tolist()
     return (high << 31) ^ low
 
 
@@ -221,6 +222,7 @@ def collect(
     rows: int,
     *,
     seed: int = 0,
+    part: int = 0,
     num_threads: int = 1,
     advance: Advance | None = None,
 ) -> Arrays:
@@ -232,6 +234,7 @@ def collect(
         behaviour: What acts.
         rows: N, how many transitions.
         seed: Seed of the dataset, at least 0.
+        part: Which of the dataset's behaviours this is, from 0.
         num_threads: Threads of the simulation; the result does not depend on it.
         advance: Called with the number of new rows after every step of the batch.
 
@@ -240,7 +243,11 @@ def collect(
     """
     body = get_robot(robot)
     batch = _batch(rows)
-    pool = _Pool(body, behaviour, lambda number: episode_seed(seed, robot, dynamics, number), rows, batch)
+
+    def seed_of(number: int) -> int:
+        return episode_seed(seed, robot, dynamics, number, part)
+
+    pool = _Pool(body, behaviour, seed_of, rows, batch)
     env = OffDynVectorEnv(body, batch, dynamics=dynamics, num_threads=num_threads, autoreset_mode="disabled")
     taken = 0
     try:
@@ -257,8 +264,7 @@ def collect(
     finally:
         env.close()
     episodes = pool.result()
-    seeds = [episode_seed(seed, robot, dynamics, number) for number in range(len(episodes))]
-    return _flatten(episodes, seeds)
+    return _flatten(episodes, [seed_of(number) for number in range(len(episodes))])
 
 
 def _flatten(episodes: list[dict[str, Array]], seeds: list[int]) -> Arrays:

@@ -1,6 +1,7 @@
 """Exported policies, the choice of medium and expert, and the commands around them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +20,9 @@ from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.policies import BehaviourPolicy
+from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import ROBOTS
+from offdyn_envs.shipped import REPLAY, behaviour_path
 
 runner = CliRunner()
 
@@ -224,6 +226,38 @@ def test_train_status_and_references(tiny: Path) -> None:
     check_references(tiny, cards["expert"])
 
 
+def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def measured(name: str, **more: object) -> Callable[..., dict[str, object]]:
+        return lambda robot, dynamics, *_: calls.append(f"{name} {dynamics}") or {"episodes": 200, "mean": 1.0, **more}
+
+    nominal = read_card(behaviour_path("hopper", "nominal", "expert"))["policy_sha256"]
+    monkeypatch.setattr(references, "random_returns", measured("random"))
+    monkeypatch.setattr(references, "transfer_returns", measured("transfer", policy_sha256=nominal))
+    monkeypatch.setattr(references, "PROGRAMME", (Behaviour("hopper", "nominal"), Behaviour("hopper", "gravity-0.5")))
+    path = tmp_path / "references.json"
+    assert references.write_references(path, 200) == 2
+    assert calls == ["random nominal", "transfer nominal", "random gravity-0.5", "transfer gravity-0.5"]
+    first = path.read_bytes()
+    references.write_references(path, 200)
+    assert (len(calls), path.read_bytes()) == (4, first)
+    path.write_bytes(first.replace(nominal.encode(), b"0" * 64))  # another nominal expert than before
+    references.write_references(path, 200)
+    assert calls[4:] == ["transfer nominal", "transfer gravity-0.5"]
+
+
+@pytest.mark.parametrize("robot", ["hopper", "halfcheetah"])
+def test_replay_policies_lead_up_to_the_medium(robot: str) -> None:
+    medium = read_card(behaviour_path(robot, "nominal", "medium"))
+    cards = [read_card(behaviour_path(robot, "nominal", name)) for name in REPLAY]
+    steps = [card["training_steps"] for card in cards]
+    assert steps == sorted(steps)
+    assert steps[-1] <= medium["training_steps"]
+    assert steps[0] < medium["training_steps"] / 8
+    assert all((card["seed"], card["settings"]) == (medium["seed"], medium["settings"]) for card in cards)
+
+
 def check_references(tiny: Path, card: dict[str, object]) -> None:
     out = tiny / "references.json"
     result = runner.invoke(app, ["references", "--episodes", "100", "--out", str(out)], catch_exceptions=False)
@@ -231,7 +265,9 @@ def check_references(tiny: Path, card: dict[str, object]) -> None:
     table = json.loads(out.read_text())
     entry = table["returns"]["hopper"]["gravity-0.5"]
     assert table["protocol"] == 1
-    assert entry["expert"] == {name: card["returns"]["deterministic"][name] for name in ("mean", "se", "episodes")}  # type: ignore[index]
+    expected = {name: card["returns"]["deterministic"][name] for name in ("mean", "se", "episodes")}  # type: ignore[index]
+    assert entry["expert"] == expected | {"policy_sha256": card["policy_sha256"]}
+    assert "transfer" not in entry  # there is no nominal expert here
     assert entry["random"] == references.random_returns("hopper", "gravity-0.5", 100)
     assert entry["random"]["episodes"] == 100
     assert 0.0 < entry["random"]["mean"] < 100.0

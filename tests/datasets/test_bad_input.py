@@ -293,9 +293,9 @@ def test_unknown_names(name: str, message: str) -> None:
         resolve([name])
 
 
-def test_replay_is_refused(root: Path) -> None:
-    with pytest.raises(OffDynError, match="'medium-replay' is not available in this release; available: random"):
-        build(DatasetId("hopper", "nominal", "medium-replay", "5k"), quiet=True)
+def test_replay_is_refused_where_the_learners_policies_are_not_shipped(root: Path) -> None:
+    with pytest.raises(OffDynError, match="medium-replay exists for nominal and severe dynamics"):
+        build(DatasetId("hopper", "gravity-0.5", "medium-replay", "5k"), quiet=True)
 
 
 def test_policy_missing_or_of_another_robot(root: Path, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from offdyn_envs.datasets.build import build
 from offdyn_envs.datasets.collect import PolicyBehaviour, RandomBehaviour, collect, episode_seed
 from offdyn_envs.datasets.spec import Arrays, array_digests, validate
 from offdyn_envs.datasets.store import read_dataset, read_metadata
+from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import get_robot
+from offdyn_envs.shipped import REPLAY
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import make_policy
 
@@ -94,16 +96,33 @@ def test_policy_actions_are_executed_ones() -> None:
     assert arrays.actions.std() > 0.3
 
 
+def test_medium_replay_comes_from_the_policies_before_the_medium(tmp_path: Path) -> None:
+    built = build(DatasetId("hopper", "nominal", "medium-replay", "500"), root=tmp_path, num_threads=1, quiet=True)
+    dataset = read_dataset(built.path)
+    facts = read_metadata(built.path)["offdyn"]["behaviour"]
+    assert [item["name"] for item in facts] == list(REPLAY)
+    assert [item["rows"] for item in facts] == [32] * 4 + [31] * 12
+    assert len({item["policy_sha256"] for item in facts}) == len(REPLAY)
+    assert len(dataset.arrays.rewards) == 500
+    # The first policy has hardly learnt to stand, the last one is nearly the medium.
+    ends = np.cumsum([item["rows"] for item in facts])
+    fallen = dataset.arrays.terminations[: ends[3]].sum(), dataset.arrays.terminations[ends[11] :].sum()
+    assert fallen[0] > fallen[1]
+
+
 def test_medium_expert_is_half_and_half(behaviours: Path, tmp_path: Path) -> None:
     read: dict[str, Arrays] = {}
-    for quality in ("medium", "expert", "medium-expert"):
+    for quality in ("medium", "medium-expert"):
         dataset = DatasetId("hopper", "nominal", quality, "500")
         built = build(dataset, root=tmp_path, behaviours=behaviours, num_threads=1, quiet=True)
         read[quality] = read_dataset(built.path).arrays
     mixed = read["medium-expert"]
     assert len(mixed.rewards) == 500
     np.testing.assert_array_equal(mixed.actions[:250], read["medium"].actions[:250])
-    np.testing.assert_array_equal(mixed.actions[250:], read["expert"].actions[:250])
+    expert = PolicyBehaviour(BehaviourPolicy.load(behaviours / "hopper" / "nominal" / "expert.safetensors"))
+    second = collect("hopper", "nominal", expert, 250, seed=0, part=1)
+    np.testing.assert_array_equal(mixed.actions[250:], second.actions)
+    assert not np.isin(mixed.qpos[:250, 1], mixed.qpos[250:, 1]).any()  # The halves start from states of their own.
     facts = read_metadata(tmp_path / "offdyn/hopper/nominal/medium-expert-500-v0")["offdyn"]["behaviour"]
     assert [(item["name"], item["rows"], item["returns"]["mean"]) for item in facts] == [
         ("medium", 250, 0.0),
