@@ -1,0 +1,149 @@
+"""Minari's layout: one group per episode, T + 1 observations and T of the rest; metadata.json beside the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.datasets.importing.rows import Facts, Reading, Rows, known_columns, observation_widths
+from offdyn_envs.datasets.importing.source import Source
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import ROBOTS
+from offdyn_envs.tasks import list_env_ids
+
+__all__ = ["collecting_environment", "is_episode_set", "read_episodes", "read_minari_metadata"]
+
+STOCK_VERSIONS = ("v2", "v3", "v4", "v5")
+
+
+def is_episode_set(source: Source) -> bool:
+    """Say whether a file is in this layout."""
+    return any(key.startswith("episode_") for key in source.keys())
+
+
+def read_minari_metadata(file: Path) -> dict[str, Any]:
+    """Read the metadata.json beside a Minari file.
+
+    Args:
+        file: main_data.hdf5.
+
+    Returns:
+        The metadata; empty where there is none.
+
+    Raises:
+        OffDynError: Not a JSON object, or the data are in another format than HDF5.
+    """
+    path = file.with_name("metadata.json")
+    if not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OffDynError(f"{path}: cannot be read as JSON ({error}); expected Minari's metadata") from None
+    if not isinstance(metadata, dict):
+        raise OffDynError(f"{path}: holds a {type(metadata).__name__}; expected a JSON object")
+    if metadata.get("data_format", "hdf5") != "hdf5":
+        raise OffDynError(f"{path}: key 'data_format' is {str(metadata['data_format'])[:60]!r}; expected 'hdf5'")
+    return metadata
+
+
+def collecting_environment(metadata: dict[str, Any], path: Path, facts: Facts) -> tuple[str | None, str | None]:
+    """Find out which robot collected a Minari set, and under which named dynamics.
+
+    Args:
+        metadata: From `read_minari_metadata`.
+        path: The file, for the message.
+        facts: Gets a note where the stock environment is not this suite's robot.
+
+    Returns:
+        The robot's name and the dynamics slug; the slug is None for environments of other suites, both are where the
+        metadata name no environment.
+
+    Raises:
+        OffDynError: The environment is none of the four robots'.
+    """
+    text = metadata.get("env_spec")
+    if text is None:
+        return None, None
+    try:
+        spec = json.loads(text) if isinstance(text, str) else text
+        name, kwargs = str(spec["id"]), dict(spec.get("kwargs") or {})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise OffDynError(f"{path}: key 'env_spec' of metadata.json is no environment specification") from None
+    ours = list_env_ids().get(name)
+    if ours is not None:
+        return ours[0].name, ours[1]
+    stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
+    if name not in stock:
+        raise OffDynError(
+            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5"
+        )
+    if name == "Walker2d-v5" and "xml_file" not in kwargs:
+        facts.notes.append("Walker2d-v5 has walker2d_v5.xml by default: other friction of the left foot than here")
+    return stock[name].name, None
+
+
+def read_episodes(source: Source, reading: Reading) -> Rows:
+    """Read all episodes.
+
+    Args:
+        source: The file.
+        reading: The robot, and what is accepted.
+
+    Returns:
+        The rows of the file, with the ends of its episodes.
+
+    Raises:
+        OffDynError: An episode or a key is missing or does not fit; the message names the file, the key and what was
+            expected.
+    """
+    names = source.keys()
+    present = set(names)
+    count = max(1, len(names))
+    for episode in range(count):
+        if f"episode_{episode}" not in present:
+            raise OffDynError(
+                f"{source.path}: key 'episode_{episode}' is missing; expected episode_0 to episode_{count - 1}"
+            )
+    parts = [_episode(source.inside(f"episode_{number}"), reading) for number in range(count)]
+    return Rows(**{key: _joined([part[key] for part in parts]) for key in parts[0]})
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Join one key of all episodes; None where an episode lacks it."""
+    return None if any(part is None for part in parts) else np.concatenate(parts)
+
+
+def _episode(group: Source, reading: Reading) -> dict[str, Any]:
+    robot = reading.robot
+    observations = group.floats("observations", (None, observation_widths(robot)))
+    steps = len(observations) - 1
+    if steps < 1:
+        raise group.fault("observations", f"has {steps + 1} rows", "at least 2: one more than steps")
+    where = f"{group.path}: key '{group.group.name.lstrip('/')}/observations'"
+    observations = known_columns(observations, reading, where)
+    ends = np.zeros(steps, dtype=bool)
+    ends[-1] = True
+    flags = {key: group.flags(key, steps) for key in ("terminations", "truncations")}
+    for key, values in flags.items():
+        if values[:-1].any():
+            row = int(np.flatnonzero(values)[0])
+            raise group.fault(key, f"is true at row {row} of {steps}", "true on the last row at most")
+    return {
+        "observations": observations[:-1],
+        "next_observations": observations[1:],
+        "actions": group.floats("actions", (steps, robot.action_dim)),
+        "rewards": group.column("rewards", steps),
+        "ends": ends,
+        **flags,
+        "qpos": _state(group, "infos/qpos", steps, robot.nq),
+        "qvel": _state(group, "infos/qvel", steps, robot.nv),
+    }
+
+
+def _state(group: Source, key: str, steps: int, size: int) -> Any:
+    """Return the simulator state before each step, or None."""
+    return group.floats(key, (steps + 1, size), float)[:-1] if group.has(key) else None

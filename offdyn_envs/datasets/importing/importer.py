@@ -1,0 +1,256 @@
+"""From a file to an imported dataset: find the layout, read, check, cut into episodes, describe, store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offdyn_envs.datasets.card import episode_returns, statistics, versions
+from offdyn_envs.datasets.exporters import check_stamp, read_stamp
+from offdyn_envs.datasets.imported import NAMESPACE, check_id, read_imported_card, save_imported
+from offdyn_envs.datasets.importing.episode_sets import (
+    collecting_environment,
+    is_episode_set,
+    read_episodes,
+    read_minari_metadata,
+)
+from offdyn_envs.datasets.importing.episodes import to_episodes
+from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
+from offdyn_envs.datasets.importing.rows import Facts, Reading, check_values, simulator_states
+from offdyn_envs.datasets.importing.source import Source, opened
+from offdyn_envs.datasets.spec import FORMAT, Arrays
+from offdyn_envs.datasets.store import HDF5_NAME, data_root, file_digest
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.tasks import QUALITIES, env_id
+
+__all__ = ["LAYOUTS", "Imported", "import_file"]
+
+_READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
+LAYOUTS = tuple(_READERS)
+"""Layouts that can be read."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import did.
+
+    Attributes:
+        card: Of the dataset.
+        path: Its folder.
+        imported: False where it was there already.
+    """
+
+    card: Mapping[str, Any]
+    path: Path
+    imported: bool
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What the user says about a file and, once `_complete` is done, what the file says about itself."""
+
+    robot: str | None
+    dynamics: str | None
+    quality: str | None
+    layout: str | None
+    out: str | None
+
+    def __post_init__(self) -> None:
+        for kind, value, allowed in (("quality", self.quality, QUALITIES), ("layout", self.layout, LAYOUTS)):
+            if value is not None and value not in allowed:
+                raise unknown(kind, value, allowed)
+        if self.robot is not None:
+            get_robot(self.robot)
+        if self.out is not None:
+            check_id(self.out)
+
+
+def import_file(
+    path: Path,
+    *,
+    robot: str | None = None,
+    dynamics: str | None = None,
+    quality: str | None = None,
+    layout: str | None = None,
+    out: str | None = None,
+    contact_forces: bool = False,
+    sha256: str | None = None,
+    root: Path | None = None,
+    force: bool = False,
+) -> Imported:
+    """Import a file of transitions.
+
+    Episodes, terminations and truncations: `importing.episodes.to_episodes`. Nothing is written where anything is
+    wrong with the file.
+
+    Args:
+        path: An HDF5 file, or the folder of a Minari dataset.
+        robot: Whose data it holds; needed where the file does not say.
+        dynamics: Named dynamics it was collected in; needed to score agents on it as a target.
+        quality: One of `QUALITIES`, for the card.
+        layout: One of `LAYOUTS`; by default what the keys show.
+        out: Id of the result, "imported/NAME"; by default NAME comes from the name of the file.
+        contact_forces: Accept Ant-v5's 105 columns: 78 contact forces are dropped, rewards keep their contact cost.
+        sha256: What the file's checksum must be, in hexadecimal.
+        root: Root of the datasets; by default the local one.
+        force: Replace an imported dataset of the same id.
+
+    Returns:
+        The card and the folder of the dataset.
+
+    Raises:
+        OffDynError: Unknown names, a file that is missing, damaged, of another layout or of another robot, or another
+            dataset of that id; the message names the file, the key and what was expected.
+    """
+    said = _Choice(robot, dynamics, quality, layout, out)
+    file = _file(path)
+    digest, place, facts = _digest(file, sha256), root or data_root(), Facts()
+    with opened(file) as source:
+        stamp = read_stamp(source.group, str(file))
+        choice = _complete(said, source, path, stamp, facts)
+        identity = _identity(choice, digest, contact_forces)
+        there = None if force else _already(identity, place)
+        if there is not None:
+            return there
+        body = get_robot(identity["robot"])
+        rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, facts))
+    check_values(rows, str(file), facts)
+    simulator_states(rows, body, facts)
+    origin = {"file": file.name, "bytes": file.stat().st_size, "rows": len(rows.rewards)}
+    arrays, qpos, qvel = to_episodes(rows, body, str(file), facts)
+    check_stamp(stamp, arrays, str(file))
+    card = _card(identity, arrays, origin, facts)
+    stored = {key: array for key, array in arrays.items() if key not in ("qpos", "qvel", "seeds")}
+    states = {} if qpos is None or qvel is None else {"qpos": qpos, "qvel": qvel}
+    return Imported(card, save_imported(stored | states, card, place), True)
+
+
+def _file(path: Path) -> Path:
+    """Return the HDF5 file that a path names: the file itself, or the one of a Minari folder."""
+    if not path.is_dir():
+        return path
+    found = [file for file in (path / "data" / HDF5_NAME, path / HDF5_NAME) if file.is_file()]
+    if not found:
+        raise OffDynError(f"{path}: holds no data/{HDF5_NAME}; expected an HDF5 file or the folder of a Minari dataset")
+    return found[0]
+
+
+def _digest(file: Path, expected: str | None) -> str:
+    if not file.is_file():
+        raise OffDynError(f"{file}: missing; expected an HDF5 file or the folder of a Minari dataset")
+    digest = file_digest(file)
+    if expected is not None and digest != expected.lower():
+        raise OffDynError(f"{file}: SHA-256 {digest}; expected {expected[:80]}")
+    return digest
+
+
+def _complete(said: _Choice, source: Source, path: Path, stamp: Mapping[str, Any] | None, facts: Facts) -> _Choice:
+    """Complete what the user says with what the file says, and refuse where they disagree."""
+    layout, where = said.layout or _layout(source), str(source.path)
+    robot = dynamics = name = None
+    if stamp is not None:
+        robot, dynamics = stamp["robot"], stamp["dynamics"]
+    elif layout == "minari":
+        metadata = read_minari_metadata(source.path)
+        robot, dynamics = collecting_environment(metadata, source.path, facts)
+        name = metadata.get("dataset_id")
+    if said.robot is None and robot is None:
+        raise OffDynError(f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}")
+    chosen = _agreed(where, "robot", said.robot, robot)
+    return _Choice(
+        robot=chosen,
+        dynamics=_agreed(where, "dynamics", _known_dynamics(chosen, said.dynamics), dynamics),
+        quality=said.quality,
+        layout=layout,
+        out=said.out or _default_id(name if isinstance(name, str) else _stem(path)),
+    )
+
+
+def _agreed(where: str, key: str, said: str | None, found: str | None) -> str | None:
+    """Return what the user or the file says; both must agree."""
+    if said is not None and found is not None and said != found:
+        raise OffDynError(f"{where}: holds data of {key} '{found}'; expected '{said}', as --{key} says")
+    return said if said is not None else found
+
+
+def _known_dynamics(robot: str | None, dynamics: str | None) -> str | None:
+    if dynamics is not None and robot is not None:
+        env_id(get_robot(robot), dynamics)  # Refuses what is in no table.
+    return dynamics
+
+
+def _layout(source: Source) -> str:
+    if is_episode_set(source):
+        return "minari"
+    if source.has("timeouts"):
+        return "d4rl"
+    if source.has("next_observations"):
+        return "odrl"
+    raise OffDynError(
+        f"{source.path}: keys 'timeouts' (D4RL), 'next_observations' (ODRL) and 'episode_0' (Minari) are all missing; "
+        f"expected one of them, found: {', '.join(sorted(source.keys())[:8])[:200] or 'nothing'}"
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.parents[1].name if path.name == HDF5_NAME and len(path.parents) > 1 else path.stem or path.name
+
+
+def _default_id(name: str) -> str:
+    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"(?<=\d)\.(?=\d)", "p", name))  # gravity_0.5: gravity-0p5.
+    if not words:
+        raise OffDynError(f"no id can be made from '{name[:60]}'; pass --out {NAMESPACE}/NAME")
+    return check_id(f"{NAMESPACE}/{'-'.join(words)[:80].rstrip('-')}")
+
+
+def _identity(choice: _Choice, digest: str, contact_forces: bool) -> dict[str, Any]:
+    """Return what makes two imports the same."""
+    return {
+        "id": choice.out,
+        "robot": choice.robot,
+        "dynamics": choice.dynamics,
+        "quality": choice.quality,
+        "layout": choice.layout,
+        "contact_forces": contact_forces,
+        "sha256": digest,
+    }
+
+
+def _already(identity: Mapping[str, Any], root: Path) -> Imported | None:
+    """Return the dataset of that id if it was made from this file in this way.
+
+    Raises:
+        OffDynError: It was made from another one.
+    """
+    folder = root / identity["id"]
+    card = read_imported_card(identity["id"], root)
+    if card is None:
+        return None
+    found = {**card, **{key: card["source"][key] for key in ("layout", "sha256")}}
+    for key, value in identity.items():
+        if found.get(key) != value:
+            raise OffDynError(
+                f"{folder}: was imported with {key} {found.get(key)!s}, not {value!s}; --force replaces it, "
+                "--out gives the new one another id"
+            )
+    return Imported(card, folder, False)
+
+
+def _card(identity: Mapping[str, Any], arrays: Arrays, origin: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    of_file = ("layout", "sha256")
+    returns = episode_returns(arrays)
+    return {
+        "format": FORMAT,
+        **{key: value for key, value in identity.items() if key not in of_file},
+        "source": origin | {key: identity[key] for key in of_file},
+        "dropped": facts.dropped,
+        "counted": facts.counted,
+        "notes": facts.notes,
+        "all_returns": {"mean": float(returns.mean()), "std": float(returns.std())},
+        "versions": versions(),
+        **statistics(arrays, get_robot(identity["robot"]).max_episode_steps),
+    }

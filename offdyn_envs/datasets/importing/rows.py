@@ -1,0 +1,173 @@
+"""Transitions as a file holds them, before they are cut into episodes; and the checks on their values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import Robot
+
+__all__ = ["Facts", "Reading", "Rows", "check_values", "known_columns", "observation_widths", "simulator_states"]
+
+Array = NDArray[Any]
+
+ROUNDING = 1e-5
+"""How far an action may lie outside [-1, 1]: float32 rounding of a published file, not another action range."""
+STATE_GAP = 1e-4
+"""Largest gap, absolute and relative, between a stored observation and the one its simulator state shows."""
+
+_ANT_GYM = 111
+"""Ant with the contact forces of all 14 bodies, which MuJoCo 2 left at zero: D4RL and ODRL."""
+_ANT_V5 = 105
+"""Ant-v5 with the contact forces of the 13 moving bodies, which are real: Minari."""
+
+
+CONTACT_NOTE = "observations held 78 contact forces, which were dropped; rewards hold the contact cost of Ant-v5"
+
+
+@dataclass
+class Facts:
+    """What was learned on the way from a file to a dataset.
+
+    Attributes:
+        dropped: What -> number of rows that are not in the result.
+        counted: What -> number of rows or values, for the card.
+        notes: Sentences for whoever uses the data.
+    """
+
+    dropped: dict[str, int] = field(default_factory=lambda: {})
+    counted: dict[str, int] = field(default_factory=lambda: {})
+    notes: list[str] = field(default_factory=lambda: [])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What every reader is told.
+
+    Attributes:
+        robot: Whose data the file should hold.
+        contact_forces: Accept the 105 columns of Ant-v5.
+        facts: Gets what is found on the way.
+    """
+
+    robot: Robot
+    contact_forces: bool = False
+    facts: Facts = field(default_factory=Facts)
+
+
+@dataclass
+class Rows:
+    """N transitions in the order of a file.
+
+    Attributes:
+        observations: float32 [N, |S|].
+        actions: float32 [N, |A|].
+        rewards: float32 [N].
+        terminations: bool [N].
+        truncations: bool [N], as far as the file says.
+        next_observations: float32 [N, |S|], or None where the file holds none.
+        ends: bool [N], ends of episodes that the layout shows without a flag, or None.
+        qpos: float64 [N, nq], simulator positions before each step, or None.
+        qvel: float64 [N, nv], simulator velocities before each step, or None.
+    """
+
+    observations: Array
+    actions: Array
+    rewards: Array
+    terminations: Array
+    truncations: Array
+    next_observations: Array | None = None
+    ends: Array | None = None
+    qpos: Array | None = None
+    qvel: Array | None = None
+
+
+def observation_widths(robot: Robot) -> tuple[int, ...]:
+    """Return the widths of observations that can be read: the robot's own and, for Ant, those with contact forces."""
+    return (robot.observation_dim, _ANT_GYM, _ANT_V5) if robot.name == "ant" else (robot.observation_dim,)
+
+
+def known_columns(array: Array, reading: Reading, where: str) -> Array:
+    """Drop the contact forces of Ant's longer observations.
+
+    Args:
+        array: [N, width], one of `observation_widths`.
+        reading: Robot, and whether 105 columns are accepted; its facts get a note where they were.
+        where: File and key, for the message.
+
+    Returns:
+        [N, |S|], a copy where columns were dropped.
+
+    Raises:
+        OffDynError: 105 columns that are not accepted; or 111 of which the last 84 are not all zero.
+    """
+    kept, width = reading.robot.observation_dim, array.shape[1]
+    if width == kept:
+        return array
+    if width == _ANT_V5 and not reading.contact_forces:
+        raise OffDynError(
+            f"{where} has {width} columns, {kept} and {width - kept} real contact forces, and its rewards hold a "
+            "contact cost that this suite has not; pass --contact-forces to drop the columns and keep those rewards"
+        )
+    if width == _ANT_V5 and CONTACT_NOTE not in reading.facts.notes:
+        reading.facts.notes.append(CONTACT_NOTE)
+    filled = np.flatnonzero(array[:, kept:].any(axis=1)) if width == _ANT_GYM else []
+    if len(filled):
+        raise OffDynError(
+            f"{where} holds contact forces at row {int(filled[0])}; "
+            f"expected zeros in columns {kept} to {width - 1} for {reading.robot.name}"
+        )
+    return array[:, :kept].copy()
+
+
+def check_values(rows: Rows, path: str, facts: Facts) -> None:
+    """Check that numbers are finite and actions executed; put back to +-1 what rounding moved beyond it.
+
+    Args:
+        rows: Changed in place.
+        path: The file, for the message.
+        facts: Gets the number of rounded actions.
+
+    Raises:
+        OffDynError: A number that is not finite, or an action outside [-1, 1]; the message names file, key
+            and row.
+    """
+    for key in ("observations", "actions", "rewards", "next_observations", "qpos", "qvel"):
+        array: Array | None = getattr(rows, key)
+        if array is not None and not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+            raise OffDynError(f"{path}: key '{key}' is not finite at row {row}; expected finite numbers")
+    beyond = np.abs(rows.actions) > 1.0
+    if not beyond.any():
+        return
+    largest = np.abs(rows.actions).max(axis=1)
+    row = int(largest.argmax())
+    if largest[row] > 1.0 + ROUNDING:
+        raise OffDynError(
+            f"{path}: key 'actions' has magnitude {float(largest[row]):.6g} at row {row}; expected values in [-1, 1]"
+        )
+    facts.counted["actions rounded to 1"] = int(beyond.sum())
+    rows.actions = np.clip(rows.actions, -1.0, 1.0)
+
+
+def simulator_states(rows: Rows, robot: Robot, facts: Facts) -> None:
+    """Keep simulator states only where the observations follow from them.
+
+    Some files store the state after the step, or of another robot; those are left out and a note says so.
+
+    Args:
+        rows: Changed in place.
+        robot: Whose data they are.
+        facts: Gets the note.
+    """
+    if rows.qpos is None or rows.qvel is None:
+        rows.qpos = rows.qvel = None
+        return
+    shown = robot.observe(rows.qpos, rows.qvel)
+    if not np.allclose(shown, rows.observations, rtol=STATE_GAP, atol=STATE_GAP):
+        rows.qpos = rows.qvel = None
+        facts.notes.append("infos/qpos and infos/qvel are not the states that the observations show: left out")

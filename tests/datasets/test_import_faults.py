@@ -1,0 +1,328 @@
+"""Files that are wrong: each is refused in one line that names it, and nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from offdyn_envs.datasets.exporters import export
+from offdyn_envs.datasets.imported import load_imported
+from offdyn_envs.datasets.importing import import_file
+from offdyn_envs.errors import OffDynError
+from tests.datasets.foreign import d4rl_keys, make_arrays, make_dataset, minari_keys, odrl_keys, write
+
+Keys = dict[str, Any]
+Change = Callable[[np.ndarray], Any]
+
+ARRAYS = make_arrays("hopper")
+LAYOUTS: dict[str, Keys] = {
+    "d4rl": d4rl_keys(ARRAYS),
+    "odrl": odrl_keys(ARRAYS),
+    "minari": minari_keys(ARRAYS, states=True),
+}
+MINARI = "episode_2/"
+FLOATS = {
+    "d4rl": ("observations", "actions", "rewards", "next_observations", "infos/qpos", "infos/qvel"),
+    "odrl": ("observations", "actions", "rewards", "next_observations"),
+    "minari": tuple(MINARI + key for key in ("observations", "actions", "rewards", "infos/qpos", "infos/qvel")),
+}
+FLAGS = {
+    "d4rl": ("terminals", "timeouts"),
+    "odrl": ("terminals",),
+    "minari": (f"{MINARI}terminations", f"{MINARI}truncations"),
+}
+
+
+def refuse(path: Path, **options: Any) -> str:
+    """Import a file that cannot be imported; return the message after testing what all of them owe."""
+    root = path.parent / "root"
+    with pytest.raises(OffDynError) as caught:
+        import_file(path, **{"robot": "hopper", "root": root, **options})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert not list(root.glob("imported/*"))
+    assert not list(root.glob(".building/*stage*"))
+    return message
+
+
+def put(value: Any) -> Change:
+    def change(array: np.ndarray) -> np.ndarray:
+        array = array.astype(np.result_type(array, type(value)) if array.dtype == bool else array.dtype)
+        array[3, ...] = value
+        return array
+
+    return change
+
+
+WRONG: dict[str, tuple[str, Change | None]] = {
+    "text": ("is .*; expected", lambda a: np.full(a.shape, b"x")),
+    "complex": ("is complex64; expected", lambda a: a.astype(np.complex64)),
+    "short": (r"is .* \[\d+.*\]; expected", lambda a: a[:-1]),
+    "long": (r"is .* \[\d+.*\]; expected", lambda a: np.concatenate((a, a[-1:]))),
+    "three dimensions": (r"is .*; expected", lambda a: a.reshape(len(a), 1, -1)),
+    "one number": (r"is .* \[\]; expected", lambda a: a.flat[0]),
+    "empty": (r"is .* \[0.*\]; expected|has (no|0) rows; expected", lambda a: a[:0]),
+    "no shape": ("is no array; expected", lambda a: h5py.Empty("f4")),
+    "missing": ("is missing; expected", None),
+}
+WRONG_FLOATS = WRONG | {
+    "whole numbers": ("is int64; expected float32 or float64", lambda a: a.astype(np.int64)),
+    "half precision": ("is float16; expected float32 or float64", lambda a: a.astype(np.float16)),
+    "truth values": ("is bool; expected", lambda a: a > 0),
+    "nan": (r"is not finite at row \d+; expected finite numbers", put(np.nan)),
+    "inf": (r"is not finite at row \d+; expected finite numbers", put(-np.inf)),
+    "too many columns": (r"is .*; expected", lambda a: np.column_stack((a, a))),
+}
+WRONG_FLAGS = WRONG | {
+    "two": (r"is 2(\.0)? at row 3; expected 0 or 1", put(2)),
+    "nan": (r"is nan at row 3; expected 0 or 1", put(np.nan)),
+}
+# Keys that a layout may lack: without them the file is another one, not a wrong one.
+OPTIONAL = {"next_observations", "timeouts", "infos/qpos", "infos/qvel"}
+CASES = [
+    (layout, key, name)
+    for layout in LAYOUTS
+    for keys, wrongs in ((FLOATS, WRONG_FLOATS), (FLAGS, WRONG_FLAGS))
+    for key in keys[layout]
+    for name in wrongs
+    if not (name == "missing" and key.removeprefix(MINARI) in OPTIONAL)
+    # The number of rows comes from the observations: what is cut there shows at the next key.
+    and not (key == f"{MINARI}observations" and name in ("short", "long"))
+]
+
+
+@pytest.mark.parametrize(("layout", "key", "name"), CASES)
+def test_wrong_array(tmp_path: Path, layout: str, key: str, name: str) -> None:
+    wrongs = WRONG_FLAGS if key in FLAGS[layout] else WRONG_FLOATS
+    expected, change = wrongs[name]
+    keys = {**LAYOUTS[layout]}
+    value = keys.pop(key)
+    if change is not None:
+        keys[key] = change(value)
+    message = refuse(write(tmp_path / "a.hdf5", keys))
+    plain = key.removeprefix(MINARI)
+    named = re.escape(key)
+    if plain == "observations" and name in ("short", "long"):
+        named = ".+"  # They set the number of rows: another key does not fit them.
+    elif name in ("nan", "inf") and key in FLOATS[layout]:  # Tested once the episodes are joined.
+        named = f"(next_)?{plain.removeprefix('infos/')}"
+    assert re.search(f"key '{named}' ({expected})", message), message
+
+
+def test_enough_cases() -> None:
+    assert len(CASES) >= 150
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("robot", ["halfcheetah", "walker2d", "ant"])
+def test_another_robot(tmp_path: Path, layout: str, robot: str) -> None:
+    file = write(tmp_path / "a.hdf5", LAYOUTS[layout])
+    assert "observations' is float" in refuse(file, robot=robot)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"robot": "hoper"}, "unknown robot 'hoper'; did you mean 'hopper'"),
+        ({"dynamics": "gravity-3.0"}, r"unknown dynamics.* 'gravity-3\.0'"),
+        ({"quality": "good"}, "unknown quality 'good'"),
+        ({"layout": "rlds"}, "unknown layout 'rlds'; .*allowed: d4rl, odrl, minari"),
+        ({"out": "offdyn/hopper/nominal/medium-5k-v0"}, "does not fit; expected imported/NAME"),
+        ({"out": "imported/../x"}, "does not fit; expected imported/NAME"),
+        ({"out": "imported/a__b"}, "does not fit; expected imported/NAME"),
+        ({"sha256": "ab" * 32}, f"SHA-256 .*; expected {'ab' * 32}"),
+        ({"robot": None}, "does not say whose data it holds; pass --robot: halfcheetah, hopper"),
+        ({"layout": "d4rl"}, "key 'timeouts' is missing; expected bool"),
+        ({"layout": "minari"}, "key 'episode_0' is missing; expected episode_0 to episode_"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    file = write(tmp_path / "a.hdf5", LAYOUTS["odrl"])
+    with pytest.raises(OffDynError, match=message):
+        import_file(file, **{"robot": "hopper", "root": tmp_path, **options})
+    assert not (tmp_path / "imported").exists()
+
+
+def test_no_known_keys(tmp_path: Path) -> None:
+    message = refuse(write(tmp_path / "a.hdf5", {"obs": np.zeros(3), "act": np.zeros(3)}))
+    assert "are all missing; expected one of them, found: act, obs" in message
+    assert "found: nothing" in refuse(write(tmp_path / "b.hdf5", {}))
+
+
+def test_flag_inside_an_episode(tmp_path: Path) -> None:
+    keys = {**LAYOUTS["minari"]}
+    flags = keys[f"{MINARI}terminations"].copy()
+    flags[4] = True
+    keys[f"{MINARI}terminations"] = flags
+    message = refuse(write(tmp_path / "a.hdf5", keys))
+    assert "key 'episode_2/terminations' is true at row 4 of 12; expected true on the last row at most" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(4096)])
+def test_not_hdf5(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.hdf5"
+    file.write_bytes(content)
+    assert "not HDF5, truncated or damaged" in refuse(file)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    assert "missing; expected an HDF5 file" in refuse(tmp_path / "none.hdf5")
+    (tmp_path / "folder").mkdir()
+    assert "holds no data/main_data.hdf5" in refuse(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.3, 0.6, 0.9, 0.999])
+def test_truncated(tmp_path: Path, layout: str, part: float) -> None:
+    file = write(tmp_path / "a.hdf5", LAYOUTS[layout])
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(part * len(whole))])
+    assert "not HDF5, truncated or damaged" in refuse(file)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("[]", "holds a list; expected a JSON object"),
+        ('{"data_format": "arrow"}', "key 'data_format' is 'arrow'; expected 'hdf5'"),
+        ('{"env_spec": "Hopper"}', "key 'env_spec' of metadata.json is no environment specification"),
+        ('{"env_spec": "{}"}', "key 'env_spec' of metadata.json is no environment specification"),
+        ('{"env_spec": 3}', "key 'env_spec' of metadata.json is no environment specification"),
+        ('{"env_spec": "[1]"}', "key 'env_spec' of metadata.json is no environment specification"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_minari_metadata(tmp_path: Path, metadata: str, message: str) -> None:
+    file = write(tmp_path / "main_data.hdf5", LAYOUTS["minari"])
+    (tmp_path / "metadata.json").write_text(metadata)
+    with pytest.raises(OffDynError, match=message) as caught:
+        import_file(file, robot="hopper", root=tmp_path / "root")
+    assert str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "root" / "imported").exists()
+
+
+def test_arrays_in_other_files_are_not_followed(tmp_path: Path) -> None:
+    """A file must not make the reader open another one of this machine."""
+    other = write(tmp_path / "other.hdf5", LAYOUTS["odrl"])
+    (tmp_path / "raw").write_bytes(bytes(100))
+    rest = {key: value for key, value in LAYOUTS["odrl"].items() if key != "rewards"}
+    for kind in ("external", "soft", "virtual", "raw"):
+        file = write(tmp_path / f"{kind}.hdf5", rest)
+        with h5py.File(file, "a") as content:
+            if kind == "external":
+                content["rewards"] = h5py.ExternalLink(str(other), "/rewards")
+            elif kind == "soft":
+                content["rewards"] = h5py.SoftLink("/actions")
+            elif kind == "virtual":
+                virtual = h5py.VirtualLayout((25,), "f4")
+                virtual[...] = h5py.VirtualSource(other, "rewards", (25, 1))[:, 0]
+                content.create_virtual_dataset("rewards", virtual)
+            else:
+                content.create_dataset("rewards", (25,), "f4", external=[(str(tmp_path / "raw"), 0, 100)])
+        message = refuse(file)
+        assert "key 'rewards' is a link" in message or "key 'rewards' lies in another file" in message
+
+
+def test_claims_more_than_the_file_can_hold(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.hdf5", {key: value for key, value in LAYOUTS["odrl"].items() if key != "observations"})
+    with h5py.File(file, "a") as content:
+        content.create_dataset("observations", (2**36, 11), "f4", chunks=(1024, 11))
+    assert "claims [68719476736, 11] values, more than the file can hold" in refuse(file)
+
+
+@pytest.mark.parametrize("layout", ["d4rl", "odrl"])
+def test_bit_flips_in_exported_files(tmp_path: Path, layout: str) -> None:
+    """Whatever bit is flipped: refused in one line, or what comes in is what went out."""
+    dataset = make_dataset("hopper")
+    file = tmp_path / "a.hdf5"
+    export(dataset, file, layout)
+    whole, refused = file.read_bytes(), 0
+    for seed in range(40):
+        file.write_bytes(flipped(whole, seed))
+        try:
+            done = import_file(file, robot="hopper", root=tmp_path, force=True)
+        except OffDynError as error:
+            refused += 1
+            assert str(file) in str(error)
+            assert "\n" not in str(error)
+            continue
+        data = load_imported(done.card["id"], root=tmp_path)
+        for key in ("observations", "actions", "next_observations", "rewards", "terminations", "lengths"):
+            expected = getattr(dataset.arrays, key)
+            np.testing.assert_array_equal(getattr(data, key), expected, err_msg=f"{key}, seed {seed}")
+    assert refused >= 10
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bit_flips_in_files_of_others(tmp_path: Path, layout: str) -> None:
+    """Their files carry no checksums: one line, or something that is whole in itself; a known checksum refuses all."""
+    file = write(tmp_path / "a.hdf5", LAYOUTS[layout])
+    whole, refused = file.read_bytes(), 0
+    known = hashlib.sha256(whole).hexdigest()
+    for seed in range(30):
+        file.write_bytes(flipped(whole, seed))
+        with pytest.raises(OffDynError, match=f"SHA-256 .*; expected {known}"):
+            import_file(file, robot="hopper", root=tmp_path, sha256=known)
+        try:
+            done = import_file(file, robot="hopper", root=tmp_path, force=True)
+        except OffDynError as error:
+            refused += 1
+            assert str(tmp_path) in str(error)
+            assert "\n" not in str(error)
+            continue
+        data = load_imported(done.card["id"], root=tmp_path)
+        ended = data.terminations | data.truncations
+        np.testing.assert_array_equal(np.flatnonzero(ended), np.cumsum(data.lengths) - 1)
+        np.testing.assert_array_equal(data.next_observations[:-1][~ended[:-1]], data.observations[1:][~ended[:-1]])
+        assert np.isfinite(data.observations).all()
+        assert np.abs(data.actions).max() <= 1
+    assert refused >= 6
+
+
+def flipped(content: bytes, seed: int) -> bytes:
+    rng, changed = random.Random(seed), bytearray(content)
+    for _ in range(rng.choice((1, 1, 4, 32))):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_keys_of_random_types_and_shapes(tmp_path: Path, data: st.DataObject) -> None:
+    """Any array under any key: one line, or a dataset whose parts fit together."""
+    layout = data.draw(st.sampled_from(list(LAYOUTS)))
+    keys = {**LAYOUTS[layout]}
+    key = data.draw(st.sampled_from([*FLOATS[layout], *FLAGS[layout]]))
+    shape = data.draw(st.lists(st.integers(0, 30), max_size=3))
+    dtype = data.draw(st.sampled_from(["f4", "f8", "i4", "u1", "?", "S3", "f2", "c8"]))
+    keys[key] = np.ones(shape, dtype)
+    file = write(tmp_path / "a.hdf5", keys)
+    try:
+        done = import_file(file, robot="hopper", root=tmp_path, force=True)
+    except OffDynError as error:
+        assert str(file) in str(error)
+        assert "\n" not in str(error)
+        return
+    assert len(load_imported(done.card["id"], root=tmp_path)) == done.card["rows"]
+
+
+def test_failed_import_keeps_what_was_there(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.hdf5", LAYOUTS["odrl"])
+    done = import_file(file, robot="hopper", root=tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(OffDynError):
+        import_file(file, robot="hopper", root=tmp_path, force=True)
+    assert len(load_imported(done.card["id"], root=tmp_path)) == len(ARRAYS.rewards)
