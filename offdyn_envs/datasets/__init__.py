@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from offdyn_envs.datasets.imported import ImportedDataset, load_imported
 from offdyn_envs.datasets.spec import Arrays, Dataset
 from offdyn_envs.datasets.store import data_root, load_dataset
 from offdyn_envs.datasets.task import load_task
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrays",
     "Dataset",
+    "ImportedDataset",
     "counterfactual",
     "data_root",
     "dynamics_gap",
     "load_dataset",
+    "load_imported",
     "load_task",
 ]
 

@@ -1,4 +1,4 @@
-"""`offdyn data`: list, info, build, verify, gap."""
+"""`offdyn data`: list, info, build, verify, download, publish, import, export, gap."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +15,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 @app.command("list")
 def list_datasets(json_output: Json = False) -> None:
     """List the datasets that are built, shipped or named by the manifest."""
+    from offdyn_envs.datasets.exchange import imported_rows
     from offdyn_envs.datasets.show import inventory, print_inventory
 
-    print_inventory(inventory(), json_output)
+    print_inventory(inventory() + imported_rows(), json_output)
 
 
 @app.command("info")
@@ -29,10 +30,14 @@ def info(
     """Show a dataset's card, or both of a task: returns, score, shift size, moments, behaviour, how to rebuild it."""
     from offdyn_envs.datasets.build import resolve
     from offdyn_envs.datasets.derived import draw_returns
+    from offdyn_envs.datasets.exchange import print_imported, split_imported
     from offdyn_envs.datasets.show import card_of, print_card
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_record, print_table
 
+    if split_imported([name])[1]:
+        print_imported(name, json_output)
+        return
     chosen = [str(dataset) for dataset in resolve([name])]
     if png is not None and len(chosen) > 1:
         raise OffDynError(f"--png draws one dataset; '{name}' has two: {', '.join(chosen)}")
@@ -99,12 +104,83 @@ def verify(
 
     from offdyn_envs.datasets.build import resolve
     from offdyn_envs.datasets.check import verify as verify_one
+    from offdyn_envs.datasets.exchange import split_imported, verify_all
     from offdyn_envs.datasets.show import place_of, print_reports, refuse_different
 
-    folders = [place_of(str(dataset)) for dataset in resolve(datasets)]
+    own, imported = split_imported(datasets)
+    others = verify_all(imported, json_output)
+    folders = [place_of(str(dataset)) for dataset in resolve(own)]
     reports = [asdict(verify_one(folder, rows=rows, seed=seed, num_threads=threads)) for folder in folders]
-    print_reports(reports, json_output)
+    print_reports(others + reports if json_output else reports, json_output)
     refuse_different(reports)
+
+
+@app.command("download")
+def download(
+    names: Annotated[list[str], typer.Argument(help="Tasks (source and target), or ids of datasets.")],
+    url: Annotated[
+        str | None,
+        typer.Option(help="http(s)://... or Minari remote hf://...; else $OFFDYN_DATA_URL or $MINARI_REMOTE."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace datasets that are there.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Download datasets and verify them; what is there already is left alone, what broke off is continued."""
+    from offdyn_envs.datasets.download import download_all, print_downloaded
+
+    print_downloaded(download_all(names, url=url, force=force), json_output)
+
+
+@app.command("publish")
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New, empty, or published before.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks or ids of datasets; all here when left out.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Write the files and the manifest that an HTTP server or a Minari remote needs to offer datasets for download."""
+    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.publish import print_published
+    from offdyn_envs.datasets.publish import publish as publish_all
+
+    print_published(folder, publish_all(folder, resolve(names or [])), json_output)
+
+
+@app.command("import")
+def import_data(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="HDF5 file, or folder of a Minari dataset.")],
+    robot: Annotated[str | None, typer.Option(help="Whose data it holds, where the file does not say.")] = None,
+    dynamics: Annotated[str | None, typer.Option(help="Where it was collected, for instance gravity-0.5.")] = None,
+    quality: Annotated[str | None, typer.Option(help="random, medium, medium-replay, medium-expert, expert.")] = None,
+    out: Annotated[str | None, typer.Option(help="Id of the result: imported/NAME.")] = None,
+    layout: Annotated[str | None, typer.Option(help="d4rl, odrl or minari; by default what its keys show.")] = None,
+    contact_forces: Annotated[
+        bool, typer.Option("--contact-forces", help="Accept Ant-v5's 105 columns and the contact cost in its rewards.")
+    ] = False,
+    sha256: Annotated[str | None, typer.Option(help="Refuse the file unless this is its checksum.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an imported dataset of the same id.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Import a D4RL, ODRL/OTDF or Minari file as imported/NAME; what cannot be trusted is dropped and counted."""
+    from offdyn_envs.datasets.exchange import run_import
+
+    given = {"robot": robot, "dynamics": dynamics, "quality": quality, "out": out, "layout": layout, "sha256": sha256}
+    run_import(file, json_output, contact_forces=contact_forces, force=force, **given)
+
+
+@app.command("export")
+def export_data(
+    dataset: Annotated[str, typer.Argument(help="Id of a dataset, also imported/NAME.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
+    layout: Annotated[str, typer.Option(help="d4rl or odrl.")],
+    unpadded: Annotated[
+        bool, typer.Option("--unpadded", help="Ant: 27 columns, without the 84 zeros of those layouts.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a dataset in the layout of D4RL or ODRL, for code that was made for those."""
+    from offdyn_envs.datasets.exchange import run_export
+
+    run_export(dataset, file, layout, force=force, unpadded=unpadded)
 
 
 @app.command("gap")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import gymnasium
 
+from offdyn_envs.datasets.imported import is_imported
+from offdyn_envs.datasets.pairs import AnyDataset, load_pair
+from offdyn_envs.datasets.sources import configured_url
 from offdyn_envs.datasets.spec import Dataset
 from offdyn_envs.datasets.store import available, load_dataset
 from offdyn_envs.errors import OffDynError
@@ -15,25 +18,33 @@ from offdyn_envs.tasks import DatasetId, env_id, get_task
 __all__ = ["load_task"]
 
 
+@overload
+def load_task(name: str) -> tuple[gymnasium.Env[Any, Any], Dataset, Dataset]: ...
+@overload
+def load_task(
+    name: None = None, *, source: str | DatasetId, target: str | DatasetId
+) -> tuple[gymnasium.Env[Any, Any], AnyDataset, AnyDataset]: ...
 def load_task(
     name: str | None = None, *, source: str | DatasetId | None = None, target: str | DatasetId | None = None
-) -> tuple[gymnasium.Env[Any, Any], Dataset, Dataset]:
+) -> tuple[gymnasium.Env[Any, Any], AnyDataset, AnyDataset]:
     """Load a task: the environment that scores it, the plentiful source and the scarce target.
 
     Args:
         name: A task, for instance "hopper-gravity-0.5-medium". Leave it out to pair two datasets yourself:
-        source: Id of the source dataset.
-        target: Id of the target dataset; the policy is scored in its dynamics.
+        source: Id of the source dataset, also of an imported one ("imported/NAME").
+        target: Id of the target dataset, likewise; the policy is scored in its dynamics.
 
     Returns:
         (env, source, target).
 
     Raises:
-        OffDynError: Unknown names; both or neither way of naming; two robots; a dataset that has not been built (the
-            message names the command).
+        OffDynError: Unknown names; both or neither way of naming; two robots; a dataset that is not here and not
+            downloaded (the message names the command that builds it).
     """
     if (name is None) == (source is None and target is None) or (source is None) != (target is None):
         raise OffDynError("load_task takes the name of a task, or source= and target= together")
+    if source is not None and target is not None and any(is_imported(str(item)) for item in (source, target)):
+        return load_pair(source, target)
     if name is not None:
         task = get_task(name)
         ids, environment, builds = (task.source, task.target), task.env_id, name
@@ -43,6 +54,6 @@ def load_task(
             raise OffDynError(f"source is a {ids[0].robot} and target a {ids[1].robot}; expected one robot")
         environment, builds = env_id(get_robot(ids[1].robot), ids[1].dynamics), f"{ids[0]} {ids[1]}"
     missing = [str(item) for item in ids if not available(item)]
-    if missing:
+    if missing and configured_url() is None:
         raise OffDynError(f"not on this machine: {', '.join(missing)}; build with: offdyn data build {builds}")
     return gymnasium.make(environment), load_dataset(ids[0]), load_dataset(ids[1])
