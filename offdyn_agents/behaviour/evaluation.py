@@ -16,7 +16,7 @@ from offdyn_envs.policies import BehaviourPolicy
 
 # The medium's mean return over the expert's must lie here, as near as possible to the middle.
 MEDIUM_LOW, MEDIUM_HIGH = 1.0 / 3.0, 2.0 / 3.0
-_LATE, _COARSE = 8, 24
+_LATE, _COARSE = 8, 18
 
 Act = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 

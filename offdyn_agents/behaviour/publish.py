@@ -19,7 +19,7 @@ from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import get_dynamics
 
-SELECTION_EPISODES = 30
+EXPERT_EPISODES, MEDIUM_EPISODES = 30, 20
 CARD_EPISODES = 100
 _SHARED_KEYS = ("format", "robot", "dynamics", "algorithm", "settings", "seed", "training_unit", "model_hash")
 # Policies are chosen and reported on different episodes, or the report would be too good.
@@ -70,11 +70,11 @@ def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Lear
         OffDynError: no policy of the run qualifies as medium.
     """
     history = [(steps, training) for steps, training, _ in last[1].history]
-    expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1]))
+    expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1], EXPERT_EPISODES))
     expert_returns = _report(behaviour, _policy(last[1], expert_steps))
     expert = expert_returns["sampled"].mean
     candidates = [steps for steps, _, _ in scratch[1].history]
-    medium_steps, _ = find_medium(candidates, expert, partial(_measure, behaviour, scratch[1]))
+    medium_steps, _ = find_medium(candidates, expert, partial(_measure, behaviour, scratch[1], MEDIUM_EPISODES))
     medium_returns = _report(behaviour, _policy(scratch[1], medium_steps))
     share = medium_returns["sampled"].mean / expert
     if not MEDIUM_LOW <= share <= MEDIUM_HIGH:
@@ -136,9 +136,9 @@ def _policy(run: Run, steps: int) -> BehaviourPolicy:
     return policy_from_snapshot(run.snapshot(steps))
 
 
-def _measure(behaviour: Behaviour, run: Run, steps: int) -> float:
+def _measure(behaviour: Behaviour, run: Run, episodes: int, steps: int) -> float:
     policy = _policy(run, steps)
-    return evaluate(policy, behaviour.robot, behaviour.dynamics, SELECTION_EPISODES, _SELECTION_SEED).mean
+    return evaluate(policy, behaviour.robot, behaviour.dynamics, episodes, _SELECTION_SEED).mean
 
 
 def _report(behaviour: Behaviour, policy: BehaviourPolicy) -> dict[str, Evaluation]:

@@ -183,7 +183,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 3})
     warm = programme.WarmStart(after=16_384 * 2, units=16_384, discount=0.995, seed=7)
     monkeypatch.setattr("offdyn_agents.behaviour.programme.WARM_STARTS", {("hopper", "gravity-0.5"): warm})
-    monkeypatch.setattr("offdyn_agents.behaviour.publish.SELECTION_EPISODES", 20)
+    monkeypatch.setattr("offdyn_agents.behaviour.publish.EXPERT_EPISODES", 20)
     return tmp_path
 
 
