@@ -76,7 +76,7 @@ def _write(file: Any, key: str, array: Array, width: int | None) -> None:
     """Write one array, deflated and with a checksum on every chunk; zeros fill up to `width` columns."""
     shape = array.shape if width is None else (len(array), width)
     stored = file.create_dataset(
-        key, shape, array.dtype, chunks=True, compression="gzip", compression_opts=4, shuffle=True, fletcher32=True
+        key, shape, array.dtype, chunks=True, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True
     )
     if width is None:
         stored[...] = array
