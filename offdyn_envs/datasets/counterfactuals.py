@@ -12,29 +12,23 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-import gymnasium
 import mujoco
 import mujoco.rollout
 import numpy as np
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.admissible import Admission
+from offdyn_envs.datasets.domains import Dynamics, model_of
 from offdyn_envs.datasets.spec import Dataset
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot, get_robot
-from offdyn_envs.shifts import Shift, parse_shifts
-from offdyn_envs.tasks import get_dynamics, list_env_ids
-from offdyn_envs.vector import OffDynVectorEnv
+from offdyn_envs.shifts import parse_shifts
 
-__all__ = ["REASONS", "Counterfactual", "Dynamics", "counterfactual"]
+__all__ = ["REASONS", "Counterfactual", "counterfactual"]
 
 Array = NDArray[Any]
-Dynamics = str | Sequence[Mapping[str, Any] | Shift] | gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
-"""Ways to name the other dynamics, see `counterfactual`."""
-
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "penetration": "the other body would be inside the floor, or inside itself",
@@ -123,7 +117,7 @@ def counterfactual(
     """
     robot = _robot_of(source)
     chosen = _rows(rows, len(source))
-    domain = _model(env, robot, source.card["profile"] if profile is None else profile)
+    domain = model_of(env, robot, source.card["profile"] if profile is None else profile)
     own = compile_model(robot, parse_shifts(source.card["shifts"] or None), source.card["profile"])
     simulator = _Simulator(robot, domain, num_threads or _usable_threads())
     admission = Admission(robot, own, domain)
@@ -170,46 +164,6 @@ def _rows(rows: Array | Sequence[int] | None, total: int) -> NDArray[np.int64]:
     if chosen.min() < 0 or chosen.max() >= total:
         raise OffDynError(f"rows must lie in 0 to {total - 1}, got {chosen.min()} to {chosen.max()}")
     return chosen.astype(np.int64)
-
-
-def _model(env: Dynamics, robot: Robot, profile: str) -> mujoco.MjModel:
-    """Return the compiled model of the other dynamics."""
-    if isinstance(env, str):
-        return _named(env, robot, profile)
-    if isinstance(env, gymnasium.Env | VectorEnv):
-        return _environment(env.unwrapped, robot)
-    return compile_model(robot, parse_shifts(env), profile)
-
-
-def _named(name: str, robot: Robot, profile: str) -> mujoco.MjModel:
-    if "/" not in name:
-        return compile_model(robot, get_dynamics(robot.name, name), profile)
-    table = list_env_ids()
-    if name not in table:
-        raise unknown("environment", name, [key for key, (owner, _) in table.items() if owner == robot])
-    owner, slug = table[name]
-    _same_robot(owner, robot)
-    return compile_model(robot, get_dynamics(robot.name, slug), profile)
-
-
-def _environment(env: Any, robot: Robot) -> mujoco.MjModel:
-    from offdyn_envs.environment import ShiftedRobot
-
-    if not isinstance(env, ShiftedRobot | OffDynVectorEnv):
-        raise OffDynError(f"env must be an offdyn environment, got {type(env).__name__}")
-    _same_robot(env.robot, robot)
-    if getattr(env, "schedule", None) is not None:
-        raise OffDynError("env follows a schedule; the dynamics to compare with must not change in time")
-    if isinstance(env, ShiftedRobot):
-        return env.model
-    if any(shifts != env.row_shifts[0] for shifts in env.row_shifts):
-        raise OffDynError(f"env has {env.num_envs} rows of different dynamics; expected the same shifts in all of them")
-    return compile_model(robot, env.row_shifts[0], env.profile)
-
-
-def _same_robot(found: Robot, expected: Robot) -> None:
-    if found.name != expected.name:
-        raise OffDynError(f"env is a {found.name} and the dataset's robot a {expected.name}; expected one robot")
 
 
 class _Simulator:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.card import same_platform
-from offdyn_envs.datasets.counterfactuals import Counterfactual, Dynamics, counterfactual
+from offdyn_envs.datasets.counterfactuals import Counterfactual, counterfactual
+from offdyn_envs.datasets.domains import Dynamics
 from offdyn_envs.datasets.spec import Dataset
 from offdyn_envs.errors import OffDynError, unknown
 
