@@ -1,9 +1,13 @@
-"""Speed of the batched environment against Gymnasium's sync vector environment and a bare rollout loop, in one run.
+"""Speed of the batched environment beside a bare rollout loop, a thread pool, Gymnasium and EnvPool, in one run.
 
-    python benchmarks/environments.py --rows 64 --threads 2
+    python benchmarks/environments.py                                  # four robots, 64 and 256 rows, 2 threads
+    python benchmarks/environments.py --rows 1 16 64 256 1024 --json
 
-Peers alternate in short rounds, so that a busy machine slows all of them alike; a ratio is the median over rounds of
-the ratio within a round.
+Peers take turns in short rounds, in another order each time, so that a busy machine slows all of them alike; a ratio is
+the median over rounds of the ratio within a round. "x sync" compares with `gymnasium.make_vec` of the stock robot,
+"x bare" with a loop that does nothing but `mujoco.rollout` on the very states and controls that the batched environment
+meets in that round. Rows with "own models" simulate another dynamics in every row (gravity, friction, kinematic and
+morphology), and so does the bare loop that they are compared with.
 """
 
 from __future__ import annotations
@@ -11,118 +15,134 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import time
-import warnings
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import mujoco
-import mujoco.rollout
 import numpy as np
+from environment_peers import (
+    BareRollout,
+    EnvPool,
+    GymnasiumVector,
+    OffDyn,
+    Peer,
+    ThreadPool,
+    Unavailable,
+    different_rows,
+    record,
+)
 
-from offdyn_envs.models import compile_model
 from offdyn_envs.robots import ROBOTS, Robot
-from offdyn_envs.vector import OffDynVectorEnv
 
-Step = Callable[[np.ndarray], object]
-
-
-def bare_rollout(robot: Robot, rows: int, threads: int) -> Step:
-    """A loop over `mujoco.rollout` that computes nothing else: the physical limit."""
-    model = compile_model(robot, ())
-    datas = [mujoco.MjData(model) for _ in range(threads)]
-    pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
-    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
-    start = np.zeros((rows, size))
-    start[:, 1 : 1 + robot.nq] = model.qpos0
-    trajectory, control = (
-        np.zeros((rows, robot.frame_skip, size)),
-        np.zeros((rows, robot.frame_skip, robot.action_dim)),
-    )
-    state, steps = start.copy(), 0
-
-    def step(actions: np.ndarray) -> None:
-        nonlocal state, steps
-        control[:] = actions[:, None]
-        pool.rollout(
-            [model] * rows,
-            datas,
-            state,
-            control,
-            control_spec=mujoco.mjtState.mjSTATE_CTRL.value,
-            skip_checks=True,
-            nstep=robot.frame_skip,
-            state=trajectory,
-            chunk_size=max(1, rows // (8 * threads)),
-        )
-        steps += 1
-        # Falling robots are cheaper to simulate than walking ones: start over as often as the environments do.
-        state = start.copy() if robot.z_range is not None and steps % 20 == 0 else trajectory[:, -1].copy()
-
-    return step
+SYNC, BARE, OWN = "gymnasium sync", "bare rollout", ", own models"
 
 
-def make_peers(robot: Robot, rows: int, threads: int) -> dict[str, Step]:
-    ours = OffDynVectorEnv(robot, rows, num_threads=threads)
-    mixed = [[{"kind": "gravity", "scale": 0.5 + row / rows}] for row in range(rows)]
-    different = OffDynVectorEnv(robot, rows, row_shifts=mixed, num_threads=threads)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sync = gymnasium.make_vec(f"{robot.title}-v5", rows, vectorization_mode="sync", **robot.stock_kwargs)
-    for env in (ours, different, sync):
-        env.reset(seed=0)
-    return {
-        "offdyn": ours.step,
-        "offdyn, different dynamics per row": different.step,
-        "gymnasium sync": sync.step,
-        "bare rollout": bare_rollout(robot, rows, threads),
+def make_peers(robot: Robot, actions: np.ndarray, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Return the peers by name, and why the others cannot run here."""
+    rows = actions.shape[1]
+    equal = record(robot, [()] * rows, actions, threads)
+    own = record(robot, different_rows(robot, rows), actions, threads)
+    makers: dict[str, Callable[[], Peer]] = {
+        "offdyn": lambda: OffDyn(equal),
+        BARE: lambda: BareRollout(equal),
+        "thread pool": lambda: ThreadPool(equal),
+        "offdyn" + OWN: lambda: OffDyn(own),
+        BARE + OWN: lambda: BareRollout(own),
+        "thread pool" + OWN: lambda: ThreadPool(own),
+        SYNC: lambda: GymnasiumVector(equal, "sync"),
+        "gymnasium async": lambda: GymnasiumVector(equal, "async"),
+        "envpool": lambda: EnvPool(equal),
     }
+    made = {name: peer_or_reason(make) for name, make in makers.items()}
+    peers = {name: peer for name, peer in made.items() if isinstance(peer, Peer)}
+    return peers, {name: reason for name, reason in made.items() if isinstance(reason, str)}
 
 
-def measure(robot: Robot, rows: int, threads: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median control steps per second (rows x steps) of each peer, and median ratio to the sync environment."""
-    peers = make_peers(robot, rows, threads)
-    rng = np.random.default_rng(0)
-    steps = max(4, 1500 // rows)
-    actions = rng.uniform(-1, 1, (steps, rows, robot.action_dim)).astype(np.float32)
-    speeds: dict[str, list[float]] = {name: [] for name in peers}
-    for round_number in range(rounds + 1):
-        for name, step in peers.items():
+def peer_or_reason(make: Callable[[], Peer]) -> Peer | str:
+    """Return a peer, or why it cannot run here."""
+    try:
+        return make()
+    except Unavailable as reason:
+        return str(reason)
+
+
+def take_turns(peers: dict[str, Peer], steps: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each peer in each round; a first round warms up and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    order, shuffled = list(peers.items()), random.Random(0)
+    for number in range(rounds + 1):
+        shuffled.shuffle(order)
+        for name, peer in order:
             begun = time.perf_counter()
-            for action in actions:
-                step(action)
-            if round_number:  # The first round warms up.
-                speeds[name].append(rows * steps / (time.perf_counter() - begun))
-    sync = speeds["gymnasium sync"]
-    return {
+            for step in range(number * steps, (number + 1) * steps):
+                peer.step(step)
+            seconds[name].append(time.perf_counter() - begun)
+    for name, peer in peers.items():
+        if not peer.agrees():
+            raise SystemExit(f"{name}: did not compute the recorded states")
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def measure(robot: Robot, rows: int, threads: int, rounds: int, turn: int) -> dict[str, Any]:
+    """Return control steps per second (rows x steps, median over rounds) and ratios by peer, and what was skipped."""
+    steps = max(2, turn // rows)
+    shape = ((rounds + 1) * steps, rows, robot.action_dim)
+    actions = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    peers, skipped = make_peers(robot, actions, threads)
+    seconds = take_turns(peers, steps, rounds)
+    for peer in peers.values():
+        peer.close()
+
+    def ratio(name: str, reference: str) -> float:
+        pairs = zip(seconds[reference], seconds[name], strict=True)
+        return statistics.median(theirs / own for theirs, own in pairs)
+
+    figures = {
         name: {
-            "steps/s": statistics.median(values),
-            "x sync": statistics.median(ours / peer for ours, peer in zip(values, sync, strict=True)),
+            "steps/s": rows * steps / statistics.median(values),
+            "x sync": ratio(name, SYNC),
+            "x bare": ratio(name, BARE + OWN if name.endswith(OWN) else BARE),
         }
-        for name, values in speeds.items()
+        for name, values in seconds.items()
     }
+    return {"robot": robot.name, "rows": rows, "threads": threads, "peers": figures, "skipped": skipped}
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Print one result of `measure`."""
+    print(f"{result['robot']}, {result['rows']} rows, {result['threads']} threads")
+    print(f"  {'':<28}{'steps/s':>10}{'x sync':>9}{'x bare':>9}")
+    for name, figures in result["peers"].items():
+        print(f"  {name:<28}{figures['steps/s']:>10,.0f}{figures['x sync']:>9.2f}{figures['x bare']:>9.2f}")
+    for name, reason in result["skipped"].items():
+        print(f"  {name:<28}skipped: {reason}")
+    print(flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--robots", nargs="+", default=["halfcheetah", "hopper"], choices=list(ROBOTS))
-    parser.add_argument("--rows", nargs="+", type=int, default=[64])
+    parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=list(ROBOTS))
+    parser.add_argument("--rows", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--turn", type=int, default=1000, help="row steps of one peer in one round, about")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    machine = {"cores": os.cpu_count(), "mujoco": mujoco.__version__, "gymnasium": gymnasium.__version__}
+    if not arguments.json:
+        print(", ".join(f"{name} {value}" for name, value in machine.items()), end="\n\n")
     results = []
     for name in arguments.robots:
         for rows in arguments.rows:
-            speeds = measure(ROBOTS[name], rows, arguments.threads, arguments.rounds)
-            results.append({"robot": name, "rows": rows, "threads": arguments.threads, "peers": speeds})
+            results.append(measure(ROBOTS[name], rows, arguments.threads, arguments.rounds, arguments.turn))
             if not arguments.json:
-                print(f"{name}, {rows} rows, {arguments.threads} threads, {os.cpu_count()} cores")
-                for peer, figures in speeds.items():
-                    print(f"  {peer:<36}{figures['steps/s']:>10,.0f} steps/s   {figures['x sync']:5.2f} x sync")
+                print_table(results[-1])
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps({"machine": machine, "results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from types import MappingProxyType
 from typing import Any
 
@@ -92,7 +93,7 @@ class Robot:
         Returns:
             Observations, [..., |S|].
         """
-        if np.isfinite(self.velocity_clip):
+        if isfinite(self.velocity_clip):
             qvel = np.clip(qvel, -self.velocity_clip, self.velocity_clip)
         return np.concatenate((qpos[..., self.skipped_qpos :], qvel), axis=-1, dtype=np.float64)
 
@@ -137,9 +138,9 @@ class Robot:
         height = qpos[..., self.height_index]
         angle = qpos[..., self.height_index + 1]
         healthy = self._healthy_pose(height, angle)
-        if np.isfinite(self.state_limit):
+        if isfinite(self.state_limit):
             for part in (qpos[..., 2:], qvel):
-                healthy &= np.all((-self.state_limit < part) & (part < self.state_limit), axis=-1)
+                healthy &= (np.abs(part) < self.state_limit).all(axis=-1)
         elif self.angle_range is None:  # Ant: stock asks for finite numbers instead of an angle.
             healthy &= np.isfinite(qpos).all(axis=-1) & np.isfinite(qvel).all(axis=-1)
         return ~healthy
@@ -159,9 +160,9 @@ class Robot:
         if self.z_range is None:
             return np.zeros(observation.shape[:-1], dtype=bool)
         healthy = self._healthy_pose(observation[..., 0], observation[..., 1])
-        if np.isfinite(self.state_limit):
+        if isfinite(self.state_limit):
             rest = observation[..., 1:]
-            healthy &= np.all((-self.state_limit < rest) & (rest < self.state_limit), axis=-1)
+            healthy &= (np.abs(rest) < self.state_limit).all(axis=-1)
         elif self.angle_range is None:
             healthy &= np.isfinite(observation).all(axis=-1)
         return ~healthy

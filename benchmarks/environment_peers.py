@@ -1,0 +1,252 @@
+"""What `environments.py` compares: every peer does the control steps of one recording, each in its own way.
+
+The batched environment is recorded first, untimed: its states before and after every control step. The timed
+environment, with the same seeds and actions, visits these states again. The bare peers are handed these states and
+controls and compute the same steps: nothing but physics, and at the end all must stand, bit for bit, where the
+recording ends. Gymnasium starts from the same seeds with the same actions; EnvPool draws its own starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import mujoco
+import mujoco.rollout
+import numpy as np
+
+from offdyn_envs.models import compile_model
+from offdyn_envs.robots import Robot
+from offdyn_envs.shifts import Gravity, Shift
+from offdyn_envs.tasks import dynamics_of
+from offdyn_envs.vector import OffDynVectorEnv
+
+ASYNC_ROWS = 64
+# The v5 classes of EnvPool with the same physics, without the contact forces that nobody observes here.
+_ENVPOOL_KWARGS: dict[str, dict[str, Any]] = {
+    "walker2d": {"xml_file": "walker2d.xml"},
+    "ant": {"use_contact_force": False, "contact_cost_weight": 0.0},
+}
+
+
+class Unavailable(Exception):
+    """A peer that cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """T control steps of N rows, as the batched environment did them.
+
+    Attributes:
+        robot: The robot.
+        row_shifts: The shifts of each row, N.
+        threads: Threads for every peer that has threads.
+        actions: [T, N, |A|], float32.
+        before: Simulator states (time = 0, qpos, qvel) before each step, [T, N, 1 + nq + nv].
+        after: The same right after each step, before any reset.
+        whole: Rows that the simulator carried through the step, [T, N]; the others blew up.
+    """
+
+    robot: Robot
+    row_shifts: Sequence[tuple[Shift, ...]]
+    threads: int
+    actions: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    whole: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.actions.shape[1]
+
+    @property
+    def chunk(self) -> int:
+        """Rows that a thread takes at a time, as in the batched environment."""
+        return max(1, self.rows // (4 * self.threads))
+
+    def models(self) -> list[mujoco.MjModel]:
+        """Return the model of each row; rows of equal shifts share one."""
+        compiled = {shifts: compile_model(self.robot, shifts) for shifts in set(self.row_shifts)}
+        return [compiled[shifts] for shifts in self.row_shifts]
+
+    def environment(self) -> OffDynVectorEnv:
+        """Return the batched environment at the start of the recording."""
+        row_shifts = [shifts or None for shifts in self.row_shifts]
+        env = OffDynVectorEnv(self.robot, self.rows, row_shifts=row_shifts, num_threads=self.threads)
+        env.reset(seed=0)
+        return env
+
+    def ends_at(self, states: np.ndarray) -> bool:
+        """Tell whether (qpos, qvel), [N, nq + nv], is where the last step ends."""
+        whole = self.whole[-1]
+        return np.array_equal(states[whole], self.after[-1, whole, 1:])
+
+
+def different_rows(robot: Robot, rows: int) -> list[tuple[Shift, ...]]:
+    """A model of its own for every row: the robot's named dynamics of all kinds in turn, each at its own gravity."""
+    named = list(dynamics_of(robot.name).values())
+    return [(*named[row % len(named)], Gravity(0.75 + 0.5 * row / rows)) for row in range(rows)]
+
+
+def record(robot: Robot, row_shifts: Sequence[tuple[Shift, ...]], actions: np.ndarray, threads: int) -> Recording:
+    """Run the batched environment through actions, [T, N, |A|], and keep its states."""
+    shape = (*actions.shape[:2], 1 + robot.nq + robot.nv)
+    before, after, whole = np.zeros(shape), np.zeros(shape), np.ones(shape[:2], dtype=bool)
+    recording = Recording(robot, row_shifts, threads, actions, before, after, whole)
+    env = recording.environment()
+    for step, action in enumerate(actions):
+        before[step, :, 1:] = np.concatenate((env.qpos, env.qvel), axis=1)
+        infos = env.step(action)[4]
+        after[step, :, 1:] = np.concatenate((env.last_qpos, env.last_qvel), axis=1)
+        whole[step] = ~infos.get("diverged", np.zeros(env.num_envs, dtype=bool))
+    env.close()
+    return recording
+
+
+class Peer:
+    """Something that does recorded control steps; it is given their numbers in order."""
+
+    def step(self, number: int) -> None:
+        """Do one control step of all rows."""
+        raise NotImplementedError
+
+    def agrees(self) -> bool:
+        """Tell whether the last recorded step ended where it must, for peers that compute the same numbers."""
+        return True
+
+    def close(self) -> None:
+        """Stop threads and processes."""
+
+
+class OffDyn(Peer):
+    """The batched environment itself."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self.env = recording, recording.environment()
+
+    def step(self, number: int) -> None:
+        self.env.step(self.recording.actions[number])
+
+    def agrees(self) -> bool:
+        return self.recording.ends_at(np.concatenate((self.env.last_qpos, self.env.last_qvel), axis=1))
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class BareRollout(Peer):
+    """Nothing but `mujoco.rollout`, from ready-made states and controls: what the physics costs."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self.models = recording, recording.models()
+        robot, threads = recording.robot, recording.threads
+        self.datas = [mujoco.MjData(self.models[0]) for _ in range(threads)]
+        self.pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self.trajectory = np.zeros((recording.rows, robot.frame_skip, recording.before.shape[-1]))
+        self.controls = np.repeat(recording.actions[:, :, None].astype(np.float64), robot.frame_skip, axis=2)
+
+    def step(self, number: int) -> None:
+        self.pool.rollout(
+            self.models,
+            self.datas,
+            self.recording.before[number],
+            self.controls[number],
+            control_spec=mujoco.mjtState.mjSTATE_CTRL.value,
+            skip_checks=True,
+            nstep=self.recording.robot.frame_skip,
+            state=self.trajectory,
+            chunk_size=self.recording.chunk,
+        )
+
+    def agrees(self) -> bool:
+        return self.recording.ends_at(self.trajectory[:, -1, 1:])
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+class ThreadPool(Peer):
+    """One lasting `MjData` a row and `mj_step` from a pool of threads; a state is written where an episode starts."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording, self.models = recording, recording.models()
+        rows, chunk = recording.rows, recording.chunk
+        self.datas = [mujoco.MjData(model) for model in self.models]
+        self.fields = [(data.qpos, data.qvel, data.ctrl, data.qacc_warmstart) for data in self.datas]
+        self.controls = recording.actions.astype(np.float64)
+        starts = np.ones(recording.whole.shape, dtype=bool)
+        starts[1:] = (recording.before[1:] != recording.after[:-1]).any(axis=-1) | ~recording.whole[:-1]
+        self.starts = starts.tolist()
+        self.executor = ThreadPoolExecutor(recording.threads)
+        self.chunks = [range(first, min(rows, first + chunk)) for first in range(0, rows, chunk)]
+
+    def step(self, number: int) -> None:
+        list(self.executor.map(lambda rows: self._advance(number, rows), self.chunks))
+
+    def _advance(self, number: int, rows: range) -> None:
+        recording = self.recording
+        nq, frame_skip = recording.robot.nq, recording.robot.frame_skip
+        for row in rows:
+            qpos, qvel, control, warm_start = self.fields[row]
+            if self.starts[number][row]:
+                state = recording.before[number, row, 1:]
+                qpos[:], qvel[:] = state[:nq], state[nq:]
+            control[:] = self.controls[number, row]
+            warm_start[:] = 0.0  # As in the environments, whose results depend on nothing but the state.
+            mujoco.mj_step(self.models[row], self.datas[row], nstep=frame_skip)
+
+    def agrees(self) -> bool:
+        return self.recording.ends_at(np.stack([np.concatenate(fields[:2]) for fields in self.fields]))
+
+    def close(self) -> None:
+        self.executor.shutdown()
+
+
+class GymnasiumVector(Peer):
+    """Gymnasium's own vector environment of its own robot."""
+
+    def __init__(self, recording: Recording, mode: str) -> None:
+        if mode == "async" and recording.rows > ASYNC_ROWS:
+            raise Unavailable(f"starts a process per row; measured up to {ASYNC_ROWS} rows")
+        self.recording, robot = recording, recording.robot
+        self.env = gymnasium.make_vec(
+            f"{robot.title}-v5", recording.rows, mode, disable_env_checker=True, **robot.stock_kwargs
+        )
+        self.env.reset(seed=0)
+
+    def step(self, number: int) -> None:
+        self.env.step(self.recording.actions[number])
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class EnvPool(Peer):
+    """EnvPool's own robot."""
+
+    def __init__(self, recording: Recording) -> None:
+        try:
+            import envpool
+        except ImportError:
+            raise Unavailable("not installed; `pip install envpool` adds it") from None
+        self.env = envpool.make(
+            f"{recording.robot.title}-v5",
+            env_type="gymnasium",
+            num_envs=recording.rows,
+            num_threads=recording.threads,
+            seed=0,
+            post_constraint=False,
+            **_ENVPOOL_KWARGS.get(recording.robot.name, {}),
+        )
+        self.env.reset()
+        self.actions = recording.actions.astype(np.float64)
+
+    def step(self, number: int) -> None:
+        self.env.step(self.actions[number])
+
+    def close(self) -> None:
+        self.env.close()
