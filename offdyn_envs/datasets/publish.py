@@ -105,9 +105,11 @@ def _check_folder(folder: Path) -> None:
             raise OffDynError(f"{folder} lies in {root}, where the datasets are read from; expected another folder")
     if folder.exists() and not folder.is_dir():
         raise OffDynError(f"{folder} is a file; expected a folder")
-    others = [path for path in folder.iterdir() if path.name != STAGING] if folder.is_dir() else []
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    # Another process may be writing the first manifest now, or have been killed while it did.
+    others = [name for name in names if name != STAGING and not name.startswith(".manifest.json.")]
     if others and not (folder / "manifest.json").is_file():
-        raise OffDynError(f"{folder} holds '{others[0].name}' and no manifest.json; expected an empty folder or a tree")
+        raise OffDynError(f"{folder} holds '{others[0]}' and no manifest.json; expected an empty folder or a tree")
 
 
 def _read_tree(folder: Path) -> dict[str, Any]:

@@ -141,8 +141,9 @@ def test_server_without_ranges_begins_again(server: DataServer, tmp_path: Path) 
     assert len(server.log) < 2 * transfer.TRIES
 
 
-def test_wrong_range_begins_again(server: DataServer, tmp_path: Path) -> None:
-    server.once["file"] = [Fault(cut=100_000), Fault(range_start=50_000)]
+@pytest.mark.parametrize("fault", [Fault(range_start=50_000), Fault(status=206, no_range=True), Fault(status=416)])
+def test_wrong_range_begins_again(server: DataServer, tmp_path: Path, fault: Fault) -> None:
+    server.once["file"] = [Fault(cut=100_000), fault]
     fetch(server, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == BODY
     assert server.asked("file") == [None, "bytes=100000-", None]
