@@ -1,7 +1,9 @@
-"""An ensemble of Gaussian dynamics models (as in PETS and MOPO), trained on target rows before the policy.
+"""An ensemble of Gaussian dynamics models (as in PETS and MOPO), trained on real rows before the policy.
 
 Each member maps standardised (s, a) to mean and log-variance of (r, s' - s) through four hidden layers with Swish. The
-members of an ensemble are stacked along a leading axis; every run of a population has an ensemble of its own.
+members of an ensemble are stacked along a leading axis; every run of a population has an ensemble of its own. The
+log-variance is bounded softly: by constants, or by two rows of numbers that all members train together and that follow
+the members' matrices in the list of parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from offdyn_agents.data import Layout
-from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
 from offdyn_agents.update import adam, scales
@@ -26,14 +28,17 @@ __all__ = ["Ensemble", "EnsembleLearner", "ensemble_loss", "ensemble_network"]
 HIDDEN_LAYERS = 4
 WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 LOG_VARIANCE = (-10.0, 0.5)
-HOLDOUT = 0.1
+BOUND_WEIGHT = 0.01
+HOLDOUT_ROWS = 1000
+MATRICES = 2 * (HIDDEN_LAYERS + 1)
+"""Tensors of the networks themselves; learned bounds, low and high, come after them."""
 CHUNK = 512
 """Rows that are predicted at once: few enough for their activations to stay in a core's cache."""
 
 Report = Callable[[int, float], None]
 
 
-def ensemble_network(settings: DynamicsSettings, observation_dim: int, action_dim: int) -> Network:
+def ensemble_network(settings: EnsembleSettings, observation_dim: int, action_dim: int) -> Network:
     """Return the shape of an ensemble: inputs |S| + |A|, outputs mean and log-variance of 1 + |S| numbers."""
     hidden = (settings.width,) * HIDDEN_LAYERS
     return Network((observation_dim + action_dim, *hidden, 2 * (1 + observation_dim)), settings.members)
@@ -41,8 +46,8 @@ def ensemble_network(settings: DynamicsSettings, observation_dim: int, action_di
 
 def _forward(params: Params, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and softly bounded log-variance [members, B, 1 + |S|] of standardised inputs [members or 1, B, .]."""
-    mean, log_variance = mlp(params, inputs, functional.silu).chunk(2, dim=-1)
-    low, high = LOG_VARIANCE
+    mean, log_variance = mlp(params[:MATRICES], inputs, functional.silu).chunk(2, dim=-1)
+    low, high = params[MATRICES:] or LOG_VARIANCE
     log_variance = high - functional.softplus(high - log_variance)
     return mean, low + functional.softplus(log_variance - low)
 
@@ -50,7 +55,8 @@ def _forward(params: Params, inputs: Tensor) -> tuple[Tensor, Tensor]:
 def ensemble_loss(params: Params, inputs: Tensor, outputs: Tensor) -> Tensor:
     """Return the members' losses added: they share no parameters.
 
-    Each is the mean over rows and outputs of (mu - y)^2 exp(-lv) + lv, plus .5 c_l |W_l|^2 per layer.
+    Each is the mean over rows and outputs of (mu - y)^2 exp(-lv) + lv, plus .5 c_l |W_l|^2 per layer. Learned bounds,
+    which members do share, add .01 (sum of the upper ones - sum of the lower ones).
 
     Args:
         params: The ensemble.
@@ -59,8 +65,11 @@ def ensemble_loss(params: Params, inputs: Tensor, outputs: Tensor) -> Tensor:
     """
     mean, log_variance = _forward(params, inputs)
     likelihood = ((mean - outputs).square() * torch.exp(-log_variance) + log_variance).mean((-2, -1)).sum()
-    decay = sum(0.5 * c * weight.square().sum() for c, weight in zip(WEIGHT_DECAY, params[::2], strict=True))
-    return likelihood + decay
+    decay = sum(0.5 * c * weight.square().sum() for c, weight in zip(WEIGHT_DECAY, params[:MATRICES:2], strict=True))
+    if len(params) == MATRICES:
+        return likelihood + decay
+    low, high = params[MATRICES:]
+    return likelihood + decay + BOUND_WEIGHT * (high.sum() - low.sum())
 
 
 def _initial(network: Network, generator: torch.Generator) -> Params:
@@ -81,11 +90,18 @@ class Ensemble:
         params: Its parameters; leading axis: members.
         mean: Mean of the inputs, [|S| + |A|].
         std: Standard deviation of the inputs, [|S| + |A|].
+        ranking: The members' numbers, the one with the lowest hold-out error first, [members].
     """
 
     params: Params
     mean: Tensor
     std: Tensor
+    ranking: Tensor
+
+    def elites(self, count: int) -> Ensemble:
+        """Return an ensemble of the best members."""
+        best = self.ranking[:count]
+        return Ensemble([t[best] for t in self.params], self.mean, self.std, torch.arange(count, device=best.device))
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict rewards and next states.
@@ -125,14 +141,18 @@ class Ensemble:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
-        return {"mean": self.mean, "std": self.std} | {f"params.{i}": t for i, t in enumerate(self.params)}
+        own = {"mean": self.mean, "std": self.std, "ranking": self.ranking}
+        return own | {f"params.{i}": t for i, t in enumerate(self.params)}
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> Ensemble:
         """Return the ensemble that `tensors` described."""
         moved = {name: tensor.to(device) for name, tensor in tensors.items()}
         count = sum(name.startswith("params.") for name in moved)
-        return Ensemble([moved[f"params.{i}"] for i in range(count)], moved["mean"], moved["std"])
+        params = [moved[f"params.{i}"] for i in range(count)]
+        # Files of an earlier version know no ranking, which their agents do not ask for.
+        ranking = moved.get("ranking", torch.arange(len(params[0]), device=device))
+        return Ensemble(params, moved["mean"], moved["std"], ranking)
 
 
 class EnsembleLearner:
@@ -148,7 +168,7 @@ class EnsembleLearner:
 
     def __init__(
         self,
-        settings: DynamicsSettings,
+        settings: EnsembleSettings,
         layout: Layout,
         device: torch.device,
         *,
@@ -201,7 +221,7 @@ class _Training:
         self.learner, self.settings = learner, learner.settings
         self.generator = torch.Generator().manual_seed(seed + 2**32)
         order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
-        held = max(1, min(1000, round(HOLDOUT * len(rows))))
+        held = max(1, min(HOLDOUT_ROWS, round(self.settings.holdout * len(rows))))
         kept = rows[order[held:]] if len(rows) > held else rows
         self.inputs, self.outputs = self._columns(kept)
         self.mean = self.inputs.mean(0)
@@ -212,6 +232,10 @@ class _Training:
         inputs, self.held_outputs = self._columns(rows[order[:held]])
         self.held_inputs = (inputs - self.mean) / self.std
         self.params = [t.to(rows.device) for t in _initial(learner.network, self.generator)]
+        if self.settings.learned_bounds:
+            self.params += [
+                torch.full((1, 1, self.outputs.shape[1]), bound, device=rows.device) for bound in LOG_VARIANCE
+            ]
         self.first = [torch.zeros_like(t) for t in self.params]
         self.second = [torch.zeros_like(t) for t in self.params]
         self.steps = 0
@@ -228,7 +252,7 @@ class _Training:
     def run(self, report: Report | None) -> Ensemble:
         best, errors = [t.clone() for t in self.params], self._errors()
         stale = 0
-        stopping = self.settings.schedule == "early-stopping"
+        stopping = self.settings.early_stopping
         for epoch in range(1, self.settings.epochs + 1):
             self._epoch()
             fresh = self._errors() if stopping or report else errors
@@ -242,7 +266,11 @@ class _Training:
             stale = 0 if bool(better.any()) else stale + 1
             if stale >= self.settings.patience:
                 break
-        return Ensemble(best if stopping else self.params, self.mean, self.std)
+        if not stopping:
+            best, errors = self.params, self._errors()
+        # Bounds that no epoch improved are still one row for all members.
+        best = [tensor.expand(len(errors), *tensor.shape[1:]).contiguous() for tensor in best]
+        return Ensemble(best, self.mean, self.std, errors.argsort())
 
     def _epoch(self) -> None:
         draws = torch.rand(self.resample.shape, generator=self.generator).argsort(dim=1)

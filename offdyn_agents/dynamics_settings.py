@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from offdyn_agents.settings import setting
 
-__all__ = ["DynamicsSettings"]
+__all__ = ["DynamicsSettings", "EnsembleSettings"]
 
 
 @dataclass(frozen=True)
-class DynamicsSettings:
-    """How the ensemble is trained.
+class EnsembleSettings:
+    """How an ensemble is trained; as it stands, the form of MOPO, MOBILE and MOREC.
 
     Attributes:
-        schedule: "early-stopping" on a tenth of the rows held out, or "published": a fixed number of epochs on
-            bootstrap resamples of nine tenths.
-        epochs: Most epochs (the published schedule runs all of them).
+        epochs: Most epochs.
         patience: Epochs without an improvement of any member after which early stopping ends.
         improvement: Relative fall of a member's hold-out error that counts as an improvement.
         members: Size of the ensemble.
         width: Width of the four hidden layers.
         batch_size: Rows of one batch of one member.
         learning_rate: Adam's step size.
-        memory_gb: Predictions for all source rows are kept in memory below this size, else computed on the way.
+        holdout: Share of the rows held out, of which at most 1000 are taken.
+        learned_bounds: Whether the bounds of the log-variance are trained with the network.
+        early_stopping: Whether training ends when no member improves any more.
     """
 
-    schedule: str = setting("early-stopping", choices=("early-stopping", "published"))
     epochs: int = setting(1000, low=1)
     patience: int = setting(5, low=1)
     improvement: float = setting(0.01, low=0.0, high=1.0)
@@ -34,4 +34,31 @@ class DynamicsSettings:
     width: int = setting(200, low=1)
     batch_size: int = setting(256, low=1)
     learning_rate: float = setting(1e-3, low=0.0, open_low=True)
+    holdout: ClassVar[float] = 0.2
+    learned_bounds: ClassVar[bool] = True
+
+    @property
+    def early_stopping(self) -> bool:
+        """Whether training ends when no member improves any more."""
+        return True
+
+
+@dataclass(frozen=True)
+class DynamicsSettings(EnsembleSettings):
+    """How DROCO's ensemble is trained: fixed bounds of the log-variance, a tenth of the rows held out.
+
+    Attributes:
+        schedule: "early-stopping" on a tenth of the rows held out, or "published": a fixed number of epochs on
+            bootstrap resamples of nine tenths.
+        memory_gb: Predictions for all source rows are kept in memory below this size, else computed on the way.
+    """
+
+    schedule: str = setting("early-stopping", choices=("early-stopping", "published"))
     memory_gb: float = setting(6.0, low=0.0, infinite=True)
+    holdout: ClassVar[float] = 0.1
+    learned_bounds: ClassVar[bool] = False
+
+    @property
+    def early_stopping(self) -> bool:
+        """Whether training ends when no member improves any more."""
+        return self.schedule == "early-stopping"

@@ -1,0 +1,147 @@
+"""The ensemble of MOPO, MOBILE and MOREC: learned bounds of the log-variance, elites, held-out rows."""
+
+import numpy as np
+import pytest
+import torch
+
+from offdyn_agents import stages
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.dynamics import MATRICES, WEIGHT_DECAY, Ensemble, EnsembleLearner, ensemble_loss, ensemble_network
+from offdyn_agents.dynamics_settings import EnsembleSettings
+from tests.agents.synthetic import A, S, dataset
+
+CPU = torch.device("cpu")
+LAYOUT = Layout(S, A)
+SMALL = {"width": 16, "batch_size": 64, "learning_rate": 3e-3}
+
+
+def fit(rows, seed=0, report=None, **settings):
+    learner = EnsembleLearner(EnsembleSettings(**(SMALL | settings)), LAYOUT, CPU, compiled=False)
+    return learner.fit(rows, seed, report)
+
+
+def golden(params, x, y):
+    """The loss in float64, member by member."""
+    arrays = [tensor.double().numpy() for tensor in params]
+    low, high = arrays[MATRICES:]
+    total = 0.01 * (high.sum() - low.sum())
+    for k in range(len(arrays[0])):
+        h = x[k].double().numpy()
+        for layer in range(5):
+            h = h @ arrays[2 * layer][k] + arrays[2 * layer + 1][k]
+            if layer < 4:
+                h = h / (1.0 + np.exp(-h))
+            total += 0.5 * WEIGHT_DECAY[layer] * np.square(arrays[2 * layer][k]).sum()
+        mean, lv = h[:, : 1 + S], h[:, 1 + S :]
+        lv = high[0] - np.log1p(np.exp(high[0] - lv))
+        lv = low[0] + np.log1p(np.exp(lv - low[0]))
+        total += np.mean((mean - y[k].double().numpy()) ** 2 * np.exp(-lv) + lv)
+    return total
+
+
+@pytest.fixture
+def case():
+    network = ensemble_network(EnsembleSettings(width=8, members=3), S, A)
+    generator = torch.Generator().manual_seed(0)
+    params = [0.5 * torch.randn(shape, generator=generator) for shape in network.shapes()]
+    params += [torch.randn(1, 1, 1 + S, generator=generator) - 4.0, torch.randn(1, 1, 1 + S, generator=generator)]
+    x, y = torch.randn(3, 10, S + A, generator=generator), torch.randn(3, 10, 1 + S, generator=generator)
+    return params, x, y
+
+
+def test_loss_is_its_formula(case):
+    np.testing.assert_allclose(float(ensemble_loss(*case)), golden(*case), rtol=1e-5)
+
+
+def test_the_bounds_are_pulled_together(case):
+    """Far from where the network's log-variance lies, only the coefficient of .01 moves a bound."""
+    params, x, y = case
+    params[MATRICES:] = [torch.full((1, 1, 1 + S), -60.0), torch.full((1, 1, 1 + S), 60.0)]
+    gradients = torch.func.grad(ensemble_loss)(params, x, y)
+    for gradient, expected in zip(gradients[MATRICES:], (-0.01, 0.01), strict=True):
+        torch.testing.assert_close(gradient, torch.full_like(gradient, expected))
+
+
+def test_bounds_start_where_they_should_and_are_trained():
+    rows = pack(dataset(300, 0), "target")
+    ensemble = fit(rows, epochs=4)
+    low, high = ensemble.params[MATRICES:]
+    assert low.shape == high.shape == (7, 1, 1 + S)
+    for tensor, start in ((low, -10.0), (high, 0.5)):
+        moved = (tensor - start).abs()
+        assert 1e-4 < float(moved.max()) < 0.5
+    still = fit(rows, epochs=1, learning_rate=1e-30)
+    assert torch.equal(still.params[MATRICES], torch.full((7, 1, 1 + S), -10.0))
+    assert torch.equal(still.params[MATRICES + 1], torch.full((7, 1, 1 + S), 0.5))
+
+
+def test_it_learns_the_dynamics_and_their_noise():
+    noise = 0.2
+    data, other = dataset(1500, 0, noise=noise), dataset(500, 1, noise=0.0)
+    ensemble = fit(pack(data, "target"), width=32, epochs=30)
+    _, states, variances = ensemble.predict(torch.from_numpy(other.observations), torch.from_numpy(other.actions))
+    error = (states - torch.from_numpy(other.next_observations)).square().mean((1, 2)).sqrt()
+    assert float(error.max()) < 0.5 * noise
+    assert float(variances[..., 1:].sqrt().median()) == pytest.approx(noise, rel=0.2)
+
+
+@pytest.mark.parametrize(("rows", "held"), [(40, 8), (300, 60), (6000, 1000)])
+def test_held_out_rows(rows, held, monkeypatch):
+    from offdyn_agents import dynamics
+
+    seen = []
+    real = dynamics._Training.__init__
+
+    def counted(self, *args):
+        real(self, *args)
+        seen.append((len(self.held_inputs), len(self.inputs)))
+
+    monkeypatch.setattr(dynamics._Training, "__init__", counted)
+    fit(pack(dataset(rows, 0), "target"), epochs=1)
+    assert seen == [(held, rows - held)]
+
+
+def test_the_ranking_is_by_held_out_error():
+    errors = []
+    ensemble = fit(pack(dataset(400, 0, noise=0.3), "target"), epochs=10, report=lambda _, error: errors.append(error))
+    assert sorted(ensemble.ranking.tolist()) == list(range(7))
+    other = dataset(20_000, 0, noise=0.3)
+    _, states, _ = ensemble.predict(torch.from_numpy(other.observations), torch.from_numpy(other.actions))
+    found = (states - torch.from_numpy(other.next_observations)).square().mean((1, 2))[ensemble.ranking]
+    assert float(found[:3].mean()) < float(found[-3:].mean())
+    best = ensemble.elites(5)
+    assert best.ranking.tolist() == [0, 1, 2, 3, 4]
+    for ours, theirs in zip(best.params, ensemble.params, strict=True):
+        assert torch.equal(ours, theirs[ensemble.ranking[:5]])
+
+
+def test_training_ends_when_nothing_improves():
+    epochs = []
+    fit(pack(dataset(200, 0, noise=0.5), "target"), epochs=500, report=lambda epoch, _: epochs.append(epoch))
+    assert 8 < len(epochs) < 500
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def test_a_seed_decides_everything():
+    rows = pack(dataset(200, 0), "target")
+    first, again, other = (fit(rows, seed, epochs=2) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first.params, again.params, strict=True))
+    assert not torch.equal(first.params[0], other.params[0])
+
+
+def test_it_is_cached(tmp_path, monkeypatch):
+    rows = pack(dataset(200, 0), "target")
+    settings = EnsembleSettings(**SMALL, epochs=2)
+    first = stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda *_: pytest.fail("trained again"))
+    again = stages.fit_ensembles(settings, LAYOUT, rows, [1, 0], tmp_path, compiled=False)
+    for ours, theirs in zip(first, again[::-1], strict=True):
+        assert ours.tensors().keys() == theirs.tensors().keys()
+        for name, tensor in ours.tensors().items():
+            assert torch.equal(tensor, theirs.tensors()[name]), name
+
+
+def test_a_file_without_ranking_is_read():
+    tensors = fit(pack(dataset(100, 0), "target"), epochs=1).tensors()
+    del tensors["ranking"]
+    assert Ensemble.from_tensors(tensors, CPU).ranking.tolist() == list(range(7))
