@@ -28,24 +28,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 def envs_list(json_output: Json = False) -> None:
-    """List every named environment."""
-    from offdyn_envs.report import print_table
-    from offdyn_envs.tasks import get_dynamics, list_env_ids
+    """List every named environment, and how large its shift is."""
+    from offdyn_envs.report import environment_rows, print_table
 
-    rows = [
-        {
-            "id": name,
-            "robot": robot.name,
-            "dynamics": slug,
-            "shifts": [s.to_json() for s in get_dynamics(robot.name, slug)],
-        }
-        for name, (robot, slug) in list_env_ids().items()
-    ]
-    print_table("Environments", rows, json_output)
+    rows = environment_rows()
+    shown = ("id", "changes", "share changed", "shift size")
+    print_table(
+        "Environments", rows if json_output else [{key: row[key] for key in shown} for row in rows], json_output
+    )
 
 
 def envs_show(name: str, json_output: Json = False) -> None:
-    """Say what an environment is and what its shift changes."""
+    """Say what an environment is and what its shift changes, in words and numbers."""
     from offdyn_envs.report import describe_environment, print_record
 
     print_record(name, describe_environment(name), json_output)
@@ -76,6 +70,7 @@ def build_app() -> typer.Typer:
     """Return the command with all its sub-commands; nothing heavy is imported."""
     from offdyn_envs.benchmark.commands import app as leaderboard
     from offdyn_envs.datasets.commands import app as data
+    from offdyn_envs.verification.commands import envs_verify
 
     app = typer.Typer(
         name="offdyn",
@@ -87,6 +82,7 @@ def build_app() -> typer.Typer:
     envs = typer.Typer(help="The environments.", no_args_is_help=True)
     envs.command("list")(envs_list)
     envs.command("show")(envs_show)
+    envs.command("verify")(envs_verify)
     app.add_typer(envs, name="envs")
     app.command("tasks")(tasks)
     app.add_typer(data, name="data")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["describe_environment", "print_record", "print_table"]
+if TYPE_CHECKING:
+    from offdyn_envs.verification.subjects import RobotSubject
+
+__all__ = ["describe_environment", "environment_rows", "print_record", "print_table"]
 
 
 def _text(value: Any) -> str:
@@ -14,6 +18,8 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | dict):
         return json.dumps(value) if value else "-"
+    if value is None:
+        return "-"
     return str(value)
 
 
@@ -33,11 +39,12 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) ->
     from rich.text import Text
 
     table = Table(title=title, title_justify="left")
-    for column in rows[0] if rows else ():
-        table.add_column(column, overflow="fold")
+    for position, column in enumerate(rows[0] if rows else ()):
+        table.add_column(column, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(Text(_text(value)) for value in row.values()))
-    Console().print(table)
+    # Into a file or a pipe a table goes unfolded.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def print_record(title: str, record: Mapping[str, Any], as_json: bool) -> None:
@@ -54,48 +61,109 @@ def print_record(title: str, record: Mapping[str, Any], as_json: bool) -> None:
     print(title)
     width = max(map(len, record), default=0)
     for key, value in record.items():
-        print(f"  {key:<{width}}  {_text(value)}")
+        # Lines of text stand below each other, other lists are printed as JSON.
+        lines: list[Any] = value if value and _is_lines(value) else [value]
+        for position, line in enumerate(lines):
+            print(f"  {key if position == 0 else '':<{width}}  {_text(line)}")
+
+
+def _is_lines(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(line, str) for line in value)
+
+
+def environment_rows() -> list[dict[str, Any]]:
+    """Return one row per named environment, with the published size of its shift.
+
+    Returns:
+        Rows with equal keys; see `offdyn envs verify --help` for what the figures mean. None where an environment has
+        no such figure.
+    """
+    from offdyn_envs.verification.results import published
+    from offdyn_envs.verification.subjects import named_subjects
+
+    figures = published()["environments"]
+    return [
+        {
+            "id": name,
+            "robot": subject.title,
+            "dynamics": subject.dynamics,
+            "changes": subject.changes,
+            "shifts": subject.json_shifts,
+            "share changed": figures.get(name, {}).get("share_changed"),
+            "shift size": figures.get(name, {}).get("shift_size"),
+        }
+        for name, subject in named_subjects().items()
+    ]
 
 
 def describe_environment(name: str) -> dict[str, Any]:
     """Say what a named environment is.
 
     Args:
-        name: An environment id, or a task's robot and dynamics such as "Hopper-gravity-0.5".
+        name: An environment id, or one without "OffDyn/" and "-v0" such as "Hopper-gravity-0.5".
 
     Returns:
-        Dimensions, timing, shifts in words, model hash and MuJoCo version.
+        Dimensions, timing, what the shift changes in words and numbers, masses, friction of simulated contacts, the
+        published size of the shift, model hash and MuJoCo version.
 
     Raises:
-        OffDynError: No such environment; the message names the nearest.
+        OffDynError: No such environment (the message names the nearest), or an extra is missing.
     """
+    from offdyn_envs.verification.subjects import HandSubject, RobotSubject, find_subject
+
+    subject = find_subject(name)
+    if isinstance(subject, RobotSubject):
+        return _describe_robot(subject) | _published(subject.name)
+    if isinstance(subject, HandSubject):
+        from offdyn_envs.adroit.describe import describe
+
+        return describe(subject.name) | _published(subject.name)
+    from offdyn_envs.refrigerator import EPISODE_STEPS, Refrigerator
+
+    words = (Refrigerator.__doc__ or "").partition("\n")[0]
+    return {"robot": subject.title, "what": words, "steps per episode": EPISODE_STEPS}
+
+
+def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
     import mujoco
 
-    from offdyn_envs.errors import unknown
-    from offdyn_envs.models import compile_model, model_hash
-    from offdyn_envs.tasks import get_dynamics, list_env_ids
+    from offdyn_envs.differences import differences, element_names
+    from offdyn_envs.models import model_hash, start_qpos
+    from offdyn_envs.verification.contacts import FEET, measured_friction
 
-    table = list_env_ids()
-    found = table.get(name) or table.get(f"OffDyn/{name}-v0")
-    if found is None:
-        short = "/" not in name
-        raise unknown(
-            "environment", name, [key.partition("/")[2].removesuffix("-v0") for key in table] if short else table
-        )
-    robot, slug = found
-    shifts = get_dynamics(robot.name, slug)
-    model = compile_model(robot, shifts)
+    robot, shifts, model = subject.robot, subject.shifts, subject.model
+    seen = measured_friction(robot, model, start_qpos(robot, shifts, subject.profile))
+    masses = zip(element_names(model, "body")[1:], model.body_mass[1:], strict=True)
     return {
         "robot": robot.title,
-        "dynamics": slug,
-        "changes": "; ".join(shift.describe(robot) for shift in shifts) or "nothing: the nominal robot",
-        "shifts": [shift.to_json() for shift in shifts],
+        "dynamics": subject.dynamics,
+        "changes": subject.changes,
+        "differences": differences(subject.base, model, subject.height),
+        "shifts": subject.json_shifts,
         "observation": f"{robot.observation_dim} float64",
         "action": f"{robot.action_dim} float32 in [-1, 1]",
         "seconds per step": robot.dt,
         "steps per episode": robot.max_episode_steps,
         "mass in kg": float(model.body_mass.sum()),
+        "masses in kg": {body: round(float(mass), 4) for body, mass in masses},
+        "friction of feet on the floor": {geom: max(seen[geom]) for geom in FEET[robot.name] if geom in seen},
         "gravity z in m/s^2": float(model.opt.gravity[2]),
         "model SHA-256": model_hash(model),
         "MuJoCo": mujoco.__version__,
     }
+
+
+def _published(name: str) -> dict[str, Any]:
+    from offdyn_envs.verification.results import published
+
+    record = published()
+    facts = record["environments"].get(name, {})
+    words = {
+        "share_changed": "share of random transitions changed",
+        "shift_size": "shift size",
+        "divergence_50_steps": "divergence after 50 steps",
+        "policy_share_changed": "share changed on the medium policy's states",
+        "policy_shift_size": "shift size on the medium policy's states",
+    }
+    found = {said: facts[key] for key, said in words.items() if facts.get(key) is not None}
+    return {**found, "measured with MuJoCo": record["versions"]["mujoco"]} if found else {}

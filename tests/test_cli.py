@@ -64,7 +64,7 @@ def test_unusable_folder_is_one_line(capsys, monkeypatch, tmp_path):
 def test_lists(capsys):
     status, out, _ = run(capsys, "envs", "list", "--json")
     assert status == 0
-    assert len(json.loads(out)) == 36
+    assert len(json.loads(out)) == 92 + 28 + 1
     status, out, _ = run(capsys, "tasks", "--track", "mobody-32", "--json")
     assert [row["task"] for row in json.loads(out)].count("hopper-gravity-0.5-medium") == 1
     status, out, _ = run(capsys, "envs", "show", "OffDyn/Hopper-gravity-0.5-v0", "--json")

@@ -1,0 +1,206 @@
+"""The checks of a robot's environment."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from offdyn_envs.differences import FOLLOWING, changed_fields, differences
+from offdyn_envs.models import model_hash, start_qpos
+from offdyn_envs.robots import Robot
+from offdyn_envs.shifts import Friction, Gravity
+from offdyn_envs.vector import OffDynVectorEnv
+from offdyn_envs.verification.common import check_with_gymnasium, compare_twins
+from offdyn_envs.verification.contacts import FEET, expected_friction, measured_friction
+from offdyn_envs.verification.declared import undeclared_changes
+from offdyn_envs.verification.divergence import effect, long_divergence, matters_at_the_limits
+from offdyn_envs.verification.results import CheckFailed, Facts
+from offdyn_envs.verification.subjects import RobotSubject, named_subjects
+
+__all__ = ["robot_checks"]
+
+STOCK_STEPS, BATCHED_STEPS, EPISODE = 1000, 100, 40
+# Stock Ant measures its speed on a body position that lags one physics step.
+_REWARD_GAP = {"ant": 0.1}
+
+
+def robot_checks(subject: RobotSubject) -> Mapping[str, Callable[[], Facts]]:
+    """Return the checks of a robot's environment by name, to be run in this order.
+
+    Args:
+        subject: The environment.
+
+    Returns:
+        Functions that return facts or raise `CheckFailed`.
+    """
+    checks: dict[str, Callable[[RobotSubject], Facts]] = {
+        "fields": _fields,
+        "hash": _hash,
+        "friction": _friction,
+        "effect": _effect,
+        "batched": _batched,
+        "checker": check_with_gymnasium,
+        "twins": compare_twins,
+    }
+    if not subject.shifts:
+        checks["stock"] = _stock
+    return {name: partial(check, subject) for name, check in checks.items()}
+
+
+def _fields(subject: RobotSubject) -> Facts:
+    """Only the declared fields differ from the nominal robot, and something does."""
+    model = subject.model
+    changed = changed_fields(subject.base, model)
+    if subject.shifts and not changed:
+        raise CheckFailed("no field of the model differs from the nominal robot's")
+    undeclared = undeclared_changes(subject.base, model, subject.robot, subject.shifts, subject.profile)
+    if undeclared:
+        raise CheckFailed(f"changed but not declared: {', '.join(undeclared)}")
+    env = subject.make()
+    held: Any = env.unwrapped
+    if model_hash(held.model) != model_hash(model):
+        raise CheckFailed("the environment simulates another model than its shifts lead to")
+    env.close()
+    return {
+        "robot": subject.title,
+        "changed_fields": sorted(changed),
+        "set_fields": sorted(changed - FOLLOWING),
+        "differences": differences(subject.base, model, subject.height, masses=False),
+        "mass_kg": float(model.body_mass.sum()),
+        "reset_height_m": subject.height,
+    }
+
+
+@lru_cache(maxsize=1)
+def _named_hashes() -> Mapping[str, str]:
+    """Names of the robots' environments by the hash of their model; of equal ones the first."""
+    hashes: dict[str, str] = {}
+    for name, other in named_subjects().items():
+        if isinstance(other, RobotSubject):
+            hashes.setdefault(model_hash(other.model), name)
+    return hashes
+
+
+def _hash(subject: RobotSubject) -> Facts:
+    """No other named environment has the same model."""
+    own = model_hash(subject.model)
+    owner = _named_hashes().get(own, subject.name)
+    if owner != subject.name:
+        raise CheckFailed(f"the compiled model is that of {owner}, hash {own[:12]}")
+    return {"model_sha256": own}
+
+
+def _friction(subject: RobotSubject) -> Facts:
+    """The friction of simulated contacts is the nominal one times the scale."""
+    start = start_qpos(subject.robot, subject.shifts, subject.profile)
+    expected = expected_friction(subject.robot, subject.shifts)
+    seen = measured_friction(subject.robot, subject.model, start)
+    for geom, values in seen.items():
+        wanted = expected.get(geom, expected[""])
+        if wrong := [value for value in values if not np.isclose(value, wanted, rtol=1e-12)]:
+            raise CheckFailed(f"{geom} meets the floor with friction {wrong[0]:g}; expected {wanted:g}")
+    missing = FEET[subject.robot.name].keys() - seen.keys()
+    if missing:
+        raise CheckFailed(f"{', '.join(sorted(missing))} never touched the floor, so that its friction is unknown")
+    return {"contact_friction": {geom: next(iter(seen[geom])) for geom in FEET[subject.robot.name]}}
+
+
+def _effect(subject: RobotSubject) -> Facts:
+    """The shift changes transitions; where random actions do not reach it, those at the joints' new limits."""
+    arguments = subject.robot, subject.shifts, subject.profile
+    random = effect(*arguments)
+    assert random is not None
+    policy = effect(*arguments, on_policy=True)
+    if subject.shifts and not random.share and not matters_at_the_limits(*arguments):
+        raise CheckFailed(
+            "no transition differs from the nominal robot's, neither at random nor at a joint's new limit"
+        )
+    return {
+        "share_changed": random.share,
+        "shift_size": random.size,
+        "divergence_50_steps": long_divergence(*arguments),
+        "policy_share_changed": None if policy is None else policy.share,
+        "policy_shift_size": None if policy is None else policy.size,
+    }
+
+
+def _batched(subject: RobotSubject) -> Facts:
+    """A row of the batched environment equals the scalar one, whatever the other rows and the number of threads."""
+    neighbours = ((*subject.shifts, Gravity(0.5)), subject.shifts, (*subject.shifts, Friction(2.0)))
+    batches = [
+        OffDynVectorEnv(
+            subject.robot,
+            3,
+            row_shifts=[shifts or None for shifts in neighbours],
+            profile=subject.profile,
+            num_threads=threads,
+            max_episode_steps=EPISODE,
+            autoreset_mode="same_step",
+        )
+        for threads in (1, 3)
+    ]
+    scalar, rng = subject.make(max_episode_steps=EPISODE), np.random.default_rng(5)
+    rows = [batch.reset(seed=7)[0] for batch in batches]
+    observation = scalar.reset(seed=8)[0]
+    for step in range(BATCHED_STEPS):
+        if not (np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0][1], observation)):
+            raise CheckFailed(f"scalar and batched environment differ after {step} steps")
+        actions = rng.uniform(-1.0, 1.0, (3, subject.robot.action_dim)).astype(np.float32)
+        outcomes = [batch.step(actions) for batch in batches]
+        observation = _compare_step(step, scalar, scalar.step(actions[1]), outcomes[0])
+        rows = [outcome[0] for outcome in outcomes]
+    for env in (*batches, scalar):
+        env.close()
+    return {}
+
+
+def _compare_step(step: int, scalar: gymnasium.Env[Any, Any], one: Any, batch: Any) -> Any:
+    """Compare a scalar step with row 1 of a batch; return the observation from which the next step goes on."""
+    if tuple(one[1:4]) != tuple(part[1] for part in batch[1:4]):
+        raise CheckFailed(f"reward or end of the scalar and the batched environment differ at step {step + 1}")
+    if not (one[2] or one[3]):
+        return one[0]
+    if not np.array_equal(batch[4]["final_obs"][1], one[0]):
+        raise CheckFailed(f"last observations of the scalar and the batched environment differ at step {step + 1}")
+    return scalar.reset()[0]
+
+
+def _stock(subject: RobotSubject) -> Facts:
+    """The nominal environment is Gymnasium's own with the solver's warm start zeroed, bit for bit."""
+    robot, rng = subject.robot, np.random.default_rng(0)
+    stock, ours = _stock_environment(robot), subject.make().unwrapped
+    same, gap = np.array_equal(stock.reset(seed=3)[0], ours.reset(seed=3)[0]), 0.0
+    for step in range(STOCK_STEPS):
+        action = rng.uniform(-1.0, 1.0, robot.action_dim).astype(np.float32)
+        expected, got = stock.step(action), ours.step(action)
+        same &= np.array_equal(expected[0], got[0]) and expected[2] == got[2]
+        gap = max(gap, abs(float(expected[1]) - float(got[1])))
+        if got[2]:
+            same &= np.array_equal(stock.reset()[0], ours.reset()[0])
+        if not same:
+            raise CheckFailed(f"goes another way than Gymnasium's {robot.title}-v5 at step {step + 1}")
+    allowed = _REWARD_GAP.get(robot.name, 0.0)
+    if gap > allowed:
+        raise CheckFailed(f"reward differs by {gap:g} from Gymnasium's {robot.title}-v5; allowed: {allowed:g}")
+    return {"stock_reward_gap": gap}
+
+
+def _stock_environment(robot: Robot) -> Any:
+    with warnings.catch_warnings():
+        # HalfCheetah's file holds an attribute that newer MuJoCo calls deprecated.
+        warnings.simplefilter("ignore")
+        env: Any = gymnasium.make(f"{robot.title}-v5", **robot.stock_kwargs).unwrapped
+
+    def step(ctrl: Any, n_frames: int) -> None:
+        env.data.ctrl[:] = ctrl
+        env.data.qacc_warmstart[:] = 0.0
+        mujoco.mj_step(env.model, env.data, nstep=n_frames)
+
+    env._step_mujoco_simulation = step
+    return env
