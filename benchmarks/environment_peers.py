@@ -4,11 +4,14 @@ The batched environment is recorded first, untimed: its states before and after 
 environment, with the same seeds and actions, visits these states again. The bare peers are handed these states and
 controls and compute the same steps: nothing but physics, and at the end all must stand, bit for bit, where the
 recording ends. Gymnasium starts from the same seeds with the same actions; EnvPool draws its own starts.
+
+Whatever makes the batched environment's physics fast, it shares with the bare peers: models that do not search for
+islands and, except in Gymnasium, which runs as its users run it, MuJoCo without step timers. EnvPool has none either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +21,9 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from offdyn_envs.models import compile_model
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Gravity, Shift
+from offdyn_envs.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -69,9 +72,10 @@ class Recording:
         return max(1, self.rows // (4 * self.threads))
 
     def models(self) -> list[mujoco.MjModel]:
-        """Return the model of each row; rows of equal shifts share one."""
-        compiled = {shifts: compile_model(self.robot, shifts) for shifts in set(self.row_shifts)}
-        return [compiled[shifts] for shifts in self.row_shifts]
+        """Return the model of each row, as the batched environment has them."""
+        env = self.environment()
+        env.close()
+        return list(env.models)
 
     def environment(self) -> OffDynVectorEnv:
         """Return the batched environment at the start of the recording."""
@@ -108,7 +112,13 @@ def record(robot: Robot, row_shifts: Sequence[tuple[Shift, ...]], actions: np.nd
 
 
 class Peer:
-    """Something that does recorded control steps; it is given their numbers in order."""
+    """Something that does recorded control steps; it is given their numbers in order.
+
+    Attributes:
+        set_timers: Sets MuJoCo's step timers as this peer has them.
+    """
+
+    set_timers: Callable[[], object] = staticmethod(stop_step_timers)
 
     def step(self, number: int) -> None:
         """Do one control step of all rows."""
@@ -209,10 +219,13 @@ class ThreadPool(Peer):
 class GymnasiumVector(Peer):
     """Gymnasium's own vector environment of its own robot."""
 
+    set_timers = staticmethod(start_step_timers)
+
     def __init__(self, recording: Recording, mode: str) -> None:
         if mode == "async" and recording.rows > ASYNC_ROWS:
             raise Unavailable(f"starts a process per row; measured up to {ASYNC_ROWS} rows")
         self.recording, robot = recording, recording.robot
+        self.set_timers()  # Worker processes keep what they start with.
         self.env = gymnasium.make_vec(
             f"{robot.title}-v5", recording.rows, mode, disable_env_checker=True, **robot.stock_kwargs
         )

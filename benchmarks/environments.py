@@ -77,6 +77,7 @@ def take_turns(peers: dict[str, Peer], steps: int, rounds: int) -> dict[str, lis
     for number in range(rounds + 1):
         shuffled.shuffle(order)
         for name, peer in order:
+            peer.set_timers()
             begun = time.perf_counter()
             for step in range(number * steps, (number + 1) * steps):
                 peer.step(step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import lru_cache
 
 import mujoco
 import numpy as np
@@ -10,11 +12,25 @@ from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.schedule import Schedule
 from offdyn_envs.shifts import Shift
 
 __all__ = ["RowModels"]
+
+# Older versions search for islands only when asked.
+_NO_ISLANDS = int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
+
+
+@lru_cache(maxsize=256)
+def _model(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
+    """Return a compiled model that does not search for islands: a robot is one tree, thus always one island.
+
+    The search takes 2 to 10% of a step and changes no number.
+    """
+    model = copy.copy(compile_model(get_robot(robot_name), shifts, profile))
+    model.opt.disableflags |= _NO_ISLANDS
+    return model
 
 
 class RowModels:
@@ -43,7 +59,7 @@ class RowModels:
         self._robot, self._row_shifts, self._profile, self._schedule = robot, row_shifts, profile, schedule
         self._active = list(row_shifts)
         self._episodes = np.full(len(row_shifts), -1, dtype=np.int64)
-        self.models = [compile_model(robot, shifts, profile) for shifts in row_shifts]
+        self.models = [_model(robot.name, shifts, profile) for shifts in row_shifts]
         self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in row_shifts])
         self.timestep = float(self.models[0].opt.timestep)
         for model in self.models:
@@ -77,7 +93,7 @@ class RowModels:
             wanted = self._row_shifts[row] + self._schedule.shifts_at(count)
             if wanted == self._active[row]:
                 continue
-            model = compile_model(self._robot, wanted, self._profile)
+            model = _model(self._robot.name, wanted, self._profile)
             self._check_timestep(model)
             self.models[row] = model
             self.start_qpos[row] = start_qpos(self._robot, wanted, self._profile)

@@ -24,6 +24,7 @@ from offdyn_envs.robots import ROBOTS, Robot, get_robot
 from offdyn_envs.row_models import RowModels
 from offdyn_envs.schedule import Schedule, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts
+from offdyn_envs.step_timers import stop_step_timers
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
@@ -42,6 +43,8 @@ _AUTORESET = {
 
 class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     """N rows of one robot, each under its own dynamics.
+
+    MuJoCo's step timers (`MjData.timer`) are turned off in this process, see `offdyn_envs.step_timers`.
 
     Args:
         robot: A robot or its name.
@@ -101,6 +104,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
     def _build_physics(self, num_threads: int) -> None:
+        stop_step_timers()
         rows = self.num_envs
         self._rows = RowModels(self.robot, self.row_shifts, self.profile, self.schedule)
         self.robot = robot = replace(self.robot, timestep=self._rows.timestep)
@@ -122,6 +126,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._last = self._state
         self._qpos = slice(1, 1 + robot.nq)
         self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
+
+    @property
+    def models(self) -> Sequence[mujoco.MjModel]:
+        """The compiled model of each row now, N; rows of equal dynamics share one."""
+        return tuple(self._rows.models)
 
     @property
     def qpos(self) -> Floats:
