@@ -21,6 +21,8 @@ _EXTRAS = {
     "onnxruntime": "leaderboard",
     "jsonschema": "leaderboard",
     "matplotlib": "plots",
+    "PIL": "render",
+    "imageio_ffmpeg": "render",
 }
 """Which extra brings a package that a command may miss."""
 
@@ -70,6 +72,7 @@ def build_app() -> typer.Typer:
     """Return the command with all its sub-commands; nothing heavy is imported."""
     from offdyn_envs.benchmark.commands import app as leaderboard
     from offdyn_envs.datasets.commands import app as data
+    from offdyn_envs.rendering.command import render
     from offdyn_envs.verification.commands import envs_verify
 
     app = typer.Typer(
@@ -87,6 +90,7 @@ def build_app() -> typer.Typer:
     app.command("tasks")(tasks)
     app.add_typer(data, name="data")
     app.add_typer(leaderboard, name="leaderboard")
+    app.command("render")(render)
     for point in entry_points(group="offdyn.commands"):
         point.load()(app)
     return app

@@ -1,0 +1,102 @@
+"""Writing pictures: PNG, GIF and MP4, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offdyn_envs.atomic import atomic_write
+from offdyn_envs.errors import OffDynError, unknown
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SUFFIXES", "check_suffix", "write_gif", "write_movie", "write_mp4", "write_png"]
+
+SUFFIXES = (".png", ".gif", ".mp4")
+GIF_COLOURS = 128
+
+
+def check_suffix(path: Path) -> str:
+    """Return the suffix of a picture file in lower case.
+
+    Raises:
+        OffDynError: Not one of `SUFFIXES`.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise unknown("suffix of the picture file", suffix or path.name, SUFFIXES)
+    return suffix
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Write a still; a picture with a palette keeps it.
+
+    Args:
+        path: The file.
+        picture: The picture.
+    """
+    with atomic_write(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+
+
+def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
+    """Write an animation that repeats for ever.
+
+    Args:
+        path: The file.
+        frames: Its pictures, all of one size; in a common palette, or in full colour.
+        seconds: Between two frames; GIF counts in hundredths, and browsers show nothing below two of them.
+    """
+    from offdyn_envs.rendering.captions import shared_palette
+
+    first, *others = frames if frames[0].mode == "P" else shared_palette(frames, GIF_COLOURS)
+    duration = max(2, round(seconds * 100)) * 10
+    with atomic_write(path) as temporary:
+        first.save(
+            temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True
+        )
+
+
+def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
+    """Write a film in H.264.
+
+    Args:
+        path: The file.
+        frames: Its pictures, all of one size, width and height even.
+        seconds: Between two frames.
+
+    Raises:
+        OffDynError: The encoder is missing or fails.
+    """
+    import imageio_ffmpeg
+
+    with atomic_write(path) as temporary:
+        try:
+            # Its type says that frames per second are whole; fractions work too.
+            write_frames: Any = imageio_ffmpeg.write_frames
+            writer: Any = write_frames(
+                str(temporary),
+                frames[0].size,
+                fps=1.0 / seconds,
+                quality=8,
+                macro_block_size=2,
+                ffmpeg_log_level="error",
+                output_params=["-f", "mp4"],
+            )
+            writer.send(None)
+            for frame in frames:
+                writer.send(frame.convert("RGB").tobytes())
+            writer.close()
+        except (OSError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise OffDynError(f"{path}: the video encoder of imageio-ffmpeg failed: {reason[:120]}") from None
+
+
+def write_movie(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
+    """Write frames as GIF or MP4, according to the suffix."""
+    if check_suffix(path) == ".mp4":
+        write_mp4(path, frames, seconds)
+    else:
+        write_gif(path, frames, seconds)

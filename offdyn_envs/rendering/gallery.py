@@ -1,0 +1,225 @@
+"""The gallery: a small picture of every shift, and the page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offdyn_envs.adroit import HAND_DYNAMICS, HAND_TASKS
+from offdyn_envs.rendering.names import robot_sides, sides_of
+from offdyn_envs.robots import ROBOTS
+from offdyn_envs.tasks import dynamics_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from offdyn_envs.rendering.views import Cast
+
+__all__ = ["Item", "gallery_items", "gallery_page", "write_gallery"]
+
+PANEL = 176
+SHEET_PANEL = 168
+HAND_COLOURS = 64
+LARGEST_FILE = 60_000
+SCALED_PANEL = 120
+SCALED_SECONDS = 1.5
+FRAME_SECONDS = 0.1
+SEED = 0
+COLUMNS = 4
+SCALED = ("gravity", "friction")
+SHOWN_HANDS = ("pen", "door")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture of the gallery.
+
+    Attributes:
+        file: Its file name.
+        alt: What it shows, in words.
+        body: Name of the robot or Adroit task.
+        slugs: Dynamics shown, in order.
+        kind: "sheet", "scaled", "pose" or "ranges".
+    """
+
+    file: str
+    alt: str
+    body: str
+    slugs: tuple[str, ...]
+    kind: str
+
+
+def gallery_items(hands: bool = True) -> list[Item]:
+    """Return every picture of the gallery.
+
+    Args:
+        hands: With the Adroit environments, which need the extra "adroit".
+
+    Returns:
+        Robot by robot: a sheet of shapes, gravity and friction as animations, then one still per environment.
+    """
+    items = [item for robot in ROBOTS for item in _robot_items(robot)]
+    return items + ([item for task in SHOWN_HANDS for item in _hand_items(task)] if hands else [])
+
+
+def _robot_items(robot: str) -> Iterator[Item]:
+    title, slugs = ROBOTS[robot].title, list(dynamics_of(robot))
+    shapes = ("nominal", *(slug for slug in slugs if slug.startswith("morphology")))
+    yield Item(f"{robot}.png", f"{title}: nominal and every morphology shift, at rest", robot, shapes, "sheet")
+    for family in SCALED:
+        scaled = [slug for slug in slugs if slug.startswith(family)]
+        half = len(scaled) // 2
+        shown = (*scaled[:half], "nominal", *scaled[half:])
+        yield Item(f"{robot}-{family}.gif", f"{title} under five strengths of {family}", robot, shown, "scaled")
+    for slug in slugs:
+        if slug.startswith("kinematic"):
+            yield Item(f"{robot}-{slug}.png", f"{title} {slug}: how far the joints turn", robot, (slug,), "ranges")
+        elif slug.startswith("morphology"):
+            yield Item(f"{robot}-{slug}.png", f"{title} {slug}, at rest", robot, (slug,), "pose")
+
+
+def _hand_items(task: str) -> Iterator[Item]:
+    title = HAND_TASKS[task].title
+    for slug in HAND_DYNAMICS:
+        if slug.startswith("broken-joint"):
+            yield Item(f"adroit-{task}-{slug}.png", f"{title} {slug}: how far the joints turn", task, (slug,), "ranges")
+        elif slug != "nominal":
+            yield Item(f"adroit-{task}-{slug}.png", f"{title} {slug}, at rest", task, (slug,), "pose")
+
+
+def write_gallery(folder: Path, hands: bool = True, report: Callable[[str], None] = print) -> int:
+    """Draw all pictures of the gallery and write them with their page.
+
+    Args:
+        folder: Where to; files of the same names are replaced.
+        hands: With the Adroit environments.
+        report: Called with a line now and then.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        OffDynError: OpenGL does not work here.
+    """
+    from offdyn_envs.atomic import atomic_write
+
+    items = gallery_items(hands)
+    for number, item in enumerate(items):
+        draw_item(item, folder)
+        if number % 10 == 9:
+            report(f"{number + 1} of {len(items)} pictures")
+    with atomic_write(folder / "README.md") as temporary:
+        temporary.write_text(gallery_page(items), encoding="utf-8")
+    return sum((folder / item.file).stat().st_size for item in items)
+
+
+def draw_item(item: Item, folder: Path) -> None:
+    """Draw and write one picture.
+
+    Args:
+        item: The picture.
+        folder: Where to.
+    """
+    from offdyn_envs.rendering.captions import fixed_palette, shared_palette
+    from offdyn_envs.rendering.files import write_png
+    from offdyn_envs.rendering.style import PALETTE
+
+    path = folder / item.file
+    if item.kind == "scaled":
+        _write_small_gif(path, fixed_palette(_scaled_frames(item), PALETTE))
+        return
+    picture = _sheet(item) if item.kind == "sheet" else _pair(item)
+    robot = item.body in ROBOTS
+    write_png(path, (fixed_palette([picture], PALETTE) if robot else shared_palette([picture], HAND_COLOURS))[0])
+
+
+def _write_small_gif(path: Path, frames: Sequence[Image.Image]) -> None:
+    """Write an animation with so many of its frames that the file stays small."""
+    from offdyn_envs.rendering.files import write_gif
+
+    for stride in (1, 2, 3):
+        write_gif(path, frames[::stride], stride * FRAME_SECONDS)
+        if path.stat().st_size <= LARGEST_FILE:
+            return
+
+
+def _sheet(item: Item) -> Image.Image:
+    from offdyn_envs.rendering.captions import grid
+    from offdyn_envs.rendering.views import pose_panels
+
+    panels = pose_panels(_cast(item, SHEET_PANEL))
+    return grid([panels[at : at + COLUMNS] for at in range(0, len(panels), COLUMNS)])
+
+
+def _pair(item: Item) -> Image.Image:
+    from offdyn_envs.rendering.captions import grid
+    from offdyn_envs.rendering.views import pose_panels, range_panels
+
+    cast = _cast(item, PANEL)
+    return grid([pose_panels(cast)] if item.kind == "pose" else range_panels(cast, still=True))
+
+
+def _cast(item: Item, size: int, steps: int = 0) -> Cast:
+    from offdyn_envs.rendering.playing import choose_actor, play
+    from offdyn_envs.rendering.views import Cast
+
+    title = (ROBOTS if item.body in ROBOTS else HAND_TASKS)[item.body].title
+    pair = item.kind in ("pose", "ranges")
+    sides = sides_of(f"{title}-{item.slugs[0]}") if pair else robot_sides(item.body, item.slugs)
+    nominal_first = sorted(sides, key=lambda side: side.dynamics != "nominal")
+    actor = choose_actor(None if steps else "random", nominal_first)
+    return Cast(sides, play(sides, actor, steps, SEED), size, size)
+
+
+def _scaled_frames(item: Item) -> list[Image.Image]:
+    from offdyn_envs.rendering.captions import Panel, grid
+    from offdyn_envs.rendering.views import episode_panels
+
+    dt = ROBOTS[item.body].dt
+    cast = _cast(item, SCALED_PANEL, round(SCALED_SECONDS / dt))
+    moments = [round(frame * FRAME_SECONDS / dt) for frame in range(round(SCALED_SECONDS / FRAME_SECONDS))]
+    return [grid([[Panel(panel.pixels, panel.lines) for panel in row]]) for row in episode_panels(cast, moments)]
+
+
+def gallery_page(items: Sequence[Item]) -> str:
+    """Return the page that shows all pictures, in Markdown.
+
+    Args:
+        items: The pictures.
+
+    Returns:
+        Its text.
+    """
+    return _INTRODUCTION + "".join(
+        _section(body, [item for item in items if item.body == body]) for body in _bodies(items)
+    )
+
+
+def _bodies(items: Sequence[Item]) -> list[str]:
+    return list(dict.fromkeys(item.body for item in items))
+
+
+def _section(body: str, items: Sequence[Item]) -> str:
+    robot = body in ROBOTS
+    title = (ROBOTS if robot else HAND_TASKS)[body].title
+    lines = [f"\n## {title}\n"]
+    wide = [item for item in items if item.kind in ("sheet", "scaled")]
+    lines += [f"![{item.alt}]({item.file})\n" for item in wide]
+    small = [item for item in items if item not in wide]
+    lines += ["| | |", "|---|---|"]
+    for left, right in zip(small[::2], [*small[1::2], None], strict=False):
+        cells = [f"`OffDyn/{title}-{x.slugs[0]}-v0`<br>![{x.alt}]({x.file})" if x else "" for x in (left, right)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """# Gallery
+
+Every shift, drawn by `offdyn render --gallery docs/gallery`, which also writes this page. What differs from the nominal
+robot is orange. Gravity and friction, which no still shows, are animations: all five robots start from one state and
+act by one policy, the shipped medium one of the nominal robot where there is one, else the same random actions. For
+kinematic shifts the robot hangs in the air, and ghosts show its joints from one end of their ranges to the other.
+Morphology shifts are drawn at rest (Walker2d with a leg forward, so that both are seen), with the total mass.
+"""
