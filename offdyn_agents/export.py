@@ -57,15 +57,17 @@ def _model(nodes: Sequence[Any], initialisers: Sequence[Any], inputs: Mapping[st
     return model.SerializeToString()
 
 
-def policy_model(actor: Params) -> bytes:
+def policy_model(actor: Params, action_dim: int | None = None) -> bytes:
     """Return the ONNX file of one run's policy: observation [batch, |S|] -> action [batch, |A|] in (-1, 1).
 
     Args:
         actor: [W0, b0, ...] without leading axes; ReLU between layers, tanh at the end.
+        action_dim: |A|; outputs beyond it, the standard deviations of a Gaussian policy, are left out. None for all.
     """
     from onnx import TensorProto, helper
 
     arrays = _arrays(actor)
+    arrays[-2:] = [np.ascontiguousarray(array[..., :action_dim]) for array in arrays[-2:]]
     nodes, initialisers, last = _layers(arrays, "actor", "observation")
     nodes.append(helper.make_node("Tanh", [last], ["action"]))
     output = helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", arrays[-1].shape[-1]])
@@ -106,7 +108,7 @@ def export_run(params: Mapping[str, Params], folder: Path, observation_dim: int,
     """
     from safetensors.numpy import save
 
-    files = {"policy.onnx": policy_model(params["actor"])}
+    files = {"policy.onnx": policy_model(params["actor"], action_dim)}
     if "critic" in params:
         files["critic.onnx"] = critic_model(params["critic"], observation_dim, action_dim)
     named = {f"{name}.{i}": a for name, tensors in params.items() for i, a in enumerate(_arrays(tensors))}

@@ -58,20 +58,23 @@ def setting(
     return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices), infinite)})
 
 
-def preset(agent: str, robot: str) -> dict[str, Any]:
-    """Return the settings that the agent's preset file gives for a robot.
+def preset(agent: str, robot: str, quality: str = "") -> dict[str, Any]:
+    """Return the settings that the agent's preset file gives for a robot and a quality of data.
 
     Args:
         agent: Name of the agent; its file is `presets/<agent>.yaml`.
         robot: Name of the robot; its section overrides the general one.
+        quality: Quality of the task's data; the part of the robot's section under `qualities` that bears its name
+            overrides the rest of the section.
 
     Returns:
         Dotted setting names and plain values.
     """
     content = _preset_file(agent)
-    chosen = _flat(content.get("settings") or {})
-    chosen.update(_flat((content.get("robots") or {}).get(robot) or {}))
-    return chosen
+    own = dict((content.get("robots") or {}).get(robot) or {})
+    qualities = own.pop("qualities", {})
+    layers = (content.get("settings") or {}, own, qualities.get(quality) or {})
+    return {name: value for layer in layers for name, value in _flat(layer).items()}
 
 
 def tuning(agent: str) -> dict[str, Any]:

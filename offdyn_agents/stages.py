@@ -18,7 +18,7 @@ from torch import Tensor
 
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import Ensemble, EnsembleLearner
-from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.execution import exact_fast_products, threads_inside
 from offdyn_agents.settings import to_json
 from offdyn_envs.atomic import atomic_write
@@ -42,7 +42,7 @@ def stage_key(name: str, settings: Any, rows: Tensor, seed: int) -> str:
 
 
 def fit_ensembles(
-    settings: DynamicsSettings,
+    settings: EnsembleSettings,
     layout: Layout,
     rows: Tensor,
     seeds: Sequence[int],
@@ -52,12 +52,12 @@ def fit_ensembles(
     compiled: bool = True,
     quiet: bool = True,
 ) -> list[Ensemble]:
-    """Train or find one ensemble per seed.
+    """Train or find one ensemble per seed; each is kept as soon as it is trained.
 
     Args:
         settings: How they are trained.
         layout: Layout of packed rows.
-        rows: Packed target rows [N, W] on the device.
+        rows: Packed rows [N, W] on the device.
         seeds: One per run.
         cache: Folder of results, or None to keep none.
         threads: CPU threads.
@@ -75,40 +75,43 @@ def fit_ensembles(
     if missing:
         inputs = (layout.observation_dim + layout.action_dim,)
         with exact_fast_products(settings.width, inputs, settings.batch_size):
-            fresh = _fit(settings, layout, rows, [seeds[i] for i in missing], threads, compiled, quiet)
+            wanted = [(seeds[i], paths[i]) for i in missing]
+            fresh = _fit(settings, layout, rows, wanted, threads, compiled, quiet)
         for i, ensemble in zip(missing, fresh, strict=True):
             found[i] = ensemble
-            _save(paths[i], ensemble)
     return [ensemble for ensemble in found if ensemble is not None]
 
 
 def _fit(
-    settings: DynamicsSettings,
+    settings: EnsembleSettings,
     layout: Layout,
     rows: Tensor,
-    seeds: Sequence[int],
+    wanted: Sequence[tuple[int, Path | None]],
     threads: int,
     compiled: bool,
     quiet: bool,
 ) -> list[Ensemble]:
     from offdyn_envs.progress import progress
 
-    workers = max(1, min(threads, len(seeds))) if rows.device.type == "cpu" else 1
+    workers = max(1, min(threads, len(wanted))) if rows.device.type == "cpu" else 1
     inside = max(1, threads // workers)
     learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled)
-    total = settings.epochs * len(seeds)
+    total = settings.epochs * len(wanted)
     with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
 
-        def fit(seed: int) -> Ensemble:
+        def fit(one: tuple[int, Path | None]) -> Ensemble:
             torch.set_num_threads(inside)
-            return learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
+            seed, path = one
+            ensemble = learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
+            _save(path, ensemble)
+            return ensemble
 
         # All of them share the compiled step, so it is compiled before there are threads.
         learner.warm_up(rows)
         if workers == 1:
-            return [fit(seed) for seed in seeds]
+            return [fit(one) for one in wanted]
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(fit, seeds))
+            return list(pool.map(fit, wanted))
 
 
 def predict_all(

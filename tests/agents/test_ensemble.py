@@ -141,6 +141,26 @@ def test_it_is_cached(tmp_path, monkeypatch):
             assert torch.equal(tensor, theirs.tensors()[name]), name
 
 
+def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
+    """A kill while the second seed trains does not cost the first."""
+    rows = pack(dataset(100, 0), "target")
+    settings = EnsembleSettings(**SMALL, epochs=1)
+    real = EnsembleLearner.fit
+
+    def dying(self, rows, seed, report=None):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return real(self, rows, seed, report)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(EnsembleLearner, "fit", dying)
+        stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+    seeds = []
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda self, r, seed, *a: seeds.append(seed) or real(self, r, seed, *a))
+    stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+    assert seeds == [1]
+
+
 def test_a_file_without_ranking_is_read():
     tensors = fit(pack(dataset(100, 0), "target"), epochs=1).tensors()
     del tensors["ranking"]
