@@ -11,7 +11,7 @@ DEMO_UPDATES ?= 15000
 DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+docs: $(INSTALLED)
+	$(BIN)/python -m offdyn_envs.verification.page docs/environments.md
 
 demo: $(INSTALLED)
 	$(OFFDYN) data build $(DEMO_TASK)

@@ -94,7 +94,7 @@ def frozen_record(found: Sequence[Verification]) -> dict[str, Any]:
         found: Verifications, all of them good.
 
     Returns:
-        Versions, platform, recipe and figures by environment.
+        Versions, platform, recipe, SHA-256 of the medium policies by robot, and figures by environment.
     """
     from offdyn_envs.datasets.card import platform_facts, versions
     from offdyn_envs.verification.divergence import LONG_STATES, LONG_STEPS
@@ -105,8 +105,18 @@ def frozen_record(found: Sequence[Verification]) -> dict[str, Any]:
         "versions": versions(),
         "platform": platform_facts(),
         "recipe": {**RECIPE, "long_states": LONG_STATES, "long_steps": LONG_STEPS},
+        "policies": _policies(),
         "environments": {one.name: _rounded({**one.facts, "passed": list(one.passed)}) for one in found},
     }
+
+
+def _policies() -> dict[str, str]:
+    from offdyn_envs.policies import read_card
+    from offdyn_envs.robots import ROBOTS
+    from offdyn_envs.shipped import behaviour_path
+
+    paths = {name: behaviour_path(name, "nominal", "medium") for name in ROBOTS}
+    return {name: str(read_card(path)["policy_sha256"]) for name, path in paths.items() if path.exists()}
 
 
 def freeze(found: Sequence[Verification], path: Path) -> None:
