@@ -174,7 +174,8 @@ def _compare_step(step: int, scalar: gymnasium.Env[Any, Any], one: Any, batch: A
 def _stock(subject: RobotSubject) -> Facts:
     """The nominal environment is Gymnasium's own with the solver's warm start zeroed, bit for bit."""
     robot, rng = subject.robot, np.random.default_rng(0)
-    stock, ours = _stock_environment(robot), subject.make().unwrapped
+    # Ours first: it turns the simulator's warnings away from a file in the working directory.
+    ours, stock = subject.make().unwrapped, _stock_environment(robot)
     same, gap = np.array_equal(stock.reset(seed=3)[0], ours.reset(seed=3)[0]), 0.0
     for step in range(STOCK_STEPS):
         action = rng.uniform(-1.0, 1.0, robot.action_dim).astype(np.float32)
