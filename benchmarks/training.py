@@ -34,7 +34,7 @@ from offdyn_agents.data import Layout, Sampler, Supply
 from offdyn_agents.execution import Executor, exact_fast_products, threads_inside
 from offdyn_agents.runs import cpu_threads, make_agent
 from offdyn_agents.training import Hardware
-from offdyn_agents.update import initial_population, make_update, scales
+from offdyn_agents.update import initial_population
 from offdyn_envs.robots import get_robot
 
 SOURCE, TARGET, TOTAL = 100_000, 5_000, 1_000_000
@@ -60,14 +60,13 @@ def compiled_runs(agent: Agent, runs: int, hardware: Hardware) -> Callable[[], i
     supply = random_supply(agent, runs, hardware.device)
     sampler = Sampler(range(runs), [(0, SOURCE)] * runs, [(SOURCE, TARGET)] * runs, agent.rows())
     population = initial_population(agent, range(runs)).map(lambda _, tensor: tensor.to(hardware.device))
-    update = make_update(agent, supply.layout, hardware.products)
-    rate = float(agent.settings.learning_rate)
     executor = Executor(
-        update,
+        agent,
         population,
         supply,
-        agent.rows().source,
-        lambda done, count: scales(rate, done, count, TOTAL),
+        total=TOTAL,
+        noise=sampler.noise,
+        context=hardware.products,
         threads=hardware.threads,
         compiled=hardware.compiled,
     )

@@ -9,20 +9,26 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from offdyn_agents.networks import Network, Params, policy
+from offdyn_agents.networks import Constant, Network, Params, policy
 from offdyn_agents.settings import setting
 from offdyn_envs.errors import unknown
 
-__all__ = ["AGENTS", "Agent", "AgentSettings", "Batch", "RowCounts", "agent_class"]
+if TYPE_CHECKING:
+    from offdyn_agents.stages import StageContext, StageResults
+
+__all__ = ["AGENTS", "DATA_CHOICES", "Agent", "AgentSettings", "Batch", "RowCounts", "agent_class"]
+
+DATA_CHOICES = ("merged", "source", "target", "oracle")
+"""Which rows an agent may learn from; the variants of a method are this setting, not further classes."""
 
 
 class Batch(NamedTuple):
-    """Transitions of one update; source rows first, then target rows.
+    """Transitions of one update; source rows first, then target rows, then rows of model rollouts.
 
     Attributes:
         observations: s, [*lead, B, |S|].
@@ -33,6 +39,10 @@ class Batch(NamedTuple):
         predicted: next states of the source rows under an ensemble, [*lead, source rows, members, |S|]; None for
             agents that use none.
         source_rows: Number of source rows among the B.
+        fake_rows: Number of rows of model rollouts among the B, at the end.
+        noise: Standard normal numbers from the run's own generator, [*lead, B, K] with K = `Agent.noise_width`; None
+            where that is 0.
+        phase: Which of `Agent.phases` this update is.
     """
 
     observations: Tensor
@@ -42,13 +52,17 @@ class Batch(NamedTuple):
     continues: Tensor
     predicted: Tensor | None
     source_rows: int
+    fake_rows: int = 0
+    noise: Tensor | None = None
+    phase: str = ""
 
 
 class RowCounts(NamedTuple):
-    """Rows of one batch that come from each dataset."""
+    """Rows of one batch that come from each dataset, and from the run's own model rollouts."""
 
     source: int
     target: int
+    fake: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,13 +70,14 @@ class AgentSettings:
     """Settings that every agent has.
 
     Attributes:
-        data: Rows to learn from: "target", "source", or "merged" (half of a batch from each).
+        data: Rows to learn from: "merged" (half of a batch from each), "source", "target", or "oracle": the target
+            rows of the large dataset that the target would have if it were not scarce.
         batch_size: B, rows of one batch.
         width: Width of the two hidden layers.
         learning_rate: Adam's step size.
     """
 
-    data: str = setting("merged", choices=("target", "source", "merged"))
+    data: str = setting("merged", choices=DATA_CHOICES)
     batch_size: int = setting(256, low=2)
     width: int = setting(256, low=1)
     learning_rate: float = setting(3e-4, low=0.0, open_low=True)
@@ -80,7 +95,7 @@ class Agent(abc.ABC):
     name: ClassVar[str]
     settings_class: ClassVar[type[Any]]
     metrics: ClassVar[tuple[str, ...]]
-    """Names of what `loss` reports, in order."""
+    """Names of what `loss` reports, in order; the first in every phase, the others may be left out of some."""
     averaged: ClassVar[tuple[str, ...]] = ()
     """Networks that have a Polyak-averaged copy, which `loss` finds under "<name>_target"."""
     annealed: ClassVar[tuple[str, ...]] = ()
@@ -91,33 +106,76 @@ class Agent(abc.ABC):
         self.observation_dim = observation_dim
         self.action_dim = action_dim
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases that updates go through in turn, over and over; a delayed actor has ("critic", "both")."""
+        return ("",)
+
+    @property
+    def noise_width(self) -> int:
+        """Standard normal numbers that `loss` needs for each row of a batch, K."""
+        return 0
+
     @abc.abstractmethod
-    def networks(self) -> dict[str, Network]:
+    def networks(self) -> Mapping[str, Network | Constant]:
         """Return the trained networks by name."""
+
+    def trained(self, phase: str) -> tuple[str, ...]:
+        """Return the networks that an update of a phase changes."""
+        del phase
+        return tuple(self.networks())
+
+    def averaging(self, phase: str) -> tuple[str, ...]:
+        """Return the networks whose averaged copies an update of a phase moves."""
+        del phase
+        return self.averaged
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Adam's step sizes of the networks whose own is not `learning_rate`."""
+        return {}
+
+    def stages(self, context: StageContext) -> StageResults:
+        """Train what comes before the policy, for all seeds of one task.
+
+        Args:
+            context: The rows, the seeds, where results are cached, and the hardware.
+
+        Returns:
+            Results of every run; by default none.
+        """
+        from offdyn_agents.stages import StageResults
+
+        del context
+        return StageResults()
 
     @abc.abstractmethod
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one run (all its parts added: they have no parameters in common) and its metrics.
 
         Args:
-            params: Networks and averaged copies, each with leading axes [*lead].
+            params: Networks, averaged copies under "<name>_target", and what `stages` froze for the loss; each with
+                leading axes [*lead].
             batch: Transitions with the same leading axes.
 
         Returns:
-            Loss [*lead] and the tensors [*lead] that `metrics` names.
+            Loss [*lead] and the tensors [*lead] that `metrics` names, as far as this phase has them.
         """
+
+    def deterministic(self, params: Mapping[str, Params]) -> Params:
+        """Return the network whose tanh is the deterministic policy: what acts, and what is exported."""
+        return params["actor"]
 
     def act(self, params: Mapping[str, Params], observations: Tensor) -> Tensor:
         """Return deterministic actions [*lead, batch, |A|] for observations [*lead, batch, |S|]."""
-        return policy(params["actor"], observations)
+        return policy(self.deterministic(params), observations)
 
     def rows(self) -> RowCounts:
         """Return how many rows of each dataset a batch holds."""
         size = self.settings.batch_size
         half = size // 2
-        return {"source": RowCounts(size, 0), "target": RowCounts(0, size), "merged": RowCounts(half, size - half)}[
-            self.settings.data
-        ]
+        counts = {"source": RowCounts(size, 0), "merged": RowCounts(half, size - half)}
+        return counts.get(self.settings.data, RowCounts(0, size))
 
     def hidden(self, inputs: int, outputs: int, copies: int = 0) -> Network:
         """Return a network with the agent's two hidden layers."""

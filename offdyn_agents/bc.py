@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from offdyn_agents.agent import Agent, AgentSettings, Batch
+from offdyn_agents.agent import DATA_CHOICES, Agent, AgentSettings, Batch
 from offdyn_agents.networks import Network, Params, policy
 from offdyn_agents.settings import setting
 
@@ -19,10 +19,10 @@ class BCSettings(AgentSettings):
     """Settings of behaviour cloning.
 
     Attributes:
-        data: Rows to imitate: "target", "source" or "merged".
+        data: Rows to imitate; only the target's, unless told otherwise.
     """
 
-    data: str = setting("target", choices=("target", "source", "merged"))
+    data: str = setting("target", choices=DATA_CHOICES)
 
 
 class BC(Agent):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -14,12 +13,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 
-from offdyn_agents.logs import CsvLog
 from offdyn_agents.training import PopulationModule
-from offdyn_envs.atomic import atomic_write
 from offdyn_envs.progress import progress
 
-__all__ = ["Checkpoints", "Evaluation", "ProgressLine", "target_returns"]
+__all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine", "target_returns"]
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 Returns = Callable[[Act, int], NDArray[np.float64]]
@@ -50,70 +47,89 @@ def target_returns(robot: str, dynamics: str, episodes: int, threads: int) -> Re
 
 
 class Evaluation(Callback):
-    """Deterministic episodes of all policies side by side, every so many updates and at the end.
+    """Deterministic episodes of one task's policies side by side, every so many updates and at the end.
 
     Args:
         returns: Runs the episodes.
         normalise: Maps mean returns to scores, or None where no reference returns exist.
+        part: Number of the task in the population.
     """
 
-    def __init__(self, returns: Returns, normalise: Callable[[NDArray[Any]], NDArray[Any]] | None) -> None:
-        self._returns, self._normalise = returns, normalise
+    def __init__(
+        self, returns: Returns, normalise: Callable[[NDArray[Any]], NDArray[Any]] | None, part: int = 0
+    ) -> None:
+        self._returns, self._normalise, self.part = returns, normalise, part
         self.last: dict[str, float] = {}
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate where an evaluation is due."""
-        del outputs, batch, batch_idx
+        del trainer, outputs, batch, batch_idx
         module: PopulationModule = pl_module
         done, budget = module.updates_done, module.budget
         if done % budget.evaluate_every and done != budget.updates:
             return
+        runs = module.runs_of(self.part)
+        seeds = module.parts[self.part].seeds
+        live = [i for i in range(len(seeds)) if runs.start + i in module.live]
+        if not live:
+            return
 
         def act(observations: NDArray[Any]) -> NDArray[Any]:
-            return module.act(torch.from_numpy(np.asarray(observations, dtype=np.float32))).cpu().numpy()
+            return module.act(torch.from_numpy(np.asarray(observations, dtype=np.float32)), runs).cpu().numpy()
 
-        means = self._returns(act, len(module.seeds)).mean(axis=1)
-        self.last = {f"return_{seed}": float(value) for seed, value in zip(module.seeds, means, strict=True)}
+        means = self._returns(act, len(seeds)).mean(axis=1)[live]
+        self.last = {f"return_{seeds[i]}": float(value) for i, value in zip(live, means, strict=True)}
         if self._normalise is not None:
             self.last["score"] = float(self._normalise(means).mean())
-        for logger in trainer.loggers:
-            logger.log_metrics(self.last, step=done)
+        module.logs[self.part].write(self.last, done)
+
+
+class LossLines(Callback):
+    """Logs the losses of every chunk, before a checkpoint says that it is done."""
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log them."""
+        del trainer, outputs, batch_idx
+        module: PopulationModule = pl_module
+        for part, log in enumerate(module.logs):
+            losses = module.metrics_of(part)
+            if losses:
+                speed = {"seed_updates_per_second": seed_updates_per_second(module, int(batch))}
+                log.write(losses | speed, module.updates_done)
 
 
 class Checkpoints(Callback):
-    """Writes `last.ckpt`, whole or not at all, every so many seconds and at the end.
+    """Writes checkpoints, whole or not at all: every so many seconds, right before a refill, and at the end."""
 
-    Args:
-        folder: Where.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "last.ckpt"
+    def __init__(self) -> None:
         self._written = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Drop log lines that a killed run wrote after its last checkpoint."""
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLog):
-                logger.cut(pl_module.updates_done)
+        """Start the clock."""
+        del trainer, pl_module
         self._written = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write one where it is due."""
-        del outputs, batch, batch_idx
-        ended = pl_module.updates_done >= pl_module.budget.updates
-        if ended or time.monotonic() - self._written >= pl_module.budget.checkpoint_seconds:
-            # Lightning logs after this hook: a run killed in between would never write the line again.
-            for logger in trainer.loggers:
-                if isinstance(logger, CsvLog):
-                    logger.log_metrics(pl_module.last_metrics, step=pl_module.updates_done)
-            with atomic_write(self._path) as temporary:
-                trainer.save_checkpoint(temporary)
+        del trainer, outputs, batch, batch_idx
+        module: PopulationModule = pl_module
+        done, every = module.updates_done, module.refill_every
+        ended = done >= module.budget.updates or not module.live
+        before_refill = every > 0 and done % every == 0
+        if ended or before_refill or time.monotonic() - self._written >= module.budget.checkpoint_seconds:
+            module.write_checkpoint()
             self._written = time.monotonic()
+
+
+def seed_updates_per_second(module: PopulationModule, updates: int) -> float:
+    """Return how fast the last chunk was, over all tasks of the population."""
+    return max(len(module.live), 1) * updates / max(module.chunk_seconds, 1e-9)
 
 
 class ProgressLine(Callback):
@@ -121,12 +137,12 @@ class ProgressLine(Callback):
 
     Args:
         title: What is trained.
-        evaluation: Where the last score is found, if there is one.
+        evaluations: Where the last scores are found, if there are any.
         quiet: Show nothing.
     """
 
-    def __init__(self, title: str, evaluation: Evaluation | None = None, quiet: bool = False) -> None:
-        self._title, self._evaluation, self._quiet = title, evaluation, quiet
+    def __init__(self, title: str, evaluations: Sequence[Evaluation] = (), quiet: bool = False) -> None:
+        self._title, self._evaluations, self._quiet = title, tuple(evaluations), quiet
         self._stack = ExitStack()
         self._advance: Callable[..., None] | None = None
 
@@ -141,11 +157,19 @@ class ProgressLine(Callback):
     ) -> None:
         """Move it on."""
         del trainer, outputs, batch_idx
-        shown = {name: value for name, value in pl_module.last_metrics.items() if name.endswith("_loss")}
-        fields: dict[str, object] = {"seed-updates/s": round(pl_module.last_metrics["seed_updates_per_second"])}
-        fields |= {name.removesuffix("_loss"): float(value) for name, value in shown.items()}
-        if self._evaluation is not None and "score" in self._evaluation.last:
-            fields["score"] = round(self._evaluation.last["score"], 1)
+        module: PopulationModule = pl_module
+        fields: dict[str, object] = {"seed-updates/s": round(seed_updates_per_second(module, int(batch)))}
+        parts = [losses for losses in map(module.metrics_of, range(len(module.parts))) if losses]
+        for name in (name for name in module.agent.metrics if name.endswith("_loss")):
+            values = [losses[name] for losses in parts if name in losses]
+            if values:
+                fields[name.removesuffix("_loss")] = sum(values) / len(values)
+        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
+        if scores:
+            fields["score"] = round(sum(scores) / len(scores), 1)
+        stopped = len(module.seeds) - len(module.live)
+        if stopped:
+            fields["stopped"] = stopped
         if self._advance is not None:
             self._advance(int(batch), **fields)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from offdyn_agents.runs import Plan
+    from offdyn_agents.runs import Trained
 
 __all__ = ["register"]
 
@@ -41,25 +41,31 @@ def train(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    together: Annotated[
+        int | None, typer.Option(min=1, help="Most tasks trained side by side [default: all of equal dimensions].")
+    ] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     _quiet_waiting()
-    from offdyn_agents.runs import Plan, cpu_threads, train_task
+    from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
     from offdyn_agents.training import Budget, Hardware, choose_device
     from offdyn_envs.tasks import get_task
 
     overrides = parse_overrides(settings or [])
     hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
-    names = [get_task(name).name for name in _task_names(tasks or [], track)]
+    names = list(dict.fromkeys(get_task(name).name for name in _task_names(tasks or [], track)))
     chunk = 500 if hardware.device == "cpu" else 2_000
     budget = Budget(updates, min(eval_every, updates), chunk)
     plans = [Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet) for name in names]
-    for plan in plans:
-        facts, fresh = train_task(plan)
-        _report(plan, facts, fresh, json_output)
+    outcomes = train_tasks(plans, together or 0, (lambda outcome: None) if json_output else _report)
+    if json_output:
+        found = [_plain(outcome) for outcome in outcomes]
+        # One task is one object; several are one list, whichever way they were named.
+        print(json.dumps(found if len(plans) > 1 else found[0], indent=2, allow_nan=False))
+    refuse_stopped(outcomes)
 
 
 def evaluate(
@@ -99,15 +105,20 @@ def _task_names(tasks: list[str], track: str | None) -> list[str]:
     return list(get_track(track)) if track is not None else tasks
 
 
-def _report(plan: Plan, facts: dict[str, Any], fresh: bool, json_output: bool) -> None:
-    if json_output:
-        print(json.dumps(facts | {"folder": str(plan.folder), "trained": fresh}, indent=2, allow_nan=False))
-    elif fresh:
-        speed = facts["seed_updates_per_second"]
-        print(f"{plan.folder}: {facts['updates']:,} updates of {len(plan.seeds)} seeds, {speed:,.0f} seed-updates/s")
-        print(f"next: offdyn evaluate {plan.folder}")
-    else:
-        print(f"{plan.folder}: already complete")
+def _plain(outcome: Trained) -> dict[str, Any]:
+    return outcome.facts | {"folder": str(outcome.plan.folder), "trained": outcome.fresh}
+
+
+def _report(outcome: Trained) -> None:
+    facts, folder = outcome.facts, outcome.plan.folder
+    if not outcome.fresh:
+        print(f"{folder}: already {facts['status']}")
+        return
+    speed = facts["seed_updates_per_second"]
+    seeds = len(facts["seeds"]) - len(facts.get("stopped", {}))
+    print(f"{folder}: {facts['updates']:,} updates of {seeds} seeds, {speed:,.0f} seed-updates/s")
+    if facts["status"] == "complete":
+        print(f"next: offdyn evaluate {folder}")
 
 
 def _quiet_waiting() -> None:

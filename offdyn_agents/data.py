@@ -7,8 +7,9 @@ its population, nor on how its updates are cut into chunks.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,45 @@ from torch import Tensor
 from offdyn_agents.agent import Batch, RowCounts
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Layout", "Sampler", "Supply", "Transitions", "pack"]
+if TYPE_CHECKING:
+    from offdyn_agents.rollouts import RolloutBuffer
+
+__all__ = ["Layout", "Predictor", "RowRange", "RunRows", "Sampler", "Supply", "Transitions", "pack", "stream"]
 
 Predictor = Callable[[int, Tensor], Tensor]
 """Maps a run's number and packed rows [N, W] to predicted next states [N, members, |S|]."""
 
 _DRAW = 2**62
+_STREAMS = {"rows": 1, "noise": 2, "refill": 3, "ensemble": 4}
+"""Every purpose has a stream of its own; that of the initial parameters is the bare seed."""
+
+
+def stream(seed: int, purpose: str, *more: int) -> int:
+    """Return the seed of a generator that serves one purpose of one run.
+
+    A bare sum of seed and purpose would not do: PyTorch's CPU generator keeps 32 bits of what it is given.
+
+    Args:
+        seed: Seed of the run.
+        purpose: "rows", "noise", "refill", "ensemble", or any other text for a stage's own stream.
+        more: Further numbers at least 0, for example how many updates were done.
+    """
+    tag = _STREAMS.get(purpose) or int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+    return int(np.random.SeedSequence([seed, tag, *more]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class RowRange(NamedTuple):
+    """Neighbouring rows of a table."""
+
+    start: int
+    length: int
+
+
+class RunRows(NamedTuple):
+    """Where the rows of one run lie in the table; runs of several tasks differ."""
+
+    source: RowRange
+    target: RowRange
 
 
 class Transitions(Protocol):
@@ -54,10 +88,28 @@ class Layout:
         observations, actions, following, tail = rows.split([s, a, s, 2], dim=-1)
         return observations, actions, following, tail[..., 0], tail[..., 1]
 
-    def batch(self, rows: Tensor, predicted: Tensor | None, source_rows: int) -> Batch:
-        """Return packed rows [*lead, B, W] as a batch."""
+    def join(self, observations: Tensor, actions: Tensor, following: Tensor, rewards: Tensor, ends: Tensor) -> Tensor:
+        """Return packed rows [*lead, W]; the inverse of `split`, from terminations (bool) instead of m."""
+        tail = torch.stack([rewards, (~ends).to(rewards.dtype)], dim=-1)
+        return torch.cat([observations, actions, following, tail], dim=-1)
+
+    def batch(
+        self,
+        rows: Tensor,
+        predicted: Tensor | None,
+        counts: RowCounts,
+        noise: Tensor | None = None,
+        phase: str = "",
+    ) -> Batch:
+        """Return packed rows [*lead, B, W], and what goes with them, as a batch."""
         observations, actions, following, rewards, continues = self.split(rows)
-        return Batch(observations, actions, rewards, following, continues, predicted, source_rows)
+        parts = (observations, actions, rewards, following, continues)
+        return Batch(*parts, predicted, counts.source, counts.fake, noise, phase)
+
+    @property
+    def reward_column(self) -> int:
+        """Where r lies in a packed row."""
+        return self.width - 2
 
 
 def pack(data: Transitions, where: str) -> Tensor:
@@ -88,13 +140,15 @@ def pack(data: Transitions, where: str) -> Tensor:
 
 
 class Sampler:
-    """Draws row numbers for every run of a population.
+    """Draws row numbers, and noise, for every run of a population.
 
     Args:
         seeds: Seed of each run.
         source: (first row, number of rows) of each run's source rows in the table; runs of several tasks differ.
         target: The same of its target rows.
         rows: Rows of each kind in a batch.
+        fake: First number of the rows of model rollouts, which every run has of its own.
+        noise_width: Standard normal numbers for each row of a batch.
     """
 
     def __init__(
@@ -103,12 +157,20 @@ class Sampler:
         source: Sequence[tuple[int, int]],
         target: Sequence[tuple[int, int]],
         rows: RowCounts,
+        fake: int = 0,
+        noise_width: int = 0,
     ) -> None:
-        self.generators = [torch.Generator().manual_seed(_mix(seed)) for seed in seeds]
-        repeats = torch.tensor([rows.source, rows.target])
-        bounds = torch.tensor([[*a, *b] for a, b in zip(source, target, strict=True)]).view(len(seeds), 2, 2)
+        self.generators = [torch.Generator().manual_seed(stream(seed, "rows")) for seed in seeds]
+        self.noises = [torch.Generator().manual_seed(stream(seed, "noise")) for seed in seeds]
+        self._noise_shape = (sum(rows), noise_width)
+        repeats = torch.tensor(rows)
+        # An empty part has no rows to draw; one row that is never drawn keeps the arithmetic whole.
+        bounds = torch.tensor(
+            [[a[0], max(a[1], 1), b[0], max(b[1], 1), fake, 1] for a, b in zip(source, target, strict=True)]
+        ).view(len(seeds), 3, 2)
         self._starts = bounds[:, :, 0].repeat_interleave(repeats, dim=1)
         self._counts = bounds[:, :, 1].repeat_interleave(repeats, dim=1)
+        self._fake = rows.fake
 
     def draw(self, updates: int) -> Tensor:
         """Return row numbers [R, updates, B], uniform with replacement."""
@@ -116,14 +178,28 @@ class Sampler:
         drawn = [torch.randint(_DRAW, (updates, size), generator=generator) for generator in self.generators]
         return torch.stack(drawn) % self._counts[:, None] + self._starts[:, None]
 
-    def state(self) -> list[Tensor]:
-        """Return the generators' states."""
-        return [generator.get_state() for generator in self.generators]
+    def noise(self, run: int, updates: int) -> Tensor | None:
+        """Return one run's standard normal numbers [updates, B, K], None for K = 0."""
+        if not self._noise_shape[1]:
+            return None
+        # One update at a time: PyTorch draws normal numbers in blocks, so a longer draw is not two shorter ones.
+        parts = [torch.randn(self._noise_shape, generator=self.noises[run]) for _ in range(updates)]
+        return torch.stack(parts)
 
-    def restore(self, states: Sequence[Tensor]) -> None:
+    def filled(self, run: int, count: int) -> None:
+        """Say how many rows of model rollouts a run has."""
+        if self._fake:
+            self._counts[run, -self._fake :] = max(count, 1)
+
+    def state(self) -> list[list[Tensor]]:
+        """Return the states of each run's generators."""
+        return [[rows.get_state(), noise.get_state()] for rows, noise in zip(self.generators, self.noises, strict=True)]
+
+    def restore(self, states: Sequence[Sequence[Tensor]]) -> None:
         """Set the generators' states."""
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.set_state(state.cpu())
+        for rows, noise, state in zip(self.generators, self.noises, states, strict=True):
+            rows.set_state(state[0].cpu())
+            noise.set_state(state[1].cpu())
 
 
 class Supply:
@@ -132,8 +208,11 @@ class Supply:
     Args:
         table: Packed rows [N, W].
         layout: Their layout.
-        predicted: Predicted next states of the first rows, [R, source rows, members, |S|], or None.
+        predicted: Predicted next states of each run's source rows, R times [source rows, members, |S|], or None.
         predictor: Computes what `predicted` would hold, for runs too short (or tables too large) to keep it.
+        rows: Where each run's rows lie; by default every run's source rows begin the table.
+        rewards: What is added to the rewards of each run's source rows, R times [source rows], or None.
+        buffers: Rows of model rollouts of each run, numbered from N on, or None.
     """
 
     def __init__(
@@ -142,15 +221,53 @@ class Supply:
         layout: Layout,
         predicted: Sequence[Tensor] | None = None,
         predictor: Predictor | None = None,
+        *,
+        rows: Sequence[RunRows] | None = None,
+        rewards: Sequence[Tensor] | None = None,
+        buffers: Sequence[RolloutBuffer] | None = None,
     ) -> None:
         self.table = table
         self.layout = layout
         self.predicted = predicted
         self.predictor = predictor
+        self.run_rows = rows
+        self.rewards = rewards
+        self.buffers = buffers
 
     def rows(self, numbers: Tensor) -> Tensor:
-        """Return packed rows [*shape, W] for row numbers [*shape]."""
+        """Return packed rows [*shape, W] of the table for row numbers [*shape]."""
         return self.table[numbers.reshape(-1)].view(*numbers.shape, -1)
+
+    def source_start(self, run: int) -> int:
+        """Return the number of a run's first source row."""
+        return 0 if self.run_rows is None else self.run_rows[run].source.start
+
+    def batches(self, runs: range, numbers: Tensor, counts: RowCounts) -> tuple[Tensor, Tensor | None]:
+        """Return what some runs learn from in some updates.
+
+        Args:
+            runs: Neighbouring runs.
+            numbers: Their row numbers [runs, U, B].
+            counts: Rows of each kind among the B.
+
+        Returns:
+            Packed rows [U, runs, B, W], and predicted next states [U, runs, source rows, members, |S|] or None.
+        """
+        known = counts.source + counts.target
+        # Contiguous: an update is compiled for the strides of its arguments.
+        rows = self.rows(numbers[:, :, :known].transpose(0, 1).contiguous())
+        source = numbers[:, :, : counts.source]
+        predicted = [self.predictions(run, source[i], rows[:, i, : counts.source]) for i, run in enumerate(runs)]
+        if self.rewards is not None:
+            for i, run in enumerate(runs):
+                more = self.rewards[run][(source[i] - self.source_start(run)).reshape(-1)]
+                rows[:, i, : counts.source, self.layout.reward_column] += more.view(source[i].shape)
+        if self.buffers is not None:
+            fake = numbers[:, :, known:] - len(self.table)
+            parts = [self.buffers[run].rows(fake[i]) for i, run in enumerate(runs)]
+            rows = torch.cat([rows, torch.stack(parts, dim=1)], dim=2)
+        found = [part for part in predicted if part is not None]
+        return rows, torch.stack(found, dim=1) if found else None
 
     def predictions(self, run: int, numbers: Tensor, rows: Tensor) -> Tensor | None:
         """Return predicted next states of one run's source rows.
@@ -165,13 +282,8 @@ class Supply:
         """
         if self.predicted is not None:
             table = self.predicted[run]
-            return table[numbers.reshape(-1)].view(*numbers.shape, *table.shape[1:])
+            return table[(numbers - self.source_start(run)).reshape(-1)].view(*numbers.shape, *table.shape[1:])
         if self.predictor is None:
             return None
         flat = self.predictor(run, rows.flatten(0, 1))
         return flat.view(*numbers.shape, *flat.shape[1:])
-
-
-def _mix(seed: int) -> int:
-    # Apart from the generator that draws the initial parameters of the same seed.
-    return int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1)

@@ -7,8 +7,9 @@ r + gamma m (V(s') - beta u), fitted with a Huber loss. beta = 0 and delta = inf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from offdyn_agents.dynamics_settings import DynamicsSettings
 from offdyn_agents.iql import IQL, IQLSettings
 from offdyn_agents.networks import Params, policy, twin, value
 from offdyn_agents.settings import setting
+
+if TYPE_CHECKING:
+    from offdyn_agents.stages import StageContext, StageResults
 
 __all__ = ["DROCO", "DROCOSettings", "huber"]
 
@@ -62,6 +66,39 @@ class DROCO(IQL):
     settings_class = DROCOSettings
     settings: DROCOSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     metrics = (*IQL.metrics, "penalty")
+
+    def stages(self, context: StageContext) -> StageResults:
+        """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
+        from offdyn_agents.dynamics import Ensemble, prediction_bytes
+        from offdyn_agents.stages import StageResults, fit_ensembles, predict_all
+
+        dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
+        ensembles = fit_ensembles(
+            dynamics,
+            layout,
+            context.target,
+            context.seeds,
+            context.cache,
+            threads=context.threads,
+            compiled=context.compiled,
+            quiet=context.quiet,
+        )
+
+        def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:
+            def predict(rows: Tensor) -> Tensor:
+                with torch.no_grad():
+                    return ensemble.next_states(layout, rows, robust_min)
+
+            return predict
+
+        members = 1 if robust_min == "coordinate" else dynamics.members
+        needed = context.population * prediction_bytes(len(context.source), members, layout.observation_dim)
+        worth_it = context.updates * self.rows().source >= len(context.source)
+        predicted: list[Tensor] = []
+        if worth_it and needed <= dynamics.memory_gb * 1e9:
+            threads, quiet = context.threads, context.quiet
+            predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
+        return StageResults(predicted=predicted, predictors=[predictor(ensemble) for ensemble in ensembles])
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offdyn_agents.data import Layout
+from offdyn_agents.data import Layout, stream
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
@@ -219,7 +219,7 @@ class _Training:
 
     def __init__(self, learner: EnsembleLearner, rows: Tensor, seed: int) -> None:
         self.learner, self.settings = learner, learner.settings
-        self.generator = torch.Generator().manual_seed(seed + 2**32)
+        self.generator = torch.Generator().manual_seed(stream(seed, "ensemble"))
         order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
         held = max(1, min(HOLDOUT_ROWS, round(self.settings.holdout * len(rows))))
         kept = rows[order[held:]] if len(rows) > held else rows

@@ -56,7 +56,10 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     from offdyn_envs.progress import progress
 
     facts = read_run(folder)
-    if facts.get("status") != "complete":
+    if facts["status"] == "diverged":
+        seeds = ", ".join(facts.get("stopped", {}))
+        raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
+    if facts["status"] != "complete":
         command = f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
         raise OffDynError(f"run '{folder}' is not complete; finish it with: {command}")
     runner = _Runner(folder, facts, plan)

@@ -1,4 +1,4 @@
-"""How updates reach the hardware: compilation, threads, and the precision of products.
+"""How updates reach the hardware: compilation, groups of runs, threads.
 
 A population is cut into groups of runs that are updated by one call. On a GPU there is one group, the whole population:
 stacking fills the device. On a CPU every run is a group of its own and the groups are dealt to threads that need not
@@ -12,20 +12,22 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from offdyn_agents.agent import Agent
 from offdyn_agents.data import Supply
-from offdyn_agents.update import Population, Update
+from offdyn_agents.products import exact_fast_products, threads_inside
+from offdyn_agents.update import Population, make_update, schedule
 
 __all__ = ["Executor", "can_compile", "compile_flat", "exact_fast_products", "threads_inside", "warn_uncompiled"]
 
-Schedule = Callable[[int, int], Tensor]
-"""Maps updates done and their number N to the scales of the next N updates, [N, 3]."""
+Noise = Callable[[int, int], "Tensor | None"]
+"""Maps a run and a number of updates U to normal numbers [U, B, K], None for agents that use none."""
 SLICE = 10
 """Updates that a thread does before it takes the next run: small against a chunk, so that threads end together."""
 
@@ -71,85 +73,30 @@ def warn_uncompiled(error: Exception) -> None:
     print(f"not compiled, the updates will be slower: {line[0][:160] if line else repr(error)}", file=sys.stderr)
 
 
-@contextmanager
-def threads_inside(count: int) -> Generator[None]:
-    """Set the number of threads inside one operation for the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def exact_fast_products(width: int, inputs: Sequence[int], batch: int) -> Generator[bool]:
-    """Use oneDNN for float32 products for the block where it is both exact and available.
-
-    PyTorch hands float32 products to MKL, which keeps AMD processors on AVX2. Its "bf16" setting hands them to oneDNN
-    with leave, but no order, to round: on processors without bf16 matrix units oneDNN computes in full float32 with
-    AVX-512, twice as fast. Whether it does is found out with products of the shapes that will be used; if one is less
-    exact than float32 should be, everything stays as it was.
-
-    Args:
-        width: Width of hidden layers.
-        inputs: Widths of inputs.
-        batch: Rows of a batch.
-
-    Yields:
-        Whether oneDNN is used.
-    """
-    flags: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    before = getattr(flags, "fp32_precision", None)
-    if before is None or not torch.backends.mkldnn.is_available():
-        yield False
-        return
-    flags.fp32_precision = "bf16"
-    try:
-        exact = all(_exact_products(batch, k, width) for k in (*inputs, width))
-        if not exact:
-            flags.fp32_precision = before
-        yield exact
-    finally:
-        flags.fp32_precision = before
-
-
-def _exact_products(batch: int, inner: int, width: int) -> bool:
-    """Whether the forward product and both backward ones of a layer are as exact as float32 allows."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, batch, inner, generator=generator)
-    w = torch.randn(1, inner, width, generator=generator)
-    g = torch.randn(1, batch, width, generator=generator)
-    for left, right in ((x, w), (x.mT, g), (g, w.mT)):
-        error = (torch.bmm(left, right).double() - torch.bmm(left.double(), right.double())).abs().max()
-        # float32 sums stay below 3e-6 sqrt(k); rounding to bf16 would leave about 2e-3 sqrt(k).
-        if float(error) > 1e-5 * left.shape[-1] ** 0.5:
-            return False
-    return True
-
-
 class Executor:
     """Runs updates of a population.
 
     Args:
-        update: The update function of a group.
+        agent: The agent.
         population: The whole population's state; changed in place.
         supply: Where rows come from.
-        source_rows: Source rows of a batch.
-        schedule: Gives the scales of Adam.
+        total: Updates of the whole training, over which annealed rates fall.
+        noise: Draws what `Agent.noise_width` asks for.
+        context: Makes the context of a loss, for example autocast.
         done: Updates done by an earlier process.
         threads: CPU threads to use in all.
-        compiled: Whether to compile the update.
+        compiled: Whether to compile the updates.
     """
 
     def __init__(
         self,
-        update: Update,
+        agent: Agent,
         population: Population,
         supply: Supply,
-        source_rows: int,
-        schedule: Schedule,
         *,
+        total: int,
+        noise: Noise | None = None,
+        context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         done: int = 0,
         threads: int = 1,
         compiled: bool = True,
@@ -157,91 +104,131 @@ class Executor:
         runs = len(population.step)
         device = population.step.device
         size = 1 if device.type == "cpu" else runs
-        self.groups = [slice(start, start + size) for start in range(0, runs, size)]
-        self.states = [population.members(group) for group in self.groups]
+        self.groups = [range(start, start + size) for start in range(0, runs, size)]
+        self.states = [population.members(slice(group.start, group.stop)) for group in self.groups]
         self.workers = max(1, min(threads, len(self.groups))) if device.type == "cpu" else 1
         self.inside = max(1, threads // self.workers)
-        self.supply = supply
-        self.source_rows = source_rows
-        self.schedule, self.done = schedule, done
+        self.supply, self.noise = supply, noise
+        self.agent, self.counts, self.total, self.done = agent, agent.rows(), total, done
         self.device = device
-        self.update = update
+        self.updates = {phase: make_update(agent, supply.layout, context, phase) for phase in agent.phases}
+        self._names = [name for name, _ in self.states[0].named()]
         self._flat = [[tensor for _, tensor in state.named()] for state in self.states]
-        self._call: Callable[..., Any] | None = None
+        self._calls: dict[str, Callable[..., Any]] = {}
         self.compiled = compiled and (device.type != "cpu" or can_compile())
         self._ready = not self.compiled
 
-    def run(self, numbers: Tensor) -> None:
-        """Do one update of every run for each of the row numbers [R, updates, B]."""
+    def run(self, numbers: Tensor, stopped: Collection[int] = ()) -> None:
+        """Do one update of every run for each of the row numbers.
+
+        Args:
+            numbers: [R, updates, B].
+            stopped: Runs whose state is not wanted any more; where every run is a group of its own they are left out.
+        """
         numbers = numbers.to(self.device)
-        self._scales = self.schedule(self.done, numbers.shape[1]).to(self.device)
+        count = numbers.shape[1]
+        self._scales = schedule(self.agent, self.done, count, self.total).to(self.device)
+        groups = [index for index, group in enumerate(self.groups) if not set(group) <= set(stopped)]
         with threads_inside(self.inside):
             self._prepare(numbers)
             if self.workers == 1:
-                for group in range(len(self.groups)):
-                    self._advance(group, numbers, 0, numbers.shape[1])
+                for group in groups:
+                    self._advance(group, numbers, 0, count)
             else:
-                _share(self.workers, self.inside, self._tasks(numbers))
-        self.done += numbers.shape[1]
+                _share(self.workers, self.inside, self._tasks(groups, numbers))
+        self.done += count
 
-    def _tasks(self, numbers: Tensor) -> list[list[Callable[[], None]]]:
+    def _tasks(self, groups: Sequence[int], numbers: Tensor) -> list[list[Callable[[], None]]]:
         """Return each group's work in slices."""
         total = numbers.shape[1]
 
         def task(group: int, start: int) -> Callable[[], None]:
             return lambda: self._advance(group, numbers, start, min(start + SLICE, total))
 
-        return [[task(group, start) for start in range(0, total, SLICE)] for group in range(len(self.groups))]
+        return [[task(group, start) for start in range(0, total, SLICE)] for group in groups]
 
     def _prepare(self, numbers: Tensor) -> None:
         """Compile before the first update; without a working compiler, say so and go on as it is written."""
         if self._ready:
             return
         self._ready = True
-        shape, update = self.states[0], self.update
-        names = [name for name, _ in shape.named()]
-        rows, predicted = self._batches(0, numbers[:, :1])[0]
+        runs = self.groups[0]
+        rows, predicted = self.supply.batches(runs, numbers[runs.start : runs.stop, :1], self.counts)
+        width = self.agent.noise_width
+        noise = rows.new_zeros(*rows.shape[:3], width) if width else None
+        inputs = [self._scales[0], *(part[0] for part in (rows, predicted, noise) if part is not None)]
+        try:
+            for phase in dict.fromkeys(self.agent.phases):
+                function = self._flat_update(phase, predicted is not None, noise is not None)
+                compiled = compile_flat(function, [*self._flat[0], *inputs], self.device, self.inside)
+                self._calls[phase] = (
+                    graphed(compiled, self._flat[0], inputs) if self.device.type == "cuda" else compiled
+                )
+        except Exception as error:
+            self.compiled = False
+            self._calls = {}
+            warn_uncompiled(error)
+
+    def _flat_update(self, phase: str, predicted: bool, noise: bool) -> Callable[..., None]:
+        """Return a phase's update as a function of tensors: the state's, scale, rows, and predictions and noise."""
+        shape, update, names = self.states[0], self.updates[phase], self._names
 
         def flat(*tensors: Tensor) -> None:
             state = dict(zip(names, tensors, strict=False))
-            scale, rows, predicted = (*tensors[len(names) :], None)[:3]
-            assert scale is not None
-            assert rows is not None
-            update(shape.map(lambda name, _: state[name]), scale, rows, predicted)
+            scale, rows, *more = tensors[len(names) :]
+            update(
+                shape.map(lambda name, _: state[name]),
+                scale,
+                rows,
+                more[0] if predicted else None,
+                more[-1] if noise else None,
+            )
 
-        examples = [*self._flat[0], self._scales[0], rows, *([] if predicted is None else [predicted])]
-        try:
-            self._call = compile_flat(flat, examples, self.device, self.inside)
-        except Exception as error:
-            self.compiled = False
-            warn_uncompiled(error)
+        return flat
 
-    def _batches(self, group: int, numbers: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-        """Return the batches of one group for the row numbers [R, updates, B]."""
-        runs = self.groups[group]
-        chosen = numbers[runs].transpose(0, 1)
-        rows = self.supply.rows(chosen)
-        predicted = [
-            self.supply.predictions(run, chosen[:, i, : self.source_rows], rows[:, i, : self.source_rows])
-            for i, run in enumerate(range(runs.start, runs.stop))
-        ]
-        if predicted[0] is None:
-            return [(batch, None) for batch in rows]
-        together = torch.stack([part for part in predicted if part is not None], dim=1)
-        return list(zip(rows, together, strict=True))
+    def _noise(self, runs: range, updates: int) -> Tensor | None:
+        """Return the noise [U, runs, B, K] of the next updates of some runs."""
+        if self.noise is None:
+            return None
+        drawn = [self.noise(run, updates) for run in runs]
+        found = [part for part in drawn if part is not None]
+        return torch.stack(found, dim=1).to(self.device) if found else None
 
     def _advance(self, group: int, numbers: Tensor, start: int, stop: int) -> None:
-        call, state, flat = self._call, self.states[group], self._flat[group]
+        runs, state, flat, phases = self.groups[group], self.states[group], self._flat[group], self.agent.phases
         for first in range(start, stop, SLICE):
             last = min(first + SLICE, stop)
-            batches = self._batches(group, numbers[:, first:last])
-            for scale, (rows, predicted) in zip(self._scales[first:last], batches, strict=True):
-                if call is None:
-                    self.update(state, scale, rows, predicted)
-                elif predicted is None:
-                    call(*flat, scale, rows)
+            rows, predicted = self.supply.batches(runs, numbers[runs.start : runs.stop, first:last], self.counts)
+            noise = self._noise(runs, last - first)
+            for i in range(last - first):
+                phase = phases[(self.done + first + i) % len(phases)]
+                scale, parts = self._scales[first + i], [None if p is None else p[i] for p in (rows, predicted, noise)]
+                if phase in self._calls:
+                    self._calls[phase](*flat, scale, *(part for part in parts if part is not None))
                 else:
-                    call(*flat, scale, rows, predicted)
+                    assert parts[0] is not None
+                    self.updates[phase](state, scale, parts[0], parts[1], parts[2])
+
+
+def graphed(call: Callable[..., Any], state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return `call(*state, *inputs)` recorded as a CUDA graph: one launch in the place of hundreds.
+
+    Args:
+        call: Changes the state in place; it has run before, so that nothing is compiled or loaded while it is recorded.
+        state: The tensors that it will always be called with.
+        inputs: Tensors like those to come, whose values are copied to where the graph reads them.
+    """
+    fixed = [tensor.clone() for tensor in inputs]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call(*state, *fixed)
+
+    def replay(*tensors: Tensor) -> None:
+        for place, tensor in zip(fixed, tensors[len(state) :], strict=True):
+            place.copy_(tensor)
+        graph.replay()
+
+    return replay
 
 
 def _share(workers: int, inside: int, tasks: list[list[Callable[[], None]]]) -> None:

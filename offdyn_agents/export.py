@@ -97,7 +97,9 @@ def critic_model(critics: Params, observation_dim: int, action_dim: int) -> byte
     return _model(nodes, initialisers, {"observation": observation_dim, "action": action_dim}, output)
 
 
-def export_run(params: Mapping[str, Params], folder: Path, observation_dim: int, action_dim: int) -> None:
+def export_run(
+    params: Mapping[str, Params], folder: Path, observation_dim: int, action_dim: int, actor: Params | None = None
+) -> None:
     """Write `policy.onnx`, `critic.onnx` (where there is a critic) and `weights.safetensors` of one run.
 
     Args:
@@ -105,10 +107,11 @@ def export_run(params: Mapping[str, Params], folder: Path, observation_dim: int,
         folder: `seeds/<seed>`.
         observation_dim: |S|.
         action_dim: |A|.
+        actor: The network whose tanh is the policy, as `Agent.deterministic` gives it; "actor" itself if None.
     """
     from safetensors.numpy import save
 
-    files = {"policy.onnx": policy_model(params["actor"], action_dim)}
+    files = {"policy.onnx": policy_model(actor or params["actor"], action_dim)}
     if "critic" in params:
         files["critic.onnx"] = critic_model(params["critic"], observation_dim, action_dim)
     named = {f"{name}.{i}": a for name, tensors in params.items() for i, a in enumerate(_arrays(tensors))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,44 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from offdyn_envs.atomic import atomic_write
 
-__all__ = ["CsvLog", "TensorBoardLog"]
+__all__ = ["CsvLog", "RunLog", "TensorBoardLog"]
+
+
+class RunLog:
+    """All logs of one run folder: `metrics.csv`, TensorBoard, and for model rollouts `rollouts.jsonl`.
+
+    Args:
+        folder: The run folder.
+        metrics: Names of what losses report.
+        seeds: Seeds of the runs.
+    """
+
+    def __init__(self, folder: Path, metrics: Sequence[str], seeds: Sequence[int]) -> None:
+        self._csv = CsvLog(folder / "metrics.csv", [*metrics, "seed_updates_per_second"], seeds)
+        self._folder = folder
+        self.loggers: list[Logger] = []
+
+    def resume(self, updates: int) -> None:
+        """Drop what a killed process wrote beyond its last checkpoint, and open the logs."""
+        self._csv.cut(updates)
+        again = any((self._folder / "tensorboard").glob("events.out.tfevents.*"))
+        self.loggers = [self._csv, TensorBoardLog(self._folder, updates + 1 if again else None)]
+        path = self._folder / "rollouts.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in lines if _refilled_before(line, updates)))
+
+    def write(self, values: Mapping[str, float], updates: int) -> None:
+        """Log losses, or scores, which join the line of the next losses."""
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step=updates)
+
+    def refill(self, facts: Mapping[str, float]) -> None:
+        """Log what one refill of one run's rows was; a number that is not finite becomes null."""
+        plain = {name: value if math.isfinite(value) else None for name, value in facts.items()}
+        with (self._folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain) + "\n")
 
 
 class CsvLog(Logger):
@@ -81,12 +120,27 @@ class CsvLog(Logger):
 
 
 class TensorBoardLog(TensorBoardLogger):
-    """Lightning's TensorBoard logger with its files in the run's folder itself."""
+    """Lightning's TensorBoard logger with its files in the run's folder itself.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
+    Args:
+        folder: The run's folder.
+        purge_step: Steps from here on, which an earlier process wrote, are not shown; None for none.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        super().__init__(
+            save_dir=folder, name="tensorboard", version="", default_hp_metric=False, purge_step=purge_step
+        )
 
 
 def _before(row: Mapping[str, str], updates: int) -> bool:
     text = row.get("updates", "")
     return text.isdigit() and int(text) <= updates
+
+
+def _refilled_before(line: str, updates: int) -> bool:
+    try:
+        # The refill after a checkpoint's own number of updates is done again.
+        return int(json.loads(line)["updates"]) < updates
+    except (ValueError, KeyError, TypeError):
+        return False

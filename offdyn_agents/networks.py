@@ -49,6 +49,31 @@ class Network:
         return params
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A single trained number of an agent, for example the logarithm of a temperature; a list of one tensor [*lead].
+
+    Attributes:
+        start: Its value before the first update.
+    """
+
+    start: float = 0.0
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return the one shape of one run."""
+        return [()]
+
+    def initial(self, generator: torch.Generator) -> Params:
+        """Return one run's number; nothing is drawn."""
+        del generator
+        return [torch.tensor(self.start)]
+
+
+def detached(params: Params) -> Params:
+    """The same numbers, through which no gradient flows: a critic inside an actor's loss."""
+    return [tensor.detach() for tensor in params]
+
+
 def stack(members: Sequence[Params]) -> Params:
     """Stack the parameters of R runs along a new leading axis."""
     return [torch.stack(tensors) for tensors in zip(*members, strict=True)]

@@ -1,104 +1,88 @@
-"""One run folder: from a task's name to trained, exported policies."""
+"""From the names of tasks to trained, exported policies in one run folder each."""
 
 from __future__ import annotations
 
-import os
-import shlex
+import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from offdyn_agents.agent import Agent, agent_class
-from offdyn_agents.callbacks import Checkpoints, Evaluation, ProgressLine, target_returns
-from offdyn_agents.data import Layout, Sampler, Supply, Transitions, pack
-from offdyn_agents.dynamics import prediction_bytes
+from offdyn_agents.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine, target_returns
+from offdyn_agents.checkpoints import peek
+from offdyn_agents.data import Transitions
 from offdyn_agents.networks import member
-from offdyn_agents.provenance import git_commit, package_versions, processor_name
-from offdyn_agents.settings import build, preset, to_json, tuning
-from offdyn_agents.training import Budget, Hardware, PopulationModule, fit
+from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
+from offdyn_agents.settings import build, preset
+from offdyn_agents.supplies import Provision, TaskRuns, make_supply
+from offdyn_agents.training import Budget, Hardware, Part, PopulationModule, fit
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FORMAT", "Plan", "cpu_threads", "make_agent", "make_supply", "read_run", "train_population", "train_task"]
+__all__ = [
+    "FORMAT",
+    "Plan",
+    "Trained",
+    "cpu_threads",
+    "make_agent",
+    "make_supply",
+    "read_run",
+    "refuse_stopped",
+    "train_population",
+    "train_task",
+    "train_tasks",
+]
 
-FORMAT = 1
 EPISODES = 10
 """Episodes of each policy at every evaluation during training."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What `offdyn train` was asked for, for one task.
+class Trained:
+    """What became of one plan.
 
     Attributes:
-        agent: Name of the agent.
-        task: Name of the task.
-        seeds: Seeds of the runs, trained as one population.
-        overrides: Settings given by hand, dotted names and text.
-        budget: How long.
-        hardware: Where.
-        out: Folder of all runs.
-        quiet: Show no progress.
+        plan: The plan.
+        facts: The contents of run.json.
+        fresh: Whether anything was left to do.
     """
 
-    agent: str
-    task: str
-    seeds: tuple[int, ...]
-    overrides: dict[str, str]
-    budget: Budget
-    hardware: Hardware
-    out: Path
-    quiet: bool = False
+    plan: Plan
+    facts: dict[str, Any]
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan with the agent and the facts that belong to it."""
+
+    plan: Plan
+    agent: Agent
+    facts: dict[str, Any]
 
     @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.out / self.task / self.agent
-
-    @property
-    def command(self) -> str:
-        """The command that makes this run from nothing."""
-        words = ["offdyn", "train", self.agent, self.task, "--seeds", str(len(self.seeds))]
-        words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
-        for key, value in self.overrides.items():
-            words += ["--set", f"{key}={value}"]
-        return shlex.join(words)
+    def group(self) -> tuple[object, ...]:
+        """What the jobs of one population have in common."""
+        sizes = (self.agent.observation_dim, self.agent.action_dim)
+        settings = json.dumps(self.facts["settings"], sort_keys=True)
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, peek(self.plan.folder))
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read a run's run.json.
-
-    Raises:
-        OffDynError: There is none, or it is of another format.
-    """
-    import json
-
-    path = folder / "run.json"
-    if not path.is_file():
-        raise OffDynError(f"'{folder}' is no run: it has no run.json; make one with: offdyn train")
-    try:
-        facts: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OffDynError(f"run '{folder}': run.json is no JSON: {error}") from None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise OffDynError(f"run '{folder}': run.json is not of format {FORMAT}")
-    return facts
-
-
-def make_agent(name: str, robot: str, observation_dim: int, action_dim: int, overrides: dict[str, str]) -> Agent:
-    """Return an agent with its preset for a robot and settings given by hand.
+def make_agent(
+    name: str, robot: str, observation_dim: int, action_dim: int, overrides: dict[str, str], quality: str = ""
+) -> Agent:
+    """Return an agent with its preset for a robot and a quality of data, and settings given by hand.
 
     Raises:
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(name, robot), overrides)
+    settings = build(kind.settings_class, preset(name, robot, quality), overrides)
     return kind(settings, observation_dim, action_dim)
 
 
@@ -111,39 +95,137 @@ def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:
     Raises:
         OffDynError: Unknown names, data that is not there, or a folder that holds a run of other settings.
     """
-    from offdyn_envs import load_task
+    (trained,) = train_tasks([plan])
+    return trained.facts, trained.fresh
+
+
+def train_tasks(
+    plans: Sequence[Plan], together: int = 0, report: Callable[[Trained], None] = lambda trained: None
+) -> list[Trained]:
+    """Train several tasks; those of equal dimensions and settings, which are equally far, as one population.
+
+    Every task has its own run folder with its own checkpoint, so that it may be continued in other company.
+
+    Args:
+        plans: What to train; all of one `out`.
+        together: Most tasks of one population; 0 for no limit.
+        report: Called with every plan's outcome as soon as it is there.
+
+    Returns:
+        What became of each plan, in their order.
+
+    Raises:
+        OffDynError: Unknown names, data that is not there, a folder that holds a run of other settings, or a damaged
+            one.
+    """
+    jobs = [_job(plan) for plan in plans]
+    done: dict[int, Trained] = {}
+
+    def ended(index: int, facts: dict[str, Any], fresh: bool) -> None:
+        done[index] = Trained(plans[index], facts, fresh)
+        report(done[index])
+
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, job in enumerate(jobs):
+        if already(job.plan.folder, job.facts):
+            ended(index, read_run(job.plan.folder), False)
+        else:
+            groups.setdefault(job.group, []).append(index)
+    for members in groups.values():
+        size = together or len(members)
+        for start in range(0, len(members), size):
+            chosen = members[start : start + size]
+            for index, facts in zip(chosen, _train_jobs([jobs[i] for i in chosen]), strict=True):
+                ended(index, facts, True)
+    return [done[index] for index in range(len(plans))]
+
+
+def _job(plan: Plan) -> _Job:
     from offdyn_envs.robots import get_robot
     from offdyn_envs.tasks import get_task
 
     task = get_task(plan.task)
     robot = get_robot(task.robot)
-    agent = make_agent(plan.agent, task.robot, robot.observation_dim, robot.action_dim, plan.overrides)
-    facts = _facts(plan, agent)
-    if _already(plan.folder, facts):
-        return read_run(plan.folder), False
-    env, source, target = load_task(plan.task)
-    env.close()
-    facts["data"] = {"source": str(task.source), "target": str(task.target)}
-    write_json(plan.folder / "run.json", facts)
-    returns = target_returns(task.robot, task.scoring, EPISODES, plan.hardware.threads)
-    evaluation = Evaluation(returns, _normaliser(task.robot, task.scoring))
-    module = train_population(
+    sizes = (robot.observation_dim, robot.action_dim)
+    agent = make_agent(plan.agent, task.robot, *sizes, plan.overrides, task.quality)
+    return _Job(plan, agent, initial_facts(plan, agent))
+
+
+def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
+    """Train jobs of one group and return what their run.json says in the end."""
+    plan, agent = jobs[0].plan, jobs[0].agent
+    tasks = [_load(job) for job in jobs]
+    for job in jobs:
+        write_json(job.plan.folder / "run.json", job.facts)
+
+    def identified(provision: Provision) -> None:
+        for job, identity, report in zip(jobs, provision.identities, provision.reports, strict=True):
+            job.facts["data"]["sha256"] = identity["data"]
+            job.facts["settings_sha256"] = identity["settings"]
+            job.facts["stages"] = dict(report)
+            write_json(job.plan.folder / "run.json", job.facts)
+
+    evaluations = [_evaluation(job, part) for part, job in enumerate(jobs)]
+    more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+    title = f"{plan.task} {plan.agent}{more}"
+    module = _train(
         agent,
-        plan.seeds,
-        source,
-        target,
+        tasks,
         plan.budget,
         plan.hardware,
-        plan.folder,
-        evaluation,
-        f"{plan.task} {plan.agent}",
+        evaluations,
+        title,
         quiet=plan.quiet,
         cache=plan.out / ".stages",
+        identified=identified,
     )
-    facts |= {"status": "complete", "wall_clock_s": round(module.seconds + module.stage_seconds, 1)}
-    facts["seed_updates_per_second"] = round(len(plan.seeds) * plan.budget.updates / max(module.seconds, 1e-9), 1)
-    write_json(plan.folder / "run.json", facts)
-    return facts, True
+    for part, job in enumerate(jobs):
+        job.facts.update(_outcome(module, part))
+        write_json(job.plan.folder / "run.json", job.facts)
+        shutil.rmtree(job.plan.folder / "buffers", ignore_errors=True)
+    return [job.facts for job in jobs]
+
+
+def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
+    """Return what run.json says about a task's runs after training."""
+    runs = module.runs_of(part)
+    stopped = {
+        str(module.seeds[run]): {"updates": module.stopped[run][0], "why": module.stopped[run][1]}
+        for run in range(runs.start, runs.stop)
+        if module.stopped[run]
+    }
+    speed = len(module.seeds) * module.updates_done / max(module.seconds, 1e-9)
+    facts: dict[str, Any] = {"status": "diverged", "stopped": stopped} if stopped else {"status": "complete"}
+    facts["wall_clock_s"] = round(module.seconds + module.stage_seconds, 1)
+    facts["seed_updates_per_second"] = round(speed, 1)
+    facts["population"] = {"tasks": len(module.parts), "runs": len(module.seeds)}
+    return facts
+
+
+def _load(job: _Job) -> TaskRuns:
+    """Load what one job learns from, and note its name in the facts."""
+    import offdyn_envs
+    from offdyn_envs import datasets
+    from offdyn_envs.tasks import DatasetId, get_task
+
+    task, plan = get_task(job.plan.task), job.plan
+    if job.agent.settings.data == "oracle":
+        large = DatasetId(task.robot, task.scoring, task.quality, "1m")
+        source, target = None, datasets.load_dataset(large)
+        job.facts["data"] = {"target": str(large)}
+    else:
+        env, source, target = offdyn_envs.load_task(plan.task)
+        env.close()
+        job.facts["data"] = {"source": str(task.source), "target": str(task.target)}
+    return TaskRuns(source, target, plan.seeds, plan.folder, f"{plan.task} {plan.agent}", task.robot)
+
+
+def _evaluation(job: _Job, part: int) -> Evaluation:
+    from offdyn_envs.tasks import get_task
+
+    task = get_task(job.plan.task)
+    returns = target_returns(task.robot, task.scoring, EPISODES, job.plan.hardware.threads)
+    return Evaluation(returns, _normaliser(task.robot, task.scoring), part)
 
 
 def train_population(
@@ -159,8 +241,9 @@ def train_population(
     *,
     quiet: bool = False,
     cache: Path | None = None,
+    robot: str | None = None,
 ) -> PopulationModule:
-    """Train and export a population; `train_task` without the names.
+    """Train and export a population on one task; `train_task` without the names.
 
     Args:
         agent: The agent.
@@ -174,152 +257,77 @@ def train_population(
         title: What the progress line says.
         quiet: Show no progress.
         cache: Folder of cached stages, None for none.
+        robot: Name of the robot, for agents that roll out models.
 
     Returns:
         The trained module.
+
+    Raises:
+        OffDynError: A run diverged; the others are trained and exported.
     """
-    begun = time.monotonic()
-    supply, starts = make_supply(agent, seeds, source, target, budget, hardware, quiet=quiet, cache=cache)
-    runs = len(seeds)
-    sampler = Sampler(seeds, [starts[0]] * runs, [starts[1]] * runs, agent.rows())
-    module = PopulationModule(agent, seeds, supply, sampler, budget, hardware)
-    module.stage_seconds = time.monotonic() - begun
-    callbacks = [Checkpoints(folder / "checkpoints"), ProgressLine(title, evaluation, quiet)]
-    fit(module, folder, [*([evaluation] if evaluation else []), *callbacks])
-    _export(module, folder)
+    tasks = [TaskRuns(source, target, tuple(seeds), folder, title, robot)]
+    evaluations = [evaluation] if evaluation else []
+    module = _train(agent, tasks, budget, hardware, evaluations, title, quiet=quiet, cache=cache)
+    stopped = [run for run in range(len(module.seeds)) if module.stopped[run]]
+    if stopped:
+        raise OffDynError(module.describe_stop(stopped[0]))
     return module
 
 
-def make_supply(
+def _train(
     agent: Agent,
-    seeds: Sequence[int],
-    source: Transitions,
-    target: Transitions,
+    tasks: Sequence[TaskRuns],
     budget: Budget,
     hardware: Hardware,
+    evaluations: Sequence[Evaluation],
+    title: str,
     *,
-    quiet: bool = True,
-    cache: Path | None = None,
-) -> tuple[Supply, tuple[tuple[int, int], tuple[int, int]]]:
-    """Put the rows that an agent needs on the device, and what it predicts for them.
-
-    Returns:
-        The supply, and (first row, number of rows) of the source rows and of the target rows in its table.
-    """
-    layout = Layout(agent.observation_dim, agent.action_dim)
-    wanted = agent.rows()
-    parts = [(source, "source", wanted.source), (target, "target", wanted.target)]
-    tables = [pack(data, what) if rows else torch.empty(0, layout.width) for data, what, rows in parts]
-    for table, (_, what, _) in zip(tables, parts, strict=True):
-        if table.shape[1] != layout.width:
-            raise OffDynError(f"{what}: rows of width {table.shape[1]}; {layout.width} is this robot's")
-    counts = [len(table) for table in tables]
-    table = torch.cat(tables).to(hardware.device)
-    supply = Supply(table, layout)
-    dynamics = getattr(agent.settings, "dynamics", None)
-    if dynamics is not None:
-        _add_predictions(supply, agent, seeds, counts[0], budget, hardware, quiet, cache)
-    # An empty part has no rows to draw; one row that is never drawn keeps the arithmetic of the sampler whole.
-    return supply, ((0, max(counts[0], 1)), (counts[0], max(counts[1], 1)))
-
-
-def _add_predictions(
-    supply: Supply,
-    agent: Agent,
-    seeds: Sequence[int],
-    source_rows: int,
-    budget: Budget,
-    hardware: Hardware,
     quiet: bool,
     cache: Path | None,
-) -> None:
-    """Train the ensembles and let the supply predict: beforehand for all source rows where that is less work."""
-    from offdyn_agents.stages import fit_ensembles, predict_all
-
-    settings = agent.settings.dynamics
-    layout, table = supply.layout, supply.table
-    ensembles = fit_ensembles(
-        settings,
-        layout,
-        table[source_rows:],
-        seeds,
-        cache,
-        threads=hardware.threads,
-        compiled=hardware.compiled,
-        quiet=quiet,
+    identified: Callable[[Provision], None] = lambda provision: None,
+) -> PopulationModule:
+    begun = time.monotonic()
+    provision = make_supply(agent, tasks, budget, hardware, quiet=quiet, cache=cache)
+    identified(provision)
+    parts = [
+        Part(task.folder, task.title, task.seeds, identity)
+        for task, identity in zip(tasks, provision.identities, strict=True)
+    ]
+    module = PopulationModule(
+        agent, parts, provision.supply, provision.sampler, budget, hardware, provision.frozen, provision.refill
     )
-    robust_min = agent.settings.robust_min
-
-    def predict(run: int, rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            return ensembles[run].next_states(layout, rows, robust_min)
-
-    supply.predictor = predict
-    members = 1 if robust_min == "coordinate" else settings.members
-    needed = len(seeds) * prediction_bytes(source_rows, members, layout.observation_dim)
-    worth_it = budget.updates * agent.rows().source >= source_rows
-    if worth_it and needed <= settings.memory_gb * 1e9:
-        supply.predicted = predict_all(
-            ensembles, layout, table[:source_rows], robust_min, threads=hardware.threads, quiet=quiet
-        )
+    module.stage_seconds = time.monotonic() - begun
+    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
+    for part in range(len(parts)):
+        _export(module, part)
+    return module
 
 
-def _export(module: PopulationModule, folder: Path) -> None:
+def _export(module: PopulationModule, part: int) -> None:
+    """Write the policies of a task's runs; one that has diverged gets none."""
     from offdyn_agents.export import export_run
 
-    population = module.population
-    for run, seed in enumerate(module.seeds):
-        params = {name: member(tensors, run) for name, tensors in population.params.items()}
-        agent = module.agent
-        export_run(params, folder / "seeds" / str(seed), agent.observation_dim, agent.action_dim)
+    runs, population, agent = module.runs_of(part), module.population, module.agent
+    for run in range(runs.start, runs.stop):
+        if not module.stopped[run]:
+            params = {name: member(tensors, run) for name, tensors in population.params.items()}
+            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
+            export_run(params, home, agent.observation_dim, agent.action_dim, agent.deterministic(params))
 
 
-def _facts(plan: Plan, agent: Agent) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "agent": plan.agent,
-        "task": plan.task,
-        "seeds": list(plan.seeds),
-        "updates": plan.budget.updates,
-        "settings": to_json(agent.settings),
-        "status": "running",
-        "wall_clock_s": 0.0,
-        "device": _device(plan.hardware),
-        "precision": plan.hardware.precision,
-        "parameters": agent.parameters,
-        "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
-        "commit": git_commit(),
-        **tuning(plan.agent),
-        "command": plan.command,
-    }
+def refuse_stopped(outcomes: Sequence[Trained]) -> None:
+    """Raise if a run among the outcomes has diverged.
 
-
-def _device(hardware: Hardware) -> str:
-    """Return the name of the processor that trains."""
-    return (
-        torch.cuda.get_device_name() if hardware.device == "cuda" else f"{processor_name()}, {hardware.threads} threads"
-    )
-
-
-def _already(folder: Path, facts: dict[str, Any]) -> bool:
-    """Whether the folder holds this run complete; a run of other settings is never continued or overwritten."""
-    if not (folder / "run.json").exists():
-        return False
-    found = read_run(folder)
-    for key in ("seeds", "updates", "precision", "settings"):
-        if found.get(key) != facts[key]:
-            what, old, new = _difference(key, found.get(key), facts[key])
-            raise OffDynError(
-                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out or remove that folder"
-            )
-    return found.get("status") == "complete"
-
-
-def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    while isinstance(old, dict) and isinstance(new, dict):
-        inner = next(name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
-        key, old, new = inner, old.get(inner), new.get(inner)
-    return key, old, new
+    Raises:
+        OffDynError: One line that names them all.
+    """
+    found = [
+        f"{outcome.plan.task} seed {seed} at update {told['updates']}"
+        for outcome in outcomes
+        for seed, told in outcome.facts.get("stopped", {}).items()
+    ]
+    if found:
+        raise OffDynError(f"diverged, without a policy: {', '.join(found)}; other settings are needed")
 
 
 def _normaliser(robot: str, dynamics: str) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
@@ -330,8 +338,3 @@ def _normaliser(robot: str, dynamics: str) -> Callable[[NDArray[Any]], NDArray[A
     except OffDynError:
         # Without measured references the raw returns are still worth showing.
         return None
-
-
-def cpu_threads() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,14 +1,16 @@
 """Stages before the policy, cached by content: what was computed once from the same data and settings is found again.
 
-A stage's key is the SHA-256 of its name and version, its settings, the rows it learns from and its seed.
+A stage's key is the SHA-256 of its name and version, its settings, the rows it learns from and its seed. An agent's
+`stages` gets a `StageContext` for each task and returns `StageResults`; `cached` finds or computes what is costly.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ from torch import Tensor
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import Ensemble, EnsembleLearner
 from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.execution import exact_fast_products, threads_inside
+from offdyn_agents.networks import Params
+from offdyn_agents.products import exact_fast_products, threads_inside
 from offdyn_agents.settings import to_json
+from offdyn_agents.termination import Termination, never
 from offdyn_envs.atomic import atomic_write
 
-__all__ = ["fit_ensembles", "predict_all", "stage_key"]
+__all__ = ["StageContext", "StageResults", "cached", "fit_ensembles", "predict_all", "stage_key"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would give another ensemble."""
 
 IRRELEVANT = ("memory_gb",)
@@ -33,12 +37,119 @@ PART = 16_384
 """Rows that a thread predicts before it takes others."""
 
 
-def stage_key(name: str, settings: Any, rows: Tensor, seed: int) -> str:
-    """Return the key of a stage's result: 64 hexadecimal digits."""
+Tensors = Mapping[str, Tensor]
+Keep = Callable[[int, Tensors], None]
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What an agent's stages may use, for all seeds of one task.
+
+    Attributes:
+        layout: Layout of packed rows.
+        source: Packed source rows [N, W] on the device; none where the agent's batches hold none.
+        target: Packed target rows [M, W]; likewise.
+        seeds: Seeds of the task's runs.
+        updates: Updates of the policy to come.
+        population: Runs of the whole population, also those of other tasks: memory is shared among them.
+        cache: Folder of results, None to keep none.
+        robot: Name of the robot, None for data without one.
+        terminated: The robot's termination on observations.
+        threads: CPU threads.
+        compiled: Whether to compile.
+        quiet: Show no progress.
+    """
+
+    layout: Layout
+    source: Tensor
+    target: Tensor
+    seeds: tuple[int, ...]
+    updates: int
+    population: int = 1
+    cache: Path | None = None
+    robot: str | None = None
+    terminated: Termination = never
+    threads: int = 1
+    compiled: bool = True
+    quiet: bool = True
+
+
+@dataclass(frozen=True)
+class StageResults:
+    """What an agent's stages give to the runs of one task, in the order of their seeds.
+
+    Attributes:
+        results: Anything, one for each run: `refill` finds it as `RunView.stages`.
+        frozen: Networks that the loss reads and no update changes, by name; tensors [runs, ...].
+        rewards: What is added to the rewards of each run's source rows, [source rows] each.
+        predicted: Predicted next states of each run's source rows, [source rows, members, |S|] each.
+        predictors: Compute the same of packed rows [N, W], where it is not kept.
+        report: What `run.json` says about the stages, plain JSON values.
+    """
+
+    results: Sequence[Any] = ()
+    frozen: Mapping[str, Params] = field(default_factory=dict)
+    rewards: Sequence[Tensor] = ()
+    predicted: Sequence[Tensor] = ()
+    predictors: Sequence[Callable[[Tensor], Tensor]] = ()
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stage_key(name: str, settings: Any, rows: Tensor | Sequence[Tensor], seed: int, version: int = VERSION) -> str:
+    """Return the key of a stage's result: 64 hexadecimal digits.
+
+    Args:
+        name: Name of the stage.
+        settings: Its settings, a dataclass.
+        rows: The tensors it learns from.
+        seed: Its seed.
+        version: Raised when the same settings and rows would give another result.
+    """
     kept = {key: value for key, value in to_json(settings).items() if key not in IRRELEVANT}
-    digest = hashlib.sha256(json.dumps([name, VERSION, kept, seed], sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(rows.cpu().numpy()).data)
+    digest = hashlib.sha256(json.dumps([name, version, kept, seed], sort_keys=True).encode())
+    for tensor in [rows] if isinstance(rows, Tensor) else rows:
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
     return digest.hexdigest()
+
+
+def cached(
+    name: str,
+    settings: Any,
+    rows: Tensor | Sequence[Tensor],
+    seeds: Sequence[int],
+    cache: Path | None,
+    compute: Callable[[list[int], Keep], None],
+    version: int = 1,
+) -> list[Tensors]:
+    """Find a stage's results, and compute those that are missing; each is kept as soon as it is there.
+
+    Args:
+        name: Name of the stage.
+        settings: Its settings, a dataclass.
+        rows: The tensors it learns from.
+        seeds: One result for each; no seed twice.
+        cache: Folder of results, None to keep none.
+        compute: Is given the seeds that are missing and calls `keep(seed, tensors by name)` for each, from any thread.
+        version: Raised when the same settings and rows would give another result.
+
+    Returns:
+        The results in the order of the seeds, contiguous and on the CPU.
+    """
+    paths = {
+        seed: None if cache is None else cache / f"{stage_key(name, settings, rows, seed, version)}.safetensors"
+        for seed in seeds
+    }
+    found = {seed: _load(path) for seed, path in paths.items()}
+    missing = [seed for seed in seeds if found[seed] is None]
+
+    def keep(seed: int, tensors: Tensors) -> None:
+        # As a file gives them back: other strides would round products otherwise.
+        found[seed] = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _save(paths[seed], found[seed] or {})
+
+    if missing:
+        compute(missing, keep)
+    return [found[seed] or {} for seed in seeds]
 
 
 def fit_ensembles(
@@ -67,51 +178,43 @@ def fit_ensembles(
     Returns:
         The ensembles in the order of the seeds.
     """
-    paths = [
-        None if cache is None else cache / f"{stage_key('dynamics', settings, rows, s)}.safetensors" for s in seeds
-    ]
-    found = [_load(path, rows.device) for path in paths]
-    missing = [i for i, ensemble in enumerate(found) if ensemble is None]
-    if missing:
+
+    def compute(missing: list[int], keep: Keep) -> None:
         inputs = (layout.observation_dim + layout.action_dim,)
         with exact_fast_products(settings.width, inputs, settings.batch_size):
-            wanted = [(seeds[i], paths[i]) for i in missing]
-            fresh = _fit(settings, layout, rows, wanted, threads, compiled, quiet)
-        for i, ensemble in zip(missing, fresh, strict=True):
-            found[i] = ensemble
-    return [ensemble for ensemble in found if ensemble is not None]
+            _fit(settings, layout, rows, missing, keep, threads, compiled, quiet)
+
+    found = cached("dynamics", settings, rows, seeds, cache, compute, VERSION)
+    return [Ensemble.from_tensors(tensors, rows.device) for tensors in found]
 
 
 def _fit(
     settings: EnsembleSettings,
     layout: Layout,
     rows: Tensor,
-    wanted: Sequence[tuple[int, Path | None]],
+    seeds: Sequence[int],
+    keep: Keep,
     threads: int,
     compiled: bool,
     quiet: bool,
-) -> list[Ensemble]:
+) -> None:
     from offdyn_envs.progress import progress
 
-    workers = max(1, min(threads, len(wanted))) if rows.device.type == "cpu" else 1
+    workers = max(1, min(threads, len(seeds))) if rows.device.type == "cpu" else 1
     inside = max(1, threads // workers)
     learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled)
-    total = settings.epochs * len(wanted)
+    total = settings.epochs * len(seeds)
     with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
 
-        def fit(one: tuple[int, Path | None]) -> Ensemble:
+        def fit(seed: int) -> None:
             torch.set_num_threads(inside)
-            seed, path = one
             ensemble = learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
-            _save(path, ensemble)
-            return ensemble
+            keep(seed, ensemble.tensors())
 
         # All of them share the compiled step, so it is compiled before there are threads.
         learner.warm_up(rows)
-        if workers == 1:
-            return [fit(one) for one in wanted]
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(fit, wanted))
+            list(pool.map(fit, seeds))
 
 
 def predict_all(
@@ -164,23 +267,23 @@ def predict_all(
     return tables
 
 
-def _load(path: Path | None, device: torch.device) -> Ensemble | None:
+def _load(path: Path | None) -> Tensors | None:
     if path is None or not path.exists():
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return Ensemble.from_tensors(load_file(path), device)
-    except (SafetensorError, KeyError):
+        return load_file(path)
+    except SafetensorError:
         # It is only a cache: what is damaged is computed again.
         return None
 
 
-def _save(path: Path | None, ensemble: Ensemble) -> None:
+def _save(path: Path | None, tensors: Tensors) -> None:
     if path is None:
         return
     from safetensors.torch import save_file
 
     with atomic_write(path) as temporary:
-        save_file({name: tensor.cpu().contiguous() for name, tensor in ensemble.tensors().items()}, temporary)
+        save_file(dict(tensors), temporary)

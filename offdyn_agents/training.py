@@ -1,17 +1,18 @@
 """The Lightning module that trains a population, a chunk of updates per training step, and its trainer.
 
 Lightning costs about 190 us a step and 330 us a logged number, more than an update of a small network. So a "batch" of
-the loader is a number of updates to do, all data lie on the device, and one `log_dict` speaks for the chunk.
+the loader is a number of updates to do, all data lie on the device, and one line of the logs speaks for the chunk.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,80 +22,34 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from offdyn_agents.agent import Agent
-from offdyn_agents.data import Layout, Sampler, Supply
+from offdyn_agents.checkpoints import FILE, cut, join, read_checkpoint, updates_done
+from offdyn_agents.data import Sampler, Supply
 from offdyn_agents.execution import Executor, exact_fast_products
-from offdyn_agents.logs import CsvLog, TensorBoardLog
-from offdyn_agents.update import Groups, Population, initial_population, make_update, scales
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_agents.logs import RunLog
+from offdyn_agents.networks import Params
+from offdyn_agents.resources import Budget, Hardware, choose_device
+from offdyn_agents.rollouts import ModelBased, Refill
+from offdyn_agents.update import Population, initial_population
+from offdyn_envs.errors import OffDynError
 
-__all__ = ["Budget", "Chunks", "Hardware", "PopulationModule", "choose_device", "fit"]
-
-PRECISIONS = ("fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to train and how often to look up.
-
-    Attributes:
-        updates: Updates of every run.
-        evaluate_every: Updates between evaluations.
-        chunk: Updates per training step of Lightning.
-        checkpoint_seconds: Time between checkpoints.
-    """
-
-    updates: int
-    evaluate_every: int = 10_000
-    chunk: int = 500
-    checkpoint_seconds: float = 120.0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "evaluate_every", "chunk"):
-            if getattr(self, name) < 1:
-                raise OffDynError(f"{name.replace('_', ' ')} is {getattr(self, name)}; at least 1 is allowed")
-
-    def next_chunk(self, done: int) -> int:
-        """Return how many updates come next after `done`; 0 at the end. Evaluations fall on ends of chunks."""
-        boundary = (done // self.evaluate_every + 1) * self.evaluate_every
-        return max(0, min(self.chunk, boundary - done, self.updates - done))
+__all__ = ["Budget", "Chunks", "Hardware", "Part", "PopulationModule", "choose_device", "fit"]
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """Where and how exactly to compute.
+class Part:
+    """The runs of one task in a population.
 
     Attributes:
-        device: "cpu" or "cuda".
-        precision: "fp32", or "bf16" for products with rounded operands.
-        threads: CPU threads.
-        compiled: Whether to compile updates.
+        folder: The task's run folder; checkpoints and logs go there.
+        title: What messages and progress call it.
+        seeds: Seeds of the runs.
+        identity: SHA-256 of the data and of the settings, which a checkpoint must agree with.
     """
 
-    device: str = "cpu"
-    precision: str = "fp32"
-    threads: int = 1
-    compiled: bool = True
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
-
-    def products(self) -> AbstractContextManager[Any]:
-        """Return the context in which a loss is computed."""
-        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-
-
-def choose_device(name: str) -> str:
-    """Return "cpu" or "cuda" for a name that may be "auto".
-
-    Raises:
-        OffDynError: No such device, or none on this machine.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OffDynError("device 'cuda' is not on this machine; cpu is allowed")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    folder: Path
+    title: str
+    seeds: tuple[int, ...]
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 class Chunks:
@@ -104,39 +59,55 @@ class Chunks:
         self._module, self._budget = module, budget
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the sizes of the chunks that are left."""
+        """Yield the sizes of the chunks that are left, as long as a run is left."""
         done = self._module.updates_done
-        while size := self._budget.next_chunk(done):
+        every = self._module.refill_every
+        while (size := self._budget.next_chunk(done, every)) and self._module.live:
             yield size
             done += size
 
 
 class PopulationModule(lightning.LightningModule):
-    """R runs of one agent.
+    """Runs of one agent, on one task or on several of equal dimensions.
 
     Args:
         agent: The agent.
-        seeds: Seeds of the runs.
+        parts: The tasks and their seeds; R runs in all.
         supply: Data on the device.
         sampler: Draws their rows.
         budget: How long to train.
         hardware: Where.
+        frozen: What the stages give the loss to read, by name; tensors [R, ...].
+        refill: Makes rows of model rollouts, for agents that have any.
     """
 
     def __init__(
-        self, agent: Agent, seeds: Sequence[int], supply: Supply, sampler: Sampler, budget: Budget, hardware: Hardware
+        self,
+        agent: Agent,
+        parts: Sequence[Part],
+        supply: Supply,
+        sampler: Sampler,
+        budget: Budget,
+        hardware: Hardware,
+        frozen: Mapping[str, Params] | None = None,
+        refill: Refill | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.agent, self.seeds, self.supply, self.sampler = agent, tuple(seeds), supply, sampler
-        self.budget, self.hardware = budget, hardware
-        self._shape = initial_population(agent, seeds)
+        self.agent, self.parts, self.supply, self.sampler = agent, tuple(parts), supply, sampler
+        self.seeds = tuple(seed for part in parts for seed in part.seeds)
+        self.budget, self.hardware, self.refill = budget, hardware, refill
+        self._shape = initial_population(agent, self.seeds, frozen)
         for name, tensor in self._shape.named():
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, tensor, persistent=not name.startswith("frozen_"))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.seconds = self.stage_seconds = 0.0
+        self.seconds = self.stage_seconds = self.chunk_seconds = 0.0
         self.counter = nn.Parameter(torch.zeros(()))
-        self.last_metrics: dict[str, float] = {}
+        self.stopped: list[list[Any]] = [[] for _ in self.seeds]
+        """For each run nothing, or [the updates after which it was stopped, why]."""
+        self.logs = [RunLog(part.folder, agent.metrics, part.seeds) for part in parts]
+        if refill is not None:
+            refill.log = self._log_refill
         self._executor: Executor | None = None
 
     @property
@@ -145,9 +116,24 @@ class PopulationModule(lightning.LightningModule):
         return int(self.get_buffer("updates"))
 
     @property
+    def refill_every(self) -> int:
+        """Updates between two refills of the rows of model rollouts; 0 for agents without any."""
+        return self.agent.refill_every if isinstance(self.agent, ModelBased) else 0
+
+    @property
+    def live(self) -> list[int]:
+        """The runs that have not been stopped."""
+        return [run for run, stopped in enumerate(self.stopped) if not stopped]
+
+    @property
     def population(self) -> Population:
         """The state on its present device; writing to it writes to the module."""
         return self._shape.map(lambda name, _: self.get_buffer(name))
+
+    def runs_of(self, part: int) -> slice:
+        """Return which runs belong to a task."""
+        start = sum(len(other.seeds) for other in self.parts[:part])
+        return slice(start, start + len(self.parts[part].seeds))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return an optimizer of nothing.
@@ -159,22 +145,20 @@ class PopulationModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Make the executor once the state has reached its device and a checkpoint has been read."""
-        layout: Layout = self.supply.layout
-        update = make_update(self.agent, layout, self.hardware.products)
-        rate, total = float(self.agent.settings.learning_rate), self.budget.updates
         self._executor = Executor(
-            update,
+            self.agent,
             self.population,
             self.supply,
-            self.agent.rows().source,
-            lambda done, count: scales(rate, done, count, total),
+            total=self.budget.updates,
+            noise=self.sampler.noise,
+            context=self.hardware.products,
             done=self.updates_done,
             threads=self.hardware.threads,
             compiled=self.hardware.compiled,
         )
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """Do a chunk of updates.
+        """Do a chunk of updates, after a refill where one is due.
 
         Args:
             batch: How many.
@@ -183,95 +167,150 @@ class PopulationModule(lightning.LightningModule):
         del batch_idx
         assert self._executor is not None
         begun = time.monotonic()
-        sums = self.get_buffer("sums")
-        sums.zero_()
-        self._executor.run(self.sampler.draw(batch))
+        if self.refill is not None and self.updates_done % self.refill_every == 0:
+            executor = self._executor
+            readable = self.population.readable()
+            failed = self.refill(readable, self.live, self.updates_done, executor.workers, executor.inside)
+            for run, why in failed.items():
+                self._stop(run, self.updates_done, why)
+        for name in ("sums", "counts"):
+            self.get_buffer(name).zero_()
+        before = {name: tensor.clone() for name, tensor in self._changing()}
+        self._executor.run(self.sampler.draw(batch), [run for run, stopped in enumerate(self.stopped) if stopped])
         self.get_buffer("updates").add_(batch)
-        self._refuse_divergence(sums)
-        means = (sums / batch).mean(0).tolist()
-        elapsed = time.monotonic() - begun
-        self.seconds += elapsed
-        self._log(dict(zip(self.agent.metrics, means, strict=True)), len(self.seeds) * batch / elapsed)
+        self._freeze_diverged(before)
+        self.chunk_seconds = time.monotonic() - begun
+        self.seconds += self.chunk_seconds
         optimizer: Any = self.optimizers()
         optimizer.step()
 
-    def _refuse_divergence(self, sums: Tensor) -> None:
-        """Stop before a checkpoint or a policy of a run that has diverged is written."""
-        diverged = [seed for seed, row in zip(self.seeds, sums, strict=True) if not bool(torch.isfinite(row).all())]
-        if diverged:
-            raise OffDynError(
-                f"{self.agent.name}: seed {diverged[0]} diverged before update {self.updates_done}: a loss is not"
-                " finite; the last checkpoint stands from before; other settings are needed"
-            )
+    def metrics_of(self, part: int) -> dict[str, float]:
+        """Return the means of what the losses of one task's live runs reported in the last chunk."""
+        runs = self.runs_of(part)
+        live = [run for run in range(runs.start, runs.stop) if not self.stopped[run]]
+        if not live:
+            return {}
+        counts = self.get_buffer("counts")[live]
+        means = (self.get_buffer("sums")[live] / counts.clamp(min=1.0)).mean(0).tolist()
+        found = zip(self.agent.metrics, means, (counts > 0).all(0).tolist(), strict=True)
+        return {name: mean for name, mean, present in found if present}
 
-    def _log(self, losses: dict[str, float], rate: float) -> None:
-        self.last_metrics = losses | {"seed_updates_per_second": rate}
-        # "step" is Lightning's name for the x axis of what it hands to loggers.
-        self.log_dict(self.last_metrics | {"step": float(self.updates_done)}, batch_size=1)
+    def part_of(self, run: int) -> int:
+        """Return which task a run belongs to."""
+        return next(i for i in range(len(self.parts)) if run < self.runs_of(i).stop)
+
+    def _log_refill(self, run: int, facts: dict[str, float]) -> None:
+        self.logs[self.part_of(run)].refill(facts)
+
+    def _changing(self) -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor) for name, tensor in self.population.named() if not name.startswith("frozen_"))
+
+    def _freeze_diverged(self, before: Mapping[str, Tensor]) -> None:
+        """Stop the runs that have diverged in this chunk, and take stopped runs back to where they were."""
+        finite = torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in self._rows()]).all(0).tolist()
+        for run in self.live:
+            if not finite[run]:
+                why = "a loss or a parameter is not finite; other settings are needed"
+                self._stop(run, self.updates_done, why)
+        gone = [run for run, stopped in enumerate(self.stopped) if stopped]
+        if gone:
+            for name, tensor in self._changing():
+                tensor[gone] = before[name][gone]
+
+    def _rows(self) -> Iterator[Tensor]:
+        return (tensor.view(len(self.seeds), -1) for _, tensor in self._changing())
+
+    def _stop(self, run: int, updates: int, why: str) -> None:
+        self.stopped[run] = [updates, why]
+        print(f"{self.describe_stop(run)}; the other runs go on", file=sys.stderr, flush=True)
+
+    def describe_stop(self, run: int) -> str:
+        """Return one line about a stopped run."""
+        updates, why = self.stopped[run]
+        title = self.parts[self.part_of(run)].title
+        return f"{title}: seed {self.seeds[run]} diverged before update {updates}: {why}"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the generators and the clock; parameters, moments and counts are buffers."""
-        checkpoint["offdyn"] = {
-            "generators": self.sampler.state(),
+        told = {
+            "agent": self.agent.name,
             "seconds": self.seconds,
             "stage_seconds": self.stage_seconds,
             "seeds": list(self.seeds),
-            "agent": self.agent.name,
+            "stopped": self.stopped,
+            "generators": self.sampler.state(),
+            "buffers": [buffer.state() for buffer in self.supply.buffers or ()],
         }
+        checkpoint["offdyn"] = told | {"per_run": ["seeds", "stopped", "generators", "buffers"]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back.
-
-        Raises:
-            OffDynError: The checkpoint is of another agent or of other seeds.
-        """
+        """Take them back."""
         saved = checkpoint["offdyn"]
-        if (saved["agent"], saved["seeds"]) != (self.agent.name, list(self.seeds)):
-            raise OffDynError(
-                f"checkpoint of {saved['agent']} with seeds {saved['seeds']}; {self.agent.name} with seeds"
-                f" {list(self.seeds)} is allowed"
-            )
         self.sampler.restore(saved["generators"])
+        self.stopped = [list(item) for item in saved["stopped"]]
+        for run, (buffer, state) in enumerate(zip(self.supply.buffers or (), saved["buffers"], strict=True)):
+            buffer.restore(state)
+            self.sampler.filled(run, buffer.fill)
         self.seconds = float(saved["seconds"])
-        self.stage_seconds += float(saved.get("stage_seconds", 0.0))
+        self.stage_seconds += float(saved["stage_seconds"])
 
-    def act(self, observations: Tensor) -> Tensor:
-        """Return actions [R, B, |A|] of every run's policy for observations [R, B, |S|]."""
-        params: Groups = self.population.params
+    def act(self, observations: Tensor, runs: slice = slice(None)) -> Tensor:
+        """Return actions [R, B, |A|] of the policies of some runs for observations [R, B, |S|]."""
+        params = self.population.members(runs).readable()
         with torch.no_grad():
             return self.agent.act(params, observations.to(self.get_buffer("step").device, torch.float32))
 
+    def write_checkpoint(self) -> None:
+        """Write the checkpoint of every task."""
+        with tempfile.TemporaryDirectory(dir=self.parts[0].folder) as temporary:
+            whole = Path(temporary) / "whole.ckpt"
+            self.trainer.save_checkpoint(whole)
+            content = torch.load(whole, map_location="cpu", weights_only=True)
+        for index, part in enumerate(self.parts):
+            cut(content, self.runs_of(index), part.identity, part.folder / FILE)
 
-def fit(module: PopulationModule, folder: Path, callbacks: Sequence[Callback] = ()) -> None:
-    """Train until the budget is spent, going on from `folder/checkpoints/last.ckpt` if there is one.
+
+def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
+    """Train until the budget is spent, going on from the checkpoints of the tasks if there are any.
 
     Args:
         module: The population.
-        folder: The run's folder; checkpoints and logs go there.
         callbacks: Evaluation, checkpoints, progress, in the order in which they should act.
+
+    Raises:
+        OffDynError: A checkpoint is damaged, or of something else; or those of the tasks are not equally far.
     """
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    agent = module.agent
-    names = [*agent.metrics, "seed_updates_per_second"]
-    loggers = [CsvLog(folder / "metrics.csv", names, module.seeds), TensorBoardLog(folder)]
+    agent, parts = module.agent, module.parts
+    found = [read_checkpoint(part.folder, agent.name, part.seeds, part.identity) for part in parts]
+    done = {updates_done(content) for content in found}
+    if len(done) > 1:
+        raise OffDynError(f"the tasks are {sorted(done)} updates far; tasks are trained together from equally far on")
+    for log in module.logs:
+        log.resume(max(done))
     inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
     settings = agent.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings(), exact_fast_products(settings.width, inputs, settings.batch_size):
+    with (
+        warnings.catch_warnings(),
+        exact_fast_products(settings.width, inputs, settings.batch_size),
+        tempfile.TemporaryDirectory() as temporary,
+    ):
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = lightning.Trainer(
             accelerator="gpu" if module.hardware.device == "cuda" else "cpu",
             devices=1,
             max_epochs=1,
-            logger=loggers,
+            logger=[logger for log in module.logs for logger in log.loggers],
             callbacks=list(callbacks),
-            log_every_n_steps=1,
-            default_root_dir=folder,
+            default_root_dir=parts[0].folder,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         chunks: Any = Chunks(module, module.budget)
-        resumed = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(module, train_dataloaders=chunks, ckpt_path=resumed, weights_only=True)
+        resumed = [content for content in found if content is not None]
+        path = Path(temporary) / "joined.ckpt"
+        if resumed:
+            torch.save(join(resumed), path)
+        trainer.fit(module, train_dataloaders=chunks, ckpt_path=str(path) if resumed else None, weights_only=True)

@@ -47,11 +47,11 @@ def make_params(agent, seed=0, runs=None):
     return params if runs is not None else {name: [t[0] for t in tensors] for name, tensors in params.items()}
 
 
-def make_batch(agent, seed=0, runs=None, members=7, predicted=True):
+def make_batch(agent, seed=0, runs=None, members=7, predicted=True, phase=""):
     generator = torch.Generator().manual_seed(seed)
     lead = () if runs is None else (runs,)
     rows = agent.rows()
-    size = rows.source + rows.target
+    size = sum(rows)
 
     def normal(*shape):
         return torch.randn(*lead, *shape, generator=generator)
@@ -65,4 +65,7 @@ def make_batch(agent, seed=0, runs=None, members=7, predicted=True):
         continues=(torch.rand(*lead, size, generator=generator) > 0.3).float(),
         predicted=normal(rows.source, members, S) if predicted else None,
         source_rows=rows.source,
+        fake_rows=rows.fake,
+        noise=normal(size, agent.noise_width) if agent.noise_width else None,
+        phase=phase,
     )

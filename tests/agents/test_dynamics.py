@@ -8,7 +8,7 @@ from offdyn_agents import stages
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, EnsembleLearner, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import DynamicsSettings
-from offdyn_agents.runs import make_supply
+from offdyn_agents.supplies import TaskRuns, make_supply
 from offdyn_agents.training import Budget, Hardware
 from tests.agents.synthetic import A, S, dataset, make
 
@@ -83,13 +83,10 @@ def test_coordinate_minimum():
 
 
 @pytest.mark.parametrize("robust_min", ["value", "coordinate"])
-def test_kept_predictions_are_those_made_on_the_way(robust_min):
+def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
     agent = make("droco", robust_min=robust_min, dynamics__epochs=1, dynamics__width=16)
-    source, target = dataset(300, 0), dataset(200, 1)
-    supplies = [
-        make_supply(agent, [0, 1], source, target, Budget(updates), Hardware(compiled=False))[0]
-        for updates in (1, 1000)
-    ]
+    tasks = [TaskRuns(dataset(300, 0), dataset(200, 1), (0, 1), tmp_path)]
+    supplies = [make_supply(agent, tasks, Budget(updates), Hardware(compiled=False)).supply for updates in (1, 1000)]
     assert supplies[0].predicted is None
     assert supplies[1].predicted is not None
     numbers = torch.randint(300, (4, 16), generator=torch.Generator().manual_seed(0))
@@ -100,10 +97,11 @@ def test_kept_predictions_are_those_made_on_the_way(robust_min):
     assert not torch.allclose(supplies[1].predicted[0], supplies[1].predicted[1])
 
 
-def test_memory_limit_keeps_nothing():
+def test_memory_limit_keeps_nothing(tmp_path):
     agent = make("droco", dynamics__epochs=1, dynamics__width=16, dynamics__memory_gb=1e-6)
     hardware = Hardware(compiled=False)
-    supply, _ = make_supply(agent, [0], dataset(300, 0), dataset(200, 1), Budget(1000), hardware)
+    tasks = [TaskRuns(dataset(300, 0), dataset(200, 1), (0,), tmp_path)]
+    supply = make_supply(agent, tasks, Budget(1000), hardware).supply
     assert supply.predicted is None
     assert supply.predictor is not None
 

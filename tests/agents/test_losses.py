@@ -171,7 +171,7 @@ def test_a_population_is_its_runs(name):
     assert losses.shape == (3,)
     for run in range(3):
         alone = {key: member(tensors, run) for key, tensors in params.items()}
-        parts = [part if part is None or isinstance(part, int) else part[run] for part in batch]
+        parts = [part[run] if isinstance(part, torch.Tensor) else part for part in batch]
         loss, own = agent.loss(alone, type(batch)(*parts))
         torch.testing.assert_close(losses[run], loss, rtol=1e-5, atol=1e-6)
         for key in agent.metrics:

@@ -7,14 +7,13 @@ import torch
 from offdyn_agents.data import Layout, Sampler, Supply, pack
 from offdyn_agents.execution import Executor, _share, can_compile, exact_fast_products
 from offdyn_agents.training import Hardware
-from offdyn_agents.update import adam, initial_population, make_update, scales
+from offdyn_agents.update import adam, initial_population, make_update, scales, schedule
 from tests.agents.synthetic import A, S, dataset, make
 
 ROWS = 400
 
 
-def schedule(done, count):
-    return scales(3e-4, done, count, 100)
+TOTAL = 100
 
 
 def setting(name, runs=3, threads=1, compiled=False, seeds=None, **overrides):
@@ -27,15 +26,7 @@ def setting(name, runs=3, threads=1, compiled=False, seeds=None, **overrides):
     supply = Supply(table, layout, [tables[seed] for seed in seeds] if name == "droco" else None)
     sampler = Sampler(seeds, [(0, ROWS)] * len(seeds), [(ROWS, 100)] * len(seeds), agent.rows())
     population = initial_population(agent, seeds)
-    executor = Executor(
-        make_update(agent, layout),
-        population,
-        supply,
-        agent.rows().source,
-        schedule,
-        threads=threads,
-        compiled=compiled,
-    )
+    executor = Executor(agent, population, supply, total=TOTAL, threads=threads, compiled=compiled)
     return agent, population, sampler, executor
 
 
@@ -61,7 +52,7 @@ def test_adam_is_torchs():
 def test_cosine_is_torchs_schedule():
     parameter = torch.zeros((), requires_grad=True)
     optimizer = torch.optim.SGD([parameter], lr=3e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
     rates = scales(3e-4, 0, 40, 40)
     assert torch.equal(rates[13:20], scales(3e-4, 13, 7, 40))
     for done in range(40):
@@ -69,7 +60,7 @@ def test_cosine_is_torchs_schedule():
         assert float(rates[done, 0]) * correction == pytest.approx(3e-4, rel=1e-6)
         assert float(rates[done, 1]) * correction == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
         optimizer.step()
-        schedule.step()
+        cosine.step()
 
 
 def test_one_update_moves_every_network_and_its_copy():
@@ -121,7 +112,7 @@ def test_a_stacked_update_is_that_of_its_runs():
         chosen = numbers[:, step]
         rows = executor.supply.rows(chosen)
         predicted = torch.stack([executor.supply.predicted[r][chosen[r, :16]] for r in range(3)])
-        update(stacked, schedule(step, 1)[0], rows, predicted)
+        update(stacked, schedule(agent, step, 1, TOTAL)[0], rows, predicted, None)
     close(stacked, single, rtol=1e-4, atol=1e-5)
 
 
@@ -227,7 +218,7 @@ def test_rounded_products_are_close_but_not_equal():
     executor.run(numbers)
     rounded = initial_population(agent, [0, 1, 2])
     update = make_update(agent, Layout(S, A), Hardware(precision="bf16").products)
-    update(rounded, schedule(0, 1)[0], executor.supply.rows(numbers[:, 0]), None)
+    update(rounded, schedule(agent, 0, 1, TOTAL)[0], executor.supply.rows(numbers[:, 0]), None, None)
     difference = (rounded.sums - exact.sums).abs()
     assert float(difference.max()) > 1e-6
     torch.testing.assert_close(rounded.sums, exact.sums, rtol=0.05, atol=0.05)

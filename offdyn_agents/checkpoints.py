@@ -1,0 +1,126 @@
+"""Checkpoints of a population: one file for each task, so that the same tasks need not be trained together again.
+
+A file is a checkpoint of Lightning that holds the runs of its own task only. To go on, the files of all tasks are put
+together; to write them, one checkpoint of the whole population is cut.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offdyn_envs.atomic import atomic_write
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["FILE", "cut", "join", "peek", "read_checkpoint", "updates_done"]
+
+FILE = Path("checkpoints") / "last.ckpt"
+"""Where a run folder has its checkpoint."""
+
+NEEDED = {"agent", "seeds", "identity", "stopped", "generators", "buffers", "per_run"}
+SHARED = ("updates", "counter")
+"""What all runs have together; every other tensor has an axis of runs in front."""
+
+
+def read_checkpoint(
+    folder: Path, agent: str, seeds: Sequence[int], identity: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Read a run folder's checkpoint.
+
+    Args:
+        folder: The run folder.
+        agent: Name of the agent that wants to go on.
+        seeds: Its seeds.
+        identity: SHA-256 of its data and of its settings.
+
+    Returns:
+        Its content, or None where there is none.
+
+    Raises:
+        OffDynError: It is damaged, or of another agent, other seeds, other settings or other data.
+    """
+    content = _read(folder)
+    if content is None:
+        return None
+    path, saved = folder / FILE, content["offdyn"]
+    known: tuple[Any, ...] = (saved["agent"], list(saved["seeds"]), dict(saved["identity"]))
+    if known[:2] != (agent, list(seeds)):
+        raise OffDynError(
+            f"checkpoint of {known[0]} with seeds {known[1]}; {agent} with seeds {list(seeds)} is allowed"
+        )
+    for what, digest in identity.items():
+        if known[2].get(what) != digest:
+            old = str(known[2].get(what))[:12]
+            raise OffDynError(
+                f"checkpoint '{path}' is of other {what}: SHA-256 {old}..., not {digest[:12]}...; bring those {what}"
+                " back, or take another folder"
+            )
+    return content
+
+
+def peek(folder: Path) -> int:
+    """Return how many updates the checkpoint of a run folder has behind it; 0 for none.
+
+    Raises:
+        OffDynError: It is damaged.
+    """
+    return updates_done(_read(folder))
+
+
+def updates_done(content: Mapping[str, Any] | None) -> int:
+    """Return how many updates a checkpoint has behind it; 0 for none."""
+    return 0 if content is None else int(content["state_dict"]["updates"])
+
+
+def cut(content: Mapping[str, Any], runs: slice, identity: Mapping[str, str], path: Path) -> None:
+    """Write the checkpoint of some of the runs.
+
+    Args:
+        content: A checkpoint of the whole population.
+        runs: Which of its runs.
+        identity: SHA-256 of their data and settings.
+        path: The file.
+    """
+    # A slice would be saved with everything that it is a slice of.
+    tensors = {
+        name: tensor if name in SHARED else tensor[runs].clone() for name, tensor in content["state_dict"].items()
+    }
+    told = {
+        key: value[runs] if key in content["offdyn"]["per_run"] else value for key, value in content["offdyn"].items()
+    }
+    part = {**content, "state_dict": tensors, "offdyn": {**told, "identity": dict(identity)}}
+    with atomic_write(path) as temporary:
+        torch.save(part, temporary)
+
+
+def join(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one checkpoint out of those of several tasks, in their order, after equally many updates."""
+    first = contents[0]
+    tensors = {
+        name: tensor if name in SHARED else torch.cat([content["state_dict"][name] for content in contents])
+        for name, tensor in first["state_dict"].items()
+    }
+    told = dict(first["offdyn"])
+    for key in told["per_run"]:
+        told[key] = [item for content in contents for item in content["offdyn"][key]]
+    return {**first, "state_dict": tensors, "offdyn": told}
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        whole = NEEDED <= set(content["offdyn"]) and "updates" in content["state_dict"]
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError):
+        whole, content = False, None
+    if not whole:
+        raise OffDynError(
+            f"checkpoint '{path}' is damaged or of an older version; remove the folder '{folder}' to start anew"
+        )
+    return content

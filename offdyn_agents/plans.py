@@ -1,0 +1,147 @@
+"""What `offdyn train` was asked for, and what a run's `run.json` says about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offdyn_agents.agent import Agent
+from offdyn_agents.provenance import git_commit, package_versions, processor_name
+from offdyn_agents.settings import to_json, tuning
+from offdyn_agents.training import Budget, Hardware
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["FORMAT", "Plan", "already", "cpu_threads", "initial_facts", "read_run"]
+
+FORMAT = 1
+ENDED = ("complete", "diverged")
+NEEDED = {"agent": str, "task": str, "seeds": list, "updates": int, "settings": dict, "status": str}
+"""What everything that reads a `run.json` relies on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `offdyn train` was asked for, for one task.
+
+    Attributes:
+        agent: Name of the agent.
+        task: Name of the task.
+        seeds: Seeds of the runs, trained as one population.
+        overrides: Settings given by hand, dotted names and text.
+        budget: How long.
+        hardware: Where.
+        out: Folder of all runs.
+        quiet: Show no progress.
+    """
+
+    agent: str
+    task: str
+    seeds: tuple[int, ...]
+    overrides: dict[str, str]
+    budget: Budget
+    hardware: Hardware
+    out: Path
+    quiet: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out / self.task / self.agent
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run from nothing."""
+        words = ["offdyn", "train", self.agent, self.task, "--seeds", str(len(self.seeds))]
+        words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
+        for key, value in self.overrides.items():
+            words += ["--set", f"{key}={value}"]
+        return shlex.join(words)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read a run's run.json.
+
+    Raises:
+        OffDynError: There is none, or it is damaged, or of another format.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise OffDynError(f"'{folder}' is no run: it has no run.json; make one with: offdyn train")
+    try:
+        facts: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OffDynError(f"run '{folder}': run.json is no JSON: {error}") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise OffDynError(f"run '{folder}': run.json is not of format {FORMAT}")
+    for key, kind in NEEDED.items():
+        if not isinstance(facts.get(key), kind):
+            raise OffDynError(f"run '{folder}': run.json has no {key} that is a {kind.__name__}; it is damaged")
+    return facts
+
+
+def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
+    """Return what `run.json` says before training."""
+    return {
+        "format": FORMAT,
+        "agent": plan.agent,
+        "task": plan.task,
+        "seeds": list(plan.seeds),
+        "updates": plan.budget.updates,
+        "settings": to_json(agent.settings),
+        "status": "running",
+        "wall_clock_s": 0.0,
+        "device": _device(plan.hardware),
+        "precision": plan.hardware.precision,
+        "parameters": agent.parameters,
+        "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
+        "commit": git_commit(),
+        **tuning(plan.agent),
+        "command": plan.command,
+    }
+
+
+def already(folder: Path, facts: dict[str, Any]) -> bool:
+    """Say whether the folder holds this run with nothing left to do.
+
+    Args:
+        folder: The run folder.
+        facts: What `initial_facts` says of the run that is wanted.
+
+    Raises:
+        OffDynError: It holds a run of other settings, which is never continued or overwritten, or a damaged one.
+    """
+    if not (folder / "run.json").exists():
+        return False
+    found = read_run(folder)
+    for key in ("seeds", "updates", "precision", "settings"):
+        if found.get(key) != facts[key]:
+            what, old, new = _difference(key, found.get(key), facts[key])
+            raise OffDynError(
+                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out or remove that folder"
+            )
+    return found["status"] in ENDED
+
+
+def cpu_threads() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _device(hardware: Hardware) -> str:
+    """Return the name of the processor that trains."""
+    return (
+        torch.cuda.get_device_name() if hardware.device == "cuda" else f"{processor_name()}, {hardware.threads} threads"
+    )
+
+
+def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    while isinstance(old, dict) and isinstance(new, dict):
+        inner = next(name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+        key, old, new = inner, old.get(inner), new.get(inner)
+    return key, old, new

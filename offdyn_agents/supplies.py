@@ -1,0 +1,216 @@
+"""From the datasets of tasks to everything that the runs of a population learn from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offdyn_agents.agent import Agent
+from offdyn_agents.checkpoints import read_checkpoint
+from offdyn_agents.data import Layout, RowRange, RunRows, Sampler, Supply, Transitions, pack
+from offdyn_agents.networks import Params
+from offdyn_agents.rollouts import ModelBased, Refill, RolloutBuffer
+from offdyn_agents.settings import to_json
+from offdyn_agents.stages import StageContext, StageResults
+from offdyn_agents.termination import termination
+from offdyn_agents.training import Budget, Hardware
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["Provision", "TaskRuns", "digest", "make_supply", "settings_digest"]
+
+
+@dataclass(frozen=True)
+class TaskRuns:
+    """The data of one task, and the runs that learn from them.
+
+    Attributes:
+        source: Source dataset; None where the agent's batches hold none of its rows.
+        target: Target dataset; likewise.
+        seeds: Seeds of the runs.
+        folder: The task's run folder.
+        title: What messages call it.
+        robot: Name of the robot, which decides what terminates model rollouts; None for data without one.
+    """
+
+    source: Transitions | None
+    target: Transitions | None
+    seeds: tuple[int, ...]
+    folder: Path
+    title: str = "train"
+    robot: str | None = None
+
+
+@dataclass
+class Provision:
+    """What a population needs beside its own state.
+
+    Attributes:
+        supply: Rows on the device.
+        sampler: Draws them.
+        frozen: What stages give the loss to read, [R, ...].
+        refill: Makes rows of model rollouts, for agents that have any.
+        identities: SHA-256 of data and settings, of each task.
+        reports: What the stages of each task say.
+    """
+
+    supply: Supply
+    sampler: Sampler
+    frozen: dict[str, Params] = field(default_factory=dict)
+    refill: Refill | None = None
+    identities: list[dict[str, str]] = field(default_factory=list)
+    reports: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def digest(*tables: Tensor) -> str:
+    """Return the SHA-256 of packed rows."""
+    found = hashlib.sha256()
+    for table in tables:
+        found.update(str(tuple(table.shape)).encode())
+        found.update(np.ascontiguousarray(table.cpu().numpy()).data)
+    return found.hexdigest()
+
+
+def settings_digest(agent: Agent, budget: Budget, hardware: Hardware) -> str:
+    """Return the SHA-256 of all that decides what updates do, beside the data and the seeds."""
+    told = [agent.name, to_json(agent.settings), budget.updates, hardware.precision]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def make_supply(
+    agent: Agent,
+    tasks: Sequence[TaskRuns],
+    budget: Budget,
+    hardware: Hardware,
+    *,
+    quiet: bool = True,
+    cache: Path | None = None,
+) -> Provision:
+    """Put the rows of all tasks on the device, and train what comes before the policies.
+
+    Args:
+        agent: The agent.
+        tasks: The tasks, all of the agent's dimensions.
+        budget: How long.
+        hardware: Where.
+        quiet: Show no progress.
+        cache: Folder of cached stages, None for none.
+
+    Raises:
+        OffDynError: A dataset is no dataset, or of other dimensions; or a task's folder has a checkpoint of other data
+            or settings.
+    """
+    layout = Layout(agent.observation_dim, agent.action_dim)
+    tables = [_tables(agent, task, layout) for task in tasks]
+    table = torch.cat([part for pair in tables for part in pair]).to(hardware.device)
+    rows = _ranges(tables)
+    settings = settings_digest(agent, budget, hardware)
+    identities = [{"data": digest(*pair), "settings": settings} for pair in tables]
+    for task, identity in zip(tasks, identities, strict=True):
+        # What cannot be continued is said before the stages cost hours.
+        read_checkpoint(task.folder, agent.name, task.seeds, identity)
+    runs = sum(len(task.seeds) for task in tasks)
+    results = [
+        agent.stages(_context(task, where, table, layout, budget, hardware, runs, quiet, cache))
+        for task, where in zip(tasks, rows, strict=True)
+    ]
+    seeds = [seed for task in tasks for seed in task.seeds]
+    of_runs = [where for task, where in zip(tasks, rows, strict=True) for _ in task.seeds]
+    supply = Supply(table, layout, rows=of_runs)
+    _add_results(supply, results)
+    bounds = ([where.source for where in of_runs], [where.target for where in of_runs])
+    sampler = Sampler(seeds, *bounds, agent.rows(), len(table), agent.noise_width)
+    reports = [result.report for result in results]
+    provision = Provision(supply, sampler, _frozen(results), None, identities, reports)
+    if isinstance(agent, ModelBased):
+        _add_buffers(provision, agent, tasks, results, hardware.device)
+    return provision
+
+
+def _tables(agent: Agent, task: TaskRuns, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Return a task's packed source and target rows; those that no batch would hold are left out."""
+    counts, found = agent.rows(), []
+    for data, what, wanted in ((task.source, "source", counts.source), (task.target, "target", counts.target)):
+        table = pack(data, what) if wanted and data is not None else torch.empty(0, layout.width)
+        if table.shape[1] != layout.width:
+            raise OffDynError(f"{what}: rows of width {table.shape[1]}; {layout.width} is this robot's")
+        found.append(table)
+    return found[0], found[1]
+
+
+def _ranges(tables: Sequence[tuple[Tensor, Tensor]]) -> list[RunRows]:
+    """Return where each task's rows lie once all tables are one."""
+    found, start = [], 0
+    for source, target in tables:
+        middle = start + len(source)
+        found.append(RunRows(RowRange(start, len(source)), RowRange(middle, len(target))))
+        start = middle + len(target)
+    return found
+
+
+def _context(
+    task: TaskRuns,
+    where: RunRows,
+    table: Tensor,
+    layout: Layout,
+    budget: Budget,
+    hardware: Hardware,
+    runs: int,
+    quiet: bool,
+    cache: Path | None,
+) -> StageContext:
+    source, target = (table[part.start : part.start + part.length] for part in where)
+    return StageContext(
+        layout,
+        source,
+        target,
+        task.seeds,
+        budget.updates,
+        runs,
+        cache,
+        task.robot,
+        termination(task.robot),
+        hardware.threads,
+        hardware.compiled,
+        quiet,
+    )
+
+
+def _add_results(supply: Supply, results: Sequence[StageResults]) -> None:
+    """Give the supply what stages made for the rows of the data."""
+    supply.rewards = [part for result in results for part in result.rewards] or None
+    if all(result.predicted for result in results):
+        supply.predicted = [part for result in results for part in result.predicted]
+    predictors = [predictor for result in results for predictor in result.predictors]
+
+    def predict(run: int, rows: Tensor) -> Tensor:
+        return predictors[run](rows)
+
+    supply.predictor = predict if predictors else None
+
+
+def _frozen(results: Sequence[StageResults]) -> dict[str, Params]:
+    """Return what the stages of all tasks freeze, as one population's."""
+    return {
+        name: [torch.cat(tensors) for tensors in zip(*(result.frozen[name] for result in results), strict=True)]
+        for name in results[0].frozen
+    }
+
+
+def _add_buffers(
+    provision: Provision, agent: ModelBased, tasks: Sequence[TaskRuns], results: Sequence[StageResults], device: str
+) -> None:
+    supply = provision.supply
+    seeds = [seed for task in tasks for seed in task.seeds]
+    paths = [task.folder / "buffers" / f"{seed}.f32" for task in tasks for seed in task.seeds]
+    supply.buffers = [RolloutBuffer(path, agent.capacity, supply.layout.width, device) for path in paths]
+    of_runs = [item for result in results for item in result.results]
+    terminations = [termination(task.robot) for task in tasks for _ in task.seeds]
+    provision.refill = Refill(agent, seeds, supply, provision.sampler, of_runs, terminations)
