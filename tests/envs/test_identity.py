@@ -8,7 +8,6 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import offdyn_envs
@@ -43,7 +42,9 @@ def stock_environment(robot):
 @pytest.mark.parametrize("name", ROBOT_NAMES)
 def test_identity_equals_stock(name):
     robot = ROBOTS[name]
-    stock, ours = stock_environment(robot), gymnasium.make(f"OffDyn/{robot.title}-v0").unwrapped
+    # Ours first: it sends MuJoCo's warnings to a logger, where stock HalfCheetah would write a file.
+    ours = gymnasium.make(f"OffDyn/{robot.title}-v0").unwrapped
+    stock = stock_environment(robot)
     rng = np.random.default_rng(0)
     np.testing.assert_array_equal(stock.reset(seed=3)[0], ours.reset(seed=3)[0])
     reward_gap = 0.0
@@ -110,30 +111,6 @@ def test_batched_autoreset_follows_gymnasium(mode):
                 ours.reset(options=dict(options))[0][done], peer.reset(options=dict(options))[0][done]
             )
     assert resets > 5
-
-
-# Observations are unbounded on these robots, and the checker says so of every such environment.
-@pytest.mark.filterwarnings("ignore:.*A Box observation space (min|max)imum value is.*infinity:UserWarning")
-@pytest.mark.parametrize("name", tuple(offdyn_envs.list_env_ids()))
-def test_every_named_environment(name):
-    """check_env, JSON round trip of the spec, pickle, and twin rollouts bit for bit."""
-    env = gymnasium.make(name)
-    check_env(env.unwrapped, skip_render_check=True)
-    twins = [
-        gymnasium.make(EnvSpec.from_json(env.spec.to_json())),
-        pickle.loads(pickle.dumps(env.unwrapped)),
-    ]
-    start = env.reset(seed=11)[0]
-    for twin in twins:
-        np.testing.assert_array_equal(start, twin.reset(seed=11)[0])
-    env.action_space.seed(0)
-    for _ in range(30):
-        action = env.action_space.sample()
-        expected = env.step(action)
-        for twin in twins:
-            got = twin.step(action)
-            np.testing.assert_array_equal(expected[0], got[0])
-            assert expected[1:3] == got[1:3]
 
 
 def test_shifts_survive_spec_and_pickle():
