@@ -192,7 +192,13 @@ class Agent(abc.ABC):
         return sum(torch.Size(shape).numel() for net in self.networks().values() for shape in net.shapes())
 
 
-AGENTS = {"iql": "offdyn_agents.iql:IQL", "droco": "offdyn_agents.droco:DROCO", "bc": "offdyn_agents.bc:BC"}
+AGENTS = {
+    "iql": "offdyn_agents.iql:IQL",
+    "droco": "offdyn_agents.droco:DROCO",
+    "bc": "offdyn_agents.bc:BC",
+    "mopo": "offdyn_agents.mopo:MOPO",
+    "mobile": "offdyn_agents.mobile:MOBILE",
+}
 """Where the class of every agent lives."""
 
 

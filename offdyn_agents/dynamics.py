@@ -23,7 +23,7 @@ from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
 from offdyn_agents.update import adam, scales
 
-__all__ = ["Ensemble", "EnsembleLearner", "ensemble_loss", "ensemble_network"]
+__all__ = ["Ensemble", "EnsembleLearner", "ensemble_loss", "ensemble_network", "gaussians"]
 
 HIDDEN_LAYERS = 4
 WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
@@ -82,6 +82,27 @@ def _initial(network: Network, generator: torch.Generator) -> Params:
     ]
 
 
+def gaussians(
+    params: Params, mean: Tensor, std: Tensor, observations: Tensor, actions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Predict rewards and next states.
+
+    Args:
+        params: The members' parameters, [*lead, members, ...].
+        mean: Mean of the inputs, [*lead, |S| + |A|].
+        std: Standard deviation of the inputs, likewise.
+        observations: [*lead, N, |S|].
+        actions: [*lead, N, |A|].
+
+    Returns:
+        Mean rewards [*lead, members, N], mean next states [*lead, members, N, |S|] and the variances of (r, s')
+        [*lead, members, N, 1 + |S|].
+    """
+    inputs = (torch.cat([observations, actions], dim=-1) - mean.unsqueeze(-2)) / std.unsqueeze(-2)
+    outputs, log_variance = _forward(params, inputs.unsqueeze(-3))
+    return outputs[..., 0], observations.unsqueeze(-3) + outputs[..., 1:], log_variance.exp()
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """A trained ensemble.
@@ -104,19 +125,8 @@ class Ensemble:
         return Ensemble([t[best] for t in self.params], self.mean, self.std, torch.arange(count, device=best.device))
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict rewards and next states.
-
-        Args:
-            observations: [N, |S|].
-            actions: [N, |A|].
-
-        Returns:
-            Mean rewards [members, N], mean next states [members, N, |S|] and the variances of (r, s')
-            [members, N, 1 + |S|].
-        """
-        inputs = (torch.cat([observations, actions], dim=-1) - self.mean) / self.std
-        mean, log_variance = _forward(self.params, inputs.unsqueeze(0))
-        return mean[..., 0], observations + mean[..., 1:], log_variance.exp()
+        """Predict rewards and next states; see `gaussians`."""
+        return gaussians(self.params, self.mean, self.std, observations, actions)
 
     def next_states(self, layout: Layout, rows: Tensor, robust_min: str = "value") -> Tensor:
         """Predict next states of packed rows in chunks.

@@ -21,7 +21,7 @@ Arrays = list[NDArray[np.float32]]
 
 
 def _arrays(params: Params) -> Arrays:
-    return [tensor.detach().cpu().numpy().astype(np.float32) for tensor in params]
+    return [np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32) for tensor in params]
 
 
 def _layers(params: Arrays, name: str, source: str) -> tuple[list[Any], list[Any], str]:
@@ -57,17 +57,15 @@ def _model(nodes: Sequence[Any], initialisers: Sequence[Any], inputs: Mapping[st
     return model.SerializeToString()
 
 
-def policy_model(actor: Params, action_dim: int | None = None) -> bytes:
+def policy_model(actor: Params) -> bytes:
     """Return the ONNX file of one run's policy: observation [batch, |S|] -> action [batch, |A|] in (-1, 1).
 
     Args:
         actor: [W0, b0, ...] without leading axes; ReLU between layers, tanh at the end.
-        action_dim: |A|; outputs beyond it, the standard deviations of a Gaussian policy, are left out. None for all.
     """
     from onnx import TensorProto, helper
 
     arrays = _arrays(actor)
-    arrays[-2:] = [np.ascontiguousarray(array[..., :action_dim]) for array in arrays[-2:]]
     nodes, initialisers, last = _layers(arrays, "actor", "observation")
     nodes.append(helper.make_node("Tanh", [last], ["action"]))
     output = helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", arrays[-1].shape[-1]])
@@ -111,7 +109,7 @@ def export_run(
     """
     from safetensors.numpy import save
 
-    files = {"policy.onnx": policy_model(actor or params["actor"], action_dim)}
+    files = {"policy.onnx": policy_model(actor or params["actor"])}
     if "critic" in params:
         files["critic.onnx"] = critic_model(params["critic"], observation_dim, action_dim)
     named = {f"{name}.{i}": a for name, tensors in params.items() for i, a in enumerate(_arrays(tensors))}

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import CHUNK, Ensemble
+from offdyn_agents.termination import Termination
 
 __all__ = ["Candidates", "Choice", "Choose", "Proposer", "RolloutModel", "choose_any", "roll_out"]
 
@@ -53,8 +55,6 @@ class Choice(NamedTuple):
 Choose = Callable[[Candidates, torch.Generator], Choice]
 Act = Callable[[Tensor, torch.Generator], Tensor]
 """Maps observations [N, |S|] to actions [N, |A|]."""
-Ends = Callable[[Tensor], Tensor]
-"""Says which observations [N, |S|] end an episode, bool [N]."""
 
 
 def choose_any(candidates: Candidates, generator: torch.Generator) -> Choice:
@@ -95,14 +95,14 @@ class RolloutModel:
 
     Attributes:
         propose: Draws candidates.
-        ends: Says which next states end an episode.
+        terminated: Says which next states end an episode.
         choose: Takes one candidate for every row.
         penalty: Weight with which the uncertainty is taken off the reward.
         drop_refused: Leave transitions out whose candidates were all refused, instead of storing them as ends.
     """
 
     propose: Proposer
-    ends: Ends
+    terminated: Termination
     choose: Choose = choose_any
     penalty: float = 0.0
     drop_refused: bool = False
@@ -114,10 +114,9 @@ class RolloutModel:
         index = (choice.chosen, torch.arange(len(observations), device=observations.device))
         following = candidates.next_observations[index]
         rewards = candidates.rewards[index] - self.penalty * candidates.uncertainty
-        goes_on = ~(self.ends(following) | choice.refused)
-        tail = torch.stack([rewards, goes_on.to(rewards.dtype)], dim=-1)
-        rows = torch.cat([observations, actions, following, tail], dim=-1)
-        return rows[~choice.refused] if self.drop_refused else rows, following[goes_on]
+        ends = self.terminated(following) | choice.refused
+        rows = Layout(observations.shape[-1], actions.shape[-1]).join(observations, actions, following, rewards, ends)
+        return rows[~choice.refused] if self.drop_refused else rows, following[~ends]
 
 
 def roll_out(
@@ -134,7 +133,7 @@ def roll_out(
         chunk: Rows computed at once: few enough for the members' activations to stay in a core's cache.
 
     Returns:
-        Packed rows [n, W] as `offdyn_agents.data.Layout` lays them out, those of the first step first.
+        Packed rows [n, W], those of the first step first.
     """
     observations = starts
     parts: list[Tensor] = []

@@ -26,14 +26,6 @@ def test_policy_is_the_actor(params):
     assert model(observations[:0]).shape == (0, A)
 
 
-def test_a_gaussian_policy_acts_with_its_mean():
-    params = Network((S, 16, 16, 2 * A)).initial(torch.Generator().manual_seed(0))
-    model = load_policy(policy_model(params, A), observation_dim=S, action_dim=A)
-    observations = torch.randn(33, S, generator=torch.Generator().manual_seed(1))
-    np.testing.assert_allclose(model(observations), policy(params, observations)[:, :A], atol=1e-6)
-    assert inspect_model(policy_model(params, A), "policy").parameters == S * 16 + 16 + 16 * 16 + 16 + 16 * A + A
-
-
 def test_critic_is_the_smaller_twin(params):
     model = load_critic(critic_model(params["critic"], S, A), observation_dim=S, action_dim=A)
     generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import MATRICES, Ensemble, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.model_rollouts import Choice, Proposer, RolloutModel, choose_any, roll_out
+from offdyn_agents.termination import never
 from tests.agents.synthetic import A, S
 
 LAYOUT = Layout(S, A)
@@ -44,12 +45,8 @@ def still(observations, draw):
     return torch.zeros(len(observations), A)
 
 
-def never(observations):
-    return torch.zeros(len(observations), dtype=torch.bool)
-
-
-def model(ensemble=None, ends=never, elites=5, samples=1, clip=math.inf, **arguments):
-    return RolloutModel(Proposer(ensemble or constant_ensemble(), elites, samples, clip), ends, **arguments)
+def model(ensemble=None, terminated=never, elites=5, samples=1, clip=math.inf, **arguments):
+    return RolloutModel(Proposer(ensemble or constant_ensemble(), elites, samples, clip), terminated, **arguments)
 
 
 def distribution(ensemble, observations, actions):
@@ -135,7 +132,7 @@ def test_chunks_keep_the_order_of_steps():
 
 
 def test_an_episode_that_ends_is_not_gone_on_with():
-    rows = roll_out(model(ends=lambda s: s[:, 0] > 5.0), still, torch.zeros(200, S), 6, generator())
+    rows = roll_out(model(terminated=lambda s: s[:, 0] > 5.0), still, torch.zeros(200, S), 6, generator())
     s, _, following, _, continues = LAYOUT.split(rows)
     assert bool((s[:, 0] <= 5.0).all())
     assert torch.equal(continues == 0, following[:, 0] > 5.0)
@@ -144,7 +141,7 @@ def test_an_episode_that_ends_is_not_gone_on_with():
 
 
 def test_no_rollout_outlives_its_start():
-    rows = roll_out(model(ends=lambda s: ~never(s)), still, torch.zeros(10, S), 100, generator())
+    rows = roll_out(model(terminated=lambda s: ~never(s)), still, torch.zeros(10, S), 100, generator())
     assert len(rows) == 10
 
 
