@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.card import same_platform, statistics, versions
-from offdyn_envs.datasets.manifest import compare, read_manifest
+from offdyn_envs.datasets.manifest import compare, manifest_path, read_manifest
 from offdyn_envs.datasets.spec import Dataset, array_digests
-from offdyn_envs.datasets.store import HDF5_NAME, file_digest, read_dataset
+from offdyn_envs.datasets.store import HDF5_NAME, file_digest, metadata_digest, read_dataset, read_metadata
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import parse_shifts
+from offdyn_envs.shipped import shipped_root
 from offdyn_envs.vector import OffDynVectorEnv
 
 __all__ = ["Report", "resimulate", "verify"]
@@ -68,15 +70,16 @@ def verify(folder: Path, *, rows: int = 1000, seed: int = 0, num_threads: int = 
     """
     if rows < 1:
         raise OffDynError(f"rows must be at least 1, got {rows}")
+    _check_file(folder)  # Before anything in it is read: damage inside could keep the HDF5 library busy for long.
     dataset = read_dataset(folder)  # From the HDF5 file: schema, values and the checksum of every array.
-    checks = ["metadata", "schema and values", "SHA-256 of every array"]
-    _check_file(dataset)
-    checks.append(f"SHA-256 of {HDF5_NAME}")
+    checks = ["metadata", f"SHA-256 of {HDF5_NAME}", "schema and values", "SHA-256 of every array"]
     if (folder / "flat").is_dir():
         _check_flat(dataset)
         checks.append("flat cache")
     _check_card(dataset)
     checks.append("returns, lengths and moments of the card")
+    _check_metadata(dataset)
+    checks.append("SHA-256 of metadata.json")
     if dataset.card["versions"]["mujoco"] == versions()["mujoco"]:
         _check_model(dataset)
         checks.append("compiled model")
@@ -86,12 +89,17 @@ def verify(folder: Path, *, rows: int = 1000, seed: int = 0, num_threads: int = 
     count = min(rows, len(dataset))
     checks.append(f"{count} rows simulated again")
     reference = read_manifest()["datasets"].get(str(dataset.id))
+    if reference is not None and reference["sha256"] == dataset.card["sha256"]:
+        _check_manifest(dataset, reference)
+        checks.append("card of the manifest")
     return Report(str(dataset.id), str(folder), count, mode, gap, checks, compare(dataset.card, reference))
 
 
-def _check_file(dataset: Dataset) -> None:
-    path = dataset.path / "data" / HDF5_NAME
-    expected = dataset.card["files"].get(HDF5_NAME, {}).get("sha256")
+def _check_file(folder: Path) -> None:
+    expected = read_metadata(folder)["offdyn"]["files"].get(HDF5_NAME, {}).get("sha256")
+    path = folder / "data" / HDF5_NAME
+    if not path.is_file():
+        raise OffDynError(f"{path}: missing; expected a Minari HDF5 file")
     digest = file_digest(path)
     if digest != expected:
         raise OffDynError(f"{path}: SHA-256 {digest}; expected {expected}")
@@ -113,6 +121,24 @@ def _check_card(dataset: Dataset) -> None:
         if not _close(value, dataset.card.get(key)):
             path = dataset.path / "data" / "metadata.json"
             raise OffDynError(f"{path}: key 'offdyn.{key}' does not describe the arrays; expected {str(value)[:80]}")
+
+
+def _check_manifest(dataset: Dataset, reference: Mapping[str, Any]) -> None:
+    """Check that the manifest says of these arrays what the card says: everything, where it is the very card."""
+    card, digest = dataset.card, reference.get("metadata_sha256")
+    same_card = dataset.path.is_relative_to(shipped_root()) or card["metadata_sha256"] == digest
+    for key in card if same_card else ("robot", "shifts", "seed", "arrays", "rows", "returns", "lengths", "moments"):
+        if not _close(card[key], reference.get(key)):
+            where = f"{manifest_path()}: key 'datasets.{dataset.id}.{key}'"
+            raise OffDynError(f"{where} does not describe the dataset; expected {str(card[key])[:80]}")
+
+
+def _check_metadata(dataset: Dataset) -> None:
+    """Check what only a reader notices: description, versions, how to rebuild, the environment."""
+    path, stored = dataset.path / "data" / "metadata.json", dataset.card.get("metadata_sha256")
+    digest = metadata_digest(dataset.metadata)
+    if digest != stored:
+        raise OffDynError(f"{path}: its values have SHA-256 {digest}; expected {stored}, key 'offdyn.metadata_sha256'")
 
 
 def _close(found: Any, stored: Any) -> bool:

@@ -1,4 +1,4 @@
-"""`offdyn data`: list, info, build, verify, download, publish, import, export, gap."""
+"""`offdyn data`: list, info, build, ship, verify, download, publish, import, export, gap."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,13 +24,13 @@ def list_datasets(json_output: Json = False) -> None:
 @app.command("info")
 def info(
     name: Annotated[str, typer.Argument(help="A task, or for instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
-    png: Annotated[Path | None, typer.Option(help="Draw the returns of one dataset into this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw returns and lengths of one dataset's episodes.")] = None,
     json_output: Json = False,
 ) -> None:
     """Show a dataset's card, or both of a task: returns, score, shift size, moments, behaviour, how to rebuild it."""
     from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.derived import draw_returns
     from offdyn_envs.datasets.exchange import print_imported, split_imported
+    from offdyn_envs.datasets.pictures import draw_card
     from offdyn_envs.datasets.show import card_of, print_card
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_record, print_table
@@ -43,7 +43,7 @@ def info(
         raise OffDynError(f"--png draws one dataset; '{name}' has two: {', '.join(chosen)}")
     cards = [card_of(dataset) for dataset in chosen]
     if png is not None:
-        draw_returns(cards[0], png)
+        draw_card(cards[0], png)
     if json_output and len(cards) > 1:
         print_table(name, cards, True)
     elif json_output:
@@ -60,35 +60,45 @@ def build(
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace datasets that are there.")] = False,
     behaviours: Annotated[Path | None, typer.Option(help="Folder of policies instead of the shipped ones.")] = None,
-    shipped: Annotated[
-        bool, typer.Option("--shipped", help="Build what the repository ships, into datasets/.")
-    ] = False,
     record: Annotated[bool, typer.Option("--record", help="Put the cards into the repository's manifest.")] = False,
     json_output: Json = False,
 ) -> None:
     """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
     from offdyn_envs.datasets.build import build as build_one
     from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.ship import checkout, record_built, ship
+    from offdyn_envs.datasets.ship import checkout, record_built
     from offdyn_envs.datasets.show import print_built
     from offdyn_envs.errors import OffDynError
 
-    if shipped and (seed or behaviours is not None):
-        raise OffDynError("--shipped builds with seed 0 from the shipped policies; leave --seed and --behaviours out")
     if record:
         checkout()  # Refuse before building, not after.
     chosen = resolve(names or [])
-    if shipped:
-        built = ship(chosen or None, force=force, num_threads=threads)
-    elif not chosen:
+    if not chosen:
         raise OffDynError("nothing to build: name a task or a dataset, for instance hopper-gravity-0.5-medium")
-    else:
-        built = [
-            build_one(dataset, seed=seed, num_threads=threads, behaviours=behaviours, force=force) for dataset in chosen
-        ]
+    built = [
+        build_one(dataset, seed=seed, num_threads=threads, behaviours=behaviours, force=force) for dataset in chosen
+    ]
     if record:
         record_built(built)
     print_built(built, json_output)
+
+
+@app.command("ship")
+def ship(
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks or ids of datasets; all when left out.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build them anew, also where they are up to date.")] = False,
+    json_output: Json = False,
+) -> None:
+    """For maintainers: bring a checkout's datasets/ up to date, with its manifest, pictures and README.md.
+
+    Builds the 5,000-row medium dataset of every behaviour policy where it is missing or its policy has changed.
+    """
+    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.ship import ship as ship_all
+    from offdyn_envs.datasets.show import print_built
+
+    print_built(ship_all(resolve(names or []) or None, force=force, num_threads=threads), json_output)
 
 
 @app.command("verify")

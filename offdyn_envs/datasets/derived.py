@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write
 from offdyn_envs.datasets.spec import Dataset
-from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts import Shift, parse_shifts
 from offdyn_envs.vector import OffDynVectorEnv
 
-__all__ = ["draw_returns", "score", "shift_size"]
+__all__ = ["score", "shift_size"]
 
 STATES = 1000
 
@@ -77,33 +74,3 @@ def _step(dataset: Dataset, rows: NDArray[np.int64], shifts: Sequence[Shift] | N
         return env.step(np.asarray(arrays.actions[rows]))[0]
     finally:
         env.close()
-
-
-def draw_returns(card: Mapping[str, Any], path: Path) -> None:
-    """Draw the histogram of a dataset's returns.
-
-    Args:
-        card: Of the dataset.
-        path: The PNG file.
-
-    Raises:
-        OffDynError: There is no whole episode to draw, or matplotlib is not installed.
-    """
-    if not card["returns"]:
-        raise OffDynError(f"dataset '{card['id']}' holds no whole episode; no returns to draw")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
-    returns = card["returns"]
-    counts, edges = returns["histogram"]["counts"], returns["histogram"]["edges"]
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", edgecolor="white", linewidth=0.5)
-    axes.axvline(returns["mean"], color="black", linestyle="--", label=f"mean {returns['mean']:.1f}")
-    axes.set(title=card["id"], xlabel="return of a whole episode", ylabel="episodes")
-    axes.locator_params(axis="y", integer=True)  # Episodes are counted.
-    axes.legend()
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))

@@ -69,6 +69,9 @@ CARD: Mapping[str, Any] = {
     "returns": _DISTRIBUTION,
     "lengths": _DISTRIBUTION,
     "moments": dict.fromkeys(("observations", "actions", "rewards"), _MOMENTS),
+    "metadata_sha256?": str,
+    "shift_size?": float,
+    "normalised_score?": Maybe({"mean": float, "se": Maybe(float)}),
 }
 """Every key that a card has and what it holds: a type, a one-element list for a list of equal things, a dict for an
 object with these keys (more are allowed; "?" marks one that may be missing), `Maybe` or `Each`."""

@@ -45,7 +45,7 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
     starts = arrays.starts
     with h5py.File(path, "w", libver="v108") as file, progress(f"write {name}", len(starts), quiet=quiet) as advance:
         for episode, (start, length) in enumerate(zip(starts.tolist(), arrays.lengths.tolist(), strict=True)):
-            group = h5py.h5g.create(file.id, f"episode_{episode}".encode())
+            group = _create_group(file.id, f"episode_{episode}")
             for key, value in (("id", episode), ("seed", int(arrays.seeds[episode])), ("total_steps", length)):
                 _write_attribute(group, key, value)
             stop = start + length
@@ -53,7 +53,7 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
             _write(group, "observations", np.concatenate((arrays.observations[start:stop], last)), compress)
             for key, field in _STEPS.items():
                 _write(group, key, getattr(arrays, field)[start:stop], compress)
-            infos = h5py.h5g.create(group, b"infos")
+            infos = _create_group(group, "infos")
             for key, field in _STATES.items():
                 states = getattr(arrays, field)[start + episode : stop + episode + 1]
                 _write(infos, key.removeprefix("infos/"), states, compress)
@@ -66,13 +66,22 @@ def _advance(advance: Callable[..., None], episode: int, episodes: int) -> None:
         advance(episode % EVERY + 1)
 
 
+def _create_group(parent: Any, name: str) -> Any:
+    """Create a group without the time of its creation: equal arrays make equal files, whenever they are written."""
+    import h5py
+
+    timeless = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    timeless.set_obj_track_times(False)
+    return h5py.h5g.create(parent, name.encode(), None, timeless)
+
+
 def _write(group: Any, key: str, array: Array, compress: bool) -> None:
     """Write one array with h5py's low-level calls: a third of the time for the many small arrays of short episodes."""
     import h5py
 
-    layout = None
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_obj_track_times(False)
     if compress:
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_chunk(array.shape)
         layout.set_shuffle()
         layout.set_deflate(9)
@@ -117,7 +126,7 @@ def read_hdf5(path: Path, robot: Robot, rows: int, episodes: int, *, quiet: bool
             with progress(f"read {path.parents[1].name}", episodes, quiet=quiet) as advance:
                 start = 0
                 for episode in range(episodes):
-                    start += _read_episode(file[f"episode_{episode}"], arrays, episode, start, str(path))
+                    start += _read_episode(file.id, arrays, episode, start, str(path))
                     _advance(advance, episode, episodes)
     except OffDynError:
         raise
@@ -138,39 +147,76 @@ def _check_groups(path: Path, found: list[str], episodes: int) -> None:
         raise OffDynError(f"{path}: {what}; expected episode_0 to episode_{episodes - 1}")
 
 
-def _read_episode(group: Any, arrays: Arrays, episode: int, start: int, where: str) -> int:
+def _low_level() -> Any:
+    """Return h5py, some of whose modules type checkers do not know."""
+    import h5py
+
+    return h5py
+
+
+def _read_episode(file: Any, arrays: Arrays, episode: int, start: int, where: str) -> int:
     """Copy one episode into its rows and return its length."""
-    if not hasattr(group, "keys"):
-        raise OffDynError(f"{where}: '{group.name}' is a dataset; expected the group of an episode")
-    observations = _read(group, "observations", arrays.observations, None, where)
-    length = len(observations) - 1
+    h5 = _low_level()
+    name = f"/episode_{episode}"
+    group = h5.h5o.open(file, name.encode())
+    if not isinstance(group, h5.h5g.GroupID):
+        raise OffDynError(f"{where}: '{name}' is a dataset; expected the group of an episode")
+    stored = _open(group, name, "observations", arrays.observations, None, where)
+    length = stored.shape[0] - 1
     stop = start + length
     if length < 1 or stop > len(arrays.rewards):
-        raise OffDynError(f"{where}: {group.name}/observations has {length + 1} rows, more than the rows that are left")
+        raise OffDynError(f"{where}: {name}/observations has {length + 1} rows, more than the rows that are left")
+    observations = np.empty((length + 1, arrays.observations.shape[1]), arrays.observations.dtype)
+    _copy(stored, observations)
     arrays.observations[start:stop] = observations[:-1]
     arrays.next_observations[start:stop] = observations[1:]
     for key, field in _STEPS.items():
-        destination = getattr(arrays, field)
-        destination[start:stop] = _read(group, key, destination, length, where)
+        rows = getattr(arrays, field)[start:stop]
+        _copy(_open(group, name, key, rows, length, where), rows)
     for key, field in _STATES.items():
-        destination = getattr(arrays, field)
-        destination[start + episode : stop + episode + 1] = _read(group, key, destination, length + 1, where)
+        rows = getattr(arrays, field)[start + episode : stop + episode + 1]
+        _copy(_open(group, name, key, rows, length + 1, where), rows)
     arrays.lengths[episode] = length
-    seed = group.attrs.get("seed", -1)
-    if not isinstance(seed, int | np.integer):
-        raise OffDynError(f"{where}: attribute 'seed' of '{group.name}' is {str(seed)[:60]!r}; expected a whole number")
-    arrays.seeds[episode] = seed
+    arrays.seeds[episode] = _seed(group, name, where)
     return length
 
 
-def _read(group: Any, key: str, like: Array, length: int | None, where: str) -> Array:
-    """Read one array of an episode and check its type and shape against the array it goes into."""
+def _open(group: Any, name: str, key: str, like: Array, length: int | None, where: str) -> Any:
+    """Open one array of an episode and check its type and shape against the rows that it goes into."""
+    h5 = _low_level()
     wanted = f"{like.dtype} {['T' if length is None else length, *like.shape[1:]]}"
-    stored = group.get(key)
-    if getattr(stored, "shape", None) is None:  # Missing, a group, or an array without a shape.
-        raise OffDynError(f"{where}: key '{group.name}/{key}' is missing; expected {wanted}")
-    ragged = len(stored.shape) != like.ndim or stored.shape[1:] != like.shape[1:]
-    if stored.dtype != like.dtype or ragged or (length is not None and stored.shape[0] != length):
-        found = f"{stored.dtype} {list(stored.shape)}"
-        raise OffDynError(f"{where}: '{group.name}/{key}' is {found}; expected {wanted}")
-    return stored[()]
+    try:
+        stored: Any = h5.h5o.open(group, key.encode())
+    except KeyError:
+        stored = None
+    if not isinstance(stored, h5.h5d.DatasetID) or stored.get_space().get_simple_extent_type() != h5.h5s.SIMPLE:
+        raise OffDynError(f"{where}: key '{name}/{key}' is missing; expected {wanted}")
+    shape = stored.shape
+    ragged = len(shape) != like.ndim or shape[1:] != like.shape[1:]
+    if stored.dtype != like.dtype or ragged or (length is not None and shape[0] != length):
+        raise OffDynError(f"{where}: '{name}/{key}' is {stored.dtype} {list(shape)}; expected {wanted}")
+    return stored
+
+
+def _copy(stored: Any, rows: Array) -> None:
+    """Read an array into its rows: with h5py's low-level calls, for the many small arrays of short episodes."""
+    import h5py
+
+    stored.read(h5py.h5s.ALL, h5py.h5s.ALL, rows)
+
+
+def _seed(group: Any, name: str, where: str) -> int:
+    """Return the reset seed of an episode."""
+    import h5py
+
+    if not h5py.h5a.exists(group, b"seed"):
+        raise OffDynError(f"{where}: attribute 'seed' of '{name}' is missing; expected a whole number")
+    attribute = h5py.h5a.open(group, b"seed")
+    if attribute.dtype != np.int64 or attribute.shape != ():
+        raise OffDynError(
+            f"{where}: attribute 'seed' of '{name}' is {attribute.dtype} {list(attribute.shape or ())}; "
+            "expected a whole number, int64"
+        )
+    value = np.empty((), np.int64)
+    attribute.read(value)
+    return int(value)

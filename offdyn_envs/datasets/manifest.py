@@ -52,6 +52,8 @@ def read_manifest(path: Path | None = None) -> dict[str, Any]:
     manifest = parse_manifest(text, str(file))
     for name, card in manifest["datasets"].items():
         check_card(card, _id(name, file), str(file), f"datasets.{name}")
+        if not isinstance(card.get("shipped"), bool):
+            raise OffDynError(f"{file}: key 'datasets.{name}.shipped' is missing; expected true or false")
     return manifest
 
 

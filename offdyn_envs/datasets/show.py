@@ -79,7 +79,7 @@ def card_of(name: str) -> dict[str, Any]:
     Returns:
         The card, with "path" (empty where it has not been built), "manifest", the comparison with the manifest,
         "normalised_score" of the mean return (None without reference returns) and "shift_size" (None where it has not
-        been built; see `derived`).
+        been built and the manifest does not know it; see `derived`).
 
     Raises:
         OffDynError: Unknown id, damaged, or neither here nor in the manifest.
@@ -93,7 +93,7 @@ def card_of(name: str) -> dict[str, Any]:
         return {**card, "path": str(folder), "manifest": compare(card, reference), **derived}
     if reference is None:
         raise OffDynError(f"dataset '{name}' is not in {data_root()}; build it with: offdyn data build {name}")
-    derived = {"normalised_score": score(reference), "shift_size": None}
+    derived = {"normalised_score": score(reference), "shift_size": reference.get("shift_size")}
     return {**reference, "path": "", "manifest": {"verdict": "not built here"}, **derived}
 
 

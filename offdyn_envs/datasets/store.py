@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from offdyn_envs.atomic import write_json
 from offdyn_envs.datasets.fields import check_card
+from offdyn_envs.datasets.flat import read_flat, write_flat
 from offdyn_envs.datasets.hdf5 import read_hdf5, write_hdf5
 from offdyn_envs.datasets.spec import FORMAT, Arrays, Dataset, array_digests, combined_digest, schema
 from offdyn_envs.datasets.staging import locked, recover, recover_all, replace_folder, staged
@@ -156,7 +155,7 @@ def read_metadata(folder: Path, expected: DatasetId | None = None) -> dict[str, 
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise OffDynError(f"{path}: missing; expected the metadata of a dataset") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OffDynError(f"{path}: cannot be read as JSON ({error})") from None
     card = metadata.get("offdyn") if isinstance(metadata, dict) else None
     if not isinstance(card, dict):
@@ -188,7 +187,7 @@ def prepare(folder: Path, dataset: DatasetId) -> dict[str, Any]:
         raise OffDynError(f"{path}: SHA-256 {digest}; expected {known.get('sha256')}, as metadata.json says")
     arrays = _read_checked(folder, dataset, metadata)
     shutil.rmtree(folder / "flat", ignore_errors=True)
-    _write_flat(folder / "flat", arrays, _flat_facts(folder, metadata))
+    write_flat(folder / "flat", arrays, _flat_facts(folder, metadata))
     return metadata
 
 
@@ -249,9 +248,10 @@ def save(
             HDF5_NAME: {"bytes": (data / HDF5_NAME).stat().st_size, "sha256": file_digest(data / HDF5_NAME)}
         }
         metadata["dataset_size"] = round(card["files"][HDF5_NAME]["bytes"] / 1e6, 1)
+        card["metadata_sha256"] = metadata_digest(metadata)
         write_json(data / "metadata.json", metadata)
         if flat:
-            _write_flat(stage / "flat", arrays, _flat_facts(stage, metadata))
+            write_flat(stage / "flat", arrays, _flat_facts(stage, metadata))
         replace_folder(stage, root, metadata["dataset_id"])
     return final
 
@@ -265,17 +265,18 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def metadata_digest(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of metadata.json: its values as JSON, keys sorted, no spaces, less the key that holds it."""
+    card = {key: value for key, value in metadata["offdyn"].items() if key != "metadata_sha256"}
+    values = {**metadata, "offdyn": card}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _flat_facts(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the flat arrays were made from: if it still holds, they are up to date."""
     size = (folder / "data" / HDF5_NAME).stat().st_size
     return {"format": FORMAT, "sha256": metadata["offdyn"]["sha256"], "bytes": size}
-
-
-def _write_flat(flat: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
-    flat.mkdir()
-    for key, array in arrays.items():
-        np.save(flat / f"{key}.npy", array, allow_pickle=False)
-    write_json(flat / "source.json", facts)
 
 
 def _write_flat_beside(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]) -> bool:
@@ -283,7 +284,7 @@ def _write_flat_beside(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]
     root = folder.parents[3]
     try:
         with locked(root, DatasetId.parse(metadata["dataset_id"])), staged(root, metadata["dataset_id"]) as stage:
-            _write_flat(stage / "flat", arrays, _flat_facts(folder, metadata))
+            write_flat(stage / "flat", arrays, _flat_facts(folder, metadata))
             if (folder / "flat").exists():
                 (folder / "flat").rename(stage / "old")
             (stage / "flat").rename(folder / "flat")
@@ -293,16 +294,11 @@ def _write_flat_beside(folder: Path, arrays: Arrays, metadata: Mapping[str, Any]
 
 
 def _read_flat(folder: Path, dataset: DatasetId, metadata: Mapping[str, Any]) -> Arrays | None:
-    """Memory-map the flat arrays; None where they are missing, stale or not of the right type and shape."""
+    """Memory-map the flat arrays; None where they are missing, stale or damaged."""
     card = metadata["offdyn"]
     expected = schema(get_robot(dataset.robot), card["rows"], card["episodes"])
     try:
-        facts = json.loads((folder / "flat" / "source.json").read_text(encoding="utf-8"))
-        if facts != _flat_facts(folder, metadata):
-            return None
-        arrays = {key: np.load(folder / "flat" / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in expected}
-    except (OSError, ValueError, EOFError):
-        return None
-    if any((array.dtype, array.shape) != expected[key] for key, array in arrays.items()):
-        return None
-    return Arrays(**arrays)
+        facts = _flat_facts(folder, metadata)
+    except OSError:
+        return None  # No HDF5 file: its reader says so.
+    return read_flat(folder / "flat", facts, expected)

@@ -61,5 +61,5 @@ def root(built_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def hide_shipped(monkeypatch: pytest.MonkeyPatch, instead: Path) -> None:
     """Let an empty folder stand for what is shipped."""
-    for module in ("store", "build", "manifest", "ship", "show"):
+    for module in ("store", "build", "manifest", "ship", "show", "check"):
         monkeypatch.setattr(f"offdyn_envs.datasets.{module}.shipped_root", lambda: instead)

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from offdyn_envs.benchmark.scores import get_reference
 from offdyn_envs.datasets import load_dataset
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.derived import draw_returns, shift_size
 from offdyn_envs.datasets.derived import score as derived_score
+from offdyn_envs.datasets.derived import shift_size
+from offdyn_envs.datasets.pictures import draw_card
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId, get_task
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
@@ -110,7 +111,7 @@ def test_info_draws_the_returns(root: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     card = run_json("info", SMALL)
     with pytest.raises(OffDynError, match="no whole episode"):
-        draw_returns({**card, "returns": None}, root / "none.png")
+        draw_card({**card, "returns": None}, root / "none.png")
     assert not (root / "none.png").exists()
 
 
@@ -131,9 +132,7 @@ def test_build_and_verify(root: Path) -> None:
     ("arguments", "message"),
     [
         (["build"], "nothing to build"),
-        (["build", "--shipped"], "nothing to ship"),
-        (["build", "--shipped", "--seed", "1"], "leave --seed and --behaviours out"),
-        (["build", "--shipped", "--behaviours", "folder"], "leave --seed and --behaviours out"),
+        (["ship"], "nothing to ship"),
         (["build", "hopper"], "unknown task or dataset 'hopper'"),
         (["info", "offdyn/hopper/nominal/expert-1m-v0"], "build it with: offdyn data build"),
         (["verify", "offdyn/hopper/nominal/expert-1m-v0"], "build it with: offdyn data build"),

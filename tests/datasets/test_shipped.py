@@ -15,7 +15,7 @@ from offdyn_envs.datasets.ship import shipped_ids
 from offdyn_envs.datasets.store import local_ids, read_dataset
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import get_robot
-from offdyn_envs.shipped import shipped_root
+from offdyn_envs.shipped import REPLAY, shipped_root
 from offdyn_envs.tasks import DatasetId
 
 SHIPPED = shipped_ids()
@@ -23,7 +23,7 @@ SHIPPED = shipped_ids()
 
 def test_datasets_policies_and_manifest_belong_together() -> None:
     folders = set(local_ids(shipped_root()))
-    assert {str(dataset) for dataset in SHIPPED} <= folders, "run: offdyn data build --shipped"
+    assert {str(dataset) for dataset in SHIPPED} <= folders, "run: offdyn data ship"
     manifest = read_manifest()
     assert {name for name, card in manifest["datasets"].items() if card["shipped"]} == folders
     for task in manifest["tasks"].values():
@@ -47,7 +47,8 @@ def test_every_policy_belongs_to_its_card() -> None:
         policy, card = BehaviourPolicy.load(path), read_card(path)
         robot = get_robot(card["robot"])
         assert (policy.observation_dim, policy.action_dim) == (robot.observation_dim, robot.action_dim)
-        assert card["returns"]["sampled"]["episodes"] >= 100
+        if path.stem not in REPLAY:  # Those are steps on the way; what they collect has a card of its own.
+            assert card["returns"]["sampled"]["episodes"] >= 100
 
 
 @pytest.mark.parametrize("dataset", SHIPPED, ids=str)
