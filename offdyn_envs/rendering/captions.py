@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["FAINT", "INK", "PAPER", "Colour", "Panel", "fixed_palette", "grid", "shared_palette"]
+__all__ = ["FAINT", "INK", "PAPER", "Colour", "Panel", "best_colours", "fixed_palette", "grid", "shared_palette"]
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -120,10 +120,29 @@ def shared_palette(frames: Sequence[Image.Image], colours: int) -> list[Image.Im
     Returns:
         Frames in mode "P".
     """
+    palette = _best_colours(frames, colours)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+
+
+def best_colours(picture: Image.Image, count: int) -> list[Colour]:
+    """Return the colours that stand for a picture best.
+
+    Args:
+        picture: The picture.
+        count: How many at most.
+
+    Returns:
+        Red, green and blue of each.
+    """
+    values: list[int] = _best_colours([picture], count).getpalette() or []
+    return [(values[at], values[at + 1], values[at + 2]) for at in range(0, 3 * count, 3) if at + 2 < len(values)]
+
+
+def _best_colours(frames: Sequence[Image.Image], colours: int) -> Image.Image:
+    """Return a picture whose palette suits the first, middle and last frame."""
     width, height = frames[0].size
     picked = [frames[i] for i in sorted({0, len(frames) // 2, len(frames) - 1})]
     sample = Image.new("RGB", (width, height * len(picked)))
     for i, frame in enumerate(picked):
         sample.paste(frame, (0, i * height))
-    palette = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return sample.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

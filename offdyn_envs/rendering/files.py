@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.errors import OffDynError, unknown
@@ -70,28 +72,32 @@ def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
     Raises:
         OffDynError: The encoder is missing or fails.
     """
-    import imageio_ffmpeg
+    from imageio_ffmpeg import get_ffmpeg_exe
 
     with atomic_write(path) as temporary:
         try:
-            # Its type says that frames per second are whole; fractions work too.
-            write_frames: Any = imageio_ffmpeg.write_frames
-            writer: Any = write_frames(
-                str(temporary),
-                frames[0].size,
-                fps=1.0 / seconds,
-                quality=8,
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                output_params=["-f", "mp4"],
-            )
-            writer.send(None)
+            failure = _encode(get_ffmpeg_exe(), temporary, frames, seconds)
+        except (OSError, RuntimeError) as error:  # RuntimeError: imageio-ffmpeg has found no encoder.
+            failure = str(error)
+        if failure:
+            reason = failure.strip().splitlines()[-1][:120]
+            raise OffDynError(f"{path}: the video encoder of imageio-ffmpeg failed: {reason}") from None
+
+
+def _encode(program: str, path: Path, frames: Sequence[Image.Image], seconds: float) -> str:
+    """Pipe frames into the encoder; return what it complains about, or nothing."""
+    width, height = frames[0].size
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{1.0 / seconds:.6f}", "-i", "-"]
+    target = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-f", "mp4", str(path)]
+    command = [program, "-y", "-loglevel", "error", *source, *target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        # An encoder that gives up closes the pipe; why, is in what it prints.
+        with contextlib.suppress(BrokenPipeError):
             for frame in frames:
-                writer.send(frame.convert("RGB").tobytes())
-            writer.close()
-        except (OSError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise OffDynError(f"{path}: the video encoder of imageio-ffmpeg failed: {reason[:120]}") from None
+                process.stdin.write(frame.convert("RGB").tobytes())
+        _, printed = process.communicate()
+    return (printed.decode(errors="replace").strip() or "no reason given") if process.returncode else ""
 
 
 def write_movie(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:

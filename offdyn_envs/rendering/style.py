@@ -16,7 +16,7 @@ CHANGED = (0.93, 0.45, 0.13, 1.0)
 CHANGED_FAR_SIDE = (0.97, 0.66, 0.40, 1.0)
 _RAMP = (0.62, 0.78, 0.95)
 PALETTE: tuple[tuple[int, int, int], ...] = (
-    *((grey, grey, grey) for grey in (255, 250, 226, 200, 150, 95, 28)),
+    *((grey, grey, grey) for grey in (255, 250, 237, 224, 205, 150, 95, 28)),
     *(
         (round(255 * red * shade), round(255 * green * shade), round(255 * blue * shade))
         for red, green, blue, _ in (PLAIN, FAR_SIDE, CHANGED, CHANGED_FAR_SIDE)
@@ -28,7 +28,7 @@ SKY = 252
 SHADOW_PIXELS = 1024
 HIDDEN_GROUP = 5
 RUNWAY = 0.5
-TILE = 1.0
+TILE = 0.6
 SLANTED = (0.1, 0.15, -1.0)
 TILES = (250, 214)
 _FIELDS = ("geom_size", "geom_pos", "geom_quat")
