@@ -198,6 +198,7 @@ AGENTS = {
     "bc": "offdyn_agents.bc:BC",
     "mopo": "offdyn_agents.mopo:MOPO",
     "mobile": "offdyn_agents.mobile:MOBILE",
+    "mobody": "offdyn_agents.mobody:MOBODY",
 }
 """Where the class of every agent lives."""
 

@@ -1,0 +1,283 @@
+"""Training of MOBODY's dynamics: members stacked, one compiled step per domain, early stopping on target rows.
+
+An epoch is one pass over the source rows, then three over the target rows. Every member sees a bootstrap resample of
+its own. A member's parameters are kept when its error on held-out target rows falls by more than 1%; training ends
+after 5 epochs in which none did.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.data import Layout, stream
+from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
+from offdyn_agents.mobody_dynamics import CHUNK, DOMAINS, DualDynamics, dual_networks, predicted
+from offdyn_agents.mobody_losses import Rows, dynamics_loss
+from offdyn_agents.mobody_settings import DualDynamicsSettings
+from offdyn_agents.networks import Network, Params
+from offdyn_agents.update import adam, scales
+
+__all__ = ["DualLearner", "State"]
+
+HOLDOUT = 0.2
+HOLDOUT_ROWS = {"source": 1000, "target": 500}
+SAVE_SECONDS = 60.0
+"""Time between copies of an unfinished training: an epoch over a million source rows takes minutes on a CPU."""
+
+Report = Callable[[int, float], None]
+Save = Callable[[dict[str, Tensor]], None]
+State = Mapping[str, Tensor]
+
+
+def names_of(settings: DualDynamicsSettings, domain: str) -> list[str]:
+    """Return the networks that rows of a domain train."""
+    action = {"dual": [domain], "single": ["action"]}
+    if settings.structure == "plain":
+        return ["plain", "reward"]
+    return ["encoder", *action[settings.structure], "transition", "reward"]
+
+
+class DualLearner:
+    """Trains dynamics of one shape; the compiled steps are shared by all seeds, also from several threads.
+
+    Args:
+        settings: How.
+        layout: Layout of packed rows.
+        device: Where.
+        threads: CPU threads inside one step.
+        compiled: Whether to compile the steps.
+    """
+
+    def __init__(
+        self,
+        settings: DualDynamicsSettings,
+        layout: Layout,
+        device: torch.device,
+        *,
+        threads: int = 1,
+        compiled: bool = True,
+    ) -> None:
+        self.settings, self.layout, self.device, self.threads = settings, layout, device, threads
+        self.networks = dual_networks(settings, layout.observation_dim, layout.action_dim)
+        self.domains = DOMAINS if settings.data == "both" else ("target",)
+        self.steps: dict[str, Callable[..., Any]] = {domain: self._step(domain) for domain in self.domains}
+        self.compiled = compiled and (device.type != "cpu" or can_compile())
+
+    def _step(self, domain: str) -> Callable[..., None]:
+        """Return the update of the networks that rows of one domain train; it changes its arguments in place."""
+        networks = {name: self.networks[name] for name in names_of(self.settings, domain)}
+        lengths = {name: len(network.shapes()) for name, network in networks.items()}
+        size, layout, settings = sum(lengths.values()), self.layout, self.settings
+
+        def objective(flat: list[Tensor], rows: Rows) -> Tensor:
+            parts = iter(flat)
+            return dynamics_loss(
+                {n: [next(parts) for _ in range(k)] for n, k in lengths.items()}, rows, settings, domain
+            )
+
+        def step(*tensors: Tensor) -> None:
+            state, (rates, packed, latent_noise, noise) = list(tensors[: 3 * size]), tensors[3 * size :]
+            params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
+            s, a, following, rewards, _ = layout.split(packed)
+            gradients = torch.func.grad(objective)(params, Rows(s, a, following, rewards, latent_noise, noise))
+            own = [name in DOMAINS for name, length in lengths.items() for _ in range(length)]
+            with torch.no_grad():
+                for parameter, gradient, m, v, alone in zip(params, gradients, first, second, own, strict=True):
+                    # An action encoder of one domain has made fewer steps than what both domains train.
+                    rate = rates[1] if alone else rates[0]
+                    adam(parameter, gradient, m, v, rate[0], rate[2])
+
+        return step
+
+    def warm_up(self, source: Tensor, target: Tensor) -> None:
+        """Compile the steps; without a working compiler, say so and go on as they are written."""
+        if not self.compiled:
+            return
+        self.compiled = False
+        training = _Training(self, source, target, 0)
+        try:
+            compiled = {
+                domain: compile_flat(step, training.first_step(domain), self.device, self.threads)
+                for domain, step in self.steps.items()
+            }
+        except Exception as error:
+            warn_uncompiled(error)
+        else:
+            self.steps = compiled
+
+    def fit(
+        self,
+        source: Tensor,
+        target: Tensor,
+        seed: int,
+        report: Report | None = None,
+        *,
+        save: Save | None = None,
+        resume: State | None = None,
+    ) -> DualDynamics:
+        """Train one ensemble.
+
+        Args:
+            source: Packed source rows [N, W] on the device; not used where the settings say `data=target`.
+            target: Packed target rows.
+            seed: Decides initial parameters, hold-outs, resamples, orders and noise.
+            report: Called after every epoch with its number and the members' mean error on held-out target rows.
+            save: Called after epochs, at most once a minute, with all that `resume` needs.
+            resume: What `save` was given: training goes on there and ends as if it had never stopped.
+        """
+        training = _Training(self, source, target, seed)
+        if resume is not None:
+            try:
+                training.restore(resume)
+            except (KeyError, RuntimeError):
+                # Of another form: not what `save` was given.
+                training = _Training(self, source, target, seed)
+        return training.run(report, save)
+
+
+class _Part:
+    """The rows of one domain, and where its training stands."""
+
+    def __init__(self, rows: Tensor, domain: str, settings: DualDynamicsSettings, generator: torch.Generator) -> None:
+        order = torch.randperm(len(rows), generator=generator)
+        held = min(int(HOLDOUT * len(rows)), HOLDOUT_ROWS[domain]) or min(1, len(rows) - 1)
+        self.held = rows[order[:held].to(rows.device)] if held else rows
+        self.kept = order[held:]
+        self.rows = rows
+        self.batch = min(settings.batch_size, len(self.kept))
+        # Every member has its own bootstrap resample of the rows.
+        self.resample = torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
+        self.steps = 0
+
+    def orders(self, generator: torch.Generator, share: float = 1.0) -> list[Tensor]:
+        """Return the row numbers [members, batch] of a pass, on the CPU."""
+        visited = max(self.batch, int(share * len(self.kept)))
+        order = [own[torch.randperm(len(own), generator=generator)[:visited]] for own in self.resample]
+        numbers = self.kept[torch.stack(order)]
+        return list(numbers[:, : visited - visited % self.batch].split(self.batch, dim=1))
+
+
+class _Training:
+    """The training of one ensemble."""
+
+    def __init__(self, learner: DualLearner, source: Tensor, target: Tensor, seed: int) -> None:
+        self.learner, self.settings = learner, learner.settings
+        self.generator = torch.Generator().manual_seed(stream(seed, "mobody dynamics"))
+        self.device = target.device
+        rows = {"source": source, "target": target}
+        self.parts = {d: _Part(rows[d], d, self.settings, self.generator) for d in learner.domains}
+        self.params = {name: self._initial(network) for name, network in learner.networks.items()}
+        self.first, self.second = ({n: [torch.zeros_like(t) for t in p] for n, p in self.params.items()} for _ in "mv")
+        self.best = {name: [tensor.clone() for tensor in tensors] for name, tensors in self.params.items()}
+        self.errors = torch.full((self.settings.members,), torch.inf, device=self.device)
+        self.epoch = self.stale = 0
+
+    def _initial(self, network: Network) -> Params:
+        """Return weights N(0, (1 / (2 sqrt(fan_in)))^2) and zero biases."""
+        return [
+            (
+                torch.randn(shape, generator=self.generator) * (0.5 * network.sizes[i // 2] ** -0.5)
+                if i % 2 == 0
+                else torch.zeros(shape)
+            ).to(self.device)
+            for i, shape in enumerate(network.shapes())
+        ]
+
+    def run(self, report: Report | None, save: Save | None) -> DualDynamics:
+        saved = time.monotonic()
+        while self.stale < self.settings.patience and self.epoch < self.settings.epochs:
+            self._epoch()
+            self._keep()
+            if report:
+                report(self.epoch, float(self.errors.mean()))
+            if save and time.monotonic() - saved > SAVE_SECONDS:
+                save(self.state())
+                saved = time.monotonic()
+        elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
+        return DualDynamics(self.best, elites, self.errors)
+
+    def _epoch(self) -> None:
+        self.epoch += 1
+        for domain, part in self.parts.items():
+            passes, share = (
+                (self.settings.target_passes, 1.0) if domain == "target" else (1, self.settings.source_share)
+            )
+            for _ in range(passes):
+                for numbers in part.orders(self.generator, share):
+                    self.learner.steps[domain](*self._arguments(domain, numbers))
+
+    def _keep(self) -> None:
+        """Keep the parameters of members whose error on held-out target rows has fallen."""
+        fresh = self._held_errors()
+        # The first comparison is with infinity, and anything finite is better.
+        better = fresh < self.errors * (1.0 - self.settings.improvement)
+        self.errors = torch.where(better, fresh, self.errors)
+        self.best = {
+            name: [
+                torch.where(better[:, None, None], new, old) for new, old in zip(tensors, self.best[name], strict=True)
+            ]
+            for name, tensors in self.params.items()
+        }
+        self.stale = 0 if bool(better.any()) else self.stale + 1
+
+    def _held_errors(self) -> Tensor:
+        """Return each member's mean squared error [members] of held-out target next states."""
+        rows = self.parts["target"].held
+        s, a, following, _, _ = self.learner.layout.split(rows[None])
+        with torch.no_grad():
+            parts = zip(s.split(CHUNK, 1), a.split(CHUNK, 1), following.split(CHUNK, 1), strict=True)
+            errors = [(predicted(self.params, x, u, "target") - y).square().mean(-1) for x, u, y in parts]
+        return torch.cat(errors, dim=1).mean(1)
+
+    def first_step(self, domain: str) -> list[Tensor]:
+        """Return what a step takes, with any rows."""
+        part = self.parts[domain]
+        return self._arguments(domain, part.kept[part.resample[:, : part.batch]])
+
+    def _arguments(self, domain: str, numbers: Tensor) -> list[Tensor]:
+        part, settings = self.parts[domain], self.settings
+        together, alone = sum(other.steps for other in self.parts.values()), part.steps
+        rates = torch.cat([scales(settings.learning_rate, done, 1) for done in (together, alone)])
+        part.steps += 1
+        members, size = numbers.shape
+        latent_noise = torch.randn(2, members, size, settings.latent, generator=self.generator)
+        noise = torch.randn(members, size, self.learner.layout.observation_dim, generator=self.generator)
+        groups = (self.params, self.first, self.second)
+        state = [t for group in groups for name in names_of(settings, domain) for t in group[name]]
+        return [*state, *(t.to(self.device) for t in (rates, part.rows[numbers.to(self.device)], latent_noise, noise))]
+
+    def _groups(self) -> dict[str, dict[str, Params]]:
+        return {"params": self.params, "first": self.first, "second": self.second, "best": self.best}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes, by name."""
+        tensors = {
+            f"{kind}.{name}.{i}": tensor
+            for kind, group in self._groups().items()
+            for name, params in group.items()
+            for i, tensor in enumerate(params)
+        }
+        steps = {f"steps.{domain}": torch.tensor(part.steps) for domain, part in self.parts.items()}
+        counts = {"epoch": torch.tensor(self.epoch), "stale": torch.tensor(self.stale)}
+        return tensors | steps | counts | {"errors": self.errors, "generator": self.generator.get_state()}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state` returned.
+
+        Raises:
+            KeyError: Something is missing.
+        """
+        for kind, group in self._groups().items():
+            for name, params in group.items():
+                for i, tensor in enumerate(params):
+                    tensor.copy_(state[f"{kind}.{name}.{i}"])
+        for domain, part in self.parts.items():
+            part.steps = int(state[f"steps.{domain}"])
+        self.epoch, self.stale = int(state["epoch"]), int(state["stale"])
+        self.errors = state["errors"].to(self.device)
+        self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,148 @@
+"""DARA's classifiers: their losses, what they learn about known densities, and the cache."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from offdyn_agents import classifiers
+from offdyn_agents.classifiers import ClassifierLearner, Classifiers, ClassifierSettings, classifier_loss, log_odds
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.mobody_stages import fit_classifiers
+from offdyn_agents.stages import StageContext
+
+CPU = torch.device("cpu")
+LAYOUT = Layout(1, 1)
+SMALL = {"width": 32, "learning_rate": 3e-3, "updates": 900, "batch_size": 256}
+
+
+def settings(**overrides):
+    return ClassifierSettings(**(SMALL | overrides))
+
+
+def world(rows, seed, shift, start=0.0):
+    """s ~ N(start, 1), a ~ N(0, 1), s' ~ N(s + shift, 1)."""
+    rng = np.random.default_rng(seed)
+    s, a, e = rng.standard_normal((3, rows, 1))
+    s = s + start
+    data = SimpleNamespace(
+        observations=s, actions=a, next_observations=s + shift + e, rewards=np.zeros(rows), terminations=np.zeros(rows)
+    )
+    return pack(data, "world")
+
+
+def fit(source, target, seed=0, **overrides):
+    chosen = settings(**overrides)
+    return chosen, ClassifierLearner(chosen, LAYOUT, CPU, compiled=False).fit(source, target, seed)
+
+
+def make_params(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    found = classifiers.networks(ClassifierSettings(width=6), LAYOUT)
+    return {name: [torch.randn(shape, generator=generator) for shape in net.shapes()] for name, net in found.items()}
+
+
+@pytest.mark.parametrize("form", ["paper", "code"])
+def test_loss_and_answer_equal_their_formulas(form):
+    params, generator = make_params(), torch.Generator().manual_seed(1)
+    inputs = {"sas": torch.randn(2, 10, 3, generator=generator), "sa": torch.randn(2, 10, 2, generator=generator)}
+    expected, odds = 0.0, {}
+    for name, x in inputs.items():
+        x = x.double().numpy()
+        arrays = [tensor.double().numpy() for tensor in params[name]]
+        h = np.maximum(np.maximum(x @ arrays[0] + arrays[1], 0.0) @ arrays[2] + arrays[3], 0.0)
+        z = h @ arrays[4] + arrays[5]
+
+        def softmax(z):
+            e = np.exp(z - z.max(axis=-1, keepdims=True))
+            return e / e.sum(axis=-1, keepdims=True)
+
+        probability = softmax(softmax(z)) if form == "code" else softmax(z)
+        labels = np.array([0] * 10 + [1] * 10)
+        expected += -np.mean(np.log(probability.reshape(20, 2)[np.arange(20), labels]))
+        odds[name] = np.log(probability[..., 1]) - np.log(probability[..., 0])
+        np.testing.assert_allclose(log_odds(params[name], inputs[name], form), odds[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(float(classifier_loss(params, inputs, form)), expected, rtol=1e-5)
+    if form == "code":
+        assert max(np.abs(found).max() for found in odds.values()) <= 1.0
+
+
+def test_gap_is_clipped_and_weighted():
+    found, rows = Classifiers(make_params()), world(5000, 3, 0.0)
+    wide = settings(clip=1e9, weight=0.5)
+    gap = found.gap(wide, LAYOUT, rows)
+    assert float(gap.abs().max()) > 2.0
+    s, a, s2, *_ = LAYOUT.split(rows)
+    sas, sa = torch.cat([s, a, s2], dim=-1), torch.cat([s, a], dim=-1)
+    whole = log_odds(found.nets["sas"], sas, "paper") - log_odds(found.nets["sa"], sa, "paper")
+    torch.testing.assert_close(gap, whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.gap(settings(clip=2.0), LAYOUT, rows), gap.clamp(-2.0, 2.0))
+    torch.testing.assert_close(found.offsets(wide, LAYOUT, rows), 0.5 * gap)
+    assert float(found.gap(settings(clip=1e9, form="code"), LAYOUT, rows).abs().max()) <= 2.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_known_density_ratio(noise):
+    """s' ~ N(s, 1) and N(s + 1, 1), with other states besides; noise of variance v makes them flatter.
+
+    Without noise dr = (s' - s) - .5. With it the joint densities are Gaussian with covariance C + v I, and dr is the
+    difference of their log ratios.
+    """
+    shift, start = 1.0, 0.7
+    chosen, found = fit(world(20_000, 0, 0.0), world(20_000, 1, shift, start), noise=noise)
+    rows = world(2000, 2, 0.5, 0.35)
+    s, _, s2, *_ = (part.double().numpy() for part in LAYOUT.split(rows))
+
+    def ratio(x, covariance, mean):
+        inverse = np.linalg.inv(covariance + noise * np.eye(len(mean)))
+        return x @ inverse @ mean - 0.5 * mean @ inverse @ mean
+
+    joint = np.array([[1.0, 1.0], [1.0, 2.0]])
+    exact = ratio(np.concatenate([s, s2], axis=1), joint, np.array([start, start + shift]))
+    exact -= ratio(s, np.eye(1), np.array([start]))
+    if noise == 0.0:
+        np.testing.assert_allclose(exact, (s2 - s)[:, 0] * shift - 0.5 * shift**2, atol=1e-9)
+    gap = found.gap(chosen, LAYOUT, rows).double().numpy()
+    assert np.corrcoef(gap, exact)[0, 1] > 0.9
+    assert np.mean((gap - exact) ** 2) < 0.15 * np.mean(exact**2)
+
+
+def test_equal_worlds_have_no_gap():
+    chosen, found = fit(world(20_000, 0, 0.0), world(20_000, 1, 0.0), updates=300)
+    assert float(found.gap(chosen, LAYOUT, world(1000, 2, 0.0)).abs().mean()) < 0.1
+
+
+def test_a_seed_decides_everything():
+    source, target = world(300, 0, 0.0), world(300, 1, 1.0)
+    first, again, other = (fit(source, target, seed, updates=3)[1].nets["sas"][0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
+    calls, real = [], ClassifierLearner.fit
+
+    def counted(self, source, target, seed, report=None):
+        calls.append(seed)
+        return real(self, source, target, seed, report)
+
+    monkeypatch.setattr(ClassifierLearner, "fit", counted)
+    source, target = world(300, 0, 0.0), world(200, 1, 1.0)
+
+    def stage(chosen, source=source, target=target, seeds=(0, 1)):
+        context = StageContext(LAYOUT, source, target, seeds, 1, cache=tmp_path, compiled=False)
+        return fit_classifiers(chosen, context)
+
+    few = settings(updates=3, width=4)
+    first = stage(few)
+    assert sorted(calls) == [0, 1]
+    # What is done with the answer is another matter.
+    again = stage(settings(updates=3, width=4, weight=0.3, clip=1.0))
+    assert len(calls) == 2
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.gap(few, LAYOUT, source), b.gap(few, LAYOUT, source))
+    stage(settings(updates=3, width=4, form="code"), seeds=(0,))
+    stage(few, source + 1.0, seeds=(0,))
+    stage(few, torch.cat([source, target[:1]]), target[1:], seeds=(0,))
+    assert len(calls) == 5

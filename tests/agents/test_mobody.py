@@ -1,0 +1,349 @@
+"""MOBODY's policy: golden values of its losses in float64 NumPy, its rollouts, and a whole small run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.mobody_dynamics import DualDynamics, dual_networks
+from offdyn_agents.networks import member
+from offdyn_agents.rollouts import RunView
+from offdyn_agents.runs import train_population
+from offdyn_agents.settings import build, preset, tuning
+from offdyn_agents.termination import never
+from offdyn_agents.training import Budget, Hardware
+from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
+
+LAYOUT = Layout(S, A)
+SMALL = {
+    "refill_every": 20,
+    "source_starts": 60,
+    "target_starts": 20,
+    "capacity": 400,
+    "dara__updates": 5,
+    "dara__width": 8,
+    "dynamics__epochs": 1,
+    "dynamics__width": 8,
+    "dynamics__latent": 4,
+    "dynamics__batch_size": 64,
+}
+SOURCE, TARGET = dataset(400, 0), dataset(120, 1)
+
+
+def net(params, x):
+    arrays = [tensor.double().numpy() for tensor in params]
+    for i in range(0, len(arrays), 2):
+        x = x @ arrays[i] + arrays[i + 1]
+        if i < len(arrays) - 2:
+            x = np.maximum(x, 0.0)
+    return x
+
+
+def worst(params, s, a):
+    pair = np.concatenate([s, a], axis=-1)
+    return np.min([net([tensor[k] for tensor in params], pair)[:, 0] for k in range(2)], axis=0)
+
+
+def golden(agent, params, batch):
+    c = agent.settings
+    s, a, r, s2, m = (np.asarray(part, dtype=np.float64) for part in batch[:5])
+    n = len(r) - batch.fake_rows
+    pi, pi2 = np.tanh(net(params["actor"], s)), np.tanh(net(params["actor"], s2))
+    y = r + c.discount * m * worst(params["critic_target"], s2, pi2)
+    pair = np.concatenate([s, a], axis=-1)
+    twins = [net([tensor[k] for tensor in params["critic"]], pair)[:, 0] for k in range(2)]
+    found = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins)}
+    climbed = worst(params["critic"], s, pi)
+    if c.bc_weight == "paper":
+        w = np.exp(climbed[:n] / np.abs(climbed[:n]).mean())
+    elif c.bc_weight == "code":
+        q = np.min(twins, axis=0)[:n]
+        w = np.exp(c.temperature * q / np.abs(q).mean())
+    elif c.bc_weight == "awr":
+        best, v = worst(params["critic_target"], s, a), net(params["value"], s)[:, 0]
+        w = np.exp(c.temperature * (best - v))[:n]
+        found["value_loss"] = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in best - v])
+    else:
+        w = np.ones(n)
+    w = np.minimum(w, c.weight_clip)
+    found["imitation_loss"] = np.mean(w[:, None] * (pi[:n] - a[:n]) ** 2)
+    lam = c.q_scale / np.abs(climbed).mean()
+    found["actor_loss"] = -lam * climbed.mean() + c.bc * found["imitation_loss"]
+    found["weight"] = w.mean()
+    return found
+
+
+VARIANTS = [
+    {},
+    {"bc": 0.05, "q_scale": 1.0},
+    {"weight_clip": 1.5},
+    {"bc_weight": "code"},
+    {"bc_weight": "code", "temperature": 1.0, "weight_clip": 2.0},
+    {"bc_weight": "plain"},
+    {"bc_weight": "awr"},
+    {"bc_weight": "awr", "expectile": 0.9, "temperature": 0.1},
+    {"target_ratio": 0.25, "fake_ratio": 2.0, "discount": 0.5},
+]
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_losses_equal_their_formulas(overrides):
+    agent = make("mobody", **overrides)
+    params, batch = make_params(agent), make_batch(agent, predicted=False)
+    loss, metrics = agent.loss(params, batch)
+    expected = golden(agent, params, batch)
+    for key, value in expected.items():
+        np.testing.assert_allclose(float(metrics[key]), value, rtol=3e-5, err_msg=key)
+    assert ("value_loss" in metrics) == ("value_loss" in expected)
+    total = sum(expected.get(name, 0.0) for name in ("critic_loss", "actor_loss", "value_loss"))
+    np.testing.assert_allclose(float(loss), total, rtol=3e-5)
+
+
+@pytest.mark.parametrize("bc_weight", ["paper", "code", "plain", "awr"])
+def test_what_each_part_trains(bc_weight):
+    """The actor's gradient is that of -lambda mean Q + bc mean w (pi - a)^2 with lambda and w held fixed."""
+    agent = make("mobody", bc_weight=bc_weight)
+    params, batch = make_params(agent), make_batch(agent, predicted=False)
+    found = torch.func.grad(lambda p: agent.loss({**params, **p}, batch)[0])({n: params[n] for n in agent.networks()})
+    expected = golden(agent, params, batch)
+    n = len(batch.rewards) - batch.fake_rows
+    double = {name: [t.double() for t in tensors] for name, tensors in params.items()}
+    s, a = batch.observations.double(), batch.actions.double()
+    stored = golden_weights(agent, params, batch)
+
+    def actor(tensors):
+        pi = torch.tanh(forward(tensors, s))
+        pair = torch.cat([s, pi], dim=-1)
+        q = torch.stack([forward([t[k] for t in double["critic"]], pair)[:, 0] for k in range(2)]).amin(0)
+        lam = agent.settings.q_scale / q.detach().abs().mean()
+        return -lam * q.mean() + agent.settings.bc * (stored * (pi - a)[:n].square().mean(-1)).mean()
+
+    np.testing.assert_allclose(float(actor(double["actor"])), expected["actor_loss"], rtol=1e-6)
+    for ours, theirs in zip(found["actor"], torch.func.grad(actor)(double["actor"]), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-3, atol=1e-5)
+
+    def critic(tensors):
+        pair = torch.cat([s, a], dim=-1)
+        y = torch.as_tensor(agent.targets(params, batch)).double()
+        return sum((y - forward([t[k] for t in tensors], pair)[:, 0]).square().mean() for k in range(2))
+
+    for ours, theirs in zip(found["critic"], torch.func.grad(critic)(double["critic"]), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-3, atol=1e-3)
+
+
+def forward(tensors, x):
+    for i in range(0, len(tensors), 2):
+        x = x @ tensors[i] + tensors[i + 1]
+        if i < len(tensors) - 2:
+            x = torch.relu(x)
+    return x
+
+
+def golden_weights(agent, params, batch):
+    """w of every row, in NumPy, out of its mean over single rows."""
+    n = len(batch.rewards) - batch.fake_rows
+    c = agent.settings
+    s, a = batch.observations.double().numpy()[:n], batch.actions.double().numpy()[:n]
+    if c.bc_weight == "paper":
+        q = worst(params["critic"], s, np.tanh(net(params["actor"], s)))
+        w = np.exp(q / np.abs(q).mean())
+    elif c.bc_weight == "code":
+        q = worst(params["critic"], s, a)
+        w = np.exp(c.temperature * q / np.abs(q).mean())
+    elif c.bc_weight == "awr":
+        w = np.exp(c.temperature * (worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]))
+    else:
+        w = np.ones(n)
+    return torch.from_numpy(np.minimum(w, c.weight_clip))
+
+
+def test_weights_stay_finite_where_values_are_huge():
+    agent = make("mobody", bc_weight="awr")
+    params, batch = make_params(agent), make_batch(agent, predicted=False)
+    params["critic_target"] = [1e3 * tensor for tensor in params["critic_target"]]
+    loss, metrics = agent.loss(params, batch)
+    assert torch.isfinite(loss)
+    assert float(metrics["weight"]) <= 100.0 * (1 + 1e-5)
+
+
+def test_rows_of_a_batch():
+    assert tuple(make("mobody", batch_size=256).rows()) == (128, 128, 64)
+    assert tuple(make("mobody", batch_size=256, target_ratio=0.09375).rows()) == (128, 12, 64)
+
+
+def test_a_population_is_its_runs():
+    agent = make("mobody", bc_weight="awr")
+    params, batch = make_params(agent, runs=3), make_batch(agent, runs=3, predicted=False)
+    losses, metrics = agent.loss(params, batch)
+    for run in range(3):
+        alone = {key: member(tensors, run) for key, tensors in params.items()}
+        parts = [part[run] if isinstance(part, torch.Tensor) else part for part in batch]
+        loss, own = agent.loss(alone, type(batch)(*parts))
+        torch.testing.assert_close(losses[run], loss, rtol=1e-4, atol=1e-5)
+        for key in own:
+            torch.testing.assert_close(metrics[key][run], own[key], rtol=1e-4, atol=1e-5)
+
+
+def dynamics(spread=0.0):
+    """Members that agree, moved apart by `spread` at their last layer."""
+    networks = dual_networks(make("mobody", **SMALL).settings.dynamics, S, A)
+    generator = torch.Generator().manual_seed(1)
+    nets = {}
+    for name, network in networks.items():
+        one = [0.5 * torch.randn(shape[1:], generator=generator) for shape in network.shapes()]
+        nets[name] = [tensor.expand(7, *tensor.shape).clone() for tensor in one]
+    nets["transition"][-1] += spread * torch.arange(7.0)[:, None, None]
+    return DualDynamics(nets, torch.arange(5), torch.zeros(7))
+
+
+def view(agent, model, terminated=never):
+    params = {name: net.initial(torch.Generator().manual_seed(2)) for name, net in agent.networks().items()}
+    return RunView(0, 0, params, model, pack(SOURCE, "s"), pack(TARGET, "t"), LAYOUT, terminated)
+
+
+def test_refill():
+    agent, model = make("mobody", **SMALL), dynamics()
+    run = view(agent, model)
+    rows = agent.refill(run, torch.Generator().manual_seed(0))
+    again = agent.refill(run, torch.Generator().manual_seed(0))
+    assert torch.equal(rows, again)
+    assert rows.shape == (60 + 20 + 60, LAYOUT.width)
+    s, a, following, _, continues = LAYOUT.split(rows)
+    # From source states, from target states, then the same source states with the actions of the data.
+    known = {tuple(row) for row in LAYOUT.split(run.source)[0].tolist()}
+    assert all(tuple(row) in known for row in s[:60].tolist())
+    own = {tuple(row) for row in LAYOUT.split(run.target)[0].tolist()}
+    assert all(tuple(row) in own for row in s[60:80].tolist())
+    assert torch.equal(s[:60], s[80:])
+    torch.testing.assert_close(a[:80], agent.act(run.params, s[:80]))
+    pairs = {tuple(row) for row in torch.cat(LAYOUT.split(run.source)[:2], dim=-1).tolist()}
+    assert all(tuple(row) in pairs for row in torch.cat([s, a], dim=-1)[80:].tolist())
+    # Members agree: samples are their mean in the target, and nothing is penalised.
+    torch.testing.assert_close(following, model.means(s, a, "target")[0])
+    assert not torch.allclose(following, model.means(s, a, "source")[0])
+    assert (continues == 1.0).all()
+    assert run.report["source_1_kept"] == run.report["relabelled_kept"] == 1.0
+    assert len(agent.refill(view(make("mobody", **SMALL, relabel=False), model), torch.Generator())) == 140
+    agent = make("mobody", **SMALL, relabel=False)
+    assert len(agent.refill(view(agent, model), torch.Generator())) == 80
+
+
+def test_the_penalty_and_the_limit():
+    # Means 3 k apart in each of 5 dimensions: u = 9 sqrt(5) = 20.1 everywhere; without the last one 9 * 2 = 18.
+    model = dynamics(spread=3.0)
+    rows = {}
+    for beta in (0.0, 0.5):
+        agent = make("mobody", **SMALL, beta=beta, uncertainty_limit="inf")
+        rows[beta] = LAYOUT.split(agent.refill(view(agent, model), torch.Generator().manual_seed(0)))[3]
+    np.testing.assert_allclose((rows[0.0] - rows[0.5]).numpy(), 0.5 * 9 * np.sqrt(5), rtol=1e-3)
+    for limit, form, kept in ((20.0, "paper", 0), (20.2, "paper", 140), (18.1, "code", 140), (17.9, "code", 0)):
+        agent = make("mobody", **SMALL, uncertainty_limit=limit, uncertainty=form)
+        run = view(agent, model)
+        assert len(agent.refill(run, torch.Generator())) == kept
+        assert run.report["target_1_kept"] == (1.0 if kept else 0.0)
+        assert run.report["target_1_uncertainty"] == pytest.approx(
+            9 * 2 if form == "code" else 9 * np.sqrt(5), rel=1e-3
+        )
+
+
+def test_rollouts_end_where_the_robot_falls():
+    agent, model = make("mobody", **SMALL, source_length=3, target_length=2, relabel=False), dynamics()
+    whole = LAYOUT.split(agent.refill(view(agent, model), torch.Generator().manual_seed(0)))[2]
+    level = whole[:60, 0].median()
+    run = view(agent, model, lambda observations: observations[..., 0] > level)
+    _, _, following, _, continues = LAYOUT.split(agent.refill(run, torch.Generator().manual_seed(0)))
+    fallen = following[:, 0] > level
+    assert 0 < int(fallen.sum()) < len(fallen)
+    assert torch.equal(continues == 0.0, fallen)
+    s = LAYOUT.split(agent.refill(run, torch.Generator().manual_seed(0)))[0]
+    # The second step starts where the first one ended, except where the robot fell.
+    second = following[:60][~fallen[:60]]
+    assert torch.equal(s[60 : 60 + len(second)], second)
+
+
+def train(folder, seeds=(0, 1), budget=None, cache=None, **overrides):
+    agent = make("mobody", **(SMALL | overrides))
+    budget = budget or Budget(50, 50, 15)
+    return train_population(
+        agent, seeds, SOURCE, TARGET, budget, Hardware(compiled=False), folder, quiet=True, cache=cache
+    )
+
+
+def weights(folder, seed):
+    return load_file(folder / "seeds" / str(seed) / "weights.safetensors")
+
+
+def test_a_run_and_its_company(tmp_path):
+    train(tmp_path / "both", cache=tmp_path / "stages")
+    alone = train(tmp_path / "alone", seeds=(1,), cache=tmp_path / "stages")
+    ours, theirs = weights(tmp_path / "both", 1), weights(tmp_path / "alone", 1)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    lines = [json.loads(line) for line in (tmp_path / "alone" / "rollouts.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in lines] == [0, 20, 40]
+    assert {"source_1_kept", "relabelled_uncertainty"} <= set(lines[0])
+    assert alone.supply.rewards is not None
+    assert float(alone.supply.rewards[0].abs().max()) > 0.0
+
+
+def test_an_interrupted_run_ends_as_it_would_have(tmp_path):
+    stages = tmp_path / "stages"
+    train(tmp_path / "whole", seeds=(0,), cache=stages)
+    with pytest.raises((KeyboardInterrupt, SystemExit)), pytest.MonkeyPatch.context() as patch:
+        from offdyn_agents.mobody import MOBODY
+
+        real = MOBODY.refill
+
+        def dying(self, run, generator):
+            rows = real(self, run, generator)
+            if run.updates == 40:
+                raise KeyboardInterrupt
+            return rows
+
+        patch.setattr(MOBODY, "refill", dying)
+        train(tmp_path / "broken", seeds=(0,), cache=stages)
+    train(tmp_path / "broken", seeds=(0,), cache=stages)
+    ours, theirs = weights(tmp_path / "broken", 0), weights(tmp_path / "whole", 0)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_rewards_are_left_alone_without_dara(tmp_path):
+    assert not train(tmp_path, seeds=(0,), budget=Budget(1), dara__weight=0.0).supply.rewards
+
+
+@pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d", "ant"])
+def test_preset(robot):
+    kind = make("mobody").settings_class
+    settings = build(kind, preset("mobody", robot))
+    assert (settings.beta, settings.bc, settings.bc_weight, settings.dynamics.loss_weights) == (
+        0.1,
+        1.0,
+        "paper",
+        "code",
+    )
+    assert build(kind).dynamics.loss_weights == "paper"
+    assert tuning("mobody")["tuning_evaluations"] == 96
+
+
+def test_it_learns(tmp_path):
+    """Bad source actions, good target ones; a state is worth the more the better the action: Q-weighted imitation."""
+    rng = np.random.default_rng(0)
+
+    def world(rows, seed):
+        data = dataset(rows, seed)
+        best = np.tanh(data.observations[:, :A])
+        good = rng.random(rows) < 0.5
+        data.actions = np.where(good[:, None], best, -best).astype(np.float32)
+        data.rewards = np.where(good, 1.0, -1.0).astype(np.float32)
+        data.terminations = np.ones(rows, dtype=bool)
+        return data
+
+    small = {"width": 32, "batch_size": 64, "learning_rate": 3e-3, "fake_ratio": 0.05, "bc_weight": "code"}
+    agent = make("mobody", **(SMALL | small | {"dara__weight": 0.0, "discount": 0.0}))
+    budget, hardware = Budget(400, 400, 200), Hardware(compiled=False)
+    module = train_population(agent, (0,), world(2000, 0), world(500, 1), budget, hardware, tmp_path, quiet=True)
+    observations = torch.from_numpy(dataset(300, 9).observations)
+    best = torch.tanh(observations[:, :A])
+    assert float((module.act(observations[None])[0] - best).square().mean()) < 0.25 * float(best.square().mean())

@@ -1,0 +1,271 @@
+"""Training of the dynamics: what it learns that one model of both domains cannot, its schedule, and its cache."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from offdyn_agents import mobody_losses, mobody_training
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.mobody_settings import DualDynamicsSettings
+from offdyn_agents.mobody_stages import fit_dynamics
+from offdyn_agents.mobody_training import DualLearner
+from offdyn_agents.settings import build
+from offdyn_agents.stages import StageContext
+from tests.agents.synthetic import A, S
+
+CPU = torch.device("cpu")
+LAYOUT = Layout(S, A)
+SMALL = {"members": 2, "elites": 2, "width": 32, "latent": 8, "batch_size": 64, "learning_rate": 3e-3, "epochs": 8}
+TINY = SMALL | {"members": 3, "width": 8, "latent": 4, "epochs": 3}
+
+
+def settings(base=SMALL, **overrides):
+    return build(DualDynamicsSettings, base | overrides)
+
+
+def world(rows, seed, sign, scale=1.0):
+    """Transitions of one domain: an action does in the target what its opposite does in the source."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(99).standard_normal((A, S))
+    drift = np.random.default_rng(98).standard_normal((S, S))
+    states, actions = rng.standard_normal((rows, S)), rng.uniform(-1, 1, (rows, A))
+    following = states + np.tanh(0.5 * states @ drift + sign * actions @ mix)
+    data = SimpleNamespace(
+        observations=scale * states,
+        actions=actions,
+        next_observations=scale * following,
+        rewards=following.sum(axis=1),
+        terminations=np.zeros(rows, dtype=bool),
+    )
+    return pack(data, "world")
+
+
+SOURCE, TARGET, UNSEEN = world(4000, 0, 1.0), world(250, 1, -1.0), world(800, 2, -1.0)
+
+
+def error(dynamics, rows=UNSEEN, domain="target"):
+    """Mean squared error of the mean prediction, in units of the change from s to s'."""
+    s, a, following, *_ = LAYOUT.split(rows)
+    return float((dynamics.means(s, a, domain).mean(0) - following).square().mean() / (following - s).square().mean())
+
+
+def fit(chosen, source=SOURCE, target=TARGET, seed=0):
+    return DualLearner(chosen, LAYOUT, CPU, compiled=False).fit(source, target, seed)
+
+
+def test_two_action_encoders_learn_what_one_cannot(monkeypatch):
+    dual = fit(settings(loss_weights="code", epochs=14))
+    assert error(dual) < 0.25
+    assert error(dual, SOURCE, "source") < 0.15
+    # The source's answer is wrong in the target, and so is that of one encoder for both.
+    assert error(dual, UNSEEN, "source") > 1.0
+    assert error(fit(settings(loss_weights="code", structure="single"))) > 0.4
+    assert error(fit(settings(structure="plain"))) > 0.4
+    # So few target rows alone teach less than both domains together.
+    assert error(fit(settings(loss_weights="code", data="target"))) > 0.4
+    # Without L_dyn nothing is learned.
+    real = mobody_losses.weights
+    monkeypatch.setattr(mobody_losses, "weights", lambda *args: real(*args)._replace(dynamics=0.0))
+    assert error(fit(settings(representation_loss=False))) > 0.9
+
+
+def test_the_papers_weights_learn_where_states_are_large():
+    """At a scale of 1 the divergence outweighs all the rest, and the latent states say nothing."""
+    source, target, unseen = (
+        world(rows, seed, sign, 10.0) for rows, seed, sign in ((4000, 0, 1), (250, 1, -1), (500, 2, -1))
+    )
+    assert error(fit(settings(), source, target), unseen) < 0.2
+    s, *_ = LAYOUT.split(UNSEEN)
+    collapsed = fit(settings(epochs=2)).reconstruct(s).mean(0)
+    assert float((collapsed - s).square().mean()) > 0.7 * float(s.var())
+
+
+def test_the_cycle_loss_makes_psi_0_recover_the_state():
+    s, *_ = LAYOUT.split(UNSEEN)
+
+    def away(**overrides):
+        found = fit(settings(loss_weights="code", epochs=6, **overrides)).reconstruct(s)
+        return float((found - s).square().mean() / s.var())
+
+    assert away() < 0.03
+    assert away(cycle_loss=False) > 0.1
+    assert away(representation_loss=False) > 0.1
+
+
+def test_rewards_of_samples():
+    dynamics = fit(settings(loss_weights="code"))
+    s, a, *_ = LAYOUT.split(UNSEEN)
+    found = dynamics.predict(s, a, torch.Generator())
+    meant = found.following.sum(-1)
+    assert float((found.rewards - meant).square().mean()) < 0.1 * float(meant.var())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "most"), [({"epochs": 4}, 4), ({"epochs": 300, "patience": 2, "improvement": 0.5}, 12)]
+)
+def test_schedule(overrides, most):
+    seen = []
+    learner = DualLearner(settings(TINY, **overrides), LAYOUT, CPU, compiled=False)
+    dynamics = learner.fit(SOURCE[:300], TARGET, 0, lambda epoch, worst: seen.append((epoch, worst)))
+    assert [epoch for epoch, _ in seen] == list(range(1, len(seen) + 1))
+    assert len(seen) == most if overrides["epochs"] == most else 3 <= len(seen) <= most
+    # What is kept never gets worse, and elites are the best of all.
+    assert all(b <= a for (_, a), (_, b) in itertools.pairwise(seen))
+    assert sorted(dynamics.errors.tolist())[:2] == dynamics.errors[dynamics.elites].tolist()
+
+
+def test_kept_parameters_are_those_of_the_kept_error():
+    chosen = settings(TINY, loss_weights="code", improvement=0.2)
+    training = mobody_training._Training(DualLearner(chosen, LAYOUT, CPU, compiled=False), SOURCE[:500], TARGET, 0)
+    dynamics = training.run(None, None)
+    held = training.parts["target"].held
+    assert len(held) == 50
+    s, a, following, *_ = LAYOUT.split(held)
+    errors = (dynamics.means(s, a) - following).square().mean((1, 2))
+    torch.testing.assert_close(errors, dynamics.errors, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "domain", "held"),
+    [(4000, "source", 800), (9000, "source", 1000), (250, "target", 50), (9000, "target", 500), (2, "target", 1)],
+)
+def test_held_out_rows(rows, domain, held):
+    table = torch.arange(rows, dtype=torch.float32)[:, None].expand(-1, LAYOUT.width)
+    part = mobody_training._Part(table, domain, settings(TINY), torch.Generator())
+    assert (len(part.held), len(part.kept)) == (held, rows - held)
+    assert set(part.held[:, 0].long().tolist()).isdisjoint(part.kept.tolist())
+    passes = torch.cat(part.orders(torch.Generator()), dim=1)
+    assert set(passes.unique().tolist()) <= set(part.kept.tolist())
+    if rows > 1000:
+        # A bootstrap resample leaves out 1/e of the rows, others for other members.
+        left = [1.0 - len(own.unique()) / len(part.kept) for own in passes]
+        assert left == pytest.approx([np.exp(-1.0)] * 3, abs=0.05)
+        assert not torch.equal(passes[0].sort().values, passes[1].sort().values)
+        assert len(torch.cat(part.orders(torch.Generator(), 0.25), dim=1)[0]) == pytest.approx(
+            0.25 * len(part.kept), abs=64
+        )
+
+
+def test_a_seed_decides_everything():
+    first, again, other = (fit(settings(TINY), SOURCE[:300], TARGET, seed).nets["transition"][0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_written_ones():
+    learner = DualLearner(settings(TINY, epochs=1, loss_weights="code"), LAYOUT, CPU)
+    if not learner.compiled:
+        pytest.skip("no C++ compiler")
+    written = fit(learner.settings, SOURCE[:300])
+    plain = dict(learner.steps)
+    learner.warm_up(SOURCE[:300], TARGET)
+    assert all(learner.steps[domain] is not plain[domain] for domain in plain)
+    compiled = learner.fit(SOURCE[:300], TARGET, 0)
+    for name, tensors in written.nets.items():
+        for ours, theirs in zip(tensors, compiled.nets[name], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_an_interrupted_training_ends_as_it_would_have(monkeypatch):
+    monkeypatch.setattr(mobody_training, "SAVE_SECONDS", 0.0)
+    learner = DualLearner(settings(TINY, epochs=4), LAYOUT, CPU, compiled=False)
+    states = []
+
+    def save(state):
+        states.append({name: tensor.clone() for name, tensor in state.items()})
+
+    whole = learner.fit(SOURCE[:300], TARGET, 0, save=save)
+    assert len(states) == 4
+    for state in states:
+        again = learner.fit(SOURCE[:300], TARGET, 0, resume=state)
+        for name, tensors in whole.nets.items():
+            assert all(torch.equal(a, b) for a, b in zip(tensors, again.nets[name], strict=True))
+        assert torch.equal(whole.errors, again.errors)
+    damaged = learner.fit(SOURCE[:300], TARGET, 0, resume={"epoch": torch.tensor(2)})
+    assert torch.equal(whole.errors, damaged.errors)
+
+
+def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
+    calls, real = [], DualLearner.fit
+
+    def counted(self, source, target, seed, *args, **named):
+        calls.append(seed)
+        return real(self, source, target, seed, *args, **named)
+
+    monkeypatch.setattr(DualLearner, "fit", counted)
+
+    def stage(chosen, source, target, seeds):
+        context = StageContext(LAYOUT, source, target, tuple(seeds), 1, cache=tmp_path, compiled=False)
+        return fit_dynamics(chosen, context)
+
+    chosen, source = settings(TINY, epochs=1), SOURCE[:200]
+    first = stage(chosen, source, TARGET, [0, 1])
+    again = stage(chosen, source, TARGET, [1, 0, 2])
+    assert sorted(calls) == [0, 1, 2]
+    for a, b in zip(first, [again[1], again[0]], strict=True):
+        assert torch.equal(a.errors, b.errors)
+        assert torch.equal(a.nets["target"][0], b.nets["target"][0])
+    # Other settings, other rows, another cut between the domains.
+    stage(settings(TINY, epochs=1, cycle_loss=False), source, TARGET, [0])
+    stage(chosen, source + 1.0, TARGET, [0])
+    stage(chosen, torch.cat([source, TARGET[:1]]), TARGET[1:], [0])
+    assert len(calls) == 6
+    only = settings(TINY, epochs=1, data="target")
+    stage(only, source, TARGET, [0])
+    stage(only, source + 1.0, TARGET, [0])
+    assert len(calls) == 7
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(b"torn")
+    stage(chosen, source, TARGET, [0])
+    assert len(calls) == 8
+
+
+def context(cache):
+    return StageContext(LAYOUT, SOURCE[:300], TARGET, (0,), 1, cache=cache, compiled=False)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from offdyn_agents import mobody_stages, mobody_training
+from tests.agents.test_mobody_training import TINY, context, settings
+torch.set_num_threads(1)
+mobody_training.SAVE_SECONDS = 0.0
+write, epochs = mobody_stages._write, []
+def dying(path, tensors):
+    write(path, tensors)
+    epochs.append(path)
+    if len(epochs) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+mobody_stages._write = dying
+mobody_stages.fit_dynamics(settings(TINY), context(Path(sys.argv[1])))
+"""
+
+
+def test_killed_in_the_middle(tmp_path, monkeypatch):
+    monkeypatch.setattr(mobody_training, "SAVE_SECONDS", 0.0)
+
+    def stage(cache):
+        found = fit_dynamics(settings(TINY), context(cache))
+        return [tensor for tensors in found[0].nets.values() for tensor in tensors]
+
+    broken = tmp_path / "broken"
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(broken)], env=env, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.suffix for path in broken.iterdir()] == [".partial"]
+    epochs, real = [], mobody_training._Training._epoch
+    monkeypatch.setattr(mobody_training._Training, "_epoch", lambda self: (epochs.append(self.epoch), real(self)))
+    resumed = stage(broken)
+    assert epochs == [2]
+    assert [path.suffix for path in broken.iterdir()] == [".safetensors"]
+    assert all(torch.equal(a, b) for a, b in zip(resumed, stage(tmp_path / "whole"), strict=True))
