@@ -166,6 +166,10 @@ class Agent(abc.ABC):
         """Return the network whose tanh is the deterministic policy: what acts, and what is exported."""
         return params["actor"]
 
+    def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        """Return the networks that are written at the end, of states as they come, for the parameters of one run."""
+        return {name: params[name] for name in self.networks()} | {"actor": self.deterministic(params)}
+
     def act(self, params: Mapping[str, Params], observations: Tensor) -> Tensor:
         """Return deterministic actions [*lead, batch, |A|] for observations [*lead, batch, |S|]."""
         return policy(self.deterministic(params), observations)
@@ -196,6 +200,7 @@ AGENTS = {
     "iql": "offdyn_agents.iql:IQL",
     "droco": "offdyn_agents.droco:DROCO",
     "bc": "offdyn_agents.bc:BC",
+    "td3-bc": "offdyn_agents.td3_bc:TD3BC",
     "mopo": "offdyn_agents.mopo:MOPO",
     "mobile": "offdyn_agents.mobile:MOBILE",
     "mobody": "offdyn_agents.mobody:MOBODY",

@@ -1,22 +1,24 @@
 """Checkpoints of a population: one file for each task, so that the same tasks need not be trained together again.
 
-A file is a checkpoint of Lightning that holds the runs of its own task only. To go on, the files of all tasks are put
-together; to write them, one checkpoint of the whole population is cut.
+A file is a checkpoint of Lightning that holds the runs of its own task only. `TaskFiles` stands between Lightning and
+the files: it cuts what is saved and puts together what is loaded.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FILE", "cut", "join", "peek", "read_checkpoint", "updates_done"]
+__all__ = ["FILE", "TaskFiles", "cut", "join", "peek", "read_checkpoint", "updates_done"]
 
 FILE = Path("checkpoints") / "last.ckpt"
 """Where a run folder has its checkpoint."""
@@ -87,7 +89,8 @@ def cut(content: Mapping[str, Any], runs: slice, identity: Mapping[str, str], pa
     """
     # A slice would be saved with everything that it is a slice of.
     tensors = {
-        name: tensor if name in SHARED else tensor[runs].clone() for name, tensor in content["state_dict"].items()
+        name: tensor if name in SHARED else tensor[runs].to("cpu", copy=True)
+        for name, tensor in content["state_dict"].items()
     }
     told = {
         key: value[runs] if key in content["offdyn"]["per_run"] else value for key, value in content["offdyn"].items()
@@ -108,6 +111,39 @@ def join(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in told["per_run"]:
         told[key] = [item for content in contents for item in content["offdyn"][key]]
     return {**first, "state_dict": tensors, "offdyn": told}
+
+
+class TaskFiles(CheckpointIO):
+    """Lightning's way to the checkpoints of several tasks; the path that it names means nothing.
+
+    Args:
+        tasks: The run folder of each task, which runs are its own, and the SHA-256 of its data and settings.
+        found: What the files hold, to be loaded once; empty to start anew.
+    """
+
+    def __init__(
+        self, tasks: Sequence[tuple[Path, slice, Mapping[str, str]]], found: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self._tasks, self._found = tuple(tasks), tuple(found)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write every task's file."""
+        del path, storage_options
+        for folder, runs, identity in self._tasks:
+            cut(checkpoint, runs, identity, folder / FILE)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return what the files hold as one checkpoint."""
+        del path, map_location, weights_only
+        return join(self._found)
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Do nothing: there is one file a task, which the next one replaces."""
+        del path
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

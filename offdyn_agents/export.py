@@ -21,7 +21,7 @@ Arrays = list[NDArray[np.float32]]
 
 
 def _arrays(params: Params) -> Arrays:
-    return [np.ascontiguousarray(tensor.detach().cpu().numpy(), dtype=np.float32) for tensor in params]
+    return [np.asarray(tensor.detach().cpu().numpy(), dtype=np.float32, order="C") for tensor in params]
 
 
 def _layers(params: Arrays, name: str, source: str) -> tuple[list[Any], list[Any], str]:
@@ -95,21 +95,18 @@ def critic_model(critics: Params, observation_dim: int, action_dim: int) -> byte
     return _model(nodes, initialisers, {"observation": observation_dim, "action": action_dim}, output)
 
 
-def export_run(
-    params: Mapping[str, Params], folder: Path, observation_dim: int, action_dim: int, actor: Params | None = None
-) -> None:
+def export_run(params: Mapping[str, Params], folder: Path, observation_dim: int, action_dim: int) -> None:
     """Write `policy.onnx`, `critic.onnx` (where there is a critic) and `weights.safetensors` of one run.
 
     Args:
-        params: The run's networks, without the axis of runs.
+        params: The run's networks as `Agent.exported` gives them, without the axis of runs.
         folder: `seeds/<seed>`.
         observation_dim: |S|.
         action_dim: |A|.
-        actor: The network whose tanh is the policy, as `Agent.deterministic` gives it; "actor" itself if None.
     """
     from safetensors.numpy import save
 
-    files = {"policy.onnx": policy_model(actor or params["actor"])}
+    files = {"policy.onnx": policy_model(params["actor"])}
     if "critic" in params:
         files["critic.onnx"] = critic_model(params["critic"], observation_dim, action_dim)
     named = {f"{name}.{i}": a for name, tensors in params.items() for i, a in enumerate(_arrays(tensors))}

@@ -310,9 +310,9 @@ def _export(module: PopulationModule, part: int) -> None:
     runs, population, agent = module.runs_of(part), module.population, module.agent
     for run in range(runs.start, runs.stop):
         if not module.stopped[run]:
-            params = {name: member(tensors, run) for name, tensors in population.params.items()}
+            readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
             home = module.parts[part].folder / "seeds" / str(module.seeds[run])
-            export_run(params, home, agent.observation_dim, agent.action_dim, agent.deterministic(params))
+            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)
 
 
 def refuse_stopped(outcomes: Sequence[Trained]) -> None:

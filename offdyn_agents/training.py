@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from offdyn_agents.agent import Agent
-from offdyn_agents.checkpoints import FILE, cut, join, read_checkpoint, updates_done
+from offdyn_agents.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
 from offdyn_agents.data import Sampler, Supply
 from offdyn_agents.execution import Executor, exact_fast_products
 from offdyn_agents.logs import RunLog
@@ -173,6 +172,9 @@ class PopulationModule(lightning.LightningModule):
             failed = self.refill(readable, self.live, self.updates_done, executor.workers, executor.inside)
             for run, why in failed.items():
                 self._stop(run, self.updates_done, why)
+        if not self.live:
+            # Lightning asks for a chunk ahead of time: it cannot know that nothing is left to train.
+            return
         for name in ("sums", "counts"):
             self.get_buffer(name).zero_()
         before = {name: tensor.clone() for name, tensor in self._changing()}
@@ -262,12 +264,7 @@ class PopulationModule(lightning.LightningModule):
 
     def write_checkpoint(self) -> None:
         """Write the checkpoint of every task."""
-        with tempfile.TemporaryDirectory(dir=self.parts[0].folder) as temporary:
-            whole = Path(temporary) / "whole.ckpt"
-            self.trainer.save_checkpoint(whole)
-            content = torch.load(whole, map_location="cpu", weights_only=True)
-        for index, part in enumerate(self.parts):
-            cut(content, self.runs_of(index), part.identity, part.folder / FILE)
+        self.trainer.save_checkpoint(FILE)
 
 
 def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
@@ -290,11 +287,9 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
     inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
     settings = agent.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with (
-        warnings.catch_warnings(),
-        exact_fast_products(settings.width, inputs, settings.batch_size),
-        tempfile.TemporaryDirectory() as temporary,
-    ):
+    resumed = [content for content in found if content is not None]
+    files = TaskFiles([(part.folder, module.runs_of(i), part.identity) for i, part in enumerate(parts)], resumed)
+    with warnings.catch_warnings(), exact_fast_products(settings.width, inputs, settings.batch_size):
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = lightning.Trainer(
@@ -303,14 +298,11 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
             max_epochs=1,
             logger=[logger for log in module.logs for logger in log.loggers],
             callbacks=list(callbacks),
+            plugins=[files],
             default_root_dir=parts[0].folder,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         chunks: Any = Chunks(module, module.budget)
-        resumed = [content for content in found if content is not None]
-        path = Path(temporary) / "joined.ckpt"
-        if resumed:
-            torch.save(join(resumed), path)
-        trainer.fit(module, train_dataloaders=chunks, ckpt_path=str(path) if resumed else None, weights_only=True)
+        trainer.fit(module, train_dataloaders=chunks, ckpt_path=FILE if resumed else None, weights_only=True)

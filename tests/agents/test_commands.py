@@ -24,15 +24,18 @@ def data(monkeypatch):
     import offdyn_envs.datasets
 
     source, target = (dataset(rows, seed, observation_dim=11, action_dim=3) for rows, seed in ((500, 0), (200, 1)))
+    used = []
 
     def load_task(name):
+        used.append(name)
         return gymnasium.make("OffDyn/Hopper-gravity-0.5-v0"), source, target
 
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: target)
+    monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: used.append(str(name)) or target)
     # Compiling takes longer than these runs.
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
     monkeypatch.setattr("offdyn_agents.dynamics.can_compile", lambda: False)
+    return used
 
 
 def offdyn(capsys, *words):
@@ -198,3 +201,85 @@ def test_help_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in ("train", "evaluate", "behaviour"))
+
+
+def many(capsys, folder, *words, tasks, agent="iql", updates=12):
+    line = ["train", agent, *tasks, "--out", folder, "--updates", updates, "--eval-every", 6, "--quiet", "--seeds", 2]
+    return offdyn(capsys, *line, "--set", "width=16", "--set", "batch_size=32", *words)
+
+
+def test_several_tasks_are_one_population_and_one_document(data, tmp_path, capsys):
+    tasks = [TASK, "hopper-friction-2.0-medium", TASK]
+    code, out, err = many(capsys, tmp_path, "--json", tasks=tasks)
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert [facts["task"] for facts in found] == tasks[:2]
+    assert all(facts["population"] == {"tasks": 2, "runs": 4} for facts in found)
+    assert all(facts["trained"] and facts["status"] == "complete" for facts in found)
+    for task in tasks:
+        folder = tmp_path / task / "iql"
+        facts = json.loads((folder / "run.json").read_text())
+        assert len(facts["data"]["sha256"]) == len(facts["settings_sha256"]) == 64
+        assert "--seeds 2" in facts["command"]
+        assert task in facts["command"]
+        assert (folder / "seeds/1/policy.onnx").exists()
+        assert (folder / "checkpoints/last.ckpt").exists()
+    code, out, _ = many(capsys, tmp_path, "--json", tasks=[*tasks, "hopper-friction-0.5-medium"], agent="iql")
+    assert [facts["trained"] for facts in json.loads(out)] == [False, False, True]
+    code, out, _ = many(capsys, tmp_path, tasks=tasks)
+    assert out.count("already complete") == 2
+
+
+def test_together_limits_a_population(data, tmp_path, capsys):
+    tasks = [TASK, "hopper-friction-2.0-medium"]
+    code, out, err = many(capsys, tmp_path, "--together", 1, "--json", tasks=tasks, agent="bc")
+    assert (code, err) == (0, "")
+    assert [facts["population"] for facts in json.loads(out)] == [{"tasks": 1, "runs": 2}] * 2
+
+
+def test_oracle_learns_from_the_large_target(data, tmp_path, capsys):
+    code, out, err = train(capsys, tmp_path, "--set", "data=oracle", "--json", agent="iql")
+    assert (code, err) == (0, "")
+    name = "offdyn/hopper/gravity-0p5/medium-1m-v0"
+    assert data == [name]
+    assert json.loads(out)["data"].keys() == {"target", "sha256"}
+    assert json.loads(out)["data"]["target"] == name
+
+
+def test_a_diverged_seed_ends_with_a_line_and_a_status(data, tmp_path, capsys):
+    words = ("--set", "learning_rate=1e30")
+    code, out, err = train(capsys, tmp_path, *words, "--seeds", 2, agent="bc")
+    assert code == 2
+    run = tmp_path / TASK / "bc"
+    assert err.splitlines()[-1].endswith(
+        f"diverged, without a policy: {TASK} seed 0 at update 6, {TASK} seed 1 at update 6; other settings are needed"
+    )
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["status"] == "diverged"
+    assert facts["stopped"]["1"]["updates"] == 6
+    assert "next:" not in out
+    code, out, err = train(capsys, tmp_path, *words, "--seeds", 2, agent="bc")
+    assert (code, out) == (2, f"{run}: already diverged\n")
+    code, _, err = offdyn(capsys, "evaluate", run)
+    assert code == 2
+    assert "diverged in seed 0, 1" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "run.json is no JSON"),
+        ("[]", "run.json is not of format 1"),
+        ('{"format": 1}', "run.json has no agent that is a str; it is damaged"),
+        ('{"format": 1, "agent": "bc", "task": "x", "seeds": 3}', "run.json has no seeds that is a list"),
+        ("\x00\x01", "run.json is no JSON"),
+    ],
+)
+def test_a_damaged_run_is_one_line(data, tmp_path, capsys, text, message):
+    run = tmp_path / TASK / "bc"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(text)
+    for code, _, err in (train(capsys, tmp_path, agent="bc"), offdyn(capsys, "evaluate", run)):
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1

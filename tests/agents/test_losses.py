@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from offdyn_agents.droco import huber
 from offdyn_agents.networks import member
-from tests.agents.synthetic import make, make_batch, make_params
+from tests.agents.synthetic import S, make, make_batch, make_params
 
 
 def net(params, x):
@@ -176,3 +176,69 @@ def test_a_population_is_its_runs(name):
         torch.testing.assert_close(losses[run], loss, rtol=1e-5, atol=1e-6)
         for key in agent.metrics:
             torch.testing.assert_close(metrics[key][run], own[key], rtol=1e-4, atol=1e-5)
+
+
+TD3BC_VARIANTS = [
+    {},
+    {"alpha": 0.5, "target_noise": 2.0, "target_noise_clip": 0.1},
+    {"target_noise": 0.0, "discount": 0.9},
+    {"normalise": "true"},
+]
+
+
+@pytest.mark.parametrize("overrides", TD3BC_VARIANTS, ids=str)
+@pytest.mark.parametrize("phase", ["critic", "both"])
+def test_td3_bc_is_its_formula(overrides, phase):
+    agent = make("td3-bc", **overrides)
+    params, batch = make_params(agent, seed=3), make_batch(agent, seed=4, phase=phase)
+    c = agent.settings
+    s, a, r, s2, m = (np.asarray(part, dtype=np.float64) for part in batch[:5])
+    if c.normalise:
+        mean, std = torch.linspace(-1, 1, S).view(1, S), torch.linspace(0.5, 2, S).view(1, S)
+        params["moments"] = [mean, std]
+        s, s2 = ((x - mean.double().numpy()) / std.double().numpy() for x in (s, s2))
+    noise = np.asarray(batch.noise, dtype=np.float64)
+    y = np.empty(len(r))
+    for i in range(len(r)):
+        epsilon = [max(-c.target_noise_clip, min(c.target_noise_clip, c.target_noise * z)) for z in noise[i]]
+        action = np.tanh(net(params["actor_target"], s2[i : i + 1])) + np.array(epsilon)
+        action = np.minimum(np.maximum(action, -1.0), 1.0)
+        y[i] = r[i] + c.discount * m[i] * min(twins(params["critic_target"], s2[i : i + 1], action)[:, 0])
+    expected = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins(params["critic"], s, a))}
+    if phase == "both":
+        actions = np.tanh(net(params["actor"], s))
+        q = twins(params["critic"], s, actions)[0]
+        cloning = np.mean((actions - a) ** 2)
+        expected |= {"cloning": cloning, "actor_loss": cloning - c.alpha / np.mean(np.abs(q)) * np.mean(q)}
+    loss, metrics = agent.loss(params, batch)
+    for name, value in expected.items():
+        assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
+    assert float(loss) == pytest.approx(expected["critic_loss"] + expected.get("actor_loss", 0.0), rel=1e-4)
+    assert ("actor_loss" in metrics) == (phase == "both")
+
+
+def test_td3_bc_actors_loss_leaves_the_critics_alone():
+    agent = make("td3-bc")
+    params, batches = make_params(agent), [make_batch(agent, phase=phase) for phase in ("critic", "both")]
+
+    def gradient(batch):
+        return torch.func.grad(lambda critic: agent.loss(params | {"critic": critic}, batch)[0])(params["critic"])
+
+    for ours, theirs in zip(*map(gradient, batches), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_td3_bc_exports_networks_of_states_as_they_come():
+    from offdyn_agents.networks import policy, twin
+
+    agent = make("td3-bc", normalise="true")
+    params, batch = make_params(agent, runs=2), make_batch(agent, runs=2)
+    generator = torch.Generator().manual_seed(0)
+    mean, std = torch.randn(2, 1, S, generator=generator), torch.rand(2, 1, S, generator=generator) + 0.5
+    params["moments"] = [mean, std]
+    s, a = batch.observations, batch.actions
+    found = agent.exported(params)
+    torch.testing.assert_close(agent.act(params, s), policy(params["actor"], (s - mean) / std), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy(found["actor"], s), agent.act(params, s))
+    expected = twin(params["critic"], (s - mean) / std, a)
+    torch.testing.assert_close(twin(found["critic"], s, a), expected, rtol=1e-4, atol=1e-4)

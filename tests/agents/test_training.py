@@ -212,9 +212,148 @@ def test_divergence_is_one_line_and_leaves_no_policy(tmp_path):
     with pytest.raises(OffDynError, match="seed 0 diverged before update"):
         train(tmp_path, learning_rate=1e30)
     assert not (tmp_path / "seeds").exists()
+    # All have: nothing is left to train.
+    content = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert int(content["state_dict"]["updates"]) == 25
 
 
-@pytest.mark.parametrize("name", ["iql", "droco", "bc"])
+@pytest.mark.parametrize("at", [0, 30])
+def test_a_diverged_run_stops_alone(tmp_path, monkeypatch, capsys, at):
+    """One run gets parameters that overflow; it keeps its last finite ones, and the others end as without it."""
+    from offdyn_agents.training import PopulationModule
+
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.updates_done == at and 1 in self.seeds:
+            run = self.seeds.index(1)
+            kept.append([tensor[run].clone() for tensor in self.population.params["actor"]])
+            self.population.params["critic"][0][run] *= 1e30
+        real(self, batch, batch_idx)
+
+    kept = []
+    budget = Budget(60, 30, 15, checkpoint_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(PopulationModule, "training_step", step)
+        returns = lambda act, members: np.arange(members, dtype=float)[:, None] + act(np.zeros((members, 1, S))).mean(2)  # noqa: E731
+        with pytest.raises(OffDynError, match=f"train: seed 1 diverged before update {at + 15}: a loss or a parameter"):
+            train(tmp_path / "three", seeds=(0, 1, 2), budget=budget, evaluation=Evaluation(returns, None))
+    assert f"train: seed 1 diverged before update {at + 15}" in capsys.readouterr().err
+    train(tmp_path / "two", seeds=(0, 2), budget=budget)
+    for seed in (0, 2):
+        same(weights(tmp_path / "three", (seed,)), weights(tmp_path / "two", (seed,)))
+    assert sorted(path.name for path in (tmp_path / "three/seeds").iterdir()) == ["0", "2"]
+    content = torch.load(tmp_path / "three/checkpoints/last.ckpt", weights_only=True)
+    assert content["offdyn"]["stopped"][1][0] == at + 15
+    for index, tensor in enumerate(kept[0]):
+        assert torch.equal(content["state_dict"][f"params_actor_{index}"][1], tensor)
+    assert int(content["state_dict"]["updates"]) == 60
+    rows = log(tmp_path / "three")
+    assert [row["return_1"] != "" for row in rows if row["return_0"]] == [at >= 30, False]
+    assert all(np.isfinite(float(row["critic_loss"])) for row in rows)
+
+
+def test_another_dataset_or_setting_is_refused(tmp_path, monkeypatch):
+    budget = Budget(60, 30, 10, checkpoint_seconds=0.0)
+    interrupted(tmp_path, monkeypatch, 20, budget=budget)
+    before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
+    with pytest.raises(
+        OffDynError, match=r"last.ckpt' is of other settings: SHA-256 \w{12}..., not \w{12}"
+    ):
+        train(tmp_path, budget=budget, discount=0.9)
+    with pytest.raises(OffDynError, match="is of other settings"):
+        train(tmp_path, budget=Budget(61, 30, 10))
+    changed = dataset(200, 1)
+    changed.rewards[17] += 1e-6
+    monkeypatch.setattr("tests.agents.test_training.TARGET", changed)
+    with pytest.raises(OffDynError, match=r"last.ckpt' is of other data: SHA-256 .* bring those data back") as told:
+        train(tmp_path, budget=budget)
+    assert "\n" not in str(told.value)
+    assert (tmp_path / "checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "other"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, how):
+    train(tmp_path, budget=Budget(5))
+    path = tmp_path / "checkpoints/last.ckpt"
+    content = path.read_bytes()
+    damaged = {"truncated": content[: len(content) // 2], "empty": b"", "text": b"no checkpoint"}
+    if how == "other":
+        torch.save({"state_dict": {}, "offdyn": {"agent": "iql"}}, path)
+    else:
+        path.write_bytes(damaged[how])
+    with pytest.raises(OffDynError, match=r"last.ckpt' is damaged or of an older version; remove the folder") as told:
+        train(tmp_path, budget=Budget(5))
+    assert "\n" not in str(told.value)
+
+
+def test_tensorboard_shows_no_step_twice(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from offdyn_agents.training import PopulationModule
+
+    budget = Budget(60, 30, 10, checkpoint_seconds=1e9)
+    # The checkpoint of update 20 is the last one of a process that is killed at update 50.
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.updates_done == 20:
+            self.write_checkpoint()
+        real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PopulationModule, "training_step", step)
+        interrupted(tmp_path, monkeypatch, 50, budget=budget)
+    # Every process writes a file that is named by the second.
+    time.sleep(1.1)
+    train(tmp_path, budget=budget)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("value_loss")] == [10, 20, 30, 40, 50, 60]
+
+
+def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
+    """Two tasks side by side, with rows of their own; each may be continued in other company."""
+    from offdyn_agents.runs import _train
+    from offdyn_agents.supplies import TaskRuns
+
+    budget, hardware = Budget(60, 30, 10, checkpoint_seconds=0.0), Hardware(compiled=False, threads=2)
+    data = {"a": (SOURCE, TARGET), "b": (dataset(350, 5), dataset(90, 6))}
+
+    def run(name, folder, seeds=(0, 1), tasks="ab"):
+        agent = make(name, **({"dynamics__epochs": 2, "dynamics__width": 16} if name == "droco" else {}))
+        jobs = [TaskRuns(*data[task], seeds, folder / task, task) for task in tasks]
+        return _train(agent, jobs, budget, hardware, [], "test", quiet=True, cache=None)
+
+    for name in ("iql", "droco"):
+        module = run(name, tmp_path / name)
+        assert len(module.seeds) == 4
+        for task in "ab":
+            run(name, tmp_path / name / "alone", tasks=task)
+            same(weights(tmp_path / name / task), weights(tmp_path / name / "alone" / task))
+            ours, theirs = log(tmp_path / name / task), log(tmp_path / name / "alone" / task)
+            columns = [key for key in ours[0] if key != "seed_updates_per_second"]
+            for a, b in zip(ours, theirs, strict=True):
+                assert [a[c] for c in columns] == [b[c] for c in columns]
+    from offdyn_agents.training import PopulationModule
+
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.updates_done >= 30:
+            raise Killed
+        real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PopulationModule, "training_step", step)
+        run("iql", tmp_path / "broken")
+    run("iql", tmp_path / "broken", tasks="b")
+    run("iql", tmp_path / "broken", tasks="a")
+    for task in "ab":
+        same(weights(tmp_path / "broken" / task), weights(tmp_path / "iql" / task))
+
+
+@pytest.mark.parametrize("name", ["iql", "droco", "bc", "td3-bc"])
 def test_agents_learn(tmp_path, name):
     """Actions that the data shows only in good rows (bc: in all rows) are imitated."""
     rng = np.random.default_rng(0)
