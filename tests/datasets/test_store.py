@@ -1,11 +1,5 @@
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +14,7 @@ from offdyn_envs.datasets.check import verify
 from offdyn_envs.datasets.hdf5 import write_hdf5
 from offdyn_envs.datasets.spec import Arrays, Dataset
 from offdyn_envs.datasets.staging import locked
-from offdyn_envs.datasets.store import data_root, find, local_ids, read_dataset
+from offdyn_envs.datasets.store import data_root, read_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
@@ -165,117 +159,6 @@ def test_two_builds_at_once(root: Path) -> None:
     assert build(dataset, num_threads=1, quiet=True).built
 
 
-CHILD = """
-import sys
-sys.path.insert(0, {repository!r})
-{work}
-"""
-BUILD = """
-from offdyn_envs.datasets.build import build
-from offdyn_envs.tasks import DatasetId
-build(DatasetId.parse("offdyn/hopper/nominal/random-5k-v0"), num_threads=1, quiet=True)
-"""
-LOAD = """
-from offdyn_envs import load_dataset
-load_dataset("offdyn/hopper/nominal/random-5k-v0")
-"""
-
-
-def kill_when(work: str, place: Path, pattern: str, delay: float) -> bool:
-    """Start work in a process and kill it `delay` seconds after a file appears; True if it was killed in the middle."""
-    code = CHILD.format(repository=str(Path(__file__).parents[2]), work=work)
-    environment = {**os.environ, "OFFDYN_DATA_DIR": str(place), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    try:
-        while child.poll() is None and time.monotonic() < deadline and not appeared(place, pattern):
-            time.sleep(0.0005)
-        time.sleep(delay)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        status = child.wait()
-    return status == -signal.SIGKILL
-
-
-def appeared(place: Path, pattern: str) -> bool:
-    """Whether a file exists by now; a folder that vanishes while it is listed is one that was renamed."""
-    try:
-        return any(place.glob(pattern))
-    except FileNotFoundError:
-        return False
-
-
-def assert_whole_or_absent(folder: Path) -> None:
-    if folder.exists():
-        assert verify(folder, rows=50).mode == "exact"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("whole")
-    build(DatasetId.parse("offdyn/hopper/nominal/random-5k-v0"), root=place, num_threads=1, quiet=True)
-    return place
-
-
-def test_kill_during_build(tmp_path: Path, whole: Path) -> None:
-    name = "offdyn/hopper/nominal/random-5k-v0"
-    rng, killed = random.Random(0), 0
-    stage = ".building/*stage-*"
-    for pattern in (
-        ".building/*lock",
-        f"{stage}/data/main_data.hdf5",
-        f"{stage}/data/metadata.json",
-        f"{stage}/flat/q*",
-    ):
-        killed += kill_when(BUILD, tmp_path, pattern, rng.choice((0.0, 0.01, 0.05)))
-        assert_whole_or_absent(tmp_path / name)
-    assert killed >= 2
-    built = build(DatasetId.parse(name), root=tmp_path, num_threads=1, quiet=True)
-    assert built.sha256 == read_dataset(whole / name).card["sha256"]
-    assert not list(tmp_path.glob(stage))
-    assert_whole_or_absent(built.path)
-    again = BUILD.replace("quiet=True", "quiet=True, force=True")
-    for delay in (0.0, 0.01):
-        kill_when(again, tmp_path, f"{stage}/flat/source.json", delay)  # About to take the place of the old one.
-        assert find(DatasetId.parse(name), tmp_path) == built.path
-        assert verify(built.path, rows=50).mode == "exact"
-
-
-# Renames its way to the final name and dies before or after a given one of them.
-REPLACE_AND_DIE = """
-import os, signal
-from pathlib import Path
-from offdyn_envs.datasets.build import build
-from offdyn_envs.tasks import DatasetId
-rename, left = Path.rename, {left}
-def counted(self, target):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rename(self, target)
-Path.rename = counted
-build(DatasetId.parse({name!r}), seed=4, force=True, num_threads=1, quiet=True)
-"""
-
-
-@pytest.mark.parametrize(("renames", "seed"), [(0, 0), (1, 0), (2, 4)])
-def test_killed_while_replacing_leaves_the_old_or_the_new_one(root: Path, renames: int, seed: int) -> None:
-    work = REPLACE_AND_DIE.format(left=renames, name=SMALL)
-    code = CHILD.format(repository=str(Path(__file__).parents[2]), work=work)
-    done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), stderr=subprocess.DEVNULL, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert (root / SMALL).exists() == (renames != 1)
-    assert local_ids() == sorted((SMALL, NOMINAL))
-    assert load_dataset(SMALL).card["seed"] == seed
-    assert verify(root / SMALL, rows=50).mode == "exact"
-    assert build(DatasetId.parse(SMALL), seed=seed, quiet=True).built is False
-    build(DatasetId.parse(SMALL), force=True, num_threads=1, quiet=True)
-    assert [path.name for path in (root / ".building").glob(f"{SMALL.replace('/', '__')}*")] == [
-        f"{SMALL.replace('/', '__')}.lock"
-    ]
-
-
 def test_failed_replacement_keeps_the_old_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.rename
 
@@ -289,20 +172,6 @@ def test_failed_replacement_keeps_the_old_one(root: Path, monkeypatch: pytest.Mo
         build(DatasetId.parse(SMALL), seed=4, force=True, num_threads=1, quiet=True)
     assert load_dataset(SMALL).card["seed"] == 0
     assert verify(root / SMALL, rows=50).mode == "exact"
-
-
-def test_kill_during_cache_conversion(tmp_path: Path, whole: Path) -> None:
-    import shutil
-
-    name = "offdyn/hopper/nominal/random-5k-v0"
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    for pattern in (".building/*stage-*/flat", ".building/*stage-*/flat/rewards.npy"):
-        shutil.rmtree(tmp_path / name / "flat", ignore_errors=True)
-        kill_when(LOAD, tmp_path, pattern, 0.0)
-        data = load_dataset(name, root=tmp_path)
-        assert isinstance(data.observations, np.memmap)
-        assert_equal(data.arrays, read_dataset(whole / name).arrays)
-    assert not list(tmp_path.glob(".building/*stage-*"))
 
 
 def test_shipped_dataset_is_found(root: Path, tmp_path: Path) -> None:
