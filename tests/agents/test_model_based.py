@@ -1,0 +1,279 @@
+"""MOPO and MOBILE as a whole: what they draw and roll out, published constants, exact resume, and that they learn."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from offdyn_agents.agent import RowCounts
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.dynamics import EnsembleLearner
+from offdyn_agents.execution import can_compile
+from offdyn_agents.mobile import MOBILE
+from offdyn_agents.mopo import MOPO
+from offdyn_agents.rollouts import RunView
+from offdyn_agents.runs import make_agent, train_population
+from offdyn_agents.settings import build, tuning
+from offdyn_agents.termination import never
+from offdyn_agents.training import Budget, Hardware, PopulationModule
+from offdyn_envs.benchmark.onnx_policy import load_policy
+from tests.agents.synthetic import A, S, dataset, make
+from tests.agents.test_model_rollouts import constant_ensemble, random_ensemble
+
+SOURCE, TARGET = dataset(300, 0), dataset(100, 1)
+SMALL = {
+    "starts": 40,
+    "horizon": 2,
+    "refill_every": 20,
+    "refills_kept": 2,
+    "dynamics__width": 8,
+    "dynamics__epochs": 2,
+    "dynamics__batch_size": 64,
+}
+BUDGET = Budget(50, 50, 25, checkpoint_seconds=1e9)
+
+
+def small(name, **overrides):
+    more = {"samples": 2} if name == "mobile" else {}
+    return make(name, **(SMALL | more | overrides))
+
+
+def train(folder, name="mopo", seeds=(0, 1), budget=BUDGET, threads=1, compiled=False, cache=None, **overrides):
+    hardware = Hardware(compiled=compiled, threads=threads)
+    agent = small(name, **overrides)
+    return train_population(agent, seeds, SOURCE, TARGET, budget, hardware, folder, quiet=True, cache=cache)
+
+
+def weights(folder, seed):
+    return load_file(folder / "seeds" / str(seed) / "weights.safetensors")
+
+
+def same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        assert torch.equal(ours[key], theirs[key]), key
+
+
+@pytest.mark.parametrize(
+    ("data", "ratio", "rows"),
+    [
+        ("merged", 0.05, (6, 6, 244)),
+        ("target", 0.05, (0, 12, 244)),
+        ("source", 0.5, (128, 0, 128)),
+        ("oracle", 0.5, (0, 128, 128)),
+        ("merged", 0.0, (1, 1, 254)),
+    ],
+)
+def test_rows(data, ratio, rows):
+    agent = make("mopo", data=data, real_ratio=ratio, batch_size=256)
+    assert agent.rows() == RowCounts(*rows)
+
+
+PUBLISHED = [
+    ("mopo", "halfcheetah", "medium", {"horizon": 5, "penalty": 0.5}),
+    ("mopo", "hopper", "medium", {"horizon": 5, "penalty": 5.0}),
+    ("mopo", "walker2d", "medium", {"horizon": 5, "penalty": 0.5}),
+    ("mopo", "halfcheetah", "medium-replay", {"horizon": 5, "penalty": 0.5}),
+    ("mopo", "hopper", "medium-replay", {"horizon": 5, "penalty": 2.5}),
+    ("mopo", "walker2d", "medium-replay", {"horizon": 1, "penalty": 2.5}),
+    ("mopo", "halfcheetah", "medium-expert", {"horizon": 5, "penalty": 2.5}),
+    ("mopo", "hopper", "medium-expert", {"horizon": 5, "penalty": 5.0}),
+    ("mopo", "walker2d", "medium-expert", {"horizon": 1, "penalty": 2.5}),
+    ("mobile", "halfcheetah", "medium", {"horizon": 5, "beta": 0.5, "auto_alpha": True}),
+    ("mobile", "hopper", "medium", {"horizon": 5, "beta": 1.5, "auto_alpha": False, "alpha": 0.2}),
+    ("mobile", "walker2d", "medium", {"horizon": 5, "beta": 0.5}),
+    ("mobile", "halfcheetah", "medium-replay", {"horizon": 5, "beta": 0.1}),
+    ("mobile", "hopper", "medium-replay", {"horizon": 5, "beta": 0.1, "auto_alpha": False, "alpha": 0.2}),
+    ("mobile", "walker2d", "medium-replay", {"horizon": 1, "beta": 0.5}),
+    ("mobile", "halfcheetah", "medium-expert", {"horizon": 5, "beta": 1.0, "real_ratio": 0.5}),
+    ("mobile", "hopper", "medium-expert", {"horizon": 5, "beta": 1.5, "auto_alpha": True, "real_ratio": 0.05}),
+    ("mobile", "walker2d", "medium-expert", {"horizon": 1, "beta": 1.5}),
+]
+
+
+@pytest.mark.parametrize(("name", "robot", "quality", "expected"), PUBLISHED)
+def test_published_constants_of_a_task(name, robot, quality, expected):
+    settings = make_agent(name, robot, 11, 3, {}, quality).settings
+    assert {key: getattr(settings, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile"])
+def test_published_constants(name):
+    settings = make_agent(name, "ant", 27, 8, {}, "random").settings
+    assert (settings.learning_rate, settings.actor_rate, settings.alpha_rate) == (3e-4, 1e-4, 1e-4)
+    assert (settings.discount, settings.polyak, settings.batch_size, settings.real_ratio) == (0.99, 0.005, 256, 0.05)
+    assert (settings.starts, settings.refill_every, settings.refills_kept, settings.elites) == (50_000, 1000, 5, 5)
+    dynamics = settings.dynamics
+    assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, 1e-3, 256)
+    assert (dynamics.patience, dynamics.improvement, dynamics.holdout) == (5, 0.01, 0.2)
+    assert make_agent(name, "ant", 27, 8, {}).capacity == 1_250_000
+    assert tuning(name)["tuning_evaluations"] >= 6
+
+
+def view(agent, ensemble, source=SOURCE, target=TARGET, terminated=never, **params):
+    actor = [torch.zeros(shape) for shape in agent.networks()["actor"].shapes()]
+    packed = [pack(d, "d") if d else torch.empty(0, 2 * S + A + 2) for d in (source, target)]
+    return RunView(0, 0, {"actor": actor, **params}, ensemble, *packed, Layout(S, A), terminated)
+
+
+def test_rollouts_start_half_in_each_dataset():
+    agent = make("mopo", starts=101)
+    found = agent.starts(view(agent, None), torch.Generator().manual_seed(0))
+    assert found.shape == (101, S)
+    source, target = (set(map(tuple, data.observations.tolist())) for data in (SOURCE, TARGET))
+    assert all(tuple(row) in source for row in found[:50].tolist())
+    assert all(tuple(row) in target for row in found[50:].tolist())
+    alone = agent.starts(view(agent, None, source=None), torch.Generator().manual_seed(0))
+    assert alone.shape == (101, S)
+    assert all(tuple(row) in target for row in alone.tolist())
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile"])
+def test_a_refill_is_its_rollouts(name):
+    """Only MOPO takes the uncertainty off the reward; actions are drawn from the policy."""
+    ensemble = random_ensemble()
+    kind = {"mopo": {"penalty": 2.0}, "mobile": {}}[name]
+    agent, free = small(name, starts=300, horizon=1, **kind), small("mopo", starts=300, horizon=1, penalty=0.0)
+    run = view(agent, ensemble)
+    rows = agent.refill(run, torch.Generator().manual_seed(3))
+    plain = free.refill(view(free, ensemble), torch.Generator().manual_seed(3))
+    s, a, _, rewards, continues = run.layout.split(rows)
+    columns = [i for i in range(rows.shape[1]) if i != run.layout.reward_column]
+    assert torch.equal(rows[:, columns], plain[:, columns])
+    _, _, variances = ensemble.predict(s, a)
+    lower = 2.0 * variances.sum(-1).sqrt().amax(0) if name == "mopo" else 0.0
+    torch.testing.assert_close(rewards, plain[:, run.layout.reward_column] - lower)
+    # A policy whose mean and log standard deviation are 0: atanh(a) is standard normal.
+    assert float(torch.atanh(a).std()) == pytest.approx(1.0, abs=0.1)
+    assert bool(continues.all())
+    assert run.report == {"reward": pytest.approx(float(rewards.mean())), "ended": 0.0}
+
+
+def test_a_refill_ends_where_the_robot_falls():
+    agent = small("mopo", starts=100, horizon=5, penalty=0.0)
+    run = view(agent, constant_ensemble(), terminated=lambda s: s[:, 0] > 4.0)
+    rows = agent.refill(run, torch.Generator().manual_seed(0))
+    s, _, following, _, continues = run.layout.split(rows)
+    assert torch.equal(continues == 0, following[:, 0] > 4.0)
+    assert bool((s[100:, 0] <= 4.0).all())
+    assert 0.0 < run.report["ended"] < 1.0
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile"])
+def test_training(name, tmp_path, monkeypatch):
+    """Finite losses, caches, company, threads, chunks, and what leaves."""
+    seen = []
+    real = EnsembleLearner.fit
+
+    def fit(self, rows, seed, report=None):
+        seen.append((seed, len(rows)))
+        return real(self, rows, seed, report)
+
+    monkeypatch.setattr(EnsembleLearner, "fit", fit)
+    module = train(tmp_path / "a", name, cache=tmp_path / "stages")
+    assert seen == [(0, 400), (1, 400)]
+    assert all(np.isfinite(value) for value in module.metrics_of(0).values())
+    assert module.metrics_of(0).keys() == set(module.agent.metrics)
+    assert [buffer.fill for buffer in module.supply.buffers] == [160, 160]
+    observations = torch.randn(2, 9, S, generator=torch.Generator().manual_seed(0))
+    actions = module.act(observations)
+    for run in (0, 1):
+        policy = load_policy(tmp_path / f"a/seeds/{run}/policy.onnx", observation_dim=S, action_dim=A)
+        np.testing.assert_allclose(policy(observations[run]), actions[run], atol=1e-5)
+    assert weights(tmp_path / "a", 0)["alpha.0"].shape == ()
+    train(tmp_path / "b", name, seeds=(1, 3), cache=tmp_path / "stages", budget=Budget(50, 10, 7), threads=2)
+    assert seen[2:] == [(3, 400)]
+    same(weights(tmp_path / "a", 1), weights(tmp_path / "b", 1))
+    train(tmp_path / "c", name, seeds=(0,), cache=tmp_path / "stages", data="target", budget=Budget(1))
+    assert seen[3:] == [(0, 100)]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile"])
+def test_a_killed_run_ends_where_an_unbroken_one_does(name, tmp_path, monkeypatch):
+    cache = tmp_path / "stages"
+    train(tmp_path / "whole", name, cache=cache)
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        real(self, batch, batch_idx)
+        if self.updates_done >= 25:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PopulationModule, "training_step", step)
+        train(tmp_path / "broken", name, cache=cache)
+    assert (tmp_path / "broken/checkpoints/last.ckpt").exists()
+    train(tmp_path / "broken", name, cache=cache)
+    for seed in (0, 1):
+        same(weights(tmp_path / "whole", seed), weights(tmp_path / "broken", seed))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
+def test_a_compiled_update_is_the_written_one(tmp_path):
+    budget = Budget(4, 4, 4)
+    train(tmp_path / "a", "mobile", seeds=(0,), budget=budget, cache=tmp_path / "stages")
+    module = train(tmp_path / "b", "mobile", seeds=(0,), budget=budget, cache=tmp_path / "stages", compiled=True)
+    assert module._executor.compiled
+    ours, theirs = weights(tmp_path / "a", 0), weights(tmp_path / "b", 0)
+    for key, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[key], rtol=1e-4, atol=1e-5)
+
+
+def steered(rows, seed):
+    """Actions move two numbers by half their size; the reward wants the one large and the other small."""
+    rng = np.random.default_rng(seed)
+    observations = rng.uniform(-1.0, 1.0, (rows, S)).astype(np.float32)
+    actions = rng.uniform(-1.0, 1.0, (rows, A)).astype(np.float32)
+    following = observations.copy()
+    following[:, :A] += 0.5 * actions
+    return SimpleNamespace(
+        observations=observations,
+        actions=actions,
+        next_observations=following + 0.01 * rng.standard_normal(following.shape).astype(np.float32),
+        rewards=(1.5 + following[:, 0] - following[:, 1]).astype(np.float32),
+        terminations=np.zeros(rows, dtype=bool),
+    )
+
+
+def learned(kind, folder, cache, without=""):
+    """Train without one part of the loss; return how far the policy goes the right way, at most 1, and its entropy."""
+
+    class Crippled(kind):
+        @property
+        def rates(self):
+            own = {"critic": self.settings.learning_rate, **super().rates}
+            # A network that never moves is one whose part of the loss is not there.
+            return own | ({without: 0.0} if without else {})
+
+    settings = {"starts": 200, "horizon": 1, "refill_every": 100, "refills_kept": 2, "discount": 0.5, "width": 32}
+    settings |= {"batch_size": 64, "learning_rate": 3e-3, "actor_rate": 3e-3, "alpha_rate": 3e-2, "polyak": 0.05}
+    settings |= {"dynamics.width": 16, "dynamics.epochs": 30, "dynamics.learning_rate": 1e-2, "data": "target"}
+    settings |= {"penalty": 0.1} if kind is MOPO else {"beta": 0.1, "samples": 2, "elites": 3}
+    agent = Crippled(build(kind.settings_class, settings), S, A)
+    data, hardware = steered(1000, 0), Hardware(compiled=False)
+    folder = folder / (without or "whole")
+    module = train_population(agent, [0], data, data, Budget(300), hardware, folder, quiet=True, cache=cache)
+    actions = module.act(torch.from_numpy(steered(500, 1).observations)[None])[0]
+    return float((actions[:, 0] - actions[:, 1]).mean()) / 2.0, module.metrics_of(0)["entropy"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("stages")
+
+
+@pytest.mark.parametrize("kind", [MOPO, MOBILE])
+def test_it_learns_and_no_part_of_its_loss_is_idle(kind, tmp_path, cache):
+    right, entropy = learned(kind, tmp_path, cache)
+    assert right > 0.8
+    for part in ("critic", "actor"):
+        assert learned(kind, tmp_path, cache, part)[0] < 0.4, part
+    # Without its own loss the temperature stays at 1, and the policy nearly uniform.
+    assert learned(kind, tmp_path, cache, "alpha")[1] > entropy + 0.5
