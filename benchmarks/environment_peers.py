@@ -21,6 +21,7 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
+from offdyn_envs.crew import rows_at_a_time
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Gravity, Shift
 from offdyn_envs.step_timers import start_step_timers, stop_step_timers
@@ -69,7 +70,7 @@ class Recording:
     @property
     def chunk(self) -> int:
         """Rows that a thread takes at a time, as in the batched environment."""
-        return max(1, self.rows // (4 * self.threads))
+        return rows_at_a_time(self.rows, self.threads)
 
     def models(self) -> list[mujoco.MjModel]:
         """Return the model of each row, as the batched environment has them."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import mujoco
-import mujoco.rollout
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -19,6 +18,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack, make_attack
+from offdyn_envs.crew import Crew
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
 from offdyn_envs.row_models import RowModels
@@ -33,7 +33,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 ShiftList = Sequence[Mapping[str, Any] | Shift] | None
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 _AUTORESET = {
     "next_step": AutoresetMode.NEXT_STEP,
     "same_step": AutoresetMode.SAME_STEP,
@@ -109,12 +108,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._rows = RowModels(self.robot, self.row_shifts, self.profile, self.schedule)
         self.robot = robot = replace(self.robot, timestep=self._rows.timestep)
         base = self._rows.models[0]
-        threads = min(num_threads, rows)
-        self._datas = [mujoco.MjData(base) for _ in range(threads)]
-        self._rollout = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
-        # Rows in contact cost more than rows in flight, so the threads share several chunks; but each chunk wakes the
-        # waiting main thread, which at few rows costs more than an uneven split.
-        self._chunk = max(1, rows // (4 * threads))
+        self._crew = Crew(base, rows, min(num_threads, rows))
         size = mujoco.mj_stateSize(base, _PHYSICS)
         self._state = np.zeros((rows, size))
         self._trajectory = np.zeros((rows, robot.frame_skip, size))
@@ -227,24 +221,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the physics threads."""
-        self._rollout.close()
+        self._crew.close()
 
     def _advance(self, actions: NDArray[Any]) -> Bools:
         self._rows.begin_step(self._steps)
         self._control[:] = actions[:, None, :]
-        self._rollout.rollout(
-            self._rows.models,
-            self._datas,
-            self._state,
-            self._control,
-            control_spec=_CONTROL,
-            skip_checks=True,
-            nstep=self.robot.frame_skip,
-            state=self._trajectory,
-            chunk_size=self._chunk,
-        )
+        self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory)
         after = self._trajectory[:, -1].copy()
-        # rollout repeats the last good state of a row that diverged, so its clock falls behind.
+        # The simulation repeats the last good state of a row that diverged, so its clock falls behind.
         diverged = after[:, 0] - self._state[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
         if diverged.any():
             after[diverged] = self._state[diverged]

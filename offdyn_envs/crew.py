@@ -1,0 +1,150 @@
+"""Threads that share the physics of a batch: the caller works too, so two threads need one wake-up, not three."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["Crew", "rows_at_a_time"]
+
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+
+Floats = NDArray[np.float64]
+
+
+def rows_at_a_time(rows: int, threads: int) -> int:
+    """Return how many rows a thread takes at a time.
+
+    Rows in contact cost more than rows in flight, so there are several helpings for each thread. But a helping costs
+    three microseconds of Python, which only one thread runs at a time: the more threads, the more rows at least.
+    """
+    return max(rows // (8 * threads), min(max(4, threads), -(-rows // threads)))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One control step of a batch.
+
+    Attributes:
+        helpings: Rows nobody has taken yet; a list's `pop` is atomic.
+        models: One compiled model per row, N.
+        state: Full physics states before, [N, size].
+        control: Controls of every physics step, [N, T, nu].
+        trajectory: Where the states after every physics step go, [N, T, size].
+    """
+
+    helpings: list[slice]
+    models: Sequence[mujoco.MjModel]
+    state: Floats
+    control: Floats
+    trajectory: Floats
+
+
+def _work(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -> None:
+    while job.helpings:
+        try:
+            rows = job.helpings.pop()
+        except IndexError:  # Another thread was faster.
+            return
+        simulate.rollout(
+            job.models[rows],
+            [data],
+            job.state[rows],
+            job.control[rows],
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=job.control.shape[1],
+            state=job.trajectory[rows],
+        )
+
+
+def _attempt(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -> Exception | None:
+    try:
+        _work(job, data, simulate)
+    except Exception as error:
+        return error
+    return None
+
+
+def _help(model: mujoco.MjModel, jobs: SimpleQueue[_Job | None], results: SimpleQueue[Exception | None]) -> None:
+    """Work on jobs until one is None; a thread's life."""
+    data, simulate = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
+    while (job := jobs.get()) is not None:
+        results.put(_attempt(job, data, simulate))
+
+
+def _dismiss(jobs: SimpleQueue[Any], helpers: int) -> None:
+    for _ in range(helpers):
+        jobs.put(None)
+
+
+class Crew:
+    """The calling thread and `threads - 1` helpers."""
+
+    def __init__(self, model: mujoco.MjModel, rows: int, threads: int) -> None:
+        """Start the helpers.
+
+        Args:
+            model: Any of the models to come; all have equal sizes.
+            rows: N, the number of rows.
+            threads: How many threads work, the caller among them.
+        """
+        self._own = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
+        size = rows_at_a_time(rows, threads)
+        self._helpings = [slice(first, min(rows, first + size)) for first in range(0, rows, size)]
+        self._helpers, self._pending = threads - 1, 0
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._results: SimpleQueue[Exception | None] = SimpleQueue()
+        for _ in range(self._helpers):
+            # The threads know the queues, not the crew: it can be collected while they wait.
+            arguments = model, self._jobs, self._results
+            threading.Thread(target=_help, args=arguments, daemon=True, name="offdyn-physics").start()
+        self._end = weakref.finalize(self, _dismiss, self._jobs, self._helpers)
+
+    def simulate(self, models: Sequence[mujoco.MjModel], state: Floats, control: Floats, trajectory: Floats) -> None:
+        """Do one control step of every row, from a cold solver.
+
+        Args:
+            models: One compiled model per row, N.
+            state: Full physics states before, [N, size].
+            control: Controls of every physics step, [N, T, nu].
+            trajectory: Filled with the states after every physics step, [N, T, size]; a row that diverges repeats its
+                last good state.
+
+        Raises:
+            OffDynError: The crew has been closed.
+        """
+        if not self._end.alive:
+            raise OffDynError("the environment is closed: it cannot step any more")
+        self._wait()  # An interrupted call may have left helpers at work.
+        job = _Job(self._helpings.copy(), models, state, control, trajectory)
+        for _ in range(self._helpers):
+            self._pending += 1
+            self._jobs.put(job)
+        own_error = _attempt(job, *self._own)
+        errors = [error for error in (own_error, *self._wait()) if error is not None]
+        if errors:
+            raise errors[0]
+
+    def close(self) -> None:
+        """Send the helpers home."""
+        self._end()
+
+    def _wait(self) -> list[Exception | None]:
+        """Wait until every helper is done with the last job; return how it ended for each."""
+        results: list[Exception | None] = []
+        while self._pending:
+            results.append(self._results.get())
+            self._pending -= 1
+        return results

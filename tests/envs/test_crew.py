@@ -1,0 +1,131 @@
+"""Threads that share the physics: equal numbers for any count of them, and no thread or job left behind."""
+
+import gc
+import threading
+import time
+
+import mujoco
+import numpy as np
+import pytest
+
+from offdyn_envs.crew import Crew, rows_at_a_time
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.models import compile_model
+from offdyn_envs.robots import ROBOTS
+from offdyn_envs.vector import OffDynVectorEnv
+
+HOPPER = ROBOTS["hopper"]
+MODELS = [compile_model(HOPPER, ())]
+
+
+def batch(rows, seed=0):
+    """Return states and controls of rows, and where their trajectories go."""
+    rng = np.random.default_rng(seed)
+    state = np.concatenate([np.zeros((rows, 1)), rng.uniform(-0.1, 0.1, (rows, 12))], axis=1)
+    state[:, 2] += 1.25
+    control = np.repeat(rng.uniform(-1, 1, (rows, 1, 3)), HOPPER.frame_skip, axis=1)
+    return state, control, np.full((rows, HOPPER.frame_skip, 13), np.nan)
+
+
+def simulated(crew, rows, seed=0):
+    state, control, trajectory = batch(rows, seed)
+    crew.simulate(MODELS * rows, state, control, trajectory)
+    return trajectory
+
+
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name == "offdyn-physics"]
+
+
+def wait_for(condition):
+    for _ in range(500):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("rows", (1, 2, 7, 64))
+def test_every_row_is_simulated_alike_by_any_number_of_threads(rows):
+    expected = np.empty_like(batch(rows)[2])
+    state, control, _ = batch(rows)
+    data = mujoco.MjData(MODELS[0])
+    for row in range(rows):
+        mujoco.mj_setState(MODELS[0], data, state[row], mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+        data.qacc_warmstart[:] = 0.0
+        data.ctrl[:] = control[row, 0]
+        for step in range(HOPPER.frame_skip):
+            mujoco.mj_step(MODELS[0], data)
+            mujoco.mj_getState(MODELS[0], data, expected[row, step], mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
+    for threads in (1, 2, 3, 5):
+        crew = Crew(MODELS[0], rows, threads)
+        for _ in range(3):
+            np.testing.assert_array_equal(simulated(crew, rows), expected)
+        crew.close()
+
+
+@pytest.mark.parametrize("threads", range(1, 33))
+def test_helpings_are_shared_out(threads):
+    for rows in (threads, threads + 1, 64, 256, 1024):
+        size = rows_at_a_time(rows, threads)
+        assert 1 <= size <= -(-rows // threads) or size == rows // (8 * threads)
+        assert -(-rows // size) >= min(threads, rows) / 2
+
+
+def test_helpers_leave_when_closed_or_forgotten():
+    before = len(helpers())
+    env = OffDynVectorEnv("hopper", 4, num_threads=3)
+    assert len(helpers()) == before + 2
+    env.close()
+    assert wait_for(lambda: len(helpers()) == before)
+    with pytest.raises(OffDynError, match="closed"):
+        env.step(np.zeros((4, 3), np.float32))
+    forgotten = OffDynVectorEnv("hopper", 4, num_threads=3)
+    forgotten.reset(seed=0)
+    forgotten.step(np.zeros((4, 3), np.float32))
+    assert len(helpers()) == before + 2
+    del forgotten
+    gc.collect()
+    assert wait_for(lambda: len(helpers()) == before)
+
+
+class Interrupted:
+    """Simulates nothing: somebody pressed Ctrl-C."""
+
+    def rollout(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_step_leaves_nothing_behind():
+    crew = Crew(MODELS[0], 40, 2)
+    expected = simulated(crew, 40, seed=1)
+    own = crew._own
+    crew._own = own[0], Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        simulated(crew, 40)
+    crew._own = own
+    np.testing.assert_array_equal(simulated(crew, 40, seed=1), expected)
+    crew.close()
+
+
+def test_an_error_of_a_helper_reaches_the_caller():
+    crew = Crew(MODELS[0], 40, 3)
+    _, control, trajectory = batch(40)
+    with pytest.raises(TypeError, match="not subscriptable"):
+        crew.simulate(MODELS * 40, None, control, trajectory)
+    assert np.isfinite(simulated(crew, 40)).all()
+    crew.close()
+
+
+def test_rows_that_blow_up_are_told_apart_in_every_thread():
+    env = OffDynVectorEnv("hopper", 40, num_threads=3, autoreset_mode="disabled")
+    env.reset(seed=0)
+    qpos, qvel = env.qpos, env.qvel
+    wild = np.arange(40) % 3 == 0
+    qvel[wild, 3] = 1e12
+    env.set_state(qpos, qvel)
+    _, _, terminations, _, infos = env.step(np.zeros((40, 3), np.float32))
+    np.testing.assert_array_equal(infos["diverged"], wild)
+    assert terminations[wild].all() and not terminations[~wild].any()
+    np.testing.assert_array_equal(env.qpos[wild], qpos[wild])
+    env.close()
