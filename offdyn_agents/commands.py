@@ -21,9 +21,11 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tab
 def register(app: typer.Typer) -> None:
     """Add the agents' commands to `offdyn`."""
     from offdyn_agents.behaviour.commands import app as behaviour
+    from offdyn_agents.judging_report import judge_command
 
     app.command("train")(train)
     app.command("evaluate")(evaluate)
+    app.command("judge")(judge_command)
     app.add_typer(behaviour, name="behaviour")
 
 
