@@ -22,29 +22,36 @@ _LIBRARIES = ("libmujoco.so*", "libmujoco*.dylib", "mujoco.dll")
 def _clock() -> ctypes.c_void_p | None:
     """Return MuJoCo's variable `mjcb_time`, None where its library is laid out in a way unknown here."""
     folder = Path(mujoco.__file__).parent
-    library = next((path for pattern in _LIBRARIES for path in sorted(folder.glob(pattern))), None)
     try:
-        return None if library is None else ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "mjcb_time")
-    except (OSError, ValueError):
+        library = next(path for pattern in _LIBRARIES for path in sorted(folder.glob(pattern)))
+        return ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "mjcb_time")
+    except (StopIteration, OSError, ValueError):
         return None
 
 
 def stop_step_timers() -> bool:
     """Turn the timers off, for all of this process; results do not depend on them.
 
-    A clock that the user has installed with `mujoco.set_mjcb_time` stays.
+    A clock that the user has installed with `mujoco.set_mjcb_time` stays, and so do the timers after
+    `start_step_timers(keep=True)`.
 
     Returns:
         Whether no clock is read now.
     """
     clock = _clock()
-    if clock is None or mujoco.get_mjcb_time() is not None:
+    if _kept or clock is None or mujoco.get_mjcb_time() is not None:
         return False
     if clock.value is not None:
         clock.value = None
     return True
 
 
-def start_step_timers() -> None:
-    """Turn the timers on again, as MuJoCo's Python package does when it is imported."""
+def start_step_timers(*, keep: bool = False) -> None:
+    """Turn the timers on again, as MuJoCo's Python package does when it is imported.
+
+    Args:
+        keep: Leave them on, also where a batched environment would turn them off.
+    """
+    global _kept
+    _kept = keep
     mujoco.set_mjcb_time(None)
