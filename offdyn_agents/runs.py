@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from offdyn_agents.agent import Agent, agent_class
-from offdyn_agents.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine, target_returns
+from offdyn_agents.callbacks import Evaluation, target_returns
 from offdyn_agents.checkpoints import peek
-from offdyn_agents.data import Transitions
-from offdyn_agents.networks import member
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
+from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.settings import build, preset
 from offdyn_agents.supplies import Provision, TaskRuns, make_supply
-from offdyn_agents.training import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.training import PopulationModule
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
@@ -168,7 +165,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     evaluations = [_evaluation(job, part) for part, job in enumerate(jobs)]
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
     title = f"{plan.task} {plan.agent}{more}"
-    module = _train(
+    module = train_runs(
         agent,
         tasks,
         plan.budget,
@@ -226,93 +223,6 @@ def _evaluation(job: _Job, part: int) -> Evaluation:
     task = get_task(job.plan.task)
     returns = target_returns(task.robot, task.scoring, EPISODES, job.plan.hardware.threads)
     return Evaluation(returns, _normaliser(task.robot, task.scoring), part)
-
-
-def train_population(
-    agent: Agent,
-    seeds: Sequence[int],
-    source: Transitions,
-    target: Transitions,
-    budget: Budget,
-    hardware: Hardware,
-    folder: Path,
-    evaluation: Evaluation | None = None,
-    title: str = "train",
-    *,
-    quiet: bool = False,
-    cache: Path | None = None,
-    robot: str | None = None,
-) -> PopulationModule:
-    """Train and export a population on one task; `train_task` without the names.
-
-    Args:
-        agent: The agent.
-        seeds: Seeds of the runs.
-        source: Source dataset.
-        target: Target dataset.
-        budget: How long.
-        hardware: Where.
-        folder: The run's folder.
-        evaluation: Scores policies during training; None for none.
-        title: What the progress line says.
-        quiet: Show no progress.
-        cache: Folder of cached stages, None for none.
-        robot: Name of the robot, for agents that roll out models.
-
-    Returns:
-        The trained module.
-
-    Raises:
-        OffDynError: A run diverged; the others are trained and exported.
-    """
-    tasks = [TaskRuns(source, target, tuple(seeds), folder, title, robot)]
-    evaluations = [evaluation] if evaluation else []
-    module = _train(agent, tasks, budget, hardware, evaluations, title, quiet=quiet, cache=cache)
-    stopped = [run for run in range(len(module.seeds)) if module.stopped[run]]
-    if stopped:
-        raise OffDynError(module.describe_stop(stopped[0]))
-    return module
-
-
-def _train(
-    agent: Agent,
-    tasks: Sequence[TaskRuns],
-    budget: Budget,
-    hardware: Hardware,
-    evaluations: Sequence[Evaluation],
-    title: str,
-    *,
-    quiet: bool,
-    cache: Path | None,
-    identified: Callable[[Provision], None] = lambda provision: None,
-) -> PopulationModule:
-    begun = time.monotonic()
-    provision = make_supply(agent, tasks, budget, hardware, quiet=quiet, cache=cache)
-    identified(provision)
-    parts = [
-        Part(task.folder, task.title, task.seeds, identity)
-        for task, identity in zip(tasks, provision.identities, strict=True)
-    ]
-    module = PopulationModule(
-        agent, parts, provision.supply, provision.sampler, budget, hardware, provision.frozen, provision.refill
-    )
-    module.stage_seconds = time.monotonic() - begun
-    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
-    for part in range(len(parts)):
-        _export(module, part)
-    return module
-
-
-def _export(module: PopulationModule, part: int) -> None:
-    """Write the policies of a task's runs; one that has diverged gets none."""
-    from offdyn_agents.export import export_run
-
-    runs, population, agent = module.runs_of(part), module.population, module.agent
-    for run in range(runs.start, runs.stop):
-        if not module.stopped[run]:
-            readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
-            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
-            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)
 
 
 def refuse_stopped(outcomes: Sequence[Trained]) -> None:

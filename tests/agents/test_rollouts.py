@@ -1,14 +1,20 @@
 """Rows that runs make themselves: the ring, exact resume, one run that fails alone."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from offdyn_agents.populations import train_population
 from offdyn_agents.rollouts import RolloutBuffer
-from offdyn_agents.runs import train_population
 from offdyn_agents.training import Budget, Hardware, PopulationModule
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import dataset
@@ -190,3 +196,40 @@ def test_stages_are_cached(tmp_path):
     train(tmp_path / "b", cache=tmp_path / "stages", seeds=(1, 2), budget=Budget(5))
     assert Toy.fitted == [0, 1, 2]
     same(weights(tmp_path / "a", 1), weights(tmp_path / "b", 1))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.agents.test_rollouts import train
+from offdyn_agents.training import Budget
+train(Path(sys.argv[1]), budget=Budget(3000, 1000, 10, checkpoint_seconds=0.3), cache=Path(sys.argv[1]) / "stages")
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_again_and_again(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+
+    def start(name):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / name)], cwd=root, env=environment)
+
+    checkpoint = tmp_path / "broken/checkpoints/last.ckpt"
+    for at in (1, 700, 1500):
+        process, deadline = start("broken"), time.monotonic() + 300
+        while not checkpoint.exists() or int(torch.load(checkpoint, weights_only=True)["state_dict"]["updates"]) < at:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.013 * (at % 7))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert start("broken").wait(timeout=600) == start("whole").wait(timeout=600) == 0
+    for seed in (0, 1):
+        same(weights(tmp_path / "whole", seed), weights(tmp_path / "broken", seed))
+        ours, theirs = ((tmp_path / name / f"buffers/{seed}.f32").read_bytes() for name in ("whole", "broken"))
+        assert ours == theirs
+    assert refills(tmp_path / "whole") == refills(tmp_path / "broken")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from offdyn_agents.callbacks import Checkpoints, Evaluation
 from offdyn_agents.networks import policy
-from offdyn_agents.runs import train_population
+from offdyn_agents.populations import train_population
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
@@ -199,7 +199,7 @@ def test_a_checkpoint_never_runs_ahead_of_the_log(tmp_path, monkeypatch):
             if pl_module.updates_done == 40:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("offdyn_agents.runs.Checkpoints", Dying)
+    monkeypatch.setattr("offdyn_agents.populations.Checkpoints", Dying)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(tmp_path, budget=budget)
     assert [row["updates"] for row in log(tmp_path)] == ["20", "40"]
@@ -257,9 +257,7 @@ def test_another_dataset_or_setting_is_refused(tmp_path, monkeypatch):
     budget = Budget(60, 30, 10, checkpoint_seconds=0.0)
     interrupted(tmp_path, monkeypatch, 20, budget=budget)
     before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
-    with pytest.raises(
-        OffDynError, match=r"last.ckpt' is of other settings: SHA-256 \w{12}..., not \w{12}"
-    ):
+    with pytest.raises(OffDynError, match=r"last.ckpt' is of other settings: SHA-256 \w{12}..., not \w{12}"):
         train(tmp_path, budget=budget, discount=0.9)
     with pytest.raises(OffDynError, match="is of other settings"):
         train(tmp_path, budget=Budget(61, 30, 10))
@@ -314,7 +312,7 @@ def test_tensorboard_shows_no_step_twice(tmp_path, monkeypatch):
 
 def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
     """Two tasks side by side, with rows of their own; each may be continued in other company."""
-    from offdyn_agents.runs import _train
+    from offdyn_agents.populations import train_runs
     from offdyn_agents.supplies import TaskRuns
 
     budget, hardware = Budget(60, 30, 10, checkpoint_seconds=0.0), Hardware(compiled=False, threads=2)
@@ -323,7 +321,7 @@ def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
     def run(name, folder, seeds=(0, 1), tasks="ab"):
         agent = make(name, **({"dynamics__epochs": 2, "dynamics__width": 16} if name == "droco" else {}))
         jobs = [TaskRuns(*data[task], seeds, folder / task, task) for task in tasks]
-        return _train(agent, jobs, budget, hardware, [], "test", quiet=True, cache=None)
+        return train_runs(agent, jobs, budget, hardware, [], "test", quiet=True, cache=None)
 
     for name in ("iql", "droco"):
         module = run(name, tmp_path / name)
