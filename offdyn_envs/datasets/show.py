@@ -13,6 +13,8 @@ from offdyn_envs.datasets.ship import shipped_ids
 from offdyn_envs.datasets.store import data_root, find, local_ids, read_dataset, read_metadata
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.report import print_table
+from offdyn_envs.robots import get_robot
+from offdyn_envs.shifts import parse_shifts
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
@@ -121,16 +123,16 @@ def print_card(card: Mapping[str, Any]) -> None:
 
 def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     """Return the lines of a card, in words."""
-    lengths, shifts = card["lengths"], card["shifts"]
+    robot, shifts = get_robot(card["robot"]), parse_shifts(card["shifts"] or None)
     return {
         "where": card["path"] or "not built here",
         "rows": f"{card['rows']:,} in {card['episodes']:,} episodes, {card['terminated_episodes']:,} ended by falling",
         "returns": _spread(card["returns"]),
         "score": _score(card["normalised_score"]),
-        "lengths": _spread(lengths),
-        "shifts": ", ".join(map(str, shifts)) or "none: the nominal robot",
+        "lengths": _spread(card["lengths"]),
+        "shifts": "; ".join(shift.describe(robot) for shift in shifts) or "none: the nominal robot",
         "shift size": _size(card["shift_size"]),
-        "behaviour": "; ".join(_behaviour(facts) for facts in card["behaviour"]),
+        "behaviour": _behaviours(card["behaviour"]),
         "MuJoCo": f"{card['versions']['mujoco']} on {card['platform']['system']} {card['platform']['machine']}",
         "model": card["model_sha256"],
         "SHA-256": card["sha256"],
@@ -158,6 +160,14 @@ def _size(size: float | None) -> str:
     if size is None:
         return "measured on the stored states once it is built"
     return f"{size:.3g}: mean change of the next observation, in standard deviations of the nominal one"
+
+
+def _behaviours(behaviours: Sequence[Mapping[str, Any]]) -> str:
+    """Return one behaviour after the other; of many, the first and the last."""
+    if len(behaviours) <= 3:
+        return "; ".join(map(_behaviour, behaviours))
+    first, last = behaviours[0], behaviours[-1]
+    return f"{len(behaviours)} policies with equal shares, from {_behaviour(first)} to {_behaviour(last)}"
 
 
 def _behaviour(facts: Mapping[str, Any]) -> str:
