@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.data import Layout
-from offdyn_agents.dynamics import Ensemble, EnsembleLearner
+from offdyn_agents.dynamics import Ensemble
 from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.networks import Params
 from offdyn_agents.products import exact_fast_products, threads_inside
 from offdyn_agents.settings import to_json
 from offdyn_agents.termination import Termination, never
 from offdyn_envs.atomic import atomic_write
 
-__all__ = ["StageContext", "StageResults", "cached", "fit_ensembles", "predict_all", "stage_key"]
+__all__ = ["StageContext", "StageResults", "Unfinished", "cached", "fit_ensembles", "predict_all", "stage_key"]
 
 VERSION = 2
 """Raised when the same settings would give another ensemble."""
@@ -152,6 +153,31 @@ def cached(
     return [found[seed] or {} for seed in seeds]
 
 
+class Unfinished:
+    """The copy of a training that has not ended, in a file beside the results.
+
+    Args:
+        cache: Folder of results, None to keep no copy.
+        key: Key of the result to come.
+    """
+
+    def __init__(self, cache: Path | None, key: str) -> None:
+        self._path = None if cache is None else cache / f"{key}.partial"
+
+    def read(self) -> Tensors | None:
+        """Return the tensors that were written last, by name; None where there are none."""
+        return _load(self._path)
+
+    def write(self, tensors: Tensors) -> None:
+        """Replace the copy."""
+        _save(self._path, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+    def remove(self) -> None:
+        """Remove the copy, once the training has ended."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
 def fit_ensembles(
     settings: EnsembleSettings,
     layout: Layout,
@@ -164,6 +190,9 @@ def fit_ensembles(
     quiet: bool = True,
 ) -> list[Ensemble]:
     """Train or find one ensemble per seed; each is kept as soon as it is trained.
+
+    A training that was interrupted goes on from a copy that is at most a minute and an epoch old, and ends as it would
+    have.
 
     Args:
         settings: How they are trained.
@@ -182,7 +211,7 @@ def fit_ensembles(
     def compute(missing: list[int], keep: Keep) -> None:
         inputs = (layout.observation_dim + layout.action_dim,)
         with exact_fast_products(settings.width, inputs, settings.batch_size):
-            _fit(settings, layout, rows, missing, keep, threads, compiled, quiet)
+            _fit(settings, layout, rows, missing, keep, cache, threads, compiled, quiet)
 
     found = cached("dynamics", settings, rows, seeds, cache, compute, VERSION)
     return [Ensemble.from_tensors(tensors, rows.device) for tensors in found]
@@ -194,6 +223,7 @@ def _fit(
     rows: Tensor,
     seeds: Sequence[int],
     keep: Keep,
+    cache: Path | None,
     threads: int,
     compiled: bool,
     quiet: bool,
@@ -208,8 +238,14 @@ def _fit(
 
         def fit(seed: int) -> None:
             torch.set_num_threads(inside)
-            ensemble = learner.fit(rows, seed, lambda epoch, error: advance(1, seed=seed, epoch=epoch, error=error))
+            copy = Unfinished(cache, stage_key("dynamics", settings, rows, seed))
+
+            def report(epoch: int, error: float) -> None:
+                advance(1, seed=seed, epoch=epoch, error=error)
+
+            ensemble = learner.fit(rows, seed, report, save=copy.write, resume=copy.read())
             keep(seed, ensemble.tensors())
+            copy.remove()
 
         # All of them share the compiled step, so it is compiled before there are threads.
         learner.warm_up(rows)

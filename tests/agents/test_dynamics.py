@@ -6,8 +6,9 @@ import torch
 
 from offdyn_agents import stages
 from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, EnsembleLearner, ensemble_loss, ensemble_network
+from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.supplies import TaskRuns, make_supply
 from offdyn_agents.training import Budget, Hardware
 from tests.agents.synthetic import A, S, dataset, make
@@ -112,9 +113,9 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     calls = []
     real = EnsembleLearner.fit
 
-    def counted(self, rows, seed, report=None):
+    def counted(self, rows, seed, *more, **named):
         calls.append(seed)
-        return real(self, rows, seed, report)
+        return real(self, rows, seed, *more, **named)
 
     monkeypatch.setattr(EnsembleLearner, "fit", counted)
 

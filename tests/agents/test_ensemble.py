@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import stages
+from offdyn_agents import dynamics_training, stages
 from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics import MATRICES, WEIGHT_DECAY, Ensemble, EnsembleLearner, ensemble_loss, ensemble_network
+from offdyn_agents.dynamics import MATRICES, WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.dynamics_training import EnsembleLearner
 from tests.agents.synthetic import A, S, dataset
 
 CPU = torch.device("cpu")
@@ -87,16 +88,15 @@ def test_it_learns_the_dynamics_and_their_noise():
 
 @pytest.mark.parametrize(("rows", "held"), [(40, 8), (300, 60), (6000, 1000)])
 def test_held_out_rows(rows, held, monkeypatch):
-    from offdyn_agents import dynamics
 
     seen = []
-    real = dynamics._Training.__init__
+    real = dynamics_training._Training.__init__
 
     def counted(self, *args):
         real(self, *args)
         seen.append((len(self.held_inputs), len(self.inputs)))
 
-    monkeypatch.setattr(dynamics._Training, "__init__", counted)
+    monkeypatch.setattr(dynamics_training._Training, "__init__", counted)
     fit(pack(dataset(rows, 0), "target"), epochs=1)
     assert seen == [(held, rows - held)]
 
@@ -133,7 +133,7 @@ def test_it_is_cached(tmp_path, monkeypatch):
     rows = pack(dataset(200, 0), "target")
     settings = EnsembleSettings(**SMALL, epochs=2)
     first = stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
-    monkeypatch.setattr(EnsembleLearner, "fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda *_, **__: pytest.fail("trained again"))
     again = stages.fit_ensembles(settings, LAYOUT, rows, [1, 0], tmp_path, compiled=False)
     for ours, theirs in zip(first, again[::-1], strict=True):
         assert ours.tensors().keys() == theirs.tensors().keys()
@@ -147,18 +147,48 @@ def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
     settings = EnsembleSettings(**SMALL, epochs=1)
     real = EnsembleLearner.fit
 
-    def dying(self, rows, seed, report=None):
+    def dying(self, rows, seed, *more, **named):
         if seed == 1:
             raise KeyboardInterrupt
-        return real(self, rows, seed, report)
+        return real(self, rows, seed, *more, **named)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(EnsembleLearner, "fit", dying)
         stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
     seeds = []
-    monkeypatch.setattr(EnsembleLearner, "fit", lambda self, r, seed, *a: seeds.append(seed) or real(self, r, seed, *a))
+
+    def fit(self, rows, seed, *more, **named):
+        seeds.append(seed)
+        return real(self, rows, seed, *more, **named)
+
+    monkeypatch.setattr(EnsembleLearner, "fit", fit)
     stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
     assert seeds == [1]
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(dynamics_training, "SAVE_SECONDS", 0.0)
+    rows, settings = pack(dataset(200, 0), "target"), EnsembleSettings(**SMALL, epochs=8)
+    (whole,) = stages.fit_ensembles(settings, LAYOUT, rows, [3], None, compiled=False)
+    real, epochs = dynamics_training._Training._epoch, []
+
+    def epoch(self):
+        if len(epochs) == at:
+            raise KeyboardInterrupt
+        epochs.append(self.epoch)
+        real(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dynamics_training._Training, "_epoch", epoch)
+        stages.fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    monkeypatch.setattr(dynamics_training._Training, "_epoch", lambda self: epochs.append(self.epoch) or real(self))
+    (resumed,) = stages.fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+    assert epochs == list(range(8))
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_a_file_without_ranking_is_read():

@@ -1,0 +1,206 @@
+"""Training of an ensemble: members stacked, one compiled step, early stopping on held-out rows.
+
+Every member sees a bootstrap resample of its own. A member's parameters are kept when its hold-out error falls by more
+than 1%; training ends after 5 epochs in which none did. Learned bounds of the log-variance, which members train
+together, are kept with each member as they were at its best epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.data import Layout, stream
+from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network, forward, initial_ensemble
+from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
+from offdyn_agents.networks import Params
+from offdyn_agents.update import adam, scales
+
+__all__ = ["EnsembleLearner"]
+
+HOLDOUT_ROWS = 1000
+SAVE_SECONDS = 60.0
+"""Time between copies of an unfinished training: an epoch over a million rows takes a minute on a CPU."""
+
+Report = Callable[[int, float], None]
+State = Mapping[str, Tensor]
+Save = Callable[[State], None]
+
+
+class EnsembleLearner:
+    """Trains ensembles of one shape; the compiled step is shared by all of them, also from several threads.
+
+    Args:
+        settings: How.
+        layout: Layout of packed rows.
+        device: Where.
+        threads: CPU threads inside one step.
+        compiled: Whether to compile the step.
+    """
+
+    def __init__(
+        self,
+        settings: EnsembleSettings,
+        layout: Layout,
+        device: torch.device,
+        *,
+        threads: int = 1,
+        compiled: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.layout = layout
+        self.device = device
+        self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
+
+        def step(*tensors: Tensor) -> None:
+            *state, scale, inputs, outputs = tensors
+            size = len(state) // 3
+            params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
+            gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
+            with torch.no_grad():
+                for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
+                    adam(parameter, gradient, m, v, scale[0], scale[2])
+
+        self.step: Callable[..., Any] = step
+        self.threads = threads
+        self.compiled = compiled and (device.type != "cpu" or can_compile())
+
+    def warm_up(self, rows: Tensor) -> None:
+        """Compile the step; without a working compiler, say so and go on as it is written."""
+        if not self.compiled:
+            return
+        self.compiled = False
+        try:
+            self.step = compile_flat(self.step, _Training(self, rows, 0).first_step(), self.device, self.threads)
+        except Exception as error:
+            warn_uncompiled(error)
+
+    def fit(
+        self,
+        rows: Tensor,
+        seed: int,
+        report: Report | None = None,
+        *,
+        save: Save | None = None,
+        resume: State | None = None,
+    ) -> Ensemble:
+        """Train one ensemble.
+
+        Args:
+            rows: Packed rows [N, W] on the device.
+            seed: Decides initial parameters, the hold-out, resamples and orders.
+            report: Called after every epoch with its number and the mean hold-out error of the members.
+            save: Called after epochs, at most once a minute, with all that `resume` needs.
+            resume: What `save` was given: training goes on there and ends as if it had never stopped.
+        """
+        training = _Training(self, rows, seed)
+        if resume is not None:
+            training.restore(resume)
+        return training.run(report, save)
+
+
+class _Training:
+    """The training of one ensemble."""
+
+    def __init__(self, learner: EnsembleLearner, rows: Tensor, seed: int) -> None:
+        self.learner, self.settings = learner, learner.settings
+        self.generator = torch.Generator().manual_seed(stream(seed, "ensemble"))
+        order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
+        held = max(1, min(HOLDOUT_ROWS, round(self.settings.holdout * len(rows))))
+        kept = rows[order[held:]] if len(rows) > held else rows
+        self.inputs, self.outputs = self._columns(kept)
+        self.mean = self.inputs.mean(0)
+        std = self.inputs.std(0, correction=0)
+        # A constant input (no variance) must stay finite when it moves on source rows.
+        self.std = torch.where(std < 1e-6, torch.ones_like(std), std)
+        self.inputs = (self.inputs - self.mean) / self.std
+        inputs, self.held_outputs = self._columns(rows[order[:held]])
+        self.held_inputs = (inputs - self.mean) / self.std
+        fresh = initial_ensemble(self.settings, learner.network, self.generator)
+        self.params: Params = [t.to(rows.device) for t in fresh]
+        self.first = [torch.zeros_like(t) for t in self.params]
+        self.second = [torch.zeros_like(t) for t in self.params]
+        self.steps = self.epoch = self.stale = 0
+        self.batch = min(self.settings.batch_size, len(kept))
+        # Every member has its own bootstrap resample of the rows.
+        shape = (self.settings.members, len(kept))
+        self.resample = torch.randint(len(kept), shape, generator=self.generator)
+        self.best = [t.clone() for t in self.params]
+        self.errors = self._errors()
+
+    def _columns(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        observations, actions, following, rewards, _ = self.learner.layout.split(rows)
+        inputs = torch.cat([observations, actions], dim=-1)
+        return inputs, torch.cat([rewards[:, None], following - observations], dim=-1)
+
+    def run(self, report: Report | None, save: Save | None) -> Ensemble:
+        settings, saved = self.settings, time.monotonic()
+        while self.epoch < settings.epochs and self.stale < settings.patience:
+            self._epoch()
+            self.epoch += 1
+            fresh = self._errors() if settings.early_stopping or report else self.errors
+            if report:
+                report(self.epoch, float(fresh.mean()))
+            if settings.early_stopping:
+                self._keep_better(fresh)
+            if save and time.monotonic() - saved >= SAVE_SECONDS:
+                save(self.state())
+                saved = time.monotonic()
+        if not settings.early_stopping:
+            self.best, self.errors = self.params, self._errors()
+        # Bounds that no epoch improved are still one row for all members.
+        best = [tensor.expand(len(self.errors), *tensor.shape[1:]).contiguous() for tensor in self.best]
+        return Ensemble(best, self.mean, self.std, self.errors.argsort())
+
+    def _keep_better(self, fresh: Tensor) -> None:
+        """Keep the parameters of members whose error fell enough."""
+        better = (self.errors - fresh) / self.errors.clamp(min=1e-12) > self.settings.improvement
+        self.errors = torch.where(better, fresh, self.errors)
+        pairs = zip(self.params, self.best, strict=True)
+        self.best = [torch.where(better[:, None, None], new, old) for new, old in pairs]
+        self.stale = 0 if bool(better.any()) else self.stale + 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes, by name."""
+        groups = {"params": self.params, "first": self.first, "second": self.second, "best": self.best}
+        tensors = {f"{kind}.{i}": tensor for kind, group in groups.items() for i, tensor in enumerate(group)}
+        counts = torch.tensor([self.steps, self.epoch, self.stale])
+        return tensors | {"counts": counts, "errors": self.errors, "generator": self.generator.get_state()}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state` returned."""
+        device = self.errors.device
+
+        def group(kind: str) -> Params:
+            return [state[f"{kind}.{i}"].to(device).clone() for i in range(len(self.params))]
+
+        self.params, self.first, self.second, self.best = (group(k) for k in ("params", "first", "second", "best"))
+        self.steps, self.epoch, self.stale = state["counts"].tolist()
+        self.errors = state["errors"].to(device)
+        self.generator.set_state(state["generator"].cpu())
+
+    def _epoch(self) -> None:
+        draws = torch.rand(self.resample.shape, generator=self.generator).argsort(dim=1)
+        order = self.resample.gather(1, draws).to(self.inputs.device)
+        for start in range(0, order.shape[1] - self.batch + 1, self.batch):
+            self.learner.step(*self._arguments(order[:, start : start + self.batch]))
+
+    def first_step(self) -> list[Tensor]:
+        """Return what a step takes, with any rows."""
+        return self._arguments(self.resample[:, : self.batch].to(self.inputs.device))
+
+    def _arguments(self, chosen: Tensor) -> list[Tensor]:
+        scale = scales(self.settings.learning_rate, self.steps, 1)[0].to(self.inputs.device)
+        self.steps += 1
+        return [*self.params, *self.first, *self.second, scale, self.inputs[chosen], self.outputs[chosen]]
+
+    def _errors(self) -> Tensor:
+        """Return each member's mean squared hold-out error [members]."""
+        with torch.no_grad():
+            mean, _ = forward(self.params, self.held_inputs.unsqueeze(0))
+            return (mean - self.held_outputs).square().mean((-2, -1))
