@@ -16,6 +16,7 @@ import mujoco
 __all__ = ["start_step_timers", "stop_step_timers"]
 
 _LIBRARIES = ("libmujoco.so*", "libmujoco*.dylib", "mujoco.dll")
+_kept = False
 
 
 @lru_cache(maxsize=1)
