@@ -204,6 +204,8 @@ AGENTS = {
     "mopo": "offdyn_agents.mopo:MOPO",
     "mobile": "offdyn_agents.mobile:MOBILE",
     "mobody": "offdyn_agents.mobody:MOBODY",
+    "morec": "offdyn_agents.morec:MOREC",
+    "morec-mobile": "offdyn_agents.morec:MORECMobile",
 }
 """Where the class of every agent lives."""
 

@@ -38,13 +38,13 @@ TINY = {
     "dynamics.width": 16,
     "dynamics.members": 3,
     "dynamics.elites": 2,
-    "reward.iterations": 2,
-    "reward.pretraining": 5,
-    "reward.width": 16,
-    "reward.rollouts": 4,
-    "reward.horizon": 5,
-    "reward.batch_size": 32,
-    "reward.judges": 2,
+    "dynamics_reward.iterations": 2,
+    "dynamics_reward.pretraining": 5,
+    "dynamics_reward.width": 16,
+    "dynamics_reward.rollouts": 4,
+    "dynamics_reward.horizon": 5,
+    "dynamics_reward.batch_size": 32,
+    "dynamics_reward.judges": 2,
 }
 """Sizes of everything, as far as an agent has it; an agent with further stages adds theirs here."""
 

@@ -1,0 +1,115 @@
+"""The dynamics reward as a stage before the policy: cached by content, one for a data set, shared by all seeds.
+
+A training that was interrupted goes on from a copy that is about a minute old, and ends as it would have.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from offdyn_agents.data import Layout
+from offdyn_agents.dynamics_reward.checkpoints import FrozenOpponents
+from offdyn_agents.dynamics_reward.discriminator import HIDDEN, DynamicsReward
+from offdyn_agents.dynamics_reward.generator import Settle, as_drawn
+from offdyn_agents.dynamics_reward.models import split_rows
+from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
+from offdyn_agents.dynamics_reward.training import Adversaries
+from offdyn_agents.products import exact_fast_products, threads_inside
+from offdyn_agents.stages import Keep, cached, stage_key
+from offdyn_agents.termination import Termination, never
+from offdyn_envs.atomic import atomic_write
+
+__all__ = ["fit_dynamics_reward"]
+
+NAME, VERSION = "dynamics-reward", 1
+SAVE_SECONDS = 60.0
+"""Time between copies of an unfinished training."""
+WORTH_COMPILING = 200
+"""Iterations below which compiling would take longer than it saves."""
+
+
+def fit_dynamics_reward(
+    settings: DynamicsRewardSettings,
+    layout: Layout,
+    rows: Tensor,
+    cache: Path | None,
+    *,
+    terminated: Termination = never,
+    settle: Settle = as_drawn,
+    seed: int = 0,
+    threads: int = 1,
+    compiled: bool = True,
+    quiet: bool = True,
+) -> DynamicsReward:
+    """Train or find the dynamics reward of some rows.
+
+    Args:
+        settings: How it is trained.
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W] on the device, which count as real; a tenth, at most 1000, is held out.
+        cache: Folder of results and of copies of an unfinished training; None keeps nothing.
+        terminated: Says which states end an episode. It goes with the robot, whose rows these are.
+        settle: Makes drawn actions such as real ones are; it goes with the rows too.
+        seed: Decides everything that is drawn.
+        threads: CPU threads.
+        compiled: Whether to compile the steps.
+        quiet: Show no progress.
+
+    Returns:
+        All kept snapshots, also useless ones; see `DynamicsReward.usable`.
+    """
+    kept, _ = split_rows(rows, seed)
+    copy = None if cache is None else cache / f"{stage_key(NAME, settings, rows, seed, VERSION)}.partial"
+
+    def compute(missing: list[int], keep: Keep) -> None:
+        kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
+        inputs = (2 * layout.observation_dim + layout.action_dim, layout.observation_dim + layout.action_dim)
+        with threads_inside(threads), exact_fast_products(HIDDEN[-1], inputs, settings.batch_size):
+            training = kind(settings, layout, kept, missing[0], terminated, settle)
+            if not _restore(training, copy):
+                training = kind(settings, layout, kept, missing[0], terminated, settle)
+            if compiled and settings.iterations >= WORTH_COMPILING:
+                training.compile(threads)
+            _finish(training, copy, quiet)
+            keep(missing[0], training.result().tensors())
+        if copy:
+            copy.unlink(missing_ok=True)
+
+    (found,) = cached(NAME, settings, rows, [seed], cache, compute, VERSION)
+    return DynamicsReward.from_tensors(found, rows.device)
+
+
+def _finish(training: Adversaries | FrozenOpponents, copy: Path | None, quiet: bool) -> None:
+    from offdyn_envs.progress import progress
+
+    saved = time.monotonic()
+    with progress("dynamics reward", training.length, quiet=quiet, start=training.done) as advance:
+        while training.done < training.length:
+            advance(1, **training.advance())
+            if copy and time.monotonic() - saved > SAVE_SECONDS:
+                _save(copy, training.state())
+                saved = time.monotonic()
+
+
+def _save(path: Path, state: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, temporary)
+
+
+def _restore(training: Adversaries | FrozenOpponents, path: Path | None) -> bool:
+    """Take up a copy; return whether the training can be gone on with, False after a damaged copy."""
+    if path is None or not path.exists():
+        return True
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        training.restore(load_file(path))
+    except (SafetensorError, KeyError, RuntimeError):
+        return False
+    return True
