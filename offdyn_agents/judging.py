@@ -20,7 +20,7 @@ from torch import Tensor
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import CHUNK, Ensemble
 from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.mobody_dynamics import DualDynamics, reward
+from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.mobody_stages import fit_dynamics
 from offdyn_agents.stages import StageContext, fit_ensembles
@@ -203,8 +203,8 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
 def _dual(dynamics: DualDynamics) -> Means:
     def means(observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         states = dynamics.means(observations, actions)
-        following = states[dynamics.elites].mean(0, keepdim=True)
-        return states[dynamics.elites], reward(dynamics.nets, observations[None], actions[None], following)
+        following = states[dynamics.elites].mean(0)
+        return states[dynamics.elites], dynamics.rewards(observations, actions, following)
 
     return means
 

@@ -132,7 +132,10 @@ def judge_task(
 
 
 def table(record: Record) -> list[dict[str, Any]]:
-    """Return one row per model and reference: errors with their intervals over seeds, rewards, rank correlations."""
+    """Return one row per model and reference: errors with their intervals over seeds.
+
+    Rewards and rank correlations are those of the source's state-actions.
+    """
     from offdyn_agents.judging import MODELS
 
     rows: list[dict[str, Any]] = []
@@ -141,7 +144,8 @@ def table(record: Record) -> list[dict[str, Any]]:
         for exam, figures in exams.items():
             row[exam] = _interval([one["state"] for one in figures])
         for exam, figures in exams.items():
-            row[f"reward, {exam}"] = _interval([one["reward"] for one in figures])
+            row[f"MSE, {exam}"] = _interval([one["mse"] for one in figures])
+        row["reward"] = _interval([one["reward"] for one in exams["source state-actions"]])
         row["rank of spread"] = _interval([one["rank"] for one in exams["source state-actions"]])
         rows.append(row)
     for name in ("as in the source", "no change"):

@@ -119,17 +119,33 @@ class DualDynamics:
     Attributes:
         nets: Parameters by name; leading axis: members.
         elites: Numbers of the best members, int64 [elites].
-        errors: Each member's mean squared error of held-out target next states, [members].
+        errors: Each member's mean squared error of held-out target next states, in the units below, [members].
+        center: What the networks take for a state of zeros, [|S|]; zeros unless states were standardised.
+        scale: What they take for a step of one, [|S|]; ones unless states were standardised.
     """
 
     nets: dict[str, Params]
     elites: Tensor
     errors: Tensor
+    center: Tensor
+    scale: Tensor
 
     def means(self, observations: Tensor, actions: Tensor, domain: str = "target") -> Tensor:
         """Return the members' mean next states [members, N, |S|] of observations [N, |S|] and actions [N, |A|]."""
         with torch.no_grad():
-            return predicted(self.nets, observations[None], actions[None], domain)
+            return self._raw(predicted(self.nets, self._seen(observations), actions[None], domain))
+
+    def rewards(self, observations: Tensor, actions: Tensor, following: Tensor) -> Tensor:
+        """Return the members' rewards [members, N] of s [N, |S|], a [N, |A|] and s' [N, |S|]."""
+        with torch.no_grad():
+            return reward(self.nets, self._seen(observations), actions[None], self._seen(following))
+
+    def _seen(self, states: Tensor) -> Tensor:
+        """Return states [N, |S|] as the networks take them, [1, N, |S|]."""
+        return ((states - self.center) / self.scale)[None]
+
+    def _raw(self, states: Tensor) -> Tensor:
+        return states * self.scale + self.center
 
     def reconstruct(self, observations: Tensor) -> Tensor:
         """Return phi_T(phi_E(s)) [members, N, |S|] of observations [N, |S|]: the prediction with psi = 0.
@@ -137,7 +153,7 @@ class DualDynamics:
         It recovers s where the cycle loss has been trained.
         """
         with torch.no_grad():
-            return swish(self.nets["transition"], encode(self.nets, observations[None])[0])
+            return self._raw(swish(self.nets["transition"], encode(self.nets, self._seen(observations))[0]))
 
     def predict(
         self, observations: Tensor, actions: Tensor, generator: torch.Generator, uncertainty: str = "paper"
@@ -166,8 +182,7 @@ class DualDynamics:
         means = self.means(observations, actions)
         rows = torch.arange(len(observations), device=observations.device)
         following = means[self.elites[choice], rows] + means.std(0) * noise
-        with torch.no_grad():
-            rewards = reward(self.nets, observations[None], actions[None], following[None]).mean(0)
+        rewards = self.rewards(observations, actions, following).mean(0)
         seen = means[..., :-1] if uncertainty == "code" else means
         distance = torch.linalg.vector_norm(seen - seen.mean(0), dim=-1)
         return Prediction(following, rewards, distance.amax(0))
@@ -175,7 +190,8 @@ class DualDynamics:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
         named = {f"net.{name}.{i}": tensor for name, params in self.nets.items() for i, tensor in enumerate(params)}
-        return {"elites": self.elites, "errors": self.errors} | named
+        rest = {"elites": self.elites, "errors": self.errors, "center": self.center, "scale": self.scale}
+        return rest | named
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> DualDynamics:
@@ -192,4 +208,4 @@ class DualDynamics:
         }
         if "reward" not in nets:
             raise KeyError("reward")
-        return DualDynamics(nets, found["elites"], found["errors"])
+        return DualDynamics(nets, *(found[name] for name in ("elites", "errors", "center", "scale")))

@@ -21,6 +21,8 @@ class DualDynamicsSettings:
         representation_loss: Train L_rep and L_cycle. The first year of the public code never did.
         cycle_loss: Train L_cycle.
         lambda_rep: Weight of L_rep + L_cycle.
+        standardise: Learn states in units of their mean and standard deviation over the rows of both domains, so that
+            no dimension outweighs the others. Neither the public code (which has it, switched off) nor the paper does.
         members: Size of the ensemble.
         elites: How many of them, the best on held-out target rows, make rollouts.
         latent: Length of a latent state.
@@ -42,6 +44,7 @@ class DualDynamicsSettings:
     representation_loss: bool = setting(True)
     cycle_loss: bool = setting(True)
     lambda_rep: float = setting(1.0, low=0.0)
+    standardise: bool = setting(False)
     members: int = setting(7, low=2)
     elites: int = setting(5, low=1)
     latent: int = setting(16, low=1)

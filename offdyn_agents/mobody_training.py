@@ -169,13 +169,30 @@ class _Training:
         self.learner, self.settings = learner, learner.settings
         self.generator = torch.Generator().manual_seed(stream(seed, "mobody dynamics"))
         self.device = target.device
+        self.center, self.scale = self._units([source, target])
         rows = {"source": source, "target": target}
-        self.parts = {d: _Part(rows[d], d, self.settings, self.generator) for d in learner.domains}
+        self.parts = {d: _Part(self._seen(rows[d]), d, self.settings, self.generator) for d in learner.domains}
         self.params = {name: self._initial(network) for name, network in learner.networks.items()}
         self.first, self.second = ({n: [torch.zeros_like(t) for t in p] for n, p in self.params.items()} for _ in "mv")
         self.best = {name: [tensor.clone() for tensor in tensors] for name, tensors in self.params.items()}
         self.errors = torch.full((self.settings.members,), torch.inf, device=self.device)
         self.epoch = self.stale = 0
+
+    def _units(self, tables: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of s over the rows of both domains; 0 and 1 where states stay raw."""
+        states = torch.cat([table[:, : self.learner.layout.observation_dim] for table in tables])
+        if not self.settings.standardise:
+            return torch.zeros_like(states[0]), torch.ones_like(states[0])
+        scale = states.std(0, correction=0)
+        return states.mean(0), torch.where(scale < 1e-6, torch.ones_like(scale), scale)
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Return packed rows with states as the networks take them."""
+        if not self.settings.standardise:
+            return rows
+        s, a, following, *_ = self.learner.layout.split(rows)
+        following = (following - self.center) / self.scale
+        return torch.cat([(s - self.center) / self.scale, a, following, rows[:, -2:]], dim=-1)
 
     def _initial(self, network: Network) -> Params:
         """Return weights N(0, (1 / (2 sqrt(fan_in)))^2) and zero biases."""
@@ -199,7 +216,7 @@ class _Training:
                 save(self.state())
                 saved = time.monotonic()
         elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
-        return DualDynamics(self.best, elites, self.errors)
+        return DualDynamics(self.best, elites, self.errors, self.center, self.scale)
 
     def _epoch(self) -> None:
         self.epoch += 1

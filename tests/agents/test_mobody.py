@@ -196,7 +196,7 @@ def dynamics(spread=0.0):
         one = [0.5 * torch.randn(shape[1:], generator=generator) for shape in network.shapes()]
         nets[name] = [tensor.expand(7, *tensor.shape).clone() for tensor in one]
     nets["transition"][-1] += spread * torch.arange(7.0)[:, None, None]
-    return DualDynamics(nets, torch.arange(5), torch.zeros(7))
+    return DualDynamics(nets, torch.arange(5), torch.zeros(7), torch.zeros(S), torch.ones(S))
 
 
 def view(agent, model, terminated=never):

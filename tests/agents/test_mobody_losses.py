@@ -175,7 +175,7 @@ def test_the_representation_loss_has_a_fixed_end():
 
 
 def model(chosen, seed=0):
-    return DualDynamics(make_nets(chosen, seed), torch.tensor([2, 0]), torch.zeros(K))
+    return DualDynamics(make_nets(chosen, seed), torch.tensor([2, 0]), torch.zeros(K), torch.zeros(S), torch.ones(S))
 
 
 @pytest.mark.parametrize("structure", ["dual", "single", "plain"])
@@ -219,7 +219,7 @@ def test_members_that_agree_are_certain():
     nets = {
         name: [t[:1].expand(K, *t.shape[1:]).clone() for t in tensors] for name, tensors in make_nets(chosen).items()
     }
-    dynamics = DualDynamics(nets, torch.tensor([0, 1]), torch.zeros(K))
+    dynamics = DualDynamics(nets, torch.tensor([0, 1]), torch.zeros(K), torch.zeros(S), torch.ones(S))
     s, a = torch.randn(50, S), torch.rand(50, A)
     found = dynamics.predict(s, a, torch.Generator())
     torch.testing.assert_close(found.following, dynamics.means(s, a)[0])
@@ -231,7 +231,7 @@ def test_without_an_action_the_decoder_answers():
     chosen = settings()
     nets = make_nets(chosen)
     nets["target"][2:] = [torch.zeros_like(tensor) for tensor in nets["target"][2:]]
-    dynamics = DualDynamics(nets, torch.tensor([0, 1]), torch.zeros(K))
+    dynamics = DualDynamics(nets, torch.tensor([0, 1]), torch.zeros(K), torch.zeros(S), torch.ones(S))
     s, a = torch.randn(20, S), torch.rand(20, A)
     torch.testing.assert_close(dynamics.means(s, a), dynamics.reconstruct(s))
 
@@ -242,3 +242,22 @@ def test_tensors_and_back():
     s, a = torch.randn(20, S), torch.rand(20, A)
     torch.testing.assert_close(dynamics.means(s, a, "source"), again.means(s, a, "source"), rtol=0.0, atol=0.0)
     assert torch.equal(dynamics.elites, again.elites)
+
+
+def test_units_of_states():
+    """Networks see (s - center) / scale, and what they answer is turned back."""
+    chosen, count = settings(), 40
+    nets, zero, one = make_nets(chosen), torch.zeros(S), torch.ones(S)
+    center, scale = torch.linspace(-3.0, 3.0, S), torch.linspace(0.1, 5.0, S)
+    raw = DualDynamics(nets, torch.tensor([2, 0]), torch.zeros(K), zero, one)
+    scaled = DualDynamics(nets, torch.tensor([2, 0]), torch.zeros(K), center, scale)
+    s, a = torch.randn(count, S), torch.rand(count, A)
+    moved = s * scale + center
+    torch.testing.assert_close(scaled.means(moved, a), raw.means(s, a) * scale + center, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scaled.reconstruct(moved), raw.reconstruct(s) * scale + center, rtol=1e-4, atol=1e-4)
+    ours, theirs = (model.predict(x, a, torch.Generator()) for model, x in ((scaled, moved), (raw, s)))
+    torch.testing.assert_close(ours.following, theirs.following * scale + center, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.rewards, theirs.rewards, rtol=1e-4, atol=1e-4)
+    # Uncertainty is a distance between states, not between standardised ones.
+    away = (scaled.means(moved, a) - scaled.means(moved, a).mean(0)).norm(dim=-1).amax(0)
+    torch.testing.assert_close(ours.uncertainty, away)

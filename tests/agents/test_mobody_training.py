@@ -99,6 +99,23 @@ def test_the_cycle_loss_makes_psi_0_recover_the_state():
     assert away(representation_loss=False) > 0.1
 
 
+def test_standardised_states_are_learned_at_any_scale():
+    """What is learned does not depend on where states lie and how large they are."""
+    chosen, found = settings(TINY, loss_weights="code", standardise=True), []
+    for scale, move in ((1.0, 0.0), (1000.0, 5.0)):
+        source, target, unseen = SOURCE[:500].clone(), TARGET.clone(), UNSEEN.clone()
+        for rows in (source, target, unseen):
+            for states in (LAYOUT.split(rows)[0], LAYOUT.split(rows)[2]):
+                states.copy_(scale * (states + move))
+        dynamics = fit(chosen, source, target)
+        s, a, *_ = LAYOUT.split(unseen)
+        found.append(dynamics.means(s, a) / scale - move)
+        both = torch.cat([source, target])[:, :S]
+        torch.testing.assert_close(dynamics.center, both.mean(0))
+        torch.testing.assert_close(dynamics.scale, both.std(0, correction=0))
+    torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0.02)
+
+
 def test_rewards_of_samples():
     dynamics = fit(settings(loss_weights="code"))
     s, a, *_ = LAYOUT.split(UNSEEN)
