@@ -25,8 +25,9 @@ from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, Robot
-from offdyn_envs.schedule import Schedule, make_schedule
+from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
+from offdyn_envs.shifts.base import shown
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
@@ -76,6 +77,10 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         for name in rendering:
             if name not in _RENDERING:
                 raise unknown("environment parameter", name, (*_PARAMETERS, *_RENDERING))
+        for name in ("width", "height"):
+            size = rendering.get(name, 1)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise OffDynError(f"{name} must be a whole number above 0, got {shown(size)}")
         extra = parse_shifts(shifts)
         self.shifts = get_dynamics(self.robot.name, dynamics) + extra
         self.profile = check_profile(profile)
@@ -102,7 +107,8 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         Returns:
             The observation [|S|], attacked where an attack is set, and infos.
         """
-        self._episode = int((options or {}).get("episode", self._episode + 1))
+        episode = episode_option(options, ("episode",))
+        self._episode = self._episode + 1 if episode is None else episode
         self._elapsed = 0
         self._follow_schedule()
         if seed is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +12,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
+from offdyn_envs.simulator_log import log_simulator_warnings
 
 __all__ = ["compile_model", "dynamics_fields", "model_hash", "model_spec", "overwrite_model", "start_qpos"]
-
-_log = logging.getLogger("offdyn.mujoco")
 
 # Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
 _UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
@@ -47,23 +46,17 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
     return spec
 
 
-def _log_simulator_warnings() -> None:
-    """Send MuJoCo's warnings to the logger "offdyn.mujoco", unless the user has a handler of their own.
-
-    By default MuJoCo appends every simulation that blows up to a MUJOCO_LOG.TXT in the working directory; the
-    environments report such a step as `infos["diverged"]` instead.
-    """
-    if getattr(mujoco, "get_mju_user_warning", lambda: None)() is None:
-        mujoco.set_mju_user_warning(_log.info)
-
-
 @lru_cache(maxsize=256)
 def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
-    _log_simulator_warnings()
+    log_simulator_warnings()
     with warnings.catch_warnings():
         # HalfCheetah's model asks for a total mass of 14 kg through an attribute that newer MuJoCo calls deprecated.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")
-        return model_spec(get_robot(robot_name), shifts, profile).compile()
+        spec = model_spec(get_robot(robot_name), shifts, profile)
+        try:
+            return spec.compile()
+        except ValueError as error:
+            raise OffDynError(f"{robot_name}: these shifts together make no valid model: {error}") from None
 
 
 def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjModel:

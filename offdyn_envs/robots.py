@@ -303,7 +303,7 @@ def get_robot(name: str) -> Robot:
     Raises:
         OffDynError: No such robot; the message names the nearest.
     """
-    robot = ROBOTS.get(name)
+    robot = ROBOTS.get(name) if isinstance(name, str) else None
     if robot is None:
         raise unknown("robot", name, ROBOTS)
     return robot

@@ -37,7 +37,8 @@ class RowModels:
     """What simulates each row.
 
     Attributes:
-        models: One compiled model per row, N; rows of equal dynamics share one.
+        models: One compiled model per row, N; rows of equal dynamics share one. They do not search for islands, which
+            changes no number but `model_hash`: compare hashes of `compile_model`.
         start_qpos: The pose around which each row's episodes start, [N, nq].
         timestep: Seconds per physics step, the same for all rows.
     """

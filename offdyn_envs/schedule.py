@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 from offdyn_envs.errors import OffDynError, unknown
@@ -13,7 +14,7 @@ from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Morphology, Shift, check_shifts, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.base import shown
 
-__all__ = ["Schedule", "make_schedule"]
+__all__ = ["Schedule", "count", "episode_option", "make_schedule"]
 
 UNITS = ("episode", "step")
 _KEYS = ("unit", "points", "interpolate")
@@ -65,6 +66,44 @@ class Schedule:
         return {"unit": self.unit, "points": points, "interpolate": self.interpolate}
 
 
+def count(what: str, value: object) -> int:
+    """Return a count as an int; NumPy's whole numbers are welcome.
+
+    Args:
+        what: The thing, for the message.
+        value: The count.
+
+    Returns:
+        The count.
+
+    Raises:
+        OffDynError: No whole number, or below 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise OffDynError(f"{what} must be a whole number, 0 or above, got {shown(value)}")
+    return int(value)
+
+
+def episode_option(options: Mapping[str, Any] | None, allowed: Sequence[str]) -> int | None:
+    """Return the episode that the options of a reset set, None where they set none.
+
+    Args:
+        options: What `reset` was given.
+        allowed: Names of all options of that environment.
+
+    Returns:
+        The episode's number.
+
+    Raises:
+        OffDynError: An unknown option, or a number that counts nothing.
+    """
+    for name in options or {}:
+        if name not in allowed:
+            raise unknown("reset option", name, allowed)
+    episode = (options or {}).get("episode")
+    return None if episode is None else count("reset option 'episode'", episode)
+
+
 def _amount(shift: Shift) -> str | None:
     """Name of the parameter that interpolation moves."""
     for name in ("scale", "level"):
@@ -98,9 +137,7 @@ def _point(position: int, value: object) -> tuple[int, tuple[Shift, ...]]:
         if name not in _POINT_KEYS:
             raise unknown("parameter of a schedule's point", name, _POINT_KEYS)
     at = value.get("at")
-    if isinstance(at, bool) or not isinstance(at, int) or at < 0:
-        raise OffDynError(f"schedule: points[{position}].at must be a whole number, 0 or above, got {shown(at)}")
-    return at, parse_shifts(value.get("shifts"))
+    return count(f"schedule: points[{position}].at", at), parse_shifts(value.get("shifts"))
 
 
 def _check(schedule: Schedule, robot: Robot) -> None:

@@ -101,7 +101,7 @@ def get_dynamics(robot: str, slug: str) -> tuple[Shift, ...]:
         OffDynError: No such dynamics; the message names the nearest.
     """
     table = dynamics_of(robot)
-    if slug not in table:
+    if not isinstance(slug, str) or slug not in table:
         raise unknown(f"dynamics of {robot}", slug, table)
     return table[slug]
 

@@ -22,10 +22,18 @@ from offdyn_envs.crew import Crew
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
 from offdyn_envs.row_models import RowModels
-from offdyn_envs.schedule import Schedule, make_schedule
+from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts
 from offdyn_envs.step_timers import stop_step_timers
 from offdyn_envs.tasks import get_dynamics
+from offdyn_envs.vector_arguments import (
+    autoreset,
+    finite_rows,
+    row_mask,
+    seeds_of_rows,
+    shifts_of_rows,
+    whole_number,
+)
 
 __all__ = ["OffDynVectorEnv"]
 
@@ -33,11 +41,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 ShiftList = Sequence[Mapping[str, Any] | Shift] | None
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_AUTORESET = {
-    "next_step": AutoresetMode.NEXT_STEP,
-    "same_step": AutoresetMode.SAME_STEP,
-    "disabled": AutoresetMode.DISABLED,
-}
+_PARAMETERS = (
+    *("robot", "num_envs", "dynamics", "shifts", "row_shifts", "profile", "num_threads", "max_episode_steps"),
+    *("autoreset_mode", "attack", "schedule", "render_mode"),
+)
 
 
 class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
@@ -78,22 +85,25 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,
         render_mode: str | None = None,
+        **unexpected: Any,
     ) -> None:
+        for name in unexpected:
+            raise unknown("parameter of the batched environment", name, _PARAMETERS)
         self.robot = robot if isinstance(robot, Robot) else get_robot(robot)
-        self.num_envs = _count("num_envs", num_envs)
+        self.num_envs = whole_number("num_envs", num_envs)
         limit = self.robot.max_episode_steps if max_episode_steps is None else max_episode_steps
-        self.max_episode_steps = _count("max_episode_steps", limit)
+        self.max_episode_steps = whole_number("max_episode_steps", limit)
         if render_mode is not None:
             raise OffDynError("the batched environment does not render; use gymnasium.make for render_mode")
-        self.autoreset_mode = _autoreset(autoreset_mode)
+        self.autoreset_mode = autoreset(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
         self.attack = None if attack is None else make_attack(attack, self.robot)
         common = get_dynamics(self.robot.name, dynamics) + parse_shifts(shifts)
-        self.row_shifts = _rows(common, row_shifts, self.num_envs)
+        self.row_shifts = shifts_of_rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot)
         self._build_spaces()
-        self._build_physics(_count("num_threads", num_threads))
+        self._build_physics(whole_number("num_threads", num_threads))
 
     def _build_spaces(self) -> None:
         dims = self.robot.observation_dim, self.robot.action_dim
@@ -156,11 +166,18 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
         Returns:
             The observations of all rows, [N, |S|], never attacked.
+
+        Raises:
+            OffDynError: Other shapes, or numbers of the chosen rows that are not finite.
         """
-        chosen = np.ones(self.num_envs, dtype=bool) if mask is None else mask
+        chosen = row_mask("mask", mask, self.num_envs)
+        parts = (("qpos", qpos, self.robot.nq, self._qpos), ("qvel", qvel, self.robot.nv, self._qvel))
+        checked = [
+            (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
+        ]
         self._state[chosen, 0] = 0.0
-        self._state[chosen, self._qpos] = np.asarray(qpos)[chosen]
-        self._state[chosen, self._qvel] = np.asarray(qvel)[chosen]
+        for where, value in checked:
+            self._state[chosen, where] = value[chosen]
         self._steps[chosen] = 0
         self._done[chosen] = False
         return self._observe()
@@ -178,15 +195,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         Returns:
             Observations, [N, |S|], and empty infos.
         """
+        episode = episode_option(options, ("episode", "reset_mask"))
         mask = (options or {}).get("reset_mask")
-        chosen = np.ones(self.num_envs, dtype=bool) if mask is None else np.asarray(mask)
-        if chosen.shape != (self.num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
-            raise OffDynError(f"reset_mask must be {self.num_envs} booleans, at least one of them true")
-        for row, row_seed in enumerate(_seeds(seed, self.num_envs)):
+        chosen = row_mask("reset_mask", mask, self.num_envs)
+        for row, row_seed in enumerate(seeds_of_rows(seed, self.num_envs)):
             if row_seed is not None and chosen[row]:
                 self._rngs[row] = np.random.default_rng(row_seed)
                 self._attack_rngs[row] = np.random.default_rng([row_seed, 1])
-        self._reset_rows(chosen, (options or {}).get("episode"))
+        self._reset_rows(chosen, episode)
         return self._seen(chosen if mask is not None else None), {}
 
     def step(self, actions: NDArray[Any]) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
@@ -202,8 +218,15 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             up; such a row keeps its state and terminates.
         """
         actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
-            raise OffDynError(f"actions must be finite and of shape {self.action_space.shape}, got {actions.shape}")
+        if (
+            actions.dtype.kind not in "fiu"
+            or actions.shape != self.action_space.shape
+            or not np.isfinite(actions).all()
+        ):
+            raise OffDynError(
+                f"actions must be finite numbers of shape {self.action_space.shape}, got {actions.dtype} "
+                f"of shape {actions.shape}"
+            )
         waiting = self._done.copy() if self.autoreset_mode == AutoresetMode.NEXT_STEP else None
         before = self._state
         diverged = self._advance(actions)
@@ -278,41 +301,6 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
         observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
         return observations
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise OffDynError(f"{name} must be a whole number above 0, got {str(value)[:60]!r}")
-    return int(value)
-
-
-def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
-    if isinstance(mode, AutoresetMode):
-        return mode
-    if mode not in _AUTORESET:
-        raise unknown("autoreset mode", mode, _AUTORESET)
-    return _AUTORESET[mode]
-
-
-def _rows(
-    common: tuple[Shift, ...], row_shifts: Sequence[ShiftList] | None, num_envs: int
-) -> tuple[tuple[Shift, ...], ...]:
-    if row_shifts is None:
-        return (common,) * num_envs
-    if len(row_shifts) != num_envs:
-        raise OffDynError(f"row_shifts must have one entry per row: {num_envs}, got {len(row_shifts)}")
-    return tuple(common + parse_shifts(shifts) for shifts in row_shifts)
-
-
-def _seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[int | None]:
-    if seed is None:
-        return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + row for row in range(num_envs)]
-    seeds = list(seed)
-    if len(seeds) != num_envs:
-        raise OffDynError(f"seed must be one number or {num_envs}, got {len(seeds)}")
-    return seeds
 
 
 def halfcheetah(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:

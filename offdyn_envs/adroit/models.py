@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 
 import mujoco
@@ -10,10 +9,9 @@ import mujoco
 from offdyn_envs.adroit.shifts import HandShift, apply_hand_shifts, check_hand_profile
 from offdyn_envs.adroit.tasks import HandTask, get_hand_task
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.simulator_log import log_simulator_warnings
 
 __all__ = ["compile_hand"]
-
-_log = logging.getLogger("offdyn.mujoco")
 
 
 # A model holds 7 MB of textures and meshes and compiles in 15 ms.
@@ -21,8 +19,7 @@ _log = logging.getLogger("offdyn.mujoco")
 def _compile(name: str, shifts: tuple[HandShift, ...], profile: str) -> mujoco.MjModel:
     from offdyn_envs.adroit.stock import ASSETS
 
-    if getattr(mujoco, "get_mju_user_warning", lambda: None)() is None:
-        mujoco.set_mju_user_warning(_log.info)  # Not into a MUJOCO_LOG.TXT in the working directory.
+    log_simulator_warnings()
     spec = mujoco.MjSpec.from_file(str(ASSETS / get_hand_task(name).xml_file))
     apply_hand_shifts(spec, shifts, profile)
     try:

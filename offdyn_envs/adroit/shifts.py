@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.shifts import Friction, Gravity, parse_shifts
 from offdyn_envs.shifts.base import number, shown
+from offdyn_envs.shifts.parsing import check_products
 
 if TYPE_CHECKING:
     import mujoco
@@ -229,4 +230,6 @@ def parse_hand_shifts(value: Sequence[Mapping[str, Any] | HandShift] | None) -> 
         return ()
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence) or not value:
         parse_shifts(cast(Any, value))  # Refuses it in the words used for every robot.
-    return tuple(_parse_one(position, item) for position, item in enumerate(value))
+    shifts = tuple(_parse_one(position, item) for position, item in enumerate(value))
+    check_products(shifts)
+    return shifts

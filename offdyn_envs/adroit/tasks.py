@@ -123,7 +123,7 @@ def get_hand_dynamics(slug: str) -> tuple[HandShift, ...]:
     Raises:
         OffDynError: No such dynamics; the message names the nearest.
     """
-    shifts = HAND_DYNAMICS.get(slug)
+    shifts = HAND_DYNAMICS.get(slug) if isinstance(slug, str) else None
     if shifts is None:
         raise unknown("dynamics of the Adroit hand", slug, HAND_DYNAMICS)
     return shifts

@@ -51,7 +51,10 @@ class Shift(Protocol):
 
 def shown(value: object) -> str:
     """Return a value as an error message quotes it: one short line."""
-    return repr(str(value)[:60])
+    try:
+        return repr(str(value)[:60])
+    except ValueError:  # Python prints no whole number of more than some thousand digits.
+        return "a number too long to print"
 
 
 def number(what: str, value: object, low: float, high: float) -> float:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINEMATIC_LEVELS", "KINEMATIC_PARTS", "Kinematic"]
 
-MIN_SCALE, MAX_SCALE = 1e-4, 10.0
+FACTORS = (1e-4, 10.0)
+"""Smallest and largest factor of a range, of one shift and of all in a list together."""
 DEFAULT_TIMESTEP = 0.002
 
 KINEMATIC_LEVELS: Mapping[str, float] = MappingProxyType({"easy": 0.8, "medium": 0.5, "hard": 0.2})
@@ -94,7 +95,7 @@ class Kinematic:
         if part is not None:
             if not isinstance(part, str) or part not in _ALL_PARTS:
                 raise unknown("part of the kinematic shift", part, _ALL_PARTS)
-            scale = number("kinematic shift: scale", scale, MIN_SCALE, MAX_SCALE)
+            scale = number("kinematic shift: scale", scale, *FACTORS)
         if preset is not None and preset != SEVERE:
             raise unknown("preset of the kinematic shift", preset, (SEVERE,))
         object.__setattr__(self, "part", part)
@@ -186,12 +187,12 @@ def _joints(value: object) -> tuple[tuple[str, float], ...]:
         pairs: dict[object, object] = dict(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         pairs = {}
-    if not pairs:
-        raise OffDynError(f"kinematic shift: joints must map joint names to factors, got {shown(value)}")
+    if not pairs or len(pairs) != len(value):  # type: ignore[arg-type]
+        raise OffDynError(f"kinematic shift: joints must map joint names to factors, each once, got {shown(value)}")
     for name in pairs:
         if not isinstance(name, str) or name not in _ALL_JOINTS:
             raise unknown("joint of the kinematic shift", name, _ALL_JOINTS)
     return tuple(
-        (str(name), number(f"kinematic shift: factor of joint {name}", factor, MIN_SCALE, MAX_SCALE))
+        (str(name), number(f"kinematic shift: factor of joint {name}", factor, *FACTORS))
         for name, factor in pairs.items()
     )

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import Shift, shown
-from offdyn_envs.shifts.kinematic import Kinematic
+from offdyn_envs.shifts.base import Shift, number, shown
+from offdyn_envs.shifts.kinematic import FACTORS, Kinematic
 from offdyn_envs.shifts.morphology import Morphology, check_morphologies
-from offdyn_envs.shifts.scaled import Friction, Gravity
+from offdyn_envs.shifts.scaled import SCALES, Friction, Gravity
 
 if TYPE_CHECKING:
     from offdyn_envs.robots import Robot
 
-__all__ = ["KINDS", "check_shifts", "parse_shifts", "shifts_to_json"]
+__all__ = ["KINDS", "check_products", "check_shifts", "parse_shifts", "shifts_to_json"]
 
 AnyShift = Gravity | Friction | Kinematic | Morphology
 KINDS: Mapping[str, type[AnyShift]] = {
@@ -79,11 +79,39 @@ def check_shifts(shifts: Sequence[Shift], robot: Robot) -> None:
         robot: The robot.
 
     Raises:
-        OffDynError: A part or joint that the robot lacks, or two morphologies of one part.
+        OffDynError: A part or joint that the robot lacks, factors that multiply to too much or too little, or two
+            morphologies of one part.
     """
     for shift in shifts:
         shift.check(robot)
+    check_products(shifts, robot)
     check_morphologies([shift for shift in shifts if isinstance(shift, Morphology)], robot)
+
+
+def check_products(shifts: Sequence[object], robot: Robot | None = None) -> None:
+    """Raise where the factors of several shifts multiply to more or less than one shift may have.
+
+    Args:
+        shifts: The shifts, in order.
+        robot: The robot, for kinematic shifts.
+
+    Raises:
+        OffDynError: A product is out of bounds.
+    """
+    products: dict[str, tuple[float, float, float]] = {}
+
+    def multiply(what: str, factor: float, low: float, high: float) -> None:
+        product = products.get(what, (1.0, low, high))[0] * factor
+        products[what] = product, low, high
+
+    for shift in shifts:
+        if isinstance(shift, Gravity | Friction):
+            multiply(f"{shift.kind} shifts: the product of all scales", shift.scale, *SCALES)
+        elif isinstance(shift, Kinematic) and robot is not None:
+            for joint, factor in shift.factors(robot).items():
+                multiply(f"kinematic shifts: the product of all factors of {joint}", factor, *FACTORS)
+    for what, (product, low, high) in products.items():
+        number(what, product, low, high)
 
 
 def shifts_to_json(shifts: Sequence[Shift]) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Friction", "Gravity"]
 
-MIN_SCALE, MAX_SCALE = 1e-6, 1e6
+SCALES = (1e-6, 1e6)
+"""Smallest and largest factor, of one shift and of all in a list together."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Scaled:
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", number(f"{self.kind} shift: scale", self.scale, MIN_SCALE, MAX_SCALE))
+        object.__setattr__(self, "scale", number(f"{self.kind} shift: scale", self.scale, *SCALES))
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"kind": ..., "scale": s}`."""

@@ -120,6 +120,25 @@ def _reach(record: Record) -> Iterator[str]:
         "nominal medium policy meet the shift."
     )
     yield ""
+    yield "## What to know of some bodies"
+    yield ""
+    yield (
+        "- Ant, alllegs and halflegs at hard: the legs are so short that the robot can rest on its torso, and count as "
+        "healthy there."
+    )
+    yield (
+        "- Hopper, foot at medium and hard: the tip of the leg lies lower than the foot, so the robot can land on its "
+        "leg, with friction 1.0 instead of 2.0."
+    )
+    yield (
+        "- HalfCheetah's model asks for 14 kg in total: a shorter limb makes the others heavier, unless `keep_mass` is "
+        "set. Its thighs jump where the level leaves 0, because every published level also replaces the shins."
+    )
+    yield (
+        "- Friction x5: with the pyramidal friction cones of the base models feet sink visibly into the floor, by up "
+        "to 0.4 m on Hopper; the models are left as they are, for comparison with published results."
+    )
+    yield ""
 
 
 def _robots(record: Record) -> Iterator[str]:

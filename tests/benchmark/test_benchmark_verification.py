@@ -271,7 +271,8 @@ def with_honest_cells(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         if cell["family"] == "min-q":
             critic = onnx_policy.load_critic(models.critic(11, 3, seed=cell["seed"]))
             attack = attacks.MinQAttack(cell["level"], rollouts.target_sigma(place), policy, critic)
-        shifts = protocol.cell_shifts(get_dynamics(place.robot, place.scoring), protocol.Cell(cell["family"], cell["level"]))
+        target = get_dynamics(place.robot, place.scoring)
+        shifts = protocol.cell_shifts(target, protocol.Cell(cell["family"], cell["level"]))
         returns = rollouts.episode_returns(policy, "hopper", shifts, 10, protocol.EVALUATION_SEED, attack)
         cell["returns"] = [float(value) for value in returns]
     return entry, files

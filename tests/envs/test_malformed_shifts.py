@@ -39,61 +39,102 @@ def good(rng: random.Random, robot: str) -> dict:
     kind = rng.choice(sorted(KINDS))
     if kind in ("gravity", "friction"):
         return {"kind": kind, "scale": rng.uniform(0.1, 5.0)}
+    kept = {"keep_mass": True} if kind == "morphology" and rng.random() < 0.5 else {}
     if rng.random() < 0.2:
-        return {"kind": kind, "preset": "severe"}
-    if kind == "kinematic":
-        return {"kind": kind, "part": rng.choice(sorted(KINEMATIC_PARTS[robot])), "scale": rng.uniform(0.1, 1.0)}
-    return {"kind": kind, "part": rng.choice(sorted(MORPHOLOGY_PARTS[robot])), "level": rng.uniform(0.0, 3.0)}
+        return {"kind": kind, "preset": "severe", **kept}
+    if kind == "morphology":
+        return {"kind": kind, "part": rng.choice(sorted(MORPHOLOGY_PARTS[robot])), "level": rng.uniform(0, 3), **kept}
+    part = rng.choice(sorted(KINEMATIC_PARTS[robot]))
+    if rng.random() < 0.4:
+        joints = {name: rng.uniform(0.1, 1.0) for name in KINEMATIC_PARTS[robot][part]}
+        return {"kind": kind, "joints": joints}
+    return {"kind": kind, "part": part, "scale": rng.uniform(0.1, 1.0)}
 
 
-def damage(rng: random.Random, shift: dict) -> tuple[object, str]:
-    """Break a shift in one place; returns it and the word that the message must hold."""
-    amount = next((name for name in ("scale", "level") if name in shift), None)
-    name = next((name for name in ("part", "preset") if name in shift), "kind")
+def replaced(shift: dict, name: str, value: object) -> tuple[object, str, object]:
+    return shift | {name: value}, name, value
+
+
+def damage(rng: random.Random, shift: dict) -> tuple[object, str, object]:
+    """Break a shift in one place; returns it, a word that the message must hold and the value that it must quote."""
     ways = [
-        lambda: (shift | {name: rng.choice(NOT_NAMES)}, name),
-        lambda: (shift | {"kind": rng.choice(NOT_NAMES)}, "kind"),
-        lambda: (shift | {rng.choice(("scael", "axis", "joint", "levl", "Part", "")): 1}, "parameter"),
-        lambda: ({key: value for key, value in shift.items() if key != "kind"}, "kind"),
-        lambda: (rng.choice(("gravity", 3, None, [shift], b"x", 0.5)), "shifts[0]"),
+        lambda: replaced(shift, "kind", rng.choice(NOT_NAMES)),
+        lambda: (shift | {(name := rng.choice(("scael", "axis", "joint", "levl", "Part"))): 1}, "parameter", name),
+        lambda: ({key: value for key, value in shift.items() if key != "kind"}, "kind", None),
+        lambda: ((value := rng.choice(("gravity", 3, None, [shift], b"x", 0.5))), "shifts[0]", value),
     ]
-    if amount is not None:
+    named = [name for name in ("part", "preset") if name in shift]
+    ways += [lambda name=name: replaced(shift, name, rng.choice(NOT_NAMES)) for name in named]
+    for name in ("scale", "level"):
+        if name in shift:
+            ways += [
+                lambda name=name: replaced(shift, name, rng.choice((*NOT_NUMBERS, *OUT_OF_RANGE))),
+                lambda name=name: ({key: value for key, value in shift.items() if key != name}, name, None),
+            ]
+    if "keep_mass" in shift:
+        ways.append(lambda: replaced(shift, "keep_mass", rng.choice((0, 1, "yes", None, [True], 1.0))))
+    if "joints" in shift:
+        first = next(iter(shift["joints"]))
         ways += [
-            lambda: (shift | {amount: rng.choice(NOT_NUMBERS)}, amount),
-            lambda: (shift | {amount: rng.choice(OUT_OF_RANGE)}, amount),
-            lambda: ({key: value for key, value in shift.items() if key != amount}, amount),
+            lambda: replaced(shift, "joints", rng.choice(("x", 3, [], {}, True, [first, first], [[first, 0.5]] * 2))),
+            lambda: (shift | {"joints": {(name := rng.choice(("knee", "FOOT", "", "a" * 99))): 0.5}}, "joint", name),
+            lambda: (shift | {"joints": {first: (bad := rng.choice(OUT_OF_RANGE))}}, first, bad),
         ]
     return rng.choice(ways)()
 
 
-def malformed() -> list[tuple[str, object, str]]:
+def malformed() -> list[tuple[str, list, str, object]]:
+    """Lists of one to three shifts, one of them damaged."""
     rng = random.Random(1)
-    robots = sorted(ROBOTS)
-    return [(robot, *damage(rng, good(rng, robot))) for robot in (rng.choice(robots) for _ in range(COUNT))]
+    cases: list[tuple[str, list, str, object]] = []
+    for _ in range(COUNT):
+        robot = rng.choice(sorted(ROBOTS))
+        value, word, quoted = damage(rng, good(rng, robot))
+        before = [{"kind": "gravity", "scale": rng.uniform(0.5, 2.0)} for _ in range(rng.randrange(3))]
+        cases.append((robot, [*before, value], word.replace("[0]", f"[{len(before)}]"), quoted))
+    return cases
 
 
 def refusal(robot: str, shifts: object, word: str) -> str:
+    messages: list[str] = []
     for make in (
         lambda: gymnasium.make(f"OffDyn/{ROBOTS[robot].title}-v0", shifts=shifts),
         lambda: OffDynVectorEnv(robot, 2, shifts=shifts),
     ):
         with pytest.raises(OffDynError) as refused:
             make()
-    message = str(refused.value)
-    assert len(message.splitlines()) == 1, message
-    assert len(message) < 400, message
-    assert word in message, message
-    return message
+        messages.append(str(refused.value))
+        assert len(messages[-1].splitlines()) == 1, messages[-1]
+        assert len(messages[-1]) < 500, messages[-1]
+        assert word in messages[-1], messages[-1]
+    assert messages[0] == messages[1]
+    return messages[0]
 
 
 def test_each_is_refused_with_one_line():
     cases = malformed()
     assert len(cases) == COUNT
     assert len({repr(case) for case in cases}) > 0.8 * COUNT
-    told = ("allowed", "must be", "from ", "goes with", "exactly one of", "either ", "did you mean")
-    for robot, value, word in cases:
-        message = refusal(robot, [value], word)
+    told = ("allowed", "must be", "must map", "from ", "goes with", "exactly one of", "either ", "did you mean")
+    for robot, value, word, quoted in cases:
+        message = refusal(robot, value, word)
         assert any(words in message for words in told), message
+        if quoted is not None and abs(len(str(quoted)) - 30) < 30:
+            assert " ".join(str(quoted).split())[:20].strip() in message, (quoted, message)
+
+
+@pytest.mark.parametrize(
+    ("robot", "shift", "count", "words"),
+    (
+        ("ant", {"kind": "kinematic", "part": "ankle", "scale": 1e-4}, 5, "product of all factors of ankle_1"),
+        ("hopper", {"kind": "gravity", "scale": 1e6}, 52, "gravity shifts: the product of all scales"),
+        ("walker2d", {"kind": "friction", "scale": 1e6}, 60, "friction shifts: the product of all scales"),
+        ("halfcheetah", {"kind": "gravity", "scale": 1e-6}, 2, "1e-06 to 1e+06"),
+        ("hopper", {"kind": "kinematic", "joints": {"leg_joint": 9.0}}, 2, "leg_joint"),
+    ),
+)
+def test_what_is_too_much_together_is_refused(robot, shift, count, words):
+    refusal(robot, [shift] * count, words)
 
 
 @pytest.mark.parametrize("value", (5, "gravity", {}, {"kind": "gravity", "scale": 0.5}, [], (), b"", object()))

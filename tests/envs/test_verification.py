@@ -15,7 +15,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import model_hash
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.shifts import Friction, Gravity, Kinematic
-from offdyn_envs.tasks import DYNAMICS, env_id
+from offdyn_envs.tasks import DYNAMICS, env_id, list_env_ids
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification import divergence, states, subjects
 from offdyn_envs.verification.common import check_with_gymnasium, compare_twins
@@ -87,6 +87,13 @@ def test_a_shift_that_changes_nothing_is_caught(few_states):
     assert found["fields"] == "no field of the model differs from the nominal robot's"
     assert "that of OffDyn/Hopper-v0" in found["hash"]
     assert "no transition differs" in found["effect"]
+
+
+@pytest.mark.parametrize("name", tuple(list_env_ids()))
+def test_only_declared_fields_of_every_named_robot_differ(name):
+    facts = robot_checks(find_subject(name))["fields"]()
+    nominal = list_env_ids()[name][1] == "nominal"
+    assert bool(facts["changed_fields"]) is not nominal
 
 
 def test_an_undeclared_field_is_caught(few_states):
