@@ -149,7 +149,7 @@ def test_command(datasets, tmp_path, monkeypatch):
     words += ["--out", str(tmp_path), "--threads", "1", "--quiet"]
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
     monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda: False)
-    monkeypatch.setattr("offdyn_agents.dynamics.can_compile", lambda: False)
+    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda: False)
     runner = CliRunner()
     found = runner.invoke(cli.build_app(), [*words, "--json"], catch_exceptions=False)
     assert found.exit_code == 0, found.output
