@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.data import Layout, Sampler, Supply, pack
+from offdyn_agents.data import Layout, Sampler, Supply, pack, stream
 from offdyn_agents.execution import Executor, _share, can_compile, exact_fast_products
 from offdyn_agents.training import Hardware
 from offdyn_agents.update import adam, initial_population, make_update, scales, schedule
@@ -223,3 +223,14 @@ def test_rounded_products_are_close_but_not_equal():
     assert float(difference.max()) > 1e-6
     torch.testing.assert_close(rounded.sums, exact.sums, rtol=0.05, atol=0.05)
     assert all(tensor.dtype == torch.float32 for _, tensor in rounded.named())
+
+
+def test_streams_are_apart():
+    """No purpose of a seed shares a generator with another one, nor with the initial networks of any small seed."""
+    purposes = ("rows", "noise", "refill", "ensemble", "anything else")
+    seeds = [stream(seed, purpose) for seed in range(50) for purpose in purposes]
+    seeds += [stream(seed, "refill", updates) for seed in range(5) for updates in range(20)]
+    # PyTorch's CPU generator takes the lower 32 bits.
+    drawn = [tuple(torch.randint(2**62, (3,), generator=torch.Generator().manual_seed(s)).tolist()) for s in seeds]
+    drawn += [tuple(torch.randint(2**62, (3,), generator=torch.Generator().manual_seed(s)).tolist()) for s in range(50)]
+    assert len(set(drawn)) == len(drawn)
