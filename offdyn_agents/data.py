@@ -42,7 +42,9 @@ def stream(seed: int, purpose: str, *more: int) -> int:
         more: Further numbers at least 0, for example how many updates were done.
     """
     tag = _STREAMS.get(purpose) or int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
-    return int(np.random.SeedSequence([seed, tag, *more]).generate_state(1, np.uint64)[0] >> 1)
+    # Zeros at the end of the words would not count: how many there are is one of them.
+    words = [seed, tag, *([len(more), *more] if more else [])]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
 class RowRange(NamedTuple):
