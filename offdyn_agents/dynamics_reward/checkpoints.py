@@ -90,7 +90,7 @@ class FrozenOpponents:
 
     def result(self) -> DynamicsReward:
         """Return all discriminators, also useless ones."""
-        return DynamicsReward(self.discriminators.params, *self.verdicts, self.models.scaling)
+        return DynamicsReward(self.discriminators.params, self.verdicts[0], self.verdicts[1], self.models.scaling)
 
     def _copy(self) -> Params:
         return [tensor.clone() for tensor in self.models.generator]
@@ -121,10 +121,10 @@ class FrozenOpponents:
         return {"fitting": models.fitting, "cloning": models.cloning, "discriminators": self.discriminators}
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that changes, by name."""
+        """Return a copy of everything that changes, by name."""
         own = {"verdicts": self.verdicts, "random": self.random.get_state()}
         frozen = {f"opponent.{i}": torch.stack(t) for i, t in enumerate(self._columns())}
-        return own | parts_state(self._parts) | frozen
+        return {name: tensor.clone() for name, tensor in (own | parts_state(self._parts) | frozen).items()}
 
     def _columns(self) -> list[tuple[Tensor, ...]]:
         return list(zip(*self.opponents, strict=True))

@@ -130,9 +130,9 @@ class Play:
                     fresh = self._fresh(count, generator)
                     observations = torch.where(ended[:, None], fresh, observations)
                     actions = torch.where(ended[:, None], self._act(fresh, generator), actions)
-        *columns, ended = (torch.stack(column) for column in zip(*steps, strict=True))
-        ended[-1] = True
-        return Rollouts(*columns, ended)
+        found = Rollouts(*(torch.stack(column) for column in zip(*steps, strict=True)))
+        found.ended[-1] = True
+        return found
 
     def _fresh(self, count: int, generator: torch.Generator) -> Tensor:
         return self.starts[torch.randint(len(self.starts), (count,), generator=generator).to(self.starts.device)]

@@ -69,7 +69,8 @@ class Learned:
 
     def _arguments(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         scale = scales(self.rate, self.steps, 1)[0].to(inputs[0].device)
-        return [*self.params, *self.first, *self.second, scale, *inputs]
+        # A compiled step takes rows as they lie in memory in its examples.
+        return [*self.params, *self.first, *self.second, scale, *(tensor.contiguous() for tensor in inputs)]
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that changes, by name."""

@@ -18,9 +18,8 @@ from offdyn_agents.dynamics_reward.models import split_rows
 from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.products import exact_fast_products, threads_inside
-from offdyn_agents.stages import Keep, cached, stage_key
+from offdyn_agents.stages import Keep, Unfinished, cached, stage_key
 from offdyn_agents.termination import Termination, never
-from offdyn_envs.atomic import atomic_write
 
 __all__ = ["fit_dynamics_reward"]
 
@@ -62,54 +61,43 @@ def fit_dynamics_reward(
         All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
-    copy = None if cache is None else cache / f"{stage_key(NAME, settings, rows, seed, VERSION)}.partial"
+    copy = Unfinished(cache, stage_key(NAME, settings, rows, seed, VERSION))
 
     def compute(missing: list[int], keep: Keep) -> None:
         kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
         inputs = (2 * layout.observation_dim + layout.action_dim, layout.observation_dim + layout.action_dim)
         with threads_inside(threads), exact_fast_products(HIDDEN[-1], inputs, settings.batch_size):
             training = kind(settings, layout, kept, missing[0], terminated, settle)
-            if not _restore(training, copy):
+            if not _restored(training, copy):
                 training = kind(settings, layout, kept, missing[0], terminated, settle)
             if compiled and settings.iterations >= WORTH_COMPILING:
                 training.compile(threads)
             _finish(training, copy, quiet)
             keep(missing[0], training.result().tensors())
-        if copy:
-            copy.unlink(missing_ok=True)
+        copy.remove()
 
     (found,) = cached(NAME, settings, rows, [seed], cache, compute, VERSION)
     return DynamicsReward.from_tensors(found, rows.device)
 
 
-def _finish(training: Adversaries | FrozenOpponents, copy: Path | None, quiet: bool) -> None:
+def _finish(training: Adversaries | FrozenOpponents, copy: Unfinished, quiet: bool) -> None:
     from offdyn_envs.progress import progress
 
     saved = time.monotonic()
     with progress("dynamics reward", training.length, quiet=quiet, start=training.done) as advance:
         while training.done < training.length:
             advance(1, **training.advance())
-            if copy and time.monotonic() - saved > SAVE_SECONDS:
-                _save(copy, training.state())
+            if time.monotonic() - saved > SAVE_SECONDS:
+                copy.write(training.state())
                 saved = time.monotonic()
 
 
-def _save(path: Path, state: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    with atomic_write(path) as temporary:
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, temporary)
-
-
-def _restore(training: Adversaries | FrozenOpponents, path: Path | None) -> bool:
-    """Take up a copy; return whether the training can be gone on with, False after a damaged copy."""
-    if path is None or not path.exists():
-        return True
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _restored(training: Adversaries | FrozenOpponents, copy: Unfinished) -> bool:
+    """Take up a copy; return False where it was of another form, and the training is no longer a fresh one."""
+    state = copy.read()
     try:
-        training.restore(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError):
+        if state is not None:
+            training.restore(state)
+    except (KeyError, RuntimeError):
         return False
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,10 +152,9 @@ class Adversaries:
         return {"reward": float(rewards.mean()), "passes": float(passes)}
 
     def _advantages(self, rewards: Tensor, values: Tensor, next_values: Tensor, ended: Tensor) -> Tensor:
-        arrays = [tensor.double().cpu().numpy() for tensor in (rewards, values, next_values, ended)]
+        r, v, w, done = (tensor.double().cpu().numpy() for tensor in (rewards, values, next_values, ended))
         # A rollout is cut off, never over: the state that follows still has a value.
-        over = torch.zeros(rewards.shape).double().numpy()
-        found = advantages(*arrays[:3], over, arrays[3], self.settings.discount, self.settings.trace)
+        found = advantages(r, v, w, np.zeros_like(r), done, self.settings.discount, self.settings.trace)
         return torch.from_numpy(found).float().to(rewards.device)
 
     def _density(self, pairs: Tensor, changes: Tensor) -> Tensor:
@@ -188,10 +188,11 @@ class Adversaries:
         return {"fitting": self.models.fitting, "cloning": self.models.cloning} | own
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that changes, by name."""
+        """Return a copy of everything that changes, by name."""
         own = {"iteration": torch.tensor(self.iteration), "random": self.random.get_state()}
         shots = {f"shot.{n}.{key}": t for n, shot in self.shots.items() for key, t in shot.tensors().items()}
-        return own | parts_state(self._parts) | shots
+        # Copies also because two parts share the generator's tensors, and no file takes a tensor twice.
+        return {name: tensor.clone() for name, tensor in (own | parts_state(self._parts) | shots).items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` returned.
