@@ -83,7 +83,8 @@ def judge_task(
     import time
 
     from offdyn_agents.data import Layout
-    from offdyn_agents.judging import JudgeSettings, judge, references, set_paper
+    from offdyn_agents.exams import references, set_paper
+    from offdyn_agents.judging import JudgeSettings, judge
     from offdyn_agents.provenance import package_versions
     from offdyn_agents.settings import build, preset, to_json
     from offdyn_agents.stages import StageContext

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from offdyn_agents import judging
 from offdyn_agents.data import Layout, pack
-from offdyn_agents.judging import Exam, JudgeSettings, examine, fit_models, references, set_paper, split_target
+from offdyn_agents.exams import Exam, references, set_paper, split_target
+from offdyn_agents.judging import JudgeSettings, examine, fit_models
 from offdyn_agents.judging_report import draw, table
 from offdyn_agents.settings import build
 from offdyn_agents.stages import StageContext
@@ -56,7 +57,10 @@ def test_paper(datasets):
     np.testing.assert_array_equal(asked.following, exact.next_observations[valid])
     np.testing.assert_array_equal(asked.rewards, exact.rewards[valid])
     np.testing.assert_array_equal(asked.observations, source.observations[rows][valid])
-    np.testing.assert_array_equal(paper.shifted, source.next_observations[rows][valid])
+    np.testing.assert_array_equal(paper.shifted["source state-actions"], source.next_observations[rows][valid])
+    learned = len(paper.target)
+    back = counterfactual(target, "nominal", np.arange(learned, len(target)), quiet=True)
+    np.testing.assert_array_equal(paper.shifted["target holdout"], back.next_observations)
     whole = pack(target, "target")
     assert len(paper.target) + len(held.rewards) == len(target)
     assert torch.equal(paper.target, whole[: len(paper.target)])
@@ -64,10 +68,12 @@ def test_paper(datasets):
     assert len(paper.source) == 1000
     assert len(set_paper(source, target, 10, threads=1).source) == len(source)
     found = references(paper)
-    assert found["target holdout"] == {"no change": pytest.approx(1.0)}
-    assert found["source state-actions"]["no change"] == pytest.approx(1.0)
-    # Half the gravity changes something, but most of a step is the same.
-    assert 0.0 < found["source state-actions"]["as in the source"] < 1.0
+    for figures in found.values():
+        assert figures["no change"] == pytest.approx(1.0)
+        # Half the gravity changes something, but most of a step is the same.
+        assert 0.0 < figures["as in the source"] < 1.0
+    nowhere = {name: torch.full_like(states, torch.nan) for name, states in paper.shifted.items()}
+    assert all(set(figures) == {"no change"} for figures in references(paper._replace(shifted=nowhere)).values())
 
 
 def test_figures():

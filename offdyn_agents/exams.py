@@ -1,0 +1,159 @@
+"""What learned target dynamics are examined on: target rows nobody saw, and exact outcomes of source state-actions.
+
+What a source state-action would have led to in the target is known from the stored simulator states
+(`offdyn_envs.datasets.counterfactual`). For diagnosis, never for training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from offdyn_agents.data import Layout, pack
+from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_envs.datasets.counterfactuals import Counterfactual
+    from offdyn_envs.datasets.spec import Dataset
+
+__all__ = ["Exam", "Paper", "in_changes", "references", "set_paper", "split_target"]
+
+HELD_SHARE = 0.2
+
+
+class Exam(NamedTuple):
+    """Transitions of the target that models are examined on.
+
+    Attributes:
+        observations: [N, |S|].
+        actions: [N, |A|].
+        following: True next states, [N, |S|].
+        rewards: True rewards, [N].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    following: Tensor
+    rewards: Tensor
+
+
+class Paper(NamedTuple):
+    """All exams of one task, and the rows to learn from.
+
+    Attributes:
+        source: Packed source rows to learn from, [N, W].
+        target: Packed target rows to learn from, [M, W].
+        exams: "target holdout" and "source state-actions".
+        shifted: Next states [N, |S|] of each exam as the source would have (or had) them; NaN in rows that its body
+            cannot take.
+        invalid: Source rows that the target's body cannot take, left out of the exam.
+    """
+
+    source: Tensor
+    target: Tensor
+    exams: dict[str, Exam]
+    shifted: dict[str, Tensor]
+    invalid: int
+
+
+def split_target(target: Dataset) -> int:
+    """Return how many of the first target rows are for learning: whole episodes, about four fifths of the rows.
+
+    Raises:
+        OffDynError: There is one episode only.
+    """
+    ends = np.cumsum(target.arrays.lengths)
+    if len(ends) < 2:
+        raise OffDynError(f"dataset '{target.id}' has one episode; at least 2 are needed to hold one out")
+    wanted = (1.0 - HELD_SHARE) * int(ends[-1])
+    return int(ends[:-1][np.abs(ends[:-1] - wanted).argmin()])
+
+
+def set_paper(
+    source: Dataset, target: Dataset, rows: int, source_rows: int = 0, *, threads: int | None = None, quiet: bool = True
+) -> Paper:
+    """Make the exams of a task.
+
+    Args:
+        source: Its source dataset, with simulator states.
+        target: Its target dataset; the last episodes, about a fifth of the rows, are held out.
+        rows: Evenly spaced source rows that are simulated again in the target.
+        source_rows: Evenly spaced source rows to learn from; 0 for all.
+        threads: Threads of the simulation.
+        quiet: Show no progress.
+
+    Raises:
+        OffDynError: One target episode only, or no source row that the target's body can take.
+    """
+    learned = split_target(target)
+    answer = _under(source, target, _spaced(len(source), rows), threads, quiet)
+    back = _under(target, source, np.arange(learned, len(target)), threads, quiet)
+    if not answer.valid.any():
+        raise OffDynError(f"the body of '{target.id}' can take none of {len(answer)} rows of '{source.id}'")
+    chosen = answer.rows[answer.valid]
+    layout = Layout(source.observations.shape[1], source.actions.shape[1])
+    packed = pack(target, "target")
+    s, a, following, rewards, _ = layout.split(packed[learned:])
+    asked = (
+        _tensor(source.observations[chosen]),
+        _tensor(source.actions[chosen]),
+        _tensor(answer.next_observations[answer.valid]),
+        _tensor(answer.rewards[answer.valid]),
+    )
+    table = pack(source, "source")
+    return Paper(
+        table[_spaced(len(table), source_rows)] if source_rows else table,
+        packed[:learned],
+        {"target holdout": Exam(s, a, following, rewards), "source state-actions": Exam(*asked)},
+        {
+            "target holdout": _tensor(back.next_observations),
+            "source state-actions": _tensor(source.next_observations[chosen]),
+        },
+        int((~answer.valid).sum()),
+    )
+
+
+def _under(data: Dataset, other: Dataset, rows: NDArray[np.int64], threads: int | None, quiet: bool) -> Counterfactual:
+    """Return what rows of one dataset would have been under the dynamics of another."""
+    from offdyn_envs.datasets import counterfactual
+    from offdyn_envs.shifts import parse_shifts
+
+    shifts = parse_shifts(other.card["shifts"] or None) or "nominal"
+    return counterfactual(data, shifts, rows, profile=other.card["profile"], num_threads=threads, quiet=quiet)
+
+
+def _spaced(total: int, count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float32))
+
+
+def references(paper: Paper) -> dict[str, dict[str, float]]:
+    """Return the "state" error of two answers that need no model.
+
+    Returns:
+        For each exam that of "no change" and that of "as in the source": what is left to win by telling the domains
+        apart. The latter is missing where the source's body can take no row.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, exam in paper.exams.items():
+        taken = torch.isfinite(paper.shifted[name]).all(-1)
+        found[name] = {"no change": in_changes((exam.observations - exam.following).double(), exam)}
+        if bool(taken.any()):
+            some = Exam(*(part[taken] for part in exam))
+            error = (paper.shifted[name][taken] - some.following).double()
+            found[name]["as in the source"] = in_changes(error, some)
+    return found
+
+
+def in_changes(error: Tensor, exam: Exam) -> float:
+    """Return mean squared errors [N, |S|] in units of the mean squared change, averaged over dimensions that move."""
+    change = (exam.following - exam.observations).double().square().mean(0)
+    moving = change > 1e-12
+    return float((error.square().mean(0)[moving] / change[moving]).mean())
