@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -191,10 +192,9 @@ def learn(learner: Learner, run: Run, name: str, *, limit: int | None = None, qu
     run.load(learner)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     try:
         # Whatever ran before in this process must not decide how products round.
-        with matrix_precision("ieee"):
+        with matrix_precision("ieee"), flushed_denormals():
             _loop(learner, run, name, min(learner.total, limit or learner.total), quiet)
     finally:
         torch.set_num_threads(threads)
@@ -239,6 +239,20 @@ def held(path: Path) -> Generator[bool]:
             yield False
             return
         yield True
+
+
+@contextmanager
+def flushed_denormals() -> Generator[None]:
+    """Flush numbers too small for full precision to 0 on this thread for the block.
+
+    The switch is the processor's, not PyTorch's: left on, it would change every later computation of the thread.
+    """
+    before = sys.float_info.min / 2.0 == 0.0  # PyTorch tells no state; this division is exact unless it is flushed
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 @contextmanager

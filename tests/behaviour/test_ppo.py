@@ -137,6 +137,23 @@ def test_learning_raises_the_return(tmp_path: Path) -> None:
     assert returns[-1] > 2.0 * returns[0]
 
 
+def test_learning_leaves_small_numbers_to_the_process(tmp_path: Path) -> None:
+    # The processor's switch for denormal numbers outlives a training that does not put it back.
+    learn(PpoLearner("hopper", "nominal", 0, SMALL), Run(tmp_path), "flushed", limit=256, quiet=True)
+    assert sys.float_info.min / 2.0 > 0.0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_flushed_in_the_block_alone(before: bool) -> None:
+    torch.set_flush_denormal(before)
+    try:
+        with training.flushed_denormals():
+            assert sys.float_info.min / 2.0 == 0.0
+        assert (sys.float_info.min / 2.0 == 0.0) == before
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_only_one_process_holds_a_run(tmp_path: Path) -> None:
     with training.held(tmp_path / "lock") as first, training.held(tmp_path / "lock") as second:
         assert first
