@@ -1,160 +1,127 @@
-"""Seed-updates per second: a population against its runs one after the other.
+"""Seed-updates per second of the policy stage: a population against other ways to do the same updates.
 
-    python benchmarks/training.py                    # DROCO, 4 seeds, fp32, all cores
-    python benchmarks/training.py --agent iql --json
+    python benchmarks/training.py                                  # four agents, 5 seeds, all cores
+    python benchmarks/training.py --agents iql --ways population plain --json
 
-Three ways to do the same updates on the same data are timed in turns of a few seconds, several rounds, so that a
-machine that is busy for a while is busy for all of them:
+On random rows of a robot's dimensions, in turns of a few seconds and several rounds, so that a machine that is busy for
+a while is busy for all of them; a ratio is the median over rounds of the ratio in a round:
 
-- population: R seeds as one population, as `offdyn train` runs them;
-- single: one seed with the same compiled update and all threads inside it, what R runs in turn would give;
-- plain: one seed as public single-file implementations write it (modules, three torch.optim.Adam, eager), at PyTorch's
-  own settings, what R such scripts in turn would give.
+- population, population-bf16: R seeds as one population, as `offdyn train` runs them;
+- single: one seed with the same compiled update and all threads inside it (on demand);
+- plain: one seed as public single-file implementations write it (modules, torch.optim.Adam, eager, fp32), at PyTorch's
+  own settings: what R such scripts in turn would give;
+- jax, jax-bf16: a jitted `lax.scan` over updates, vmapped over the R seeds; left out where JAX is not installed.
+
+`tests/test_benchmarks.py` holds each of them against the population's update. After the rounds the same population goes
+through Lightning as `offdyn train` sends it, a chunk in turn with a chunk of the bare executor.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import importlib.util
 import json
-import math
 import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from lightning.pytorch.callbacks import Callback
+from training_peers import PEERS, Work, products
 
 from offdyn_agents.agent import Agent
-from offdyn_agents.data import Layout, Sampler, Supply
-from offdyn_agents.execution import Executor, exact_fast_products, threads_inside
+from offdyn_agents.callbacks import Checkpoints, LossLines
+from offdyn_agents.execution import Executor, exact_fast_products
 from offdyn_agents.runs import cpu_threads, make_agent
-from offdyn_agents.training import Hardware
-from offdyn_agents.update import initial_population
+from offdyn_agents.training import Budget, Hardware, Part, PopulationModule, fit
 from offdyn_envs.robots import get_robot
 
-SOURCE, TARGET, TOTAL = 100_000, 5_000, 1_000_000
 TURN = 100
 """Updates between two looks at the clock."""
+WAYS = ("population", "population-bf16", "single", "plain", "jax", "jax-bf16")
+RATIOS = {
+    "population / plain": ("population", "plain"),
+    "population-bf16 / plain": ("population-bf16", "plain"),
+    "population / single": ("population", "single"),
+    "population / jax": ("population", "jax"),
+    "population-bf16 / jax-bf16": ("population-bf16", "jax-bf16"),
+    "jax / plain": ("jax", "plain"),
+}
+
+Turn = Callable[[], int]
 
 
-def random_supply(agent: Agent, runs: int, device: str) -> Supply:
-    """Rows of the right shape; what is in them does not matter to the clock."""
-    layout = Layout(agent.observation_dim, agent.action_dim)
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(SOURCE + TARGET, layout.width, generator=generator)
-    table[:, -1] = 1.0
-    supply = Supply(table.to(device), layout)
-    if agent.name == "droco":
-        shape = (SOURCE, agent.settings.dynamics.members, agent.observation_dim)
-        supply.predicted = [torch.randn(shape, generator=generator).to(device) for _ in range(runs)]
-    return supply
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and where."""
+
+    seeds: int
+    device: str
+    threads: int
+
+    def hardware(self, precision: str) -> Hardware:
+        return Hardware(self.device, precision, self.threads)
 
 
-def compiled_runs(agent: Agent, runs: int, hardware: Hardware) -> Callable[[], int]:
-    """Return a function that does a turn of updates of a population and returns how many seed-updates that was."""
-    supply = random_supply(agent, runs, hardware.device)
-    sampler = Sampler(range(runs), [(0, SOURCE)] * runs, [(SOURCE, TARGET)] * runs, agent.rows())
-    population = initial_population(agent, range(runs)).map(lambda _, tensor: tensor.to(hardware.device))
+def executor_of(work: Work, hardware: Hardware, runs: int = 0) -> tuple[Executor, Any]:
+    """Return the executor of a fresh population, and its sampler."""
+    sampler = work.sampler(runs)
     executor = Executor(
-        agent,
-        population,
-        supply,
-        total=TOTAL,
+        work.agent,
+        work.population(runs),
+        work.supply,
+        total=work.total,
         noise=sampler.noise,
         context=hardware.products,
         threads=hardware.threads,
         compiled=hardware.compiled,
     )
+    return executor, sampler
+
+
+def population(work: Work, hardware: Hardware, runs: int = 0) -> Turn:
+    """Return a function that does a turn of updates of a population and returns how many seed-updates that was."""
+    executor, sampler = executor_of(work, hardware, runs)
 
     def turn() -> int:
-        with exact_fast_products(agent.settings.width, input_widths(agent), agent.settings.batch_size):
+        with exact_fast_products(*products(work.agent)):
             executor.run(sampler.draw(TURN))
-        return TURN * runs
+        return TURN * (runs or work.runs)
 
     return turn
 
 
-def input_widths(agent: Agent) -> tuple[int, int]:
-    return agent.observation_dim, agent.observation_dim + agent.action_dim
+def way(name: str, work: Work, setting: Setting) -> Turn:
+    """Return the turn of one way."""
+    kind, _, precision = name.partition("-")
+    hardware = setting.hardware(precision or "fp32")
+    if kind == "plain":
+        plain = PEERS[work.agent.name](work, setting.threads)
+        return lambda: plain.turn(TURN)
+    if kind == "jax":
+        from training_jax import JaxPeer
+
+        peer = JaxPeer(work, precision or "fp32")
+        return lambda: peer.turn(TURN)
+    return population(work, hardware, 1 if kind == "single" else 0)
 
 
-class Plain:
-    """IQL or DROCO as one would write it for one run."""
-
-    def __init__(self, agent: Agent, hardware: Hardware) -> None:
-        self.agent, self.settings, self.hardware = agent, agent.settings, hardware
-        s, a, w = agent.observation_dim, agent.action_dim, agent.settings.width
-
-        def network(inputs: int, outputs: int) -> nn.Sequential:
-            hidden = [nn.Linear(inputs, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, outputs)]
-            return nn.Sequential(*hidden).to(hardware.device)
-
-        self.critics = nn.ModuleList([network(s + a, 1), network(s + a, 1)])
-        self.averaged = copy.deepcopy(self.critics).requires_grad_(False)
-        self.value, self.actor = network(s, 1), network(s, a)
-        rate = self.settings.learning_rate
-        self.optimizers = [torch.optim.Adam(m.parameters(), lr=rate) for m in (self.value, self.critics, self.actor)]
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizers[2], TOTAL)
-        self.supply = random_supply(agent, 1, hardware.device)
-        self.sampler = Sampler([0], [(0, SOURCE)], [(SOURCE, TARGET)], agent.rows())
-
-    def targets(self, numbers: Tensor, rewards: Tensor, following: Tensor, continues: Tensor) -> Tensor:
-        """Return the critics' regression targets [B]."""
-        n = self.agent.rows().source
-        v_next = self.value(following)[:, 0]
-        if self.agent.name == "droco":
-            predicted = self.supply.predicted[0][numbers[:n]]
-            penalty = v_next[:n] - self.value(predicted.flatten(0, 1)).view(n, -1).amin(1)
-            v_next = torch.cat([v_next[:n] - self.settings.beta * penalty, v_next[n:]])
-        return rewards + self.settings.discount * continues * v_next
-
-    def critic_loss(self, q: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of one critic."""
-        n = self.agent.rows().source
-        if self.agent.name == "iql":
-            return functional.mse_loss(q, y)
-        return functional.huber_loss(q[:n], y[:n], delta=self.settings.delta) + 0.5 * functional.mse_loss(q[n:], y[n:])
-
-    def update(self, numbers: Tensor) -> None:
-        """Do one update on the rows of these numbers [B]."""
-        rows = self.supply.rows(numbers)
-        s, a, following, rewards, continues = self.supply.layout.split(rows)
-        pairs = torch.cat([s, a], dim=1)
-        with torch.no_grad():
-            best = torch.min(self.averaged[0](pairs), self.averaged[1](pairs))[:, 0]
-            y = self.targets(numbers, rewards, following, continues)
-        advantage = best - self.value(s)[:, 0]
-        tau = self.settings.expectile
-        self.step(0, (torch.where(advantage > 0, tau, 1 - tau) * advantage**2).mean())
-        self.step(1, sum(self.critic_loss(critic(pairs)[:, 0], y) for critic in self.critics))
-        with torch.no_grad():
-            for average, parameter in zip(self.averaged.parameters(), self.critics.parameters(), strict=True):
-                average.lerp_(parameter, self.settings.polyak)
-        weight = torch.exp(self.settings.temperature * advantage.detach()).clamp(max=self.settings.weight_clip)
-        self.step(2, (weight * (torch.tanh(self.actor(s)) - a).square().mean(1)).mean())
-        self.schedule.step()
-
-    def step(self, which: int, loss: Tensor) -> None:
-        """Follow one loss's gradient."""
-        self.optimizers[which].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[which].step()
-
-    def turn(self) -> int:
-        """Do a turn of updates."""
-        with threads_inside(self.hardware.threads):
-            for numbers in self.sampler.draw(TURN)[0].to(self.hardware.device):
-                with self.hardware.products():
-                    self.update(numbers)
-        return TURN
+def skipped(names: list[str], device: str) -> dict[str, str]:
+    """Return which ways cannot be measured here, and why."""
+    why = "JAX is not installed" if importlib.util.find_spec("jax") is None else ""
+    why = why or ("JAX is compared on the CPU only" if device != "cpu" else "")
+    return {name: why for name in names if why and name.startswith("jax")}
 
 
-def speed(turn: Callable[[], int], seconds: float) -> float:
+def speed(turn: Turn, seconds: float) -> float:
     """Seed-updates per second of wall-clock."""
     done, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
@@ -164,52 +131,155 @@ def speed(turn: Callable[[], int], seconds: float) -> float:
     return done / (time.perf_counter() - begun)
 
 
-def measure(agent: Agent, seeds: int, hardware: Hardware, rounds: int, seconds: float) -> dict[str, object]:
-    """Time every way in turns; ratios are medians over the rounds."""
-    ways = {
-        "population": compiled_runs(agent, seeds, hardware),
-        "single": compiled_runs(agent, 1, hardware),
-        "plain": Plain(agent, hardware).turn,
-    }
-    for turn in ways.values():
-        turn()
+def rounds_of(ways: dict[str, Turn], rounds: int, seconds: float) -> dict[str, Any]:
+    """Time every way in turns."""
     table = [{name: speed(turn, seconds) for name, turn in ways.items()} for _ in range(rounds)]
     medians = {name: statistics.median(row[name] for row in table) for name in ways}
     ratios = {
-        f"population/{name}": statistics.median(row["population"] / row[name] for row in table)
-        for name in ("single", "plain")
+        title: statistics.median(row[ours] / row[theirs] for row in table)
+        for title, (ours, theirs) in RATIOS.items()
+        if ours in ways and theirs in ways
     }
     return {"seed_updates_per_second": medians, "ratios": ratios, "rounds": table}
 
 
+class InTurn(Callback):
+    """After every chunk that Lightning has done, the bare executor does one of the same size.
+
+    Attributes:
+        whole: Seconds of each chunk in Lightning, all of it.
+        inside: Seconds of these in the drawing of rows and in the executor.
+        bare: Seconds of each chunk of the bare executor, drawing included.
+    """
+
+    def __init__(self, executor: Executor, sampler: Any) -> None:
+        self.executor, self.sampler = executor, sampler
+        self.whole: list[float] = []
+        self.inside: list[float] = []
+        self.bare: list[float] = []
+        self._spent, self._begun = 0.0, 0.0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if not self._begun and not self._spent:
+            pl_module.sampler.draw = self._timed(pl_module.sampler.draw)
+            pl_module._executor.run = self._timed(pl_module._executor.run)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.perf_counter()
+        # The first chunk compiles.
+        if self._begun:
+            self.whole.append(now - self._begun)
+            self.inside.append(self._spent)
+            self.executor.run(self.sampler.draw(int(batch)))
+            self.bare.append(time.perf_counter() - now)
+        self._spent, self._begun = 0.0, time.perf_counter()
+
+    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*arguments)
+            finally:
+                self._spent += time.perf_counter() - begun
+
+        return call
+
+
+def lightning(work: Work, hardware: Hardware, chunk: int, chunks: int, folder: Path) -> dict[str, Any]:
+    """Return how much longer a chunk takes in Lightning, with the callbacks that log losses and write checkpoints."""
+    executor, sampler = executor_of(work, hardware)
+    with exact_fast_products(*products(work.agent)):
+        executor.run(sampler.draw(TURN))
+    budget = Budget(chunk * (chunks + 1), evaluate_every=chunk * (chunks + 1), chunk=chunk)
+    part = Part(folder / work.agent.name, work.agent.name, tuple(range(work.runs)))
+    module = PopulationModule(work.agent, [part], work.supply, work.sampler(), budget, hardware)
+    clock = InTurn(executor, sampler)
+    # What comes after the clock counts for the next chunk, and the checkpoint of the end for none.
+    fit(module, [LossLines(), clock, Checkpoints()])
+    begun = time.perf_counter()
+    module.write_checkpoint()
+    written = time.perf_counter() - begun
+    whole, inside, bare = clock.whole, clock.inside, clock.bare
+    outside = [(a - b) / b for a, b in zip(whole, inside, strict=True)]
+    return {
+        "chunk": chunk,
+        "chunk_seconds": statistics.median(whole),
+        "against_bare": statistics.median(a / b for a, b in zip(whole, bare, strict=True)) - 1.0,
+        "outside_executor": statistics.median(outside),
+        "checkpoint": written / budget.checkpoint_seconds,
+        "whole": whole,
+        "inside": inside,
+        "bare": bare,
+    }
+
+
+def measure(agent: Agent, setting: Setting, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure one agent."""
+    work = Work.random(agent, setting.seeds, folder, setting.device)
+    names = [name for name in WAYS if name in chosen.ways]
+    left_out = skipped(names, setting.device)
+    say(f"{agent.name}: preparing")
+    ways = {name: way(name, work, setting) for name in names if name not in left_out}
+    for turn in ways.values():
+        turn()
+    say(f"{agent.name}: measuring")
+    result = rounds_of(ways, chosen.rounds, chosen.seconds) | {"skipped": left_out}
+    if chosen.chunks:
+        result["lightning"] = lightning(work, setting.hardware("fp32"), chosen.chunk, chosen.chunks, folder)
+    return {"agent": agent.name, "load": os.getloadavg()[0]} | result
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one agent's figures."""
+    print(result["agent"])
+    for name, value in result["seed_updates_per_second"].items():
+        speeds = [row[name] for row in result["rounds"]]
+        print(f"  {name:<18} {value:8.0f} seed-updates/s (rounds {min(speeds):.0f} to {max(speeds):.0f})")
+    for name, why in result["skipped"].items():
+        print(f"  {name:<18} left out: {why}")
+    for name, value in result["ratios"].items():
+        print(f"  {name:<28} {value:5.2f}")
+    if "lightning" in result:
+        found = result["lightning"]
+        print(
+            f"  Lightning, chunks of {found['chunk']} updates ({found['chunk_seconds']:.2f} s): "
+            f"{found['against_bare']:+.1%} against the bare executor in turn; "
+            f"{found['outside_executor']:.2%} of the executor's time spent outside it, "
+            f"checkpoints {found['checkpoint']:.2%} more"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--agent", default="droco", choices=("droco", "iql"))
+    parser.add_argument("--agents", nargs="+", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--robot", default="hopper")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", default=[w for w in WAYS if w != "single"], choices=WAYS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=cpu_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--chunk", type=int, default=500, help="updates of a chunk in Lightning")
+    parser.add_argument("--chunks", type=int, default=4, help="chunks in Lightning; 0 leaves it out")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     robot = get_robot(chosen.robot)
-    agent = make_agent(chosen.agent, chosen.robot, robot.observation_dim, robot.action_dim, {})
-    hardware = Hardware(chosen.device, chosen.precision, chosen.threads)
-    result = measure(agent, chosen.seeds, hardware, chosen.rounds, chosen.seconds)
-    result |= {"agent": chosen.agent, "robot": chosen.robot, "seeds": chosen.seeds, "threads": chosen.threads}
-    result |= {"precision": chosen.precision, "device": chosen.device, "load": os.getloadavg()[0]}
+    setting = Setting(chosen.seeds, chosen.device, chosen.threads)
+    results: list[dict[str, Any]] = []
+    for name in chosen.agents:
+        agent = make_agent(name, chosen.robot, robot.observation_dim, robot.action_dim, {})
+        with tempfile.TemporaryDirectory() as folder:
+            results.append(measure(agent, setting, chosen, Path(folder)))
+        if not chosen.json:
+            show(results[-1])
+    say("done")
     if chosen.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{chosen.agent} {chosen.robot}, {chosen.precision}, {chosen.device}, {chosen.threads} threads")
-    for name, value in result["seed_updates_per_second"].items():
-        print(f"  {name:<12} {value:8.0f} seed-updates/s")
-    for name, value in result["ratios"].items():
-        print(f"  {name:<20} {value:5.2f} times")
-    spread = [math.log(row["population"]) for row in result["rounds"]]
-    print(f"  spread of the population's rounds: factor {math.exp(max(spread) - min(spread)):.2f}")
+        facts = {"robot": chosen.robot, "seeds": chosen.seeds, "threads": chosen.threads, "device": chosen.device}
+        print(json.dumps(facts | {"results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -63,3 +63,79 @@ def test_a_peer_that_computes_something_else_is_noticed(peers):
             peer.step(step)
         assert not peer.agrees(), kind
         peer.close()
+
+
+PEERS = ("droco", "iql", "td3-bc", "mobody")
+
+
+def small_work(monkeypatch, name, folder):
+    from offdyn_agents.agent import agent_class
+    from offdyn_agents.settings import build
+
+    monkeypatch.syspath_prepend(FOLDER)
+    import training_peers
+
+    kind = agent_class(name)
+    # Where the Huber loss bends, errors of random rows lie on both sides.
+    own = {"delta": 0.5} if name == "droco" else {}
+    agent = kind(build(kind.settings_class, {"width": 32, "batch_size": 32} | own), 5, 2)
+    # A short training, in which an annealed rate changes from one update to the next.
+    return replace(training_peers.Work.random(agent, 3, folder, rows=(300, 60, 200)), total=100)
+
+
+def ours_after(work, updates):
+    from offdyn_agents.execution import Executor
+
+    population, sampler = work.population(), work.sampler()
+    before = population.clone().readable()
+    executor = Executor(
+        work.agent, population, work.supply, total=work.total, noise=sampler.noise, threads=2, compiled=False
+    )
+    executor.run(sampler.draw(updates))
+    return before, population.readable()
+
+
+def assert_same_update(ours, theirs, before):
+    assert set(theirs) == set(ours)
+    for name, tensors in theirs.items():
+        for tensor, other, first in zip(tensors, ours[name], before[name], strict=True):
+            mine = other[: len(tensor)].numpy()
+            np.testing.assert_allclose(np.asarray(tensor), mine, rtol=1e-5, atol=3e-6, err_msg=name)
+            # The tolerance is small against what the updates have changed; averaged copies hardly move.
+            least = 5e-5 if name.endswith("_target") else 1e-3
+            assert np.abs(mine - first[: len(tensor)].numpy()).max() > least, name
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_plain_training_peers_do_the_same_update(monkeypatch, tmp_path, name):
+    work = small_work(monkeypatch, name, tmp_path)
+    from training_peers import PEERS as plain
+
+    assert set(plain) == set(PEERS)
+    peer = plain[name](work, 1)
+    assert peer.turn(9) + peer.turn(11) == 20
+    before, ours = ours_after(work, 20)
+    assert_same_update(ours, peer.state(), before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", PEERS)
+def test_jax_training_peers_do_the_same_update(monkeypatch, tmp_path, name):
+    pytest.importorskip("jax")
+    work = small_work(monkeypatch, name, tmp_path)
+    from training_jax import JaxPeer
+
+    peer = JaxPeer(work)
+    assert peer.turn(8) + peer.turn(12) == 60
+    before, ours = ours_after(work, 20)
+    assert_same_update(ours, peer.state(), before)
+
+
+def test_training_benchmark_runs(tmp_path):
+    arguments = ["--agents", "td3-bc", "--ways", "plain", "jax", "--rounds", "1", "--seconds", "0.01", "--seeds", "1"]
+    command = [sys.executable, str(FOLDER / "training.py"), *arguments, "--chunks", "0", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    (result,) = json.loads(done.stdout)["results"]
+    assert set(result["seed_updates_per_second"]) | set(result["skipped"]) == {"plain", "jax"}
+    assert all(value > 0 for value in result["seed_updates_per_second"].values())
+    assert list(tmp_path.iterdir()) == []
