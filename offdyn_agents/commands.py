@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,23 +47,34 @@ def train(
     together: Annotated[
         int | None, typer.Option(min=1, help="Most tasks trained side by side [default: all of equal dimensions].")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray cluster to spread populations over, or auto, local."),
+    ] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     _quiet_waiting()
+    from offdyn_agents.cluster import connected
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
     from offdyn_agents.training import Budget, Hardware, choose_device
     from offdyn_envs.tasks import get_task
 
     overrides = parse_overrides(settings or [])
-    hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
     names = list(dict.fromkeys(get_task(name).name for name in _task_names(tasks or [], track)))
-    chunk = 500 if hardware.device == "cpu" else 2_000
-    budget = Budget(updates, min(eval_every, updates), chunk)
-    plans = [Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet) for name in names]
-    outcomes = train_tasks(plans, together or 0, (lambda outcome: None) if json_output else _report)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(connected(ray, quiet)) if ray else None
+        if cluster is None:
+            hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
+        else:
+            hardware = cluster.hardware(device, precision, threads)
+        chunk = 500 if hardware.device == "cpu" else 2_000
+        budget = Budget(updates, min(eval_every, updates), chunk)
+        plans = [Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet) for name in names]
+        train_all = train_tasks if cluster is None else cluster.train
+        outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
         # One task is one object; several are one list, whichever way they were named.

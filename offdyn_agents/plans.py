@@ -135,9 +135,10 @@ def cpu_threads() -> int:
 
 def _device(hardware: Hardware) -> str:
     """Return the name of the processor that trains."""
-    return (
-        torch.cuda.get_device_name() if hardware.device == "cuda" else f"{processor_name()}, {hardware.threads} threads"
-    )
+    if hardware.device == "cuda":
+        # A machine that only plans for a cluster need not have one.
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
+    return f"{processor_name()}, {hardware.threads} threads"
 
 
 def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:

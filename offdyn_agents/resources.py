@@ -70,14 +70,20 @@ class Hardware:
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
-def choose_device(name: str) -> str:
+def choose_device(name: str, cuda: bool | None = None, place: str = "this machine") -> str:
     """Return "cpu" or "cuda" for a name that may be "auto".
 
+    Args:
+        name: The name.
+        cuda: Whether there is a CUDA device; None to look for one on this machine.
+        place: What a message calls the place that has none.
+
     Raises:
-        OffDynError: No such device, or none on this machine.
+        OffDynError: No such device, or none there.
     """
+    cuda = torch.cuda.is_available() if cuda is None else cuda
     if name not in ("auto", "cpu", "cuda"):
         raise unknown("device", name, ("auto", "cpu", "cuda"))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OffDynError("device 'cuda' is not on this machine; cpu is allowed")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if name == "cuda" and not cuda:
+        raise OffDynError(f"device 'cuda' is not on {place}; cpu is allowed")
+    return ("cuda" if cuda else "cpu") if name == "auto" else name

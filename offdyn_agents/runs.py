@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from offdyn_agents.agent import Agent, agent_class
 from offdyn_agents.callbacks import Evaluation, target_returns
 from offdyn_agents.checkpoints import peek
+from offdyn_agents.locks import held, holder
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
 from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.settings import build, preset
 from offdyn_agents.supplies import Provision, TaskRuns, make_supply
+from offdyn_agents.track import Arrangement, Ledger, Population, Trained
 from offdyn_agents.training import PopulationModule
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
@@ -25,6 +28,7 @@ __all__ = [
     "FORMAT",
     "Plan",
     "Trained",
+    "arrange",
     "cpu_threads",
     "make_agent",
     "make_supply",
@@ -37,21 +41,8 @@ __all__ = [
 
 EPISODES = 10
 """Episodes of each policy at every evaluation during training."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What became of one plan.
-
-    Attributes:
-        plan: The plan.
-        facts: The contents of run.json.
-        fresh: Whether anything was left to do.
-    """
-
-    plan: Plan
-    facts: dict[str, Any]
-    fresh: bool
+LOCK = "lock"
+"""A file in a run folder that the process which trains in it holds."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +53,11 @@ class _Job:
     agent: Agent
     facts: dict[str, Any]
 
-    @property
-    def group(self) -> tuple[object, ...]:
-        """What the jobs of one population have in common."""
+    def group(self, updates: int) -> tuple[object, ...]:
+        """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(self.facts["settings"], sort_keys=True)
-        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, peek(self.plan.folder))
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, updates)
 
 
 def make_agent(
@@ -97,7 +87,10 @@ def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:
 
 
 def train_tasks(
-    plans: Sequence[Plan], together: int = 0, report: Callable[[Trained], None] = lambda trained: None
+    plans: Sequence[Plan],
+    together: int = 0,
+    report: Callable[[Trained], None] = lambda trained: None,
+    wait: float = 0.0,
 ) -> list[Trained]:
     """Train several tasks; those of equal dimensions and settings, which are equally far, as one population.
 
@@ -107,34 +100,62 @@ def train_tasks(
         plans: What to train; all of one `out`.
         together: Most tasks of one population; 0 for no limit.
         report: Called with every plan's outcome as soon as it is there.
+        wait: Seconds to wait for another process that trains in one of the folders.
 
     Returns:
         What became of each plan, in their order.
 
     Raises:
-        OffDynError: Unknown names, data that is not there, a folder that holds a run of other settings, or a damaged
-            one.
+        OffDynError: Unknown names, data that is not there, a folder that holds a run of other settings, a damaged one,
+            or one that another process trains in.
     """
     jobs = [_job(plan) for plan in plans]
-    done: dict[int, Trained] = {}
+    with ExitStack() as stack:
+        for folder in dict.fromkeys(plan.folder for plan in plans):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not stack.enter_context(held(folder / LOCK, wait)):
+                raise OffDynError(f"'{folder}' is being trained by {holder(folder / LOCK)}; let it end first")
+        found = _arrange(jobs, together)
+        ledger = Ledger(plans, found, report)
+        for number, population in enumerate(found.populations):
+            ledger.ended(number, _train_jobs([jobs[index] for index in population.members]))
+    return ledger.outcomes()
 
-    def ended(index: int, facts: dict[str, Any], fresh: bool) -> None:
-        done[index] = Trained(plans[index], facts, fresh)
-        report(done[index])
 
+def arrange(plans: Sequence[Plan], together: int = 0) -> Arrangement:
+    """Say which plans have nothing left to do, and which of the others are trained as one population.
+
+    Args:
+        plans: What to train.
+        together: Most tasks of one population; 0 for no limit.
+
+    Raises:
+        OffDynError: As `train_tasks`.
+    """
+    return _arrange([_job(plan) for plan in plans], together)
+
+
+def _arrange(jobs: Sequence[_Job], together: int) -> Arrangement:
+    earlier: dict[int, dict[str, Any]] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
+    left: dict[int, int] = {}
     for index, job in enumerate(jobs):
         if already(job.plan.folder, job.facts):
-            ended(index, read_run(job.plan.folder), False)
-        else:
-            groups.setdefault(job.group, []).append(index)
-    for members in groups.values():
-        size = together or len(members)
-        for start in range(0, len(members), size):
-            chosen = members[start : start + size]
-            for index, facts in zip(chosen, _train_jobs([jobs[i] for i in chosen]), strict=True):
-                ended(index, facts, True)
-    return [done[index] for index in range(len(plans))]
+            earlier[index] = read_run(job.plan.folder)
+            continue
+        updates = peek(job.plan.folder)
+        left[index] = len(job.plan.seeds) * (job.plan.budget.updates - updates)
+        groups.setdefault(job.group(updates), []).append(index)
+    populations = [
+        Population(tuple(chosen), sum(left[index] for index in chosen))
+        for members in groups.values()
+        for chosen in _cut(members, together or len(members))
+    ]
+    return Arrangement(earlier, populations)
+
+
+def _cut(members: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [members[start : start + size] for start in range(0, len(members), size)]
 
 
 def _job(plan: Plan) -> _Job:

@@ -17,6 +17,7 @@ _EXTRAS = {
     "lightning": "agents",
     "yaml": "agents",
     "tensorboard": "agents",
+    "ray": "ray",
     "onnx": "leaderboard",
     "onnxruntime": "leaderboard",
     "jsonschema": "leaderboard",

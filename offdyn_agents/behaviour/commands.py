@@ -37,7 +37,7 @@ def train(
 
 
 def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> None:
-    from offdyn_agents.behaviour.training import held
+    from offdyn_agents.locks import held
 
     if behaviour.done:
         print(f"{behaviour}: done")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 import time
 from collections.abc import Generator
@@ -220,25 +219,6 @@ def _loop(learner: Learner, run: Run, name: str, goal: int, quiet: bool) -> None
                 saved = now
             advance(made, mean_return=learner.mean_return)
     run.save(learner)
-
-
-@contextmanager
-def held(path: Path) -> Generator[bool]:
-    """Hold a lock file that only one process can have; the system lets go of it when the process ends.
-
-    Args:
-        path: the file.
-
-    Yields:
-        Whether it is ours.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 @contextmanager

@@ -1,0 +1,143 @@
+"""Many plans: the populations they train in, what became of each, and how long the rest will take."""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from offdyn_agents.plans import Plan
+
+__all__ = ["Arrangement", "Ledger", "Population", "Trained", "duration", "time_left"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one plan.
+
+    Attributes:
+        plan: The plan.
+        facts: The contents of run.json.
+        fresh: Whether anything was left to do.
+    """
+
+    plan: Plan
+    facts: dict[str, Any]
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Population:
+    """Plans that are trained together.
+
+    Attributes:
+        members: Their numbers among all plans.
+        work: Updates that are left, summed over all seeds.
+    """
+
+    members: tuple[int, ...]
+    work: int
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How plans are trained.
+
+    Attributes:
+        earlier: The run.json of each plan that has nothing left to do, by its number.
+        populations: The others.
+    """
+
+    earlier: Mapping[int, dict[str, Any]]
+    populations: Sequence[Population]
+
+
+class Ledger:
+    """Keeps and reports outcomes, and says after every population how long the others will take.
+
+    Args:
+        plans: All plans.
+        arrangement: How they are trained.
+        report: Called with every plan's outcome as soon as it is there.
+        slots: Populations trained at a time.
+    """
+
+    def __init__(
+        self, plans: Sequence[Plan], arrangement: Arrangement, report: Callable[[Trained], None], slots: int = 1
+    ) -> None:
+        self._plans, self._populations, self._report, self._slots = plans, arrangement.populations, report, slots
+        self._works = [population.work for population in arrangement.populations]
+        self._ended: list[int] = []
+        self._outcomes: dict[int, Trained] = {}
+        for index, facts in arrangement.earlier.items():
+            self._keep(Trained(plans[index], facts, False), index)
+        self._begun = time.monotonic()
+
+    def ended(self, number: int, facts: Sequence[dict[str, Any]]) -> None:
+        """Take down what became of a population's plans, in the order of its members."""
+        self._ended.append(number)
+        for index, told in zip(self._populations[number].members, facts, strict=True):
+            self._keep(Trained(self._plans[index], told, True), index)
+        if len(self._works) > 1 and not self._plans[0].quiet:
+            print(self.outlook(time.monotonic() - self._begun), file=sys.stderr, flush=True)
+
+    def failed(self, number: int) -> None:
+        """Take down that nothing more will come of a population."""
+        self._works[number] = 0
+
+    def outlook(self, elapsed: float) -> str:
+        """Return one line on what is done and left after so many seconds."""
+        done, count = len(self._ended), len(self._works)
+        speed = sum(self._works[number] for number in self._ended) / max(elapsed, 1e-9)
+        left = time_left(self._works, self._ended, elapsed, self._slots)
+        told = f"{done} of {count} populations done ({len(self._outcomes)} of {len(self._plans)} tasks)"
+        told += f", {count - done} left; {speed:,.0f} seed-updates/s all told"
+        return told if left is None or done == count else f"{told}; about {duration(left)} left"
+
+    def outcomes(self) -> list[Trained]:
+        """Return what became of each plan, in their order."""
+        return [self._outcomes[index] for index in range(len(self._plans))]
+
+    def _keep(self, outcome: Trained, index: int) -> None:
+        self._outcomes[index] = outcome
+        self._report(outcome)
+
+
+def time_left(works: Sequence[float], ended: Sequence[int], elapsed: float, slots: int = 1) -> float | None:
+    """Estimate the seconds until all populations are trained.
+
+    With one population at a time this is the work left over the measured speed. With several at a time the ones that
+    are under way count too: the speed is that which brings the last one that has ended to its place in the schedule.
+
+    Args:
+        works: Work of each population, in the order in which they begin.
+        ended: Numbers of those that have ended.
+        elapsed: Seconds that have passed.
+        slots: Populations trained at a time.
+
+    Returns:
+        Seconds; None where nothing was measured yet.
+    """
+    busy = [0.0] * max(1, slots)
+    ends: list[float] = []
+    for work in works:
+        ends.append(busy[0] + work)
+        heapq.heapreplace(busy, ends[-1])
+    reached = max((ends[number] for number in ended), default=0.0)
+    return elapsed * (max(ends) / reached - 1.0) if reached > 0 else None
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the two units that matter, such as "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
