@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import numpy as np
 
 from offdyn_envs.datasets.card import LICENCE, platform_facts, statistics, versions
 from offdyn_envs.datasets.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
+from offdyn_envs.datasets.journal import Journal, begin
 from offdyn_envs.datasets.spec import FORMAT, Arrays, validate
-from offdyn_envs.datasets.staging import locked
+from offdyn_envs.datasets.staging import kept, locked
 from offdyn_envs.datasets.store import data_root, find, read_metadata, save
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.models import compile_model, model_hash
@@ -29,6 +32,9 @@ from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_ta
 __all__ = ["Built", "build", "ingredients", "resolve", "usable_threads"]
 
 REFERENCE_ENV_REQUIREMENTS = "mujoco>=3.3,<4"
+
+RESUMABLE = 200_000
+"""Rows from which a killed build goes on where it was; smaller ones take seconds and begin again."""
 
 # Quality -> behaviours that collect equal shares of the rows, in this order; None acts uniformly at random.
 _SHARES: dict[str, tuple[str | None, ...]] = {
@@ -155,7 +161,7 @@ def build(
     ship: bool = False,
     quiet: bool = False,
 ) -> Built:
-    """Build a dataset, unless it is there.
+    """Build a dataset, unless it is there; a large one that was interrupted goes on where it was.
 
     Args:
         dataset: What to build.
@@ -185,9 +191,10 @@ def build(
         there = _already(dataset, seed, place, behaviours, force)
         if there is not None:  # Another process finished it between the look above and the lock.
             return there
-        arrays = _collect(dataset, parts, seed, num_threads or usable_threads(), quiet)
-        metadata = _metadata(dataset, arrays, parts, seed)
-        path = save(arrays, metadata, place, compress=ship, flat=not ship, quiet=quiet)
+        with _journals(dataset, parts, seed, place) as journals:
+            arrays = _collect(dataset, parts, seed, num_threads or usable_threads(), quiet, journals)
+            metadata = _metadata(dataset, arrays, parts, seed)
+            path = save(arrays, metadata, place, compress=ship, flat=not ship, quiet=quiet)
     card = metadata["offdyn"]
     return Built(dataset, path, True, time.perf_counter() - begun, card["sha256"], card["rows"])
 
@@ -208,7 +215,38 @@ def _already(dataset: DatasetId, seed: int, root: Path, behaviours: Path | None,
     return Built(dataset, folder, False, 0.0, card["sha256"], card["rows"])
 
 
-def _collect(dataset: DatasetId, parts: list[_Ingredient], seed: int, num_threads: int, quiet: bool) -> Arrays:
+@contextmanager
+def _journals(
+    dataset: DatasetId, parts: list[_Ingredient], seed: int, root: Path
+) -> Generator[list[Journal | None], None, None]:
+    """Yield a journal for each behaviour of a large dataset; they go when the dataset is there."""
+    if dataset.row_count < RESUMABLE:
+        yield [None] * len(parts)
+        return
+    model = compile_model(get_robot(dataset.robot), get_dynamics(dataset.robot, dataset.dynamics))
+    recipe = {
+        "id": str(dataset),
+        "format": FORMAT,
+        "seed": seed,
+        "behaviour": [part.facts for part in parts],
+        "model_sha256": model_hash(model),
+        "versions": versions(),
+        "platform": platform_facts(),
+    }
+    with kept(root, f"{dataset}.build") as folder:
+        begin(folder, recipe)
+        yield [Journal(folder, number) for number in range(len(parts))]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _collect(
+    dataset: DatasetId,
+    parts: list[_Ingredient],
+    seed: int,
+    num_threads: int,
+    quiet: bool,
+    journals: list[Journal | None],
+) -> Arrays:
     with progress(f"collect {dataset}", dataset.row_count, quiet=quiet) as advance:
         arrays = concatenate(
             [
@@ -221,8 +259,9 @@ def _collect(dataset: DatasetId, parts: list[_Ingredient], seed: int, num_thread
                     part=number,
                     num_threads=num_threads,
                     advance=advance,
+                    journal=journal,
                 )
-                for number, part in enumerate(parts)
+                for number, (part, journal) in enumerate(zip(parts, journals, strict=True))
             ]
         )
     validate(arrays, get_robot(dataset.robot), f"collected {dataset}")

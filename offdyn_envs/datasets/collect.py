@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.journal import Journal
 from offdyn_envs.datasets.spec import Arrays
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import Robot, get_robot
@@ -110,6 +111,7 @@ class _Pool:
     seeds: Callable[[int], int]
     rows: int
     batch: int
+    journal: Journal | None = None
     episode: Array = field(init=False)
     step: Array = field(init=False)
     lengths: list[int] = field(default_factory=list[int])
@@ -117,6 +119,7 @@ class _Pool:
 
     def __post_init__(self) -> None:
         robot, limit, batch = self.robot, self.robot.max_episode_steps, self.batch
+        self.earlier = {} if self.journal is None else self.journal.read()
         self.episode = np.full(batch, -1, dtype=np.int64)
         self.step = np.zeros(batch, dtype=np.int64)
         self.noise = np.zeros((batch, limit, robot.action_dim), np.float32)
@@ -129,12 +132,14 @@ class _Pool:
             "truncations": np.empty((batch, limit), np.bool_),
         }
 
-    def start(self, env: OffDynVectorEnv, free: Array) -> None:
-        """Give the next episodes to free rows."""
+    def start(self, env: OffDynVectorEnv, free: Array) -> int:
+        """Give the next episodes to free rows; return how many steps of earlier ones came from the journal."""
         mask = np.zeros(self.batch, dtype=bool)
         mask[free] = True
         row_seeds = [0] * self.batch
+        known = 0
         for row in free.tolist():
+            known += self._take_earlier()
             number = len(self.lengths)
             row_seeds[row] = self.seeds(number)
             rng = np.random.default_rng([row_seeds[row], 2])
@@ -144,6 +149,15 @@ class _Pool:
         observations, _ = env.reset(seed=row_seeds, options={"reset_mask": mask})
         self.observations[free, 0] = observations[free]
         self._store_states(env, free)
+        return known
+
+    def _take_earlier(self) -> int:
+        """Take the next episodes from the journal as far as it has them; return their steps."""
+        first = len(self.lengths)
+        while (number := len(self.lengths)) in self.earlier:
+            self.finished[number] = self.earlier.pop(number)
+            self.lengths.append(len(self.finished[number]["rewards"]))
+        return sum(self.lengths[first:])
 
     def advance(self, env: OffDynVectorEnv) -> tuple[int, Array]:
         """Step every row; return how many steps were taken and the rows that are free now."""
@@ -164,7 +178,10 @@ class _Pool:
         self._store_states(env, live)
         ended = live[(terminations | truncations)[live]]
         for row in ended.tolist():
-            self.finished[int(self.episode[row])] = self.copy(row)
+            number = int(self.episode[row])
+            self.finished[number] = self.copy(row)
+            if self.journal is not None:
+                self.journal.add(number, self.finished[number])
         self.episode[ended] = -1
         return len(live), np.flatnonzero(self.episode < 0)
 
@@ -225,6 +242,7 @@ def collect(
     part: int = 0,
     num_threads: int = 1,
     advance: Advance | None = None,
+    journal: Journal | None = None,
 ) -> Arrays:
     """Collect a number of transitions.
 
@@ -237,6 +255,8 @@ def collect(
         part: Which of the dataset's behaviours this is, from 0.
         num_threads: Threads of the simulation; the result does not depend on it.
         advance: Called with the number of new rows after every step of the batch.
+        journal: Holds episodes of an earlier, interrupted call with the same arguments, which are not collected again,
+            and gets those of this one; the result does not depend on it.
 
     Returns:
         N transitions: whole episodes in the order of their numbers, the last one cut and then truncated.
@@ -247,22 +267,29 @@ def collect(
     def seed_of(number: int) -> int:
         return episode_seed(seed, robot, dynamics, number, part)
 
-    pool = _Pool(body, behaviour, seed_of, rows, batch)
+    pool = _Pool(body, behaviour, seed_of, rows, batch, journal)
     env = OffDynVectorEnv(body, batch, dynamics=dynamics, num_threads=num_threads, autoreset_mode="disabled")
     taken = 0
+
+    def count(steps: int) -> None:
+        nonlocal taken
+        if advance is not None and taken < rows:
+            advance(min(steps, rows - taken))
+        taken += steps
+
     try:
         free = np.arange(batch)
         while True:
             if len(free) and taken < rows:
-                pool.start(env, free)
-            count, free = pool.advance(env)
-            if advance is not None and taken < rows:
-                advance(min(count, rows - taken))
-            taken += count
+                count(pool.start(env, free))
             if taken >= rows and pool.complete():
                 break
+            steps, free = pool.advance(env)
+            count(steps)
     finally:
         env.close()
+    if journal is not None:
+        journal.flush()
     episodes = pool.result()
     return _flatten(episodes, [seed_of(number) for number in range(len(episodes))])
 
