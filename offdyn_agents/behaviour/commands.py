@@ -62,15 +62,17 @@ def status(
     runs: _Root = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show which behaviours are done, under way and left."""
+    """Show which behaviours are done, under way and left, and how long the rest would take."""
     from offdyn_agents.behaviour.programme import default_root
-    from offdyn_agents.behaviour.reports import programme_status
+    from offdyn_agents.behaviour.reports import programme_status, summary
 
     rows = programme_status(runs or default_root())
     if as_json:
         print(json.dumps(rows, indent=2, allow_nan=False))
         return
     _print_table(rows)
+    for line in summary(rows):
+        print(line)
 
 
 @app.command("references")

@@ -49,19 +49,21 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
     learn(learner, run, str(behaviour), limit=units, quiet=quiet)
     warm = behaviour.warm_start
     if warm is None:
-        return publish(behaviour, (learner, run), (learner, run))
+        return publish(behaviour, (learner, run))
     better, rerun = make_warm_learner(behaviour, warm, learner), Run(second[0][0])
     learn(better, rerun, f"{behaviour} (warm start)", quiet=quiet)
     return publish(behaviour, (learner, run), (better, rerun))
 
 
-def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Learner, Run]) -> dict[str, dict[str, Any]]:
+def publish(
+    behaviour: Behaviour, scratch: tuple[Learner, Run], warm: tuple[Learner, Run] | None = None
+) -> dict[str, dict[str, Any]]:
     """Write `medium` and `expert` of finished runs.
 
     Args:
         behaviour: the behaviour.
         scratch: the from-scratch run, which gives the medium, and its learner.
-        last: the run that gives the expert, and its learner; the same one unless there was a warm start.
+        warm: the run with a warm start that gives the expert, and its learner; without one the first gives it too.
 
     Returns:
         The two cards, by quality.
@@ -69,6 +71,7 @@ def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Lear
     Raises:
         OffDynError: no policy of the run qualifies as medium.
     """
+    last = warm or scratch
     history = [(steps, training) for steps, training, _ in last[1].history]
     expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1], EXPERT_EPISODES))
     expert_returns = _report(behaviour, _policy(last[1], expert_steps))
@@ -91,7 +94,7 @@ def publish(behaviour: Behaviour, scratch: tuple[Learner, Run], last: tuple[Lear
             "returns": {kind: evaluation.summary() for kind, evaluation in returns.items()},
             "share_of_expert": returns["sampled"].mean / expert,
         }
-        if source is not scratch:
+        if source is warm:
             cards[quality]["warm_start"] = {"from_seed": scratch[0].seed, "after_steps": scratch[0].steps}
         policy = _policy(source[1], steps)
         policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, Behaviour
+from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour
 from offdyn_envs.policies import read_card
 from offdyn_envs.shipped import behaviour_path
 
@@ -18,15 +20,58 @@ def programme_status(root: Path) -> list[dict[str, Any]]:
         root: folder of all runs.
 
     Returns:
-        Rows of plain types: robot, dynamics, algorithm, state ("done", "training" or "left"), progress (share of the
-        budget), mean_return (of the latest training episodes, or null), and for medium and expert the sampled
-        returns' mean and standard error, or null.
+        Rows of plain types: tier, robot, dynamics, algorithm, state ("done", "replay missing", "training" or "left"),
+        progress (share of the budget), mean_return (of the latest training episodes, or null), for medium and expert
+        the sampled returns' mean and standard error, or null; and seconds_left, what is missing would take of one core
+        by the cards of the robot's finished runs, or null where it has none.
     """
-    return [_row(behaviour, root) for behaviour in PROGRAMME]
+    rows = [_row(behaviour, root) for behaviour in PROGRAMME]
+    paces = _paces()
+    for row, behaviour in zip(rows, PROGRAMME, strict=True):
+        units = sum(units for _, units in behaviour.stages(root)) * (1.0 - row["progress"])
+        pace = paces.get(behaviour.robot)
+        row["seconds_left"] = units * pace if pace is not None else 0.0 if not units else None
+    return rows
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is done and how long the rest would take, in a line for each tier and robot with something left.
+
+    Args:
+        rows: from `programme_status`.
+
+    Returns:
+        The lines; the first is about the whole programme.
+    """
+    lines = [f"{sum(row['progress'] == 1.0 for row in rows)} of {len(rows)} have medium and expert"]
+    left: dict[tuple[str, str], list[float | None]] = {}
+    for row in rows:
+        if row["progress"] < 1.0:
+            left.setdefault((row["tier"], row["robot"]), []).append(row["seconds_left"])
+    for (tier, robot), seconds in left.items():
+        known = [x for x in seconds if x is not None]
+        time = f"about {sum(known) / 3600:.1f} hours of one core" if len(known) == len(seconds) else "time not known"
+        lines.append(f"tier {tier}, {robot}: {len(seconds)} left, {time}")
+    return lines
+
+
+def _paces() -> dict[str, float]:
+    """Seconds per unit of each robot's learner, the median over the cards of its finished runs."""
+    found: dict[str, list[float]] = {}
+    for behaviour in PROGRAMME:
+        if behaviour.measured:
+            card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, "medium"))
+            found.setdefault(behaviour.robot, []).append(card["run_seconds"] / card["run_steps"])
+    return {robot: median(values) for robot, values in found.items()}
+
+
+def _tier(behaviour: Behaviour) -> str:
+    return next(tier for tier, members in TIERS.items() if behaviour in members)
 
 
 def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:
     row: dict[str, Any] = {
+        "tier": _tier(behaviour),
         "robot": behaviour.robot,
         "dynamics": behaviour.dynamics,
         "algorithm": behaviour.algorithm,

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from offdyn_agents.behaviour import programme, references
+from offdyn_agents.behaviour import programme, publish, references, reports
 from offdyn_agents.behaviour.commands import app
-from offdyn_agents.behaviour.evaluation import choose_medium, evaluate, find_expert, find_medium
+from offdyn_agents.behaviour.evaluation import Evaluation, choose_medium, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import LOG_STD_RANGE, policy_from_snapshot
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
+from offdyn_agents.behaviour.training import Run
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import ROBOTS
@@ -205,10 +206,14 @@ def test_train_status_and_references(tiny: Path) -> None:
     learn(programme.make_learner(behaviour, directory), Run(directory), "part", limit=16_384, quiet=True)
     assert status()["state"] == "training"
     assert status()["progress"] == pytest.approx(1 / 3)
+    assert (status()["tier"], status()["seconds_left"]) == ("A", None)  # no run has told yet how long one takes
+    shown = runner.invoke(app, ["status", *runs], catch_exceptions=False).output
+    assert "tier A, hopper: 1 left, time not known" in shown
     trained = runner.invoke(app, ["train", "--quiet", *runs], catch_exceptions=False)
     assert trained.exit_code == 0, trained.output
     done = status()
-    assert done["state"] == "done"
+    assert (done["state"], done["seconds_left"]) == ("done", 0.0)
+    assert "1 of 1 have medium and expert" in runner.invoke(app, ["status", *runs], catch_exceptions=False).output
     folder = tiny / "shipped" / "behaviours" / "hopper" / "gravity-0.5"
     cards = {quality: json.loads((folder / f"{quality}.json").read_text()) for quality in ("medium", "expert")}
     share = cards["medium"]["returns"]["sampled"]["mean"] / cards["expert"]["returns"]["sampled"]["mean"]
@@ -224,6 +229,55 @@ def test_train_status_and_references(tiny: Path) -> None:
     assert "done" in runner.invoke(app, ["train", *runs], catch_exceptions=False).output
     assert (folder / "expert.safetensors").read_bytes() == before
     check_references(tiny, cards["expert"])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_card_tells_of_a_warm_start_where_there_was_one(
+    warm: bool, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behaviour, settings = Behaviour("hopper", "gravity-0.5"), PpoSettings(rows=2, horizon=4)
+    runs: list[tuple[PpoLearner, Run]] = []
+    for seed in (1, 2):
+        learner, run = PpoLearner("hopper", "gravity-0.5", seed, settings), Run(tiny / f"{seed}")
+        learner.steps = 1000 * seed
+        run.remember(learner)
+        runs.append((learner, run))
+    results = iter((100.0, 50.0))  # the expert is measured first
+
+    def report(*_: object) -> dict[str, Evaluation]:
+        return {"sampled": Evaluation(np.full(2, next(results)), np.full(2, 10))}
+
+    monkeypatch.setattr(publish, "_report", report)
+    monkeypatch.setattr(publish, "find_expert", lambda history, _: (history[-1][0], 100.0))
+    monkeypatch.setattr(publish, "find_medium", lambda steps, *_: (steps[0], 50.0))
+    cards = publish.publish(behaviour, runs[0], runs[1] if warm else None)
+    assert "warm_start" not in cards["medium"]
+    assert cards["expert"].get("warm_start") == ({"from_seed": 1, "after_steps": 1000} if warm else None)
+    assert (cards["expert"]["training_steps"], cards["expert"]["seed"]) == ((2000, 2) if warm else (1000, 1))
+
+
+def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> None:
+    for behaviour in PROGRAMME:
+        if behaviour.measured:
+            cards = [read_card(behaviour_path(behaviour.robot, behaviour.dynamics, q)) for q in programme.QUALITIES]
+            told = ["warm_start" in card for card in cards]
+            assert told == [False, behaviour.warm_start is not None], f"{behaviour}: {told}"
+
+
+def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished, left = Behaviour("hopper", "nominal"), Behaviour("hopper", "kinematic-severe")
+    monkeypatch.setattr(reports, "PROGRAMME", (finished, left))
+    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self == finished))
+    card = read_card(behaviour_path("hopper", "nominal", "medium"))
+    first, second = reports.programme_status(tmp_path)
+    assert (first["tier"], first["seconds_left"], second["tier"], second["state"]) == ("A", 0.0, "B", "left")
+    expected = left.budget * card["run_seconds"] / card["run_steps"]
+    assert second["seconds_left"] == pytest.approx(expected)
+    hours = f"{expected / 3600:.1f}"
+    assert reports.summary([first, second]) == [
+        "1 of 2 have medium and expert",
+        f"tier B, hopper: 1 left, about {hours} hours of one core",
+    ]
 
 
 def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
