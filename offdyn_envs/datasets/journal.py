@@ -67,12 +67,7 @@ class Journal:
         """Return the episodes that are there, by number; a file that is damaged is removed."""
         episodes: dict[int, Episode] = {}
         for path in sorted(self.folder.glob(f"{self.prefix}*.npz")):
-            try:
-                # The archive has a checksum of every array.
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                    episodes |= _split({key: stored[key] for key in stored.files})
-            except Exception:  # NumPy and zipfile raise nearly any type; whatever is wrong, it is collected again.
-                path.unlink(missing_ok=True)
+            episodes |= _read(path)
         return episodes
 
     def add(self, number: int, episode: Episode) -> None:
@@ -101,6 +96,16 @@ class Journal:
             self._full = True
             temporary.unlink(missing_ok=True)
         self._pending, self._rows = {}, 0
+
+
+def _read(path: Path) -> dict[int, Episode]:
+    try:
+        # The archive has a checksum of every array.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return _split({key: stored[key] for key in stored.files})
+    except Exception:  # NumPy and zipfile raise nearly any type; whatever is wrong, it is collected again.
+        path.unlink(missing_ok=True)
+        return {}
 
 
 def _join(episodes: Mapping[int, Episode]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_envs.atomic import atomic_write
+from offdyn_envs.benchmark.scores import load_references
 from offdyn_envs.datasets.derived import score
 from offdyn_envs.datasets.manifest import read_manifest
 from offdyn_envs.datasets.pictures import picture_path
@@ -33,7 +34,7 @@ def readme(root: Path) -> str:
     """
     cards = sorted(read_manifest(root / "manifest.json")["datasets"].items(), key=lambda item: _place(item[0]))
     shipped = [_target(root, card) for _, card in cards if card["shipped"]]
-    built = [_source(card) for _, card in cards if not card["shipped"]]
+    built = [_source(root, card) for _, card in cards if not card["shipped"]]
     text = TEMPLATE.read_text(encoding="utf-8")
     for name, content in (
         ("targets", _table(_TARGETS, shipped)),
@@ -53,8 +54,11 @@ def write_readme(root: Path) -> Path:
 
 
 _TARGETS = ("robot", "dynamics", "rows", "episodes", "mean return", "score", "shift size", "behaviour", "SHA-256", "")
-_SOURCES = ("dataset", "episodes", "mean return", "score", "SHA-256")
-_POLICIES = ("robot", "dynamics", "algorithm", "medium", "steps", "expert", "deterministic", "steps")
+_SOURCES = ("dataset", "episodes", "mean return", "score", "SHA-256", "")
+_POLICIES = (
+    *("robot", "dynamics", "algorithm", "medium", "steps", "expert", "deterministic", "steps"),
+    "nominal expert here",
+)
 
 
 def _place(name: str) -> tuple[int, ...]:
@@ -75,7 +79,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _target(root: Path, card: Mapping[str, Any]) -> list[str]:
-    picture = picture_path(root, card["id"]).relative_to(root).as_posix()
     size = card.get("shift_size")
     return [
         card["robot"],
@@ -87,13 +90,19 @@ def _target(root: Path, card: Mapping[str, Any]) -> list[str]:
         _NOTHING if size is None else f"{size:.3g}",
         " + ".join(facts["name"] for facts in card["behaviour"]),
         f"`{card['sha256'][:12]}`",
-        f"[picture]({picture})",
+        _picture(root, card),
     ]
 
 
-def _source(card: Mapping[str, Any]) -> list[str]:
+def _source(root: Path, card: Mapping[str, Any]) -> list[str]:
     episodes, digest = f"{card['episodes']:,}", f"`{card['sha256'][:12]}`"
-    return [f"`{card['id']}`", episodes, _mean(card["returns"]), _mean(score(card)), digest]
+    return [f"`{card['id']}`", episodes, _mean(card["returns"]), _mean(score(card)), digest, _picture(root, card)]
+
+
+def _picture(root: Path, card: Mapping[str, Any]) -> str:
+    if not card["returns"]:
+        return ""  # There is no whole episode to draw.
+    return f"[picture]({picture_path(root, card['id']).relative_to(root).as_posix()})"
 
 
 def _mean(values: Mapping[str, Any] | None) -> str:
@@ -126,6 +135,7 @@ def _policies(root: Path, robot: str, dynamics: str) -> list[str]:
         _returns(expert, "sampled"),
         _returns(expert, "deterministic"),
         _steps(expert),
+        _mean(load_references()["returns"].get(robot, {}).get(dynamics, {}).get("transfer")),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from offdyn_envs.benchmark.scores import load_references
 from offdyn_envs.datasets.commands import app
 from offdyn_envs.datasets.derived import score
 from offdyn_envs.datasets.manifest import read_manifest
 from offdyn_envs.datasets.pictures import drawn_from, picture_path
-from offdyn_envs.datasets.readme import readme, write_readme
+from offdyn_envs.datasets.readme import TEMPLATE, readme, write_readme
 from offdyn_envs.datasets.ship import shipped_ids
 from offdyn_envs.datasets.store import read_dataset
 from offdyn_envs.errors import OffDynError
@@ -63,8 +65,9 @@ def test_one_command_ships_everything(checkout: Path) -> None:
     assert text == readme(checkout)
     assert "| hopper | nominal | 5,000 |" in text
     assert f"`{entry['sha256'][:12]}` | [picture](pictures/hopper/nominal/medium-5k-v0.png) |" in text
+    transfer = load_references()["returns"]["hopper"]["nominal"]["transfer"]
     policies = "| ppo | 0.0 ± 1.0 | 1,234,000 | 10.0 ± 1.0 | 7.2 ± 0.5 | 500 + 1,234,000 |"
-    assert policies in text
+    assert f"{policies} {transfer['mean']:,.1f} ± {transfer['se']:.1f} |" in text
     assert "1 of 92 dynamics" in text
     assert not list(checkout.rglob("*.part"))
 
@@ -103,8 +106,10 @@ def test_what_was_built_by_command_is_listed_as_a_source(checkout: Path) -> None
     ship(TINY)
     entry = read_manifest()["datasets"][NOMINAL]
     assert (entry["shipped"], entry["shift_size"]) == (False, 0.0)
-    assert f"| `{NOMINAL}` |" in (checkout / "README.md").read_text()
-    assert not picture_path(checkout, NOMINAL).exists()
+    text = (checkout / "README.md").read_text()
+    assert f"| `{NOMINAL}` |" in text
+    assert f"`{entry['sha256'][:12]}` | [picture](pictures/hopper/nominal/random-500-v0.png) |" in text
+    assert drawn_from(picture_path(checkout, NOMINAL)) == entry["sha256"]
 
 
 def test_page_of_an_empty_checkout_and_of_a_damaged_one(tmp_path: Path) -> None:
@@ -115,6 +120,20 @@ def test_page_of_an_empty_checkout_and_of_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(OffDynError, match=r"manifest\.json: key 'datasets': unknown dataset 'offdyn/x'"):
         write_readme(tmp_path)
     assert (tmp_path / "README.md").read_text() == text
+
+
+def commands_of_the_page() -> list[list[str]]:
+    blocks = TEMPLATE.read_text(encoding="utf-8").split("```")[1::2]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("offdyn ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("command", commands_of_the_page(), ids=" ".join)
+def test_commands_of_the_page_exist_with_their_options(command: list[str]) -> None:
+    shown = runner.invoke(app, [command[1], "--help"], catch_exceptions=False, env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for option in (word for word in command if word.startswith("--")):
+        assert option in shown.stdout
 
 
 def test_committed_page_is_what_the_command_writes() -> None:
@@ -132,7 +151,7 @@ def test_committed_scores_are_those_of_the_reference_returns() -> None:
 
 
 def test_committed_pictures_are_small_and_of_these_arrays() -> None:
-    cards = {name: card for name, card in read_manifest()["datasets"].items() if card["shipped"]}
+    cards = {name: card for name, card in read_manifest()["datasets"].items() if card["returns"]}
     paths = {picture_path(shipped_root(), name): card["sha256"] for name, card in cards.items()}
     assert set(paths) == set((shipped_root() / "pictures").rglob("*.png")), RUN_SHIP
     assert len(paths) >= len(shipped_ids()) > 0

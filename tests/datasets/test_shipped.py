@@ -51,6 +51,11 @@ def test_every_policy_belongs_to_its_card() -> None:
             assert card["returns"]["sampled"]["episodes"] >= 100
 
 
+def test_the_repository_stays_small() -> None:
+    files = [path for path in shipped_root().rglob("*") if path.is_file() and ".building" not in path.parts]
+    assert sum(path.stat().st_size for path in files) < 200e6
+
+
 @pytest.mark.parametrize("dataset", SHIPPED, ids=str)
 def test_shipped_dataset(dataset: DatasetId) -> None:
     folder = shipped_root() / str(dataset)
