@@ -65,7 +65,7 @@ def build(
 ) -> None:
     """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
     from offdyn_envs.datasets.build import build as build_one
-    from offdyn_envs.datasets.build import resolve
+    from offdyn_envs.datasets.build import ingredients, resolve
     from offdyn_envs.datasets.ship import checkout, record_built
     from offdyn_envs.datasets.show import print_built
     from offdyn_envs.errors import OffDynError
@@ -75,6 +75,8 @@ def build(
     chosen = resolve(names or [])
     if not chosen:
         raise OffDynError("nothing to build: name a task or a dataset, for instance hopper-gravity-0.5-medium")
+    for dataset in chosen:
+        ingredients(dataset, behaviours)  # A policy that is missing is named now, not after the first million rows.
     built = [
         build_one(dataset, seed=seed, num_threads=threads, behaviours=behaviours, force=force) for dataset in chosen
     ]

@@ -143,6 +143,13 @@ def test_refusals(root: Path, arguments: list[str], message: str) -> None:
         runner.invoke(app, arguments, catch_exceptions=False)
 
 
+def test_a_missing_policy_is_named_before_anything_is_built(root: Path) -> None:
+    first, second = "offdyn/hopper/friction-5p0/random-500-v0", "offdyn/hopper/gravity-0p5/medium-replay-5k-v0"
+    with pytest.raises(OffDynError, match=f"dataset '{second}': its behaviour policy is missing.*nominal and severe"):
+        runner.invoke(app, ["build", first, second], catch_exceptions=False)
+    assert not (root / first).exists()
+
+
 def test_record_outside_a_checkout_is_refused_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_shipped(monkeypatch, root.parent / "shipped")
     name = "offdyn/hopper/friction-5p0/random-500-v0"
