@@ -4,7 +4,10 @@
     python benchmarks/training.py --agents iql --ways population plain --json
 
 On random rows of a robot's dimensions, in turns of a few seconds and several rounds, so that a machine that is busy for
-a while is busy for all of them; a ratio is the median over rounds of the ratio in a round:
+a while is busy for all of them; a ratio is the median over rounds of the ratio in a round. Beside wall-clock every turn
+counts the processor time of its threads: what others run on the machine hardly touches seed-updates per core-second
+(in which a thread that waits for another costs nothing, to the advantage of ways that do not keep all cores busy).
+
 
 - population, population-bf16: R seeds as one population, as `offdyn train` runs them;
 - single: one seed with the same compiled update and all threads inside it (on demand);
@@ -121,66 +124,84 @@ def skipped(names: list[str], device: str) -> dict[str, str]:
     return {name: why for name in names if why and name.startswith("jax")}
 
 
-def speed(turn: Turn, seconds: float) -> float:
-    """Seed-updates per second of wall-clock."""
-    done, begun = 0, time.perf_counter()
+def speeds(turn: Turn, seconds: float) -> tuple[float, float]:
+    """Seed-updates per second of wall-clock, and per second of processor time."""
+    done, begun, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - begun < seconds:
         done += turn()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return done / (time.perf_counter() - begun)
+    return done / (time.perf_counter() - begun), done / (time.process_time() - used)
 
 
 def rounds_of(ways: dict[str, Turn], rounds: int, seconds: float) -> dict[str, Any]:
     """Time every way in turns."""
-    table = [{name: speed(turn, seconds) for name, turn in ways.items()} for _ in range(rounds)]
-    medians = {name: statistics.median(row[name] for row in table) for name in ways}
-    ratios = {
-        title: statistics.median(row[ours] / row[theirs] for row in table)
-        for title, (ours, theirs) in RATIOS.items()
-        if ours in ways and theirs in ways
-    }
-    return {"seed_updates_per_second": medians, "ratios": ratios, "rounds": table}
+    both = [{name: speeds(turn, seconds) for name, turn in ways.items()} for _ in range(rounds)]
+    found: dict[str, Any] = {}
+    for place, unit in enumerate(("second", "core_second")):
+        table = [{name: pair[place] for name, pair in row.items()} for row in both]
+        found[f"seed_updates_per_{unit}"] = {name: statistics.median(row[name] for row in table) for name in ways}
+        found[f"ratios_per_{unit}"] = {
+            title: statistics.median(row[ours] / row[theirs] for row in table)
+            for title, (ours, theirs) in RATIOS.items()
+            if ours in ways and theirs in ways
+        }
+        found[f"rounds_per_{unit}"] = table
+    return found
+
+
+CLOCKS = (time.perf_counter, time.process_time)
+"""Wall-clock and processor time."""
+Times = tuple[float, ...]
+
+
+def now() -> Times:
+    return tuple(clock() for clock in CLOCKS)
+
+
+def since(begun: Times) -> Times:
+    return tuple(after - before for after, before in zip(now(), begun, strict=True))
 
 
 class InTurn(Callback):
     """After every chunk that Lightning has done, the bare executor does one of the same size.
 
     Attributes:
-        whole: Seconds of each chunk in Lightning, all of it.
-        inside: Seconds of these in the drawing of rows and in the executor.
-        bare: Seconds of each chunk of the bare executor, drawing included.
+        whole: Seconds of wall-clock and of processor time of each chunk in Lightning, all of it.
+        inside: Of these, what was spent in the drawing of rows and in the executor.
+        bare: The same of each chunk of the bare executor, drawing included.
     """
 
     def __init__(self, executor: Executor, sampler: Any) -> None:
         self.executor, self.sampler = executor, sampler
-        self.whole: list[float] = []
-        self.inside: list[float] = []
-        self.bare: list[float] = []
-        self._spent, self._begun = 0.0, 0.0
+        self.whole: list[Times] = []
+        self.inside: list[Times] = []
+        self.bare: list[Times] = []
+        self._spent: list[Times] = []
+        self._begun: Times = ()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if not self._begun and not self._spent:
+        if batch_idx == 0:
             pl_module.sampler.draw = self._timed(pl_module.sampler.draw)
             pl_module._executor.run = self._timed(pl_module._executor.run)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        now = time.perf_counter()
         # The first chunk compiles.
         if self._begun:
-            self.whole.append(now - self._begun)
-            self.inside.append(self._spent)
+            self.whole.append(since(self._begun))
+            self.inside.append(tuple(map(sum, zip(*self._spent, strict=True))))
+            begun = now()
             self.executor.run(self.sampler.draw(int(batch)))
-            self.bare.append(time.perf_counter() - now)
-        self._spent, self._begun = 0.0, time.perf_counter()
+            self.bare.append(since(begun))
+        self._spent, self._begun = [], now()
 
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            begun = time.perf_counter()
+            begun = now()
             try:
                 return function(*arguments)
             finally:
-                self._spent += time.perf_counter() - begun
+                self._spent.append(since(begun))
 
         return call
 
@@ -199,18 +220,13 @@ def lightning(work: Work, hardware: Hardware, chunk: int, chunks: int, folder: P
     begun = time.perf_counter()
     module.write_checkpoint()
     written = time.perf_counter() - begun
-    whole, inside, bare = clock.whole, clock.inside, clock.bare
-    outside = [(a - b) / b for a, b in zip(whole, inside, strict=True)]
-    return {
-        "chunk": chunk,
-        "chunk_seconds": statistics.median(whole),
-        "against_bare": statistics.median(a / b for a, b in zip(whole, bare, strict=True)) - 1.0,
-        "outside_executor": statistics.median(outside),
-        "checkpoint": written / budget.checkpoint_seconds,
-        "whole": whole,
-        "inside": inside,
-        "bare": bare,
-    }
+    found: dict[str, Any] = {"chunk": chunk, "chunk_seconds": statistics.median(wall for wall, _ in clock.whole)}
+    for title, others in (("against_bare", clock.bare), ("outside_executor", clock.inside)):
+        for place, unit in enumerate(("", "_core")):
+            pairs = zip(clock.whole, others, strict=True)
+            found[title + unit] = statistics.median(a[place] / b[place] for a, b in pairs) - 1.0
+    chunks_done = {"whole": clock.whole, "inside": clock.inside, "bare": clock.bare}
+    return found | {"checkpoint": written / budget.checkpoint_seconds} | chunks_done
 
 
 def measure(agent: Agent, setting: Setting, chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -237,19 +253,21 @@ def show(result: dict[str, Any]) -> None:
     """Print one agent's figures."""
     print(result["agent"])
     for name, value in result["seed_updates_per_second"].items():
-        speeds = [row[name] for row in result["rounds"]]
-        print(f"  {name:<18} {value:8.0f} seed-updates/s (rounds {min(speeds):.0f} to {max(speeds):.0f})")
+        every = [row[name] for row in result["rounds_per_second"]]
+        spread = f"(rounds {min(every):.0f} to {max(every):.0f})"
+        core = result["seed_updates_per_core_second"][name]
+        print(f"  {name:<18} {value:8.0f} seed-updates/s {spread:<24} {core:8.0f} per core-second")
     for name, why in result["skipped"].items():
         print(f"  {name:<18} left out: {why}")
-    for name, value in result["ratios"].items():
-        print(f"  {name:<28} {value:5.2f}")
+    for name, value in result["ratios_per_second"].items():
+        print(f"  {name:<28} {value:5.2f} ({result['ratios_per_core_second'][name]:.2f} per core-second)")
     if "lightning" in result:
         found = result["lightning"]
         print(
             f"  Lightning, chunks of {found['chunk']} updates ({found['chunk_seconds']:.2f} s): "
-            f"{found['against_bare']:+.1%} against the bare executor in turn; "
-            f"{found['outside_executor']:.2%} of the executor's time spent outside it, "
-            f"checkpoints {found['checkpoint']:.2%} more"
+            f"{found['against_bare']:+.1%} wall-clock and {found['against_bare_core']:+.1%} processor time against the "
+            f"bare executor in turn; {found['outside_executor']:.2%} more time than the executor inside it, "
+            f"checkpoints {found['checkpoint']:.2%} on top"
         )
 
 

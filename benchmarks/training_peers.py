@@ -50,6 +50,11 @@ class Work:
     total: int = TOTAL
 
     @staticmethod
+    def layout(agent: Agent) -> Layout:
+        """Return how an agent's rows are packed."""
+        return Layout(agent.observation_dim, agent.action_dim)
+
+    @staticmethod
     def random(agent: Agent, runs: int, folder: Path, device: str = "cpu", rows: Sequence[int] = ()) -> Work:
         """Return work on random rows.
 
@@ -61,7 +66,7 @@ class Work:
             rows: Source rows, target rows and rows of model rollouts, if not the usual numbers.
         """
         source, target, fake = rows or (SOURCE, TARGET, FAKE)
-        layout = Layout(agent.observation_dim, agent.action_dim)
+        layout = Work.layout(agent)
         generator = torch.Generator().manual_seed(0)
 
         def packed(count: int) -> Tensor:
