@@ -90,14 +90,14 @@ def executor_of(work: Work, hardware: Hardware, runs: int = 0) -> tuple[Executor
     return executor, sampler
 
 
-def population(work: Work, hardware: Hardware, runs: int = 0) -> Turn:
+def population(work: Work, hardware: Hardware, runs: int = 0, updates: int = TURN) -> Turn:
     """Return a function that does a turn of updates of a population and returns how many seed-updates that was."""
     executor, sampler = executor_of(work, hardware, runs)
 
     def turn() -> int:
         with exact_fast_products(*products(work.agent)):
-            executor.run(sampler.draw(TURN))
-        return TURN * (runs or work.runs)
+            executor.run(sampler.draw(updates))
+        return updates * (runs or work.runs)
 
     return turn
 
