@@ -371,7 +371,8 @@ population.
 **All of it is extrapolated from slices of a few seconds** on random rows and untrained models. Seconds are processor
 time over the number of threads, as if both cores were free and never waited: a little less than a clock on the wall
 will show, and much less on a busy machine. Not in it: compiling (about a minute for each agent and each robot's
-dimensions, cached) and building the datasets. bf16 costs less on processors with AMX: see the README for
+dimensions, cached) and building the datasets. MOPO, MOBILE and MOREC roll out at most what is counted here: rollouts
+that end early, as most of MOREC's are meant to, cost less, and with them so do tasks and tracks. bf16 costs less on processors with AMX: see the README for
 the ratio that `benchmarks/training.py` measures.
 
 ## Updates
@@ -383,7 +384,7 @@ trained parameters). MOREC's updates are MOPO's, and MOBILE's with the other pen
 ## Stages before the policy
 
 At Walker2d's dimensions, {rows} source rows and {target} target rows. Where early stopping decides, {epochs} epochs are
-assumed; the time of one epoch is what was measured. Stages are cached: other settings of the policy find them again.
+assumed; an epoch is extrapolated from its steps. Stages are cached: other settings of the policy find them again.
 
 {stages}
 ## Rollouts of the policy in the model
