@@ -372,8 +372,8 @@ population.
 time over the number of threads, as if both cores were free and never waited: a little less than a clock on the wall
 will show, and much less on a busy machine. Not in it: compiling (about a minute for each agent and each robot's
 dimensions, cached) and building the datasets. MOPO, MOBILE and MOREC roll out at most what is counted here: rollouts
-that end early, as most of MOREC's are meant to, cost less, and with them so do tasks and tracks. bf16 costs less on processors with AMX: see the README for
-the ratio that `benchmarks/training.py` measures.
+that end early, as most of MOREC's are meant to, cost less, and with them so do tasks and tracks. bf16 costs less on
+processors with AMX: see the README for the ratio that `benchmarks/training.py` measures.
 
 ## Updates
 
