@@ -22,12 +22,12 @@ from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack, make_attack
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.scalar_arguments import check_rendering, check_seed
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
-from offdyn_envs.shifts.base import shown
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
@@ -74,19 +74,13 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         schedule: Mapping[str, Any] | Schedule | None = None,
         **rendering: Any,
     ) -> None:
-        for name in rendering:
-            if name not in _RENDERING:
-                raise unknown("environment parameter", name, (*_PARAMETERS, *_RENDERING))
-        for name in ("width", "height"):
-            size = rendering.get(name, 1)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise OffDynError(f"{name} must be a whole number above 0, got {shown(size)}")
+        check_rendering(rendering, _RENDERING, _PARAMETERS)
         extra = parse_shifts(shifts)
         self.shifts = get_dynamics(self.robot.name, dynamics) + extra
         self.profile = check_profile(profile)
         self.attack = None if attack is None else make_attack(attack, self.robot)
         self._attack_rng = np.random.default_rng()
-        self.schedule = None if schedule is None else make_schedule(schedule, self.robot)
+        self.schedule = None if schedule is None else make_schedule(schedule, self.robot, (self.shifts,))
         self._episode, self._elapsed = -1, 0
         self._active = self.shifts
         super().__init__(**self.robot.stock_kwargs, **rendering)
@@ -106,7 +100,11 @@ class ShiftedRobot(MujocoEnv, EzPickle):
 
         Returns:
             The observation [|S|], attacked where an attack is set, and infos.
+
+        Raises:
+            OffDynError: An unknown option, or a number that counts nothing.
         """
+        check_seed(seed)
         episode = episode_option(options, ("episode",))
         self._episode = self._episode + 1 if episode is None else episode
         self._elapsed = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["OffDynError", "unknown"]
+__all__ = ["OffDynError", "beginning", "unknown"]
 
 
 class OffDynError(ValueError):
@@ -13,6 +13,19 @@ class OffDynError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+def beginning(value: object, length: int) -> str:
+    """Return the beginning of a value as text, for an error message.
+
+    Args:
+        value: Anything.
+        length: How many characters at most.
+    """
+    try:
+        return str(value)[:length]
+    except ValueError:  # Python prints no whole number of more than some thousand digits.
+        return "a number too long to print"
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> OffDynError:
@@ -27,7 +40,8 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> OffDynError:
         The error, ready to raise.
     """
     names = list(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    given = beginning(name, 80)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-    return OffDynError(f"unknown {kind} '{str(name)[:80]}'; {hint}allowed: {shown}")
+    return OffDynError(f"unknown {kind} '{given}'; {hint}allowed: {shown}")

@@ -28,7 +28,7 @@ _AUTORESET = {
 def whole_number(name: str, value: object) -> int:
     """Return a number above 0 as an int."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise OffDynError(f"{name} must be a whole number above 0, got {str(value)[:60]!r}")
+        raise OffDynError(f"{name} must be a whole number above 0, got {shown(value)}")
     return int(value)
 
 

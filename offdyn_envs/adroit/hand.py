@@ -26,6 +26,8 @@ from offdyn_envs.adroit.tasks import HandTask, get_hand_dynamics
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot
+from offdyn_envs.scalar_arguments import check_rendering, check_seed
+from offdyn_envs.shifts.base import shown
 
 __all__ = ["AdroitHand", "HandState"]
 
@@ -86,10 +88,8 @@ class AdroitHand(MujocoEnv, EzPickle):
         attack: Mapping[str, Any] | Attack | None = None,
         **rendering: Any,
     ) -> None:
-        for name in rendering:
-            if name not in _RENDERING:
-                raise unknown("environment parameter", name, (*_OWN, *_RENDERING))
-        if reward not in rewards.REWARDS:
+        check_rendering(rendering, _RENDERING, _OWN)
+        if not isinstance(reward, str) or reward not in rewards.REWARDS:
             raise unknown("reward", reward, rewards.REWARDS)
         extra = parse_hand_shifts(shifts)
         self.shifts = get_hand_dynamics(dynamics) + extra
@@ -118,8 +118,9 @@ class AdroitHand(MujocoEnv, EzPickle):
             The observation [|S|], attacked where an attack is set, and infos.
 
         Raises:
-            OffDynError: An unknown option, or a state that does not fit.
+            OffDynError: An unknown option, a state that does not fit, or a seed that is none.
         """
+        check_seed(seed)
         for name in options or ():
             if name != "state":
                 raise unknown("reset option", name, ("state",))
@@ -192,7 +193,7 @@ class AdroitHand(MujocoEnv, EzPickle):
 
     def _ends_on_drop(self, value: object) -> bool:
         if value is not None and not isinstance(value, bool):
-            raise OffDynError(f"terminate_on_drop must be true, false or left out, got {str(value)[:60]!r}")
+            raise OffDynError(f"terminate_on_drop must be true, false or left out, got {shown(value)}")
         if value and not self.task.drops:
             raise OffDynError(f"terminate_on_drop: only pen has something to drop; {self.task.name} never terminates")
         return self.task.drops if value is None else value
@@ -248,14 +249,14 @@ class AdroitHand(MujocoEnv, EzPickle):
 def _as_state(value: object) -> tuple[Any, Any, Any]:
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
         return value[0], value[1], value[2]
-    raise OffDynError(f"reset option 'state' must be (qpos, qvel, goal), got {str(value)[:60]!r}")
+    raise OffDynError(f"reset option 'state' must be (qpos, qvel, goal), got {shown(value)}")
 
 
 def _checked(name: str, value: object, width: int) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
-        raise OffDynError(f"{name} must be {width} numbers, got {str(value)[:60]!r}") from None
+        raise OffDynError(f"{name} must be {width} numbers, got {shown(value)}") from None
     if array.shape != (width,) or not np.isfinite(array).all():
         raise OffDynError(f"{name} must be {width} finite numbers, got shape {array.shape}: {str(array)[:60]!r}")
     return array

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, beginning, unknown
 from offdyn_envs.shifts import Friction, Gravity, parse_shifts
 from offdyn_envs.shifts.base import number, shown
 from offdyn_envs.shifts.parsing import check_products
@@ -187,7 +187,7 @@ def check_hand_profile(profile: str) -> str:
     Raises:
         OffDynError: No such profile.
     """
-    if profile not in HAND_PROFILES:
+    if not isinstance(profile, str) or profile not in HAND_PROFILES:
         raise unknown("profile of the Adroit environments", profile, HAND_PROFILES)
     return profile
 
@@ -202,7 +202,7 @@ def _parse_one(position: int, value: object) -> HandShift:
         raise OffDynError(
             f"shifts[{position}] must be an object such as {{'kind': 'broken-joint', 'scale': 0.5}}, got {shown(value)}"
         )
-    fields: dict[str, Any] = {str(key): item for key, item in value.items()}
+    fields: dict[str, Any] = {beginning(key, 80): item for key, item in value.items()}
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in HAND_KINDS:
         raise unknown("shift kind of the Adroit hand", kind, HAND_KINDS)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, beginning
 
 __all__ = ["Attack", "Observations", "half_widths", "inside", "is_whole", "shown"]
 
@@ -34,10 +34,7 @@ class Attack(Protocol):
 
 def shown(value: object) -> str:
     """Return the beginning of a value as text, for an error message."""
-    try:
-        return str(value)[:60]
-    except ValueError:  # Python refuses to print whole numbers of thousands of digits.
-        return "a number of thousands of digits"
+    return beginning(value, 60)
 
 
 def half_widths(scale: Any, sigma: Any) -> NDArray[np.float64]:

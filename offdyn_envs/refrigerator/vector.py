@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.refrigerator.dynamics import EPISODE_STEPS, Bools, Floats, RefrigeratorRows, powers
 from offdyn_envs.refrigerator.environment import action_space, observation_space
+from offdyn_envs.shifts.base import shown
 
 __all__ = ["RefrigeratorVectorEnv"]
 
@@ -152,7 +153,7 @@ class RefrigeratorVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
 def _count(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise OffDynError(f"{name} must be a whole number above 0, got {str(value)[:60]!r}")
+        raise OffDynError(f"{name} must be a whole number above 0, got {shown(value)}")
     return int(value)
 
 

@@ -6,7 +6,7 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, beginning, unknown
 
 if TYPE_CHECKING:
     import mujoco
@@ -51,10 +51,7 @@ class Shift(Protocol):
 
 def shown(value: object) -> str:
     """Return a value as an error message quotes it: one short line."""
-    try:
-        return repr(str(value)[:60])
-    except ValueError:  # Python prints no whole number of more than some thousand digits.
-        return "a number too long to print"
+    return repr(beginning(value, 60))
 
 
 def number(what: str, value: object, low: float, high: float) -> float:
@@ -88,6 +85,6 @@ def check_profile(profile: str) -> str:
     Raises:
         OffDynError: No such profile.
     """
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     return profile

@@ -96,7 +96,7 @@ class Kinematic:
             if not isinstance(part, str) or part not in _ALL_PARTS:
                 raise unknown("part of the kinematic shift", part, _ALL_PARTS)
             scale = number("kinematic shift: scale", scale, *FACTORS)
-        if preset is not None and preset != SEVERE:
+        if preset is not None and (not isinstance(preset, str) or preset != SEVERE):
             raise unknown("preset of the kinematic shift", preset, (SEVERE,))
         object.__setattr__(self, "part", part)
         object.__setattr__(self, "scale", scale)

@@ -65,7 +65,7 @@ class Morphology:
             )
         if not isinstance(self.keep_mass, bool):
             raise OffDynError(f"morphology shift: keep_mass must be true or false, got {shown(self.keep_mass)}")
-        if self.preset is not None and self.preset != SEVERE:
+        if self.preset is not None and (not isinstance(self.preset, str) or self.preset != SEVERE):
             raise unknown("preset of the morphology shift", self.preset, (SEVERE,))
         if self.part is not None:
             if not isinstance(self.part, str) or self.part not in _ALL_PARTS:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, beginning, unknown
 from offdyn_envs.shifts.base import Shift, number, shown
 from offdyn_envs.shifts.kinematic import FACTORS, Kinematic
 from offdyn_envs.shifts.morphology import Morphology, check_morphologies
@@ -34,7 +34,7 @@ def _parse_one(position: int, value: object) -> Shift:
         raise OffDynError(
             f"shifts[{position}] must be an object such as {{'kind': 'gravity', 'scale': 0.5}}, got {shown(value)}"
         )
-    fields: dict[str, Any] = {str(key): item for key, item in value.items()}
+    fields: dict[str, Any] = {beginning(key, 80): item for key, item in value.items()}
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in KINDS:
         raise unknown("shift kind", kind, KINDS)

@@ -142,6 +142,47 @@ def test_what_is_no_list_is_refused(value):
     refusal("hopper", value, "shifts")
 
 
+ENDLESS = 10**5000  # Python refuses to print it.
+
+
+@pytest.mark.parametrize(
+    "awkward", (ENDLESS, np.array(["severe", "severe"]), np.array([0.5, 0.5])), ids=("endless", "texts", "numbers")
+)
+@pytest.mark.parametrize(
+    ("shift", "name", "word"),
+    (
+        ({"kind": "gravity", "scale": 0.5}, "kind", "shift kind"),
+        ({"kind": "gravity", "scale": 0.5}, "scale", "gravity shift: scale"),
+        ({"kind": "kinematic", "part": "foot", "scale": 0.5}, "part", "part of the kinematic shift"),
+        ({"kind": "kinematic", "joints": {"foot_joint": 0.5}}, "joints", "kinematic shift: joints"),
+        ({"kind": "kinematic", "preset": "severe"}, "preset", "preset of the kinematic shift"),
+        ({"kind": "morphology", "part": "torso", "level": 1}, "part", "part of the morphology shift"),
+        ({"kind": "morphology", "part": "torso", "level": 1}, "level", "morphology shift: level"),
+        ({"kind": "morphology", "preset": "severe"}, "preset", "preset of the morphology shift"),
+        ({"kind": "morphology", "preset": "severe", "keep_mass": True}, "keep_mass", "keep_mass"),
+    ),
+)
+def test_what_cannot_be_printed_or_compared_is_refused(shift, name, word, awkward):
+    refusal("hopper", [shift | {name: awkward}], word)
+
+
+def test_a_parameter_whose_name_cannot_be_printed_is_refused():
+    refusal("hopper", [{"kind": "gravity", "scale": 0.5, ENDLESS: 1}], "parameter of the gravity shift")
+
+
+@pytest.mark.parametrize("name", ("dynamics", "profile"))
+@pytest.mark.parametrize(
+    "awkward", (ENDLESS, np.array(["odrl", "odrl"]), [], {}), ids=("endless", "texts", "list", "object")
+)
+def test_awkward_names_are_refused(name, awkward):
+    for make in (
+        lambda: gymnasium.make("OffDyn/Hopper-v0", **{name: awkward}),
+        lambda: OffDynVectorEnv("hopper", 1, **{name: awkward}),
+    ):
+        with pytest.raises(OffDynError, match=f"unknown {name}"):
+            make()
+
+
 def test_the_same_generator_undamaged_is_accepted():
     rng = random.Random(2)
     for _ in range(100):

@@ -185,3 +185,13 @@ def test_malformed_shifts_are_refused_in_one_line(value, words):
 def test_malformed_environment_arguments(kwargs, words):
     with pytest.raises(OffDynError, match=words):
         gymnasium.make("OffDyn/Hopper-v0", **kwargs)
+
+
+@pytest.mark.parametrize("seed", (-1, 1.5, "7", True, -(10**5000)), ids=("-1", "1.5", "text", "true", "endless"))
+def test_malformed_seeds_change_nothing(seed):
+    env = gymnasium.make("OffDyn/Hopper-v0").unwrapped
+    env.reset(seed=0)
+    before = env.np_random.bit_generator.state
+    with pytest.raises(OffDynError, match="seed must be a whole number, 0 or above"):
+        env.reset(seed=seed)
+    assert env.np_random.bit_generator.state == before

@@ -1,0 +1,45 @@
+"""The arguments of the scalar environments, checked: what is wrong is refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.schedule import count
+from offdyn_envs.shifts.base import shown
+
+__all__ = ["check_rendering", "check_seed"]
+
+
+def check_rendering(rendering: Mapping[str, Any], allowed: Sequence[str], others: Sequence[str]) -> None:
+    """Check what goes on to Gymnasium's MuJoCo environments.
+
+    Args:
+        rendering: Arguments by name.
+        allowed: Names that they may have.
+        others: Further arguments of the environment, for the message.
+
+    Raises:
+        OffDynError: An unknown name, or a picture without a size.
+    """
+    for name in rendering:
+        if name not in allowed:
+            raise unknown("environment parameter", name, (*others, *allowed))
+    for name in ("width", "height"):
+        size = rendering.get(name, 1)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OffDynError(f"{name} must be a whole number above 0, got {shown(size)}")
+
+
+def check_seed(seed: object) -> None:
+    """Check the seed of a reset.
+
+    Args:
+        seed: None, or a whole number.
+
+    Raises:
+        OffDynError: Anything else, or a number below 0.
+    """
+    if seed is not None:
+        count("seed", seed)
