@@ -85,7 +85,7 @@ class RowModels:
             elapsed: Control steps since each row's reset, [N].
         """
         if self._schedule is not None and self._schedule.unit == "step":
-            rows = np.flatnonzero(np.isin(elapsed, list(self._schedule.times)))
+            rows = np.flatnonzero(np.isin(elapsed, [0, *self._schedule.times]))
             self._follow(rows, elapsed[rows])
 
     def _follow(self, rows: NDArray[np.intp], counts: NDArray[np.int64]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot
@@ -140,12 +140,26 @@ def _point(position: int, value: object) -> tuple[int, tuple[Shift, ...]]:
     return count(f"schedule: points[{position}].at", at), parse_shifts(value.get("shifts"))
 
 
-def _check(schedule: Schedule, robot: Robot) -> None:
-    times = [at for at, _ in schedule.points]
+def _check_form(unit: object, interpolate: object) -> None:
+    if not isinstance(unit, str) or unit not in UNITS:
+        raise unknown("unit of the schedule", unit, UNITS)
+    if not isinstance(interpolate, bool):
+        raise OffDynError(f"schedule: interpolate must be true or false, got {shown(interpolate)}")
+
+
+def _check_times(schedule: Schedule) -> None:
+    _check_form(schedule.unit, schedule.interpolate)
+    times = [count(f"schedule: points[{i}].at", at) for i, (at, _) in enumerate(schedule.points)]
     if not times or sorted(set(times)) != times:
         raise OffDynError(f"schedule: points must be a list with rising 'at', got {shown(times)}")
+
+
+def _check(schedule: Schedule, robot: Robot, standing: Iterable[tuple[Shift, ...]]) -> None:
+    _check_times(schedule)
+    # Products and levels between two points lie between theirs, so the points are enough.
     for _, shifts in schedule.points:
-        check_shifts(shifts, robot)
+        for before in dict.fromkeys(standing):
+            check_shifts(before + shifts, robot)
         if schedule.unit == "step" and any(isinstance(shift, Morphology) for shift in shifts):
             raise OffDynError("schedule: a morphology can change between episodes, not at a step; use unit 'episode'")
     if not schedule.interpolate:
@@ -158,22 +172,26 @@ def _check(schedule: Schedule, robot: Robot) -> None:
             raise OffDynError("schedule: interpolate needs the same shifts at every point, but for scale or level")
 
 
-def make_schedule(value: Mapping[str, Any] | Schedule, robot: Robot) -> Schedule:
+def make_schedule(
+    value: Mapping[str, Any] | Schedule, robot: Robot, standing: Iterable[tuple[Shift, ...]] = ((),)
+) -> Schedule:
     """Read a schedule given as a value or as a plain JSON object.
 
     Args:
         value: For instance `{"unit": "episode", "interpolate": True, "points": [{"at": 0, "shifts": [{"kind":
             "friction", "scale": 1.0}]}, {"at": 100, "shifts": [{"kind": "friction", "scale": 0.4}]}]}`.
         robot: The robot whose dynamics change.
+        standing: The lists of shifts to which the schedule's are appended, one per environment or row.
 
     Returns:
         The schedule as a value.
 
     Raises:
-        OffDynError: An unknown or missing parameter, or a value that is not allowed.
+        OffDynError: An unknown or missing parameter, a value that is not allowed, or shifts that exclude those which
+            stand already.
     """
     if isinstance(value, Schedule):
-        _check(value, robot)
+        _check(value, robot, standing)
         return value
     if not isinstance(value, Mapping):
         raise OffDynError(f"schedule must be an object with {', '.join(_KEYS)}, got {shown(value)}")
@@ -181,12 +199,10 @@ def make_schedule(value: Mapping[str, Any] | Schedule, robot: Robot) -> Schedule
         if name not in _KEYS:
             raise unknown("parameter of the schedule", name, _KEYS)
     unit, points, interpolate = value.get("unit"), value.get("points"), value.get("interpolate", False)
-    if unit not in UNITS:
-        raise unknown("unit of the schedule", unit, UNITS)
-    if not isinstance(interpolate, bool):
-        raise OffDynError(f"schedule: interpolate must be true or false, got {shown(interpolate)}")
+    _check_form(unit, interpolate)
     if not isinstance(points, Sequence) or isinstance(points, str | bytes):
         raise OffDynError(f"schedule: points must be a list with rising 'at', got {shown(points)}")
-    schedule = Schedule(unit, tuple(_point(i, item) for i, item in enumerate(points)), interpolate)
-    _check(schedule, robot)
+    read = tuple(_point(i, item) for i, item in enumerate(points))
+    schedule = Schedule(cast(str, unit), read, interpolate)
+    _check(schedule, robot, standing)
     return schedule

@@ -101,7 +101,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         common = get_dynamics(self.robot.name, dynamics) + parse_shifts(shifts)
         self.row_shifts = shifts_of_rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
-        self.schedule = None if schedule is None else make_schedule(schedule, self.robot)
+        self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
         self._build_spaces()
         self._build_physics(whole_number("num_threads", num_threads))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash, start_qpos
 from offdyn_envs.robots import ROBOTS
-from offdyn_envs.schedule import make_schedule
+from offdyn_envs.schedule import Schedule, make_schedule
 from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -154,6 +154,51 @@ def test_malformed_schedules_are_refused_in_one_line(value, words):
         with pytest.raises(OffDynError) as refused:
             make()
         assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "points", "words"),
+    (
+        ([{"kind": "morphology", "part": "foot", "level": 1}], GROWTH["points"], "both reshape foot_geom"),
+        ([{"kind": "gravity", "scale": 1e5}], [{"at": 9, "shifts": [{"kind": "gravity", "scale": 1e5}]}], "product"),
+    ),
+)
+def test_what_excludes_the_standing_shifts_is_refused_before_the_first_episode(shifts, points, words):
+    schedule = {"unit": "episode", "points": points}
+    make_schedule(schedule, ROBOTS["hopper"])
+    for make in (
+        lambda: gymnasium.make("OffDyn/Hopper-v0", shifts=shifts, schedule=schedule),
+        lambda: OffDynVectorEnv("hopper", 1, shifts=shifts, schedule=schedule),
+        lambda: OffDynVectorEnv("hopper", 2, row_shifts=[None, shifts], schedule=schedule),
+    ):
+        with pytest.raises(OffDynError, match=words):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    (
+        (Schedule("epsiode", ((0, (Gravity(2.0),)),)), "did you mean 'episode'"),
+        (Schedule("step", ((-1, (Gravity(2.0),)),)), "points[0].at"),
+        (Schedule("step", ()), "rising 'at'"),
+        (Schedule("episode", ((0, (Gravity(2.0),)),), interpolate=1), "true or false"),
+    ),
+)
+def test_a_schedule_given_as_a_value_is_checked_too(value, words):
+    with pytest.raises(OffDynError) as refused:
+        gymnasium.make("OffDyn/Hopper-v0", schedule=value)
+    assert words in str(refused.value)
+
+
+def test_a_state_that_is_set_starts_the_schedule_of_steps_anew():
+    batch = OffDynVectorEnv("hopper", 2, schedule=BREAK, autoreset_mode="disabled")
+    batch.reset(seed=0)
+    qpos, qvel, steps = batch.qpos, batch.qvel, 12
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 2, 3)).astype(np.float32)
+    first = [batch.step(action)[0] for action in actions]
+    batch.set_state(qpos, qvel)
+    for action, observations in zip(actions, first, strict=True):
+        np.testing.assert_array_equal(batch.step(action)[0], observations)
 
 
 def test_droco_profile_runs_at_its_own_timestep():
