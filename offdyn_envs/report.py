@@ -118,10 +118,24 @@ def describe_environment(name: str) -> dict[str, Any]:
         from offdyn_envs.adroit.describe import describe
 
         return describe(subject.name) | _published(subject.name)
-    from offdyn_envs.refrigerator import EPISODE_STEPS, Refrigerator
+    return _describe_refrigerator()
 
-    words = (Refrigerator.__doc__ or "").partition("\n")[0]
-    return {"robot": subject.title, "what": words, "steps per episode": EPISODE_STEPS}
+
+def _describe_refrigerator() -> dict[str, Any]:
+    from offdyn_envs.refrigerator import Refrigerator, dynamics
+
+    return {
+        "robot": "Refrigerator",
+        "what": (Refrigerator.__doc__ or "").partition("\n")[0],
+        "closed door": f"T' = {dynamics.KEPT_CLOSED:g} (T - u) + {dynamics.GAIN_CLOSED:g}",
+        "open door": f"T' = {dynamics.KEPT_OPEN:g} (T - u) + {dynamics.GAIN_OPEN:g}",
+        "opens": f"for {dynamics.OPEN_STEPS} steps, at most once per {dynamics.STEPS_BETWEEN_OPENINGS}",
+        "reward": f"-|T' - ({dynamics.SET_POINT:g})|",
+        "observation": f"2 float64: T + N(0, {dynamics.SENSOR_NOISE:g}), and 1 where the door is open",
+        "action": f"1 float32: cooling power u in [0, {dynamics.MAX_POWER:g}]",
+        "first temperature": dynamics.START_TEMPERATURE,
+        "steps per episode": dynamics.EPISODE_STEPS,
+    }
 
 
 def _describe_robot(subject: RobotSubject) -> dict[str, Any]:

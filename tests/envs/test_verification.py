@@ -386,6 +386,7 @@ def test_show_prints_words_numbers_and_the_published_size(capsys):
     assert "body torso: mass 3.665 -> 47.45 kg" in out and "radius 0.05 -> 0.125 m" in out
     status, out, _ = run(capsys, "show", "Refrigerator")
     assert status == 0 and "compressor" in out
+    assert "T' = 0.98 (T - u) + 0.3" in out and "T' = 0.92 (T - u) + 1.2" in out and "-|T' - (-2)|" in out
 
 
 def test_list_names_everything_with_its_size(capsys):
