@@ -1,4 +1,4 @@
-"""`offdyn train`, `offdyn evaluate` and `offdyn behaviour`; torch is imported only once a command runs."""
+"""`offdyn train`, `offdyn evaluate` and the agents' other commands; torch is imported only once a command runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from offdyn_agents.runs import Trained
 
-__all__ = ["register"]
+__all__ = ["quiet_waiting", "register", "task_names"]
 
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -21,11 +21,15 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tab
 
 def register(app: typer.Typer) -> None:
     """Add the agents' commands to `offdyn`."""
+    from offdyn_agents.ablations_report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
+    from offdyn_agents.curves import curves_command
     from offdyn_agents.judging_report import judge_command
 
     app.command("train")(train)
     app.command("evaluate")(evaluate)
+    app.command("curves")(curves_command)
+    app.command("ablate")(ablate)
     app.command("judge")(judge_command)
     app.add_typer(behaviour, name="behaviour")
 
@@ -39,6 +43,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
+    target_rows: Annotated[
+        str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k [default: the task's].")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -55,15 +62,14 @@ def train(
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
-    _quiet_waiting()
+    quiet_waiting()
     from offdyn_agents.cluster import connected
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
     from offdyn_agents.training import Budget, Hardware, choose_device
-    from offdyn_envs.tasks import get_task
 
     overrides = parse_overrides(settings or [])
-    names = list(dict.fromkeys(get_task(name).name for name in _task_names(tasks or [], track)))
+    names = task_names(tasks or [], track)
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
@@ -72,7 +78,10 @@ def train(
             hardware = cluster.hardware(device, precision, threads)
         chunk = 500 if hardware.device == "cpu" else 2_000
         budget = Budget(updates, min(eval_every, updates), chunk)
-        plans = [Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet) for name in names]
+        plans = [
+            Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet, target_rows)
+            for name in names
+        ]
         train_all = train_tasks if cluster is None else cluster.train
         outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
     if json_output:
@@ -91,7 +100,7 @@ def evaluate(
     json_output: _Json = False,
 ) -> None:
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
-    _quiet_waiting()
+    quiet_waiting()
     from offdyn_agents.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_agents.runs import cpu_threads
     from offdyn_envs.benchmark import protocol
@@ -110,13 +119,18 @@ def evaluate(
             print(f"{result['agent']} has no critic: no min-Q attack")
 
 
-def _task_names(tasks: list[str], track: str | None) -> list[str]:
+def task_names(tasks: list[str], track: str | None) -> list[str]:
+    """Return the tasks that were named, each once, or those of a track.
+
+    Raises:
+        OffDynError: Both or neither, or an unknown name.
+    """
     from offdyn_envs.errors import OffDynError
-    from offdyn_envs.tasks import get_track
+    from offdyn_envs.tasks import get_task, get_track
 
     if bool(tasks) == (track is not None):
         raise OffDynError("name tasks or --track, one of the two; `offdyn tasks` lists them")
-    return list(get_track(track)) if track is not None else tasks
+    return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
 
 
 def _plain(outcome: Trained) -> dict[str, Any]:
@@ -135,6 +149,7 @@ def _report(outcome: Trained) -> None:
         print(f"next: offdyn evaluate {folder}")
 
 
-def _quiet_waiting() -> None:
+def quiet_waiting() -> None:
+    """Let idle threads sleep; to be called before torch is imported."""
     # Set before torch is imported: threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -15,7 +15,7 @@ from offdyn_agents.runs import read_run
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["EvaluationPlan", "evaluate_run", "has_critics", "summarise"]
+__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "summarise"]
 
 Floats = NDArray[np.float64]
 
@@ -61,6 +61,7 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
     if facts["status"] != "complete":
         command = f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
+        command = "the offdyn ablate that began it" if facts.get("variant") else command
         raise OffDynError(f"run '{folder}' is not complete; finish it with: {command}")
     runner = _Runner(folder, facts, plan)
     cells = protocol.evaluation_cells(critic=runner.critics is not None)
@@ -86,6 +87,39 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     return result
 
 
+def clean_returns(folder: Path, plan: EvaluationPlan) -> dict[str, list[float]]:
+    """Return the clean returns of every exported policy of a run that has ended; those of diverged seeds are missing.
+
+    They are kept in the run's folder as `clean.json`, and taken from there or from its `evaluation.json` where these
+    have as many episodes.
+
+    Args:
+        folder: The run's folder.
+        plan: How many clean episodes; the rest is not asked.
+
+    Raises:
+        OffDynError: The folder holds no run that has ended, or one of its ONNX files breaks a rule.
+    """
+    from offdyn_envs.benchmark import protocol
+
+    facts = read_run(folder)
+    if facts["status"] not in ("complete", "diverged"):
+        raise OffDynError(f"run '{folder}' has not ended")
+    wanted = {"protocol": protocol.PROTOCOL, "task": facts["task"], "episodes": plan.episodes}
+    for name in ("clean.json", "evaluation.json"):
+        found = _read_json(folder / name)
+        if all(found.get(key) == value for key, value in wanted.items()):
+            return found["clean"]
+    runner = _Runner(folder, facts, plan)
+    clean = runner.by_seed(runner.clean()) if runner.seeds else {}
+    write_json(folder / "clean.json", {**wanted, "agent": facts["agent"], "clean": clean})
+    return clean
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def has_critics(folder: Path) -> bool:
     """Whether a run's agent has a critic, which the min-Q attack needs."""
     return all((folder / "seeds" / str(seed) / "critic.onnx").exists() for seed in read_run(folder)["seeds"])
@@ -103,7 +137,7 @@ class _Runner:
         self.task = get_task(facts["task"])
         self.robot = get_robot(self.task.robot)
         self.shifts = get_dynamics(self.task.robot, self.task.scoring)
-        self.seeds: list[int] = list(facts["seeds"])
+        self.seeds = [seed for seed in facts["seeds"] if str(seed) not in facts.get("stopped", {})]
         widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]
         self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from offdyn_agents.provenance import git_commit, package_versions, processor_nam
 from offdyn_agents.settings import to_json, tuning
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_envs.tasks import DatasetId
 
 __all__ = ["FORMAT", "Plan", "already", "cpu_threads", "initial_facts", "read_run"]
 
@@ -38,6 +41,8 @@ class Plan:
         hardware: Where.
         out: Folder of all runs.
         quiet: Show no progress.
+        target_rows: Size of the target dataset where it is not the task's own, for instance "500".
+        variant: What tells the run's folder from that of the agent as it is, for instance "no-filter".
     """
 
     agent: str
@@ -48,11 +53,37 @@ class Plan:
     hardware: Hardware
     out: Path
     quiet: bool = False
+    target_rows: str = ""
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The agent, and which variant of it."""
+        return f"{self.agent}@{self.variant}" if self.variant else self.agent
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.out / self.task / self.agent
+        return self.out / self.task / self.label
+
+    @property
+    def target(self) -> DatasetId:
+        """The target dataset.
+
+        Raises:
+            OffDynError: No such task or size.
+        """
+        from offdyn_envs.tasks import get_task
+
+        own = get_task(self.task).target
+        return replace(own, rows=self.target_rows) if self.target_rows else own
+
+    @property
+    def other_target(self) -> bool:
+        """Whether the target dataset is not the task's own."""
+        from offdyn_envs.tasks import get_task
+
+        return self.target != get_task(self.task).target
 
     @property
     def command(self) -> str:
@@ -61,6 +92,8 @@ class Plan:
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
+        if self.other_target:
+            words += ["--target-rows", self.target_rows]
         return shlex.join(words)
 
 
@@ -87,6 +120,8 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     """Return what `run.json` says before training."""
+    own = {"target_rows": plan.target_rows} if plan.other_target else {}
+    variant = {"variant": plan.variant} if plan.variant else {}
     return {
         "format": FORMAT,
         "agent": plan.agent,
@@ -102,6 +137,8 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
         **tuning(plan.agent),
+        **own,
+        **variant,
         "command": plan.command,
     }
 
@@ -119,9 +156,9 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
     if not (folder / "run.json").exists():
         return False
     found = read_run(folder)
-    for key in ("seeds", "updates", "precision", "settings"):
-        if found.get(key) != facts[key]:
-            what, old, new = _difference(key, found.get(key), facts[key])
+    for key in ("seeds", "updates", "precision", "settings", "target_rows"):
+        if found.get(key) != facts.get(key):
+            what, old, new = _difference(key, found.get(key), facts.get(key))
             raise OffDynError(
                 f"'{folder}' holds a run with {what} {old}, not {new}; take another --out or remove that folder"
             )

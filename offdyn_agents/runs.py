@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from offdyn_agents.agent import Agent, agent_class
 from offdyn_agents.callbacks import Evaluation, target_returns
 from offdyn_agents.checkpoints import peek
+from offdyn_agents.curves import draw_ended
 from offdyn_agents.locks import held, holder
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
 from offdyn_agents.populations import train_population, train_runs
@@ -32,6 +33,7 @@ __all__ = [
     "cpu_threads",
     "make_agent",
     "make_supply",
+    "plan_agent",
     "read_run",
     "refuse_stopped",
     "train_population",
@@ -158,14 +160,25 @@ def _cut(members: Sequence[int], size: int) -> list[Sequence[int]]:
     return [members[start : start + size] for start in range(0, len(members), size)]
 
 
-def _job(plan: Plan) -> _Job:
+def plan_agent(plan: Plan) -> Agent:
+    """Return the agent that a plan trains, with its settings.
+
+    Raises:
+        OffDynError: Unknown agent, task or setting, or a value out of range.
+    """
     from offdyn_envs.robots import get_robot
     from offdyn_envs.tasks import get_task
 
     task = get_task(plan.task)
     robot = get_robot(task.robot)
     sizes = (robot.observation_dim, robot.action_dim)
-    agent = make_agent(plan.agent, task.robot, *sizes, plan.overrides, task.quality)
+    return make_agent(plan.agent, task.robot, *sizes, plan.overrides, task.quality)
+
+
+def _job(plan: Plan) -> _Job:
+    agent = plan_agent(plan)
+    if plan.other_target and agent.settings.data == "oracle":
+        raise OffDynError(f"data=oracle learns from 1m target rows; target size '{plan.target_rows}' says otherwise")
     return _Job(plan, agent, initial_facts(plan, agent))
 
 
@@ -185,7 +198,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
 
     evaluations = [_evaluation(job, part) for part, job in enumerate(jobs)]
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
-    title = f"{plan.task} {plan.agent}{more}"
+    title = f"{plan.task} {plan.label}{more}"
     module = train_runs(
         agent,
         tasks,
@@ -199,6 +212,8 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
+        # Before the run counts as ended: an interruption in between is made good by the same command.
+        draw_ended(job.plan.folder, job.facts, job.plan.quiet)
         write_json(job.plan.folder / "run.json", job.facts)
         shutil.rmtree(job.plan.folder / "buffers", ignore_errors=True)
     return [job.facts for job in jobs]
@@ -222,7 +237,6 @@ def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
 
 def _load(job: _Job) -> TaskRuns:
     """Load what one job learns from, and note its name in the facts."""
-    import offdyn_envs
     from offdyn_envs import datasets
     from offdyn_envs.tasks import DatasetId, get_task
 
@@ -232,10 +246,21 @@ def _load(job: _Job) -> TaskRuns:
         source, target = None, datasets.load_dataset(large)
         job.facts["data"] = {"target": str(large)}
     else:
+        source, target = _load_pair(plan)
+        job.facts["data"] = {"source": str(task.source), "target": str(plan.target)}
+    return TaskRuns(source, target, plan.seeds, plan.folder, f"{plan.task} {plan.label}", task.robot)
+
+
+def _load_pair(plan: Plan) -> tuple[Any, Any]:
+    import offdyn_envs
+    from offdyn_envs.tasks import get_task
+
+    if plan.other_target:
+        env, source, target = offdyn_envs.load_task(source=get_task(plan.task).source, target=plan.target)
+    else:
         env, source, target = offdyn_envs.load_task(plan.task)
-        env.close()
-        job.facts["data"] = {"source": str(task.source), "target": str(task.target)}
-    return TaskRuns(source, target, plan.seeds, plan.folder, f"{plan.task} {plan.agent}", task.robot)
+    env.close()
+    return source, target
 
 
 def _evaluation(job: _Job, part: int) -> Evaluation:

@@ -136,6 +136,8 @@ class _Run:
             raise OffDynError(f"run '{folder}' has format {run.get('format')!r}; {RUN_FORMAT} is allowed")
         if run.get("status") != "complete":
             raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
+        if run.get("target_rows"):
+            raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
         if evaluation.get("protocol") != protocol.PROTOCOL:
             raise OffDynError(
                 f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"

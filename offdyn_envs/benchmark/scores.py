@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from offdyn_envs.benchmark import protocol
 from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.tasks import get_task
 
 __all__ = [
     "Reference",
@@ -31,6 +32,7 @@ __all__ = [
     "get_reference",
     "load_references",
     "normalised_score",
+    "task_reference",
 ]
 
 Floats = NDArray[np.float64]
@@ -124,6 +126,23 @@ def get_reference(
         )
     random, expert = cell["random"], cell["expert"]
     return Reference(float(random["mean"]), float(expert["mean"]), float(random["se"]), float(expert["se"]))
+
+
+def task_reference(name: str) -> Reference | None:
+    """Returns this suite's reference of a task's scoring environment, None where the task is listed but not scored.
+
+    Args:
+        name: Name of the task.
+
+    Raises:
+        OffDynError: No such task.
+    """
+    task = get_task(name)
+    try:
+        found = get_reference(task.robot, task.scoring)
+    except OffDynError:
+        return None
+    return found if found.scored else None
 
 
 def normalised_score(
