@@ -58,14 +58,16 @@ def setting(
     return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices), infinite)})
 
 
-def preset(agent: str, robot: str, quality: str = "") -> dict[str, Any]:
-    """Return the settings that the agent's preset file gives for a robot and a quality of data.
+def preset(agent: str, robot: str, quality: str = "", data: str = "") -> dict[str, Any]:
+    """Return the settings that the agent's preset file gives for a robot, a quality of data and a choice of rows.
 
     Args:
         agent: Name of the agent; its file is `presets/<agent>.yaml`.
         robot: Name of the robot; its section overrides the general one.
         quality: Quality of the task's data; the part of the robot's section under `qualities` that bears its name
             overrides the rest of the section.
+        data: Rows to learn from, as the setting `data` names them; what the file has under `data` for them overrides
+            the general section. "" for those that the file itself chooses.
 
     Returns:
         Dotted setting names and plain values.
@@ -73,7 +75,9 @@ def preset(agent: str, robot: str, quality: str = "") -> dict[str, Any]:
     content = _preset_file(agent)
     own = dict((content.get("robots") or {}).get(robot) or {})
     qualities = own.pop("qualities", {})
-    layers = (content.get("settings") or {}, own, qualities.get(quality) or {})
+    general = content.get("settings") or {}
+    of_rows = (content.get("data") or {}).get(data or general.get("data")) or {}
+    layers = (general, of_rows, own, qualities.get(quality) or {})
     return {name: value for layer in layers for name, value in _flat(layer).items()}
 
 

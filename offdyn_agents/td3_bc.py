@@ -34,8 +34,8 @@ class TD3BCSettings(AgentSettings):
         target_noise: Standard deviation of the noise on target actions.
         target_noise_clip: Its bound.
         actor_delay: Updates of the critics for each one of the actor.
-        normalise: Standardise states with the moments of the rows (the single-domain form); they are folded into the
-            networks that are exported.
+        normalise: Standardise states with the moments of the rows (the single-domain form, which the preset has for
+            rows of one domain); they are folded into the networks that are exported.
         normalise_eps: Added to the standard deviations.
     """
 

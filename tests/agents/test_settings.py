@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from offdyn_agents.agent import AGENTS, RowCounts, agent_class
+from offdyn_agents.agent import AGENTS, DATA_CHOICES, RowCounts, agent_class
 from offdyn_agents.runs import make_agent
 from offdyn_agents.settings import build, parse_overrides, preset, setting_names, to_json, tuning
 from offdyn_envs.errors import OffDynError
@@ -102,11 +102,22 @@ def test_presets_name_robots_and_settings_that_exist(name):
 
     folder = module.resources.files("offdyn_agents").joinpath("presets")
     content = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    assert set(content) <= {"settings", "robots", "tuning"}
+    assert set(content) <= {"settings", "data", "robots", "tuning"}
+    assert set(content.get("data", {})) <= set(DATA_CHOICES)
     assert set(content.get("robots", {})) <= set(ROBOTS)
     known = setting_names(agent_class(name).settings_class)
     for robot in ROBOTS:
-        assert set(preset(name, robot)) <= set(known)
+        for data in ("", *DATA_CHOICES):
+            assert set(preset(name, robot, data=data)) <= set(known)
+
+
+@pytest.mark.parametrize("data", DATA_CHOICES)
+def test_td3_bc_standardises_states_of_one_domain(data):
+    assert make_agent("td3-bc", "hopper", 11, 3, {"data": data}).settings.normalise == (data != "merged")
+    for word in ("true", "false"):
+        by_hand = make_agent("td3-bc", "hopper", 11, 3, {"data": data, "normalise": word})
+        assert str(by_hand.settings.normalise).lower() == word
+    assert make_agent("td3-bc", "hopper", 11, 3, {}).settings.normalise is False
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS))
