@@ -42,7 +42,7 @@ class Weights(NamedTuple):
     Attributes:
         dynamics: L_dyn, MSE(s', phi_T(z + psi(z, a))).
         representation: L_rep, MSE(z + psi(z, a), stopgrad z_s').
-        divergence: KL(N(mu, sigma) || N(0, 1)), a part of L_cycle.
+        divergence: KL(N(mu, sigma) || N(0, 1)), a part of L_cycle; over latent dimensions as `dynamics.kl` says.
         reconstruction: MSE(s, phi_T(phi_E(s))), the other part.
         reward: The rewards' errors at true and at predicted next states.
     """
@@ -58,8 +58,8 @@ def weights(settings: DualDynamicsSettings, domain: str) -> Weights:
     """Return the weights for a batch of one domain.
 
     "paper": L_dyn + lambda_rep (L_rep + L_cycle) and rewards with weight 1, in both domains. "code": reconstructions
-    (of s and of s') 100 times, divergences (means over dimensions, of both) .05 times, L_rep once, these three 5 times
-    that on target rows; rewards .01 times on source rows.
+    (of s and of s') 100 times, divergences (of both) .05 times, L_rep once, these three 5 times that on target rows;
+    rewards .01 times on source rows.
 
     Args:
         settings: The switches.
@@ -115,9 +115,9 @@ def _latent_terms(nets: Nets, rows: Rows, settings: DualDynamicsSettings, domain
         found["representation"] = _mse(after, z_next.detach())
         if factors.reconstruction:
             decoded += [z, z_next] if both else [z]
-            found["divergence"] = _divergence(mean, log_variance, both)
+            found["divergence"] = _divergence(mean, log_variance, settings.kl)
             if both:
-                found["divergence"] = found["divergence"] + _divergence(mean_next, log_variance_next, both)
+                found["divergence"] = found["divergence"] + _divergence(mean_next, log_variance_next, settings.kl)
     # One product for everything that is decoded.
     states = swish(nets["transition"], torch.cat(decoded, dim=-2)).split(rows.actions.shape[-2], dim=-2)
     found["dynamics"] = _mse(states[0], rows.following)
@@ -133,8 +133,10 @@ def _latent_terms(nets: Nets, rows: Rows, settings: DualDynamicsSettings, domain
 def _reward_errors(nets: Nets, rows: Rows, domain: str) -> Tensor:
     """Return MSE at the true next states plus MSE at predicted ones with noise, without a gradient into the dynamics.
 
-    The noise needs the spread of all members at the same rows: those of the first member serve all of them. (The public
-    code takes the spread over the members' different rows, which is that of the data.)
+    The noise needs the spread of all members at the same rows. So in the predicted half the first member's bootstrap
+    rows, and their rewards, serve all of them: there reward heads differ by their weights and by the members' noise
+    only, not by their rows. Every member's rows seen by all would cost as many predictions again for each of them. (The
+    public code takes the spread over the members' different rows, which is that of the data.)
     """
     with torch.no_grad():
         means = predicted(nets, rows.observations[:1], rows.actions[:1], domain).detach()
@@ -158,7 +160,7 @@ def _mse(ours: Tensor, theirs: Tensor) -> Tensor:
     return (ours - theirs).square().mean((-2, -1))
 
 
-def _divergence(mean: Tensor, log_variance: Tensor, averaged: bool) -> Tensor:
-    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) of each member: summed over dimensions, or their mean."""
+def _divergence(mean: Tensor, log_variance: Tensor, kl: str) -> Tensor:
+    """Return KL(N(mean, exp(log_variance)) || N(0, 1)) of each member: its "sum" over dimensions, or their "mean"."""
     each = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance)
-    return each.mean((-2, -1)) if averaged else each.sum(-1).mean(-1)
+    return each.sum(-1).mean(-1) if kl == "sum" else each.mean((-2, -1))

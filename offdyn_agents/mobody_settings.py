@@ -18,6 +18,9 @@ class DualDynamicsSettings:
             no latent states at all: one network f(s, a) for both domains, as in MOPO (ablation).
         data: "both" domains, or the "target" rows alone (to compare with).
         loss_weights: "paper" or "code", the weights of the public code; see `mobody_losses.weights`.
+        kl: The divergence of L_cycle over latent dimensions: "mean", as every other term of the loss and as the public
+            code has it, or "sum". The paper does not say which. Summed it counts `latent` times as much, and with the
+            paper's weights nothing is learned where states are of the order of 1 (figures in presets/mobody.yaml).
         representation_loss: Train L_rep and L_cycle. The first year of the public code never did.
         cycle_loss: Train L_cycle.
         lambda_rep: Weight of L_rep + L_cycle.
@@ -41,6 +44,7 @@ class DualDynamicsSettings:
     structure: str = setting("dual", choices=("dual", "single", "plain"))
     data: str = setting("both", choices=("both", "target"))
     loss_weights: str = setting("paper", choices=("paper", "code"))
+    kl: str = setting("mean", choices=("mean", "sum"))
     representation_loss: bool = setting(True)
     cycle_loss: bool = setting(True)
     lambda_rep: float = setting(1.0, low=0.0)
