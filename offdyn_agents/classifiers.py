@@ -7,7 +7,7 @@ dr = log p_target(s' | s, a) - log p_source(s' | s, a), which is added to the re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -98,9 +98,11 @@ class Classifiers:
 
     Attributes:
         nets: Parameters of "sas" and "sa".
+        failed: Why they must not be used, "" where their training went well.
     """
 
     nets: dict[str, Params]
+    failed: str = ""
 
     def gap(self, settings: ClassifierSettings, layout: Layout, rows: Tensor) -> Tensor:
         """Return dr [N], clipped, of packed rows [N, W]: above 0 where the target makes the transition likelier."""
@@ -212,7 +214,10 @@ class ClassifierLearner:
             if report:
                 report(len(block))
         parts = iter(state)
-        return Classifiers({name: [next(parts) for _ in net.shapes()] for name, net in self.networks.items()})
+        found = Classifiers({name: [next(parts) for _ in net.shapes()] for name, net in self.networks.items()})
+        some = torch.cat([source[:CHUNK], target[:CHUNK]])
+        sound = bool(torch.isfinite(found.gap(self.settings, self.layout, some)).all())
+        return found if sound else replace(found, failed="what the domain classifiers say is not finite")
 
     def _initial(self, generator: torch.Generator) -> list[Tensor]:
         """Return parameters and moments."""

@@ -98,7 +98,8 @@ class DROCO(IQL):
         if worth_it and needed <= dynamics.memory_gb * 1e9:
             threads, quiet = context.threads, context.quiet
             predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
-        return StageResults(predicted=predicted, predictors=[predictor(ensemble) for ensemble in ensembles])
+        predictors = [predictor(ensemble) for ensemble in ensembles]
+        return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows."""

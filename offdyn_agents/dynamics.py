@@ -110,12 +110,14 @@ class Ensemble:
         mean: Mean of the inputs, [|S| + |A|].
         std: Standard deviation of the inputs, [|S| + |A|].
         ranking: The members' numbers, the one with the lowest hold-out error first, [members].
+        failed: Why it must not be used, "" where its training went well.
     """
 
     params: Params
     mean: Tensor
     std: Tensor
     ranking: Tensor
+    failed: str = ""
 
     def elites(self, count: int) -> Ensemble:
         """Return an ensemble of the best members."""

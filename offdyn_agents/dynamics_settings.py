@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,8 @@ class EnsembleSettings:
         width: Width of the four hidden layers.
         batch_size: Rows of one batch of one member.
         learning_rate: Adam's step size.
-        holdout: Share of the rows held out, of which at most 1000 are taken.
+        holdout: Share of the rows held out.
+        holdout_rows: Most rows held out.
         learned_bounds: Whether the bounds of the log-variance are trained with the network.
         early_stopping: Whether training ends when no member improves any more.
     """
@@ -35,6 +37,7 @@ class EnsembleSettings:
     batch_size: int = setting(256, low=1)
     learning_rate: float = setting(1e-3, low=0.0, open_low=True)
     holdout: ClassVar[float] = 0.2
+    holdout_rows: ClassVar[float] = 1000
     learned_bounds: ClassVar[bool] = True
 
     @property
@@ -45,7 +48,7 @@ class EnsembleSettings:
 
 @dataclass(frozen=True)
 class DynamicsSettings(EnsembleSettings):
-    """How DROCO's ensemble is trained: fixed bounds of the log-variance, a tenth of the rows held out.
+    """How DROCO's ensemble is trained: fixed bounds of the log-variance, a tenth of the rows held out, however many.
 
     Attributes:
         schedule: "early-stopping" on a tenth of the rows held out, or "published": a fixed number of epochs on
@@ -56,6 +59,7 @@ class DynamicsSettings(EnsembleSettings):
     schedule: str = setting("early-stopping", choices=("early-stopping", "published"))
     memory_gb: float = setting(6.0, low=0.0, infinite=True)
     holdout: ClassVar[float] = 0.1
+    holdout_rows: ClassVar[float] = math.inf
     learned_bounds: ClassVar[bool] = False
 
     @property

@@ -19,11 +19,15 @@ from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network, fo
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Params
+from offdyn_agents.soundness import better, fault
 from offdyn_agents.update import adam, scales
 
 __all__ = ["EnsembleLearner"]
 
 HOLDOUT_ROWS = 1000
+"""Most rows held out where the settings say nothing else."""
+ERROR_ROWS = 4096
+"""Held-out rows judged at once."""
 SAVE_SECONDS = 60.0
 """Time between copies of an unfinished training: an epoch over a million rows takes a minute on a CPU."""
 
@@ -100,7 +104,11 @@ class EnsembleLearner:
         """
         training = _Training(self, rows, seed)
         if resume is not None:
-            training.restore(resume)
+            try:
+                training.restore(resume)
+            except (KeyError, RuntimeError, ValueError):
+                # Of another form: not what `save` was given.
+                training = _Training(self, rows, seed)
         return training.run(report, save)
 
 
@@ -111,7 +119,7 @@ class _Training:
         self.learner, self.settings = learner, learner.settings
         self.generator = torch.Generator().manual_seed(stream(seed, "ensemble"))
         order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
-        held = max(1, min(HOLDOUT_ROWS, round(self.settings.holdout * len(rows))))
+        held = max(1, int(min(self.settings.holdout_rows, round(self.settings.holdout * len(rows)))))
         kept = rows[order[held:]] if len(rows) > held else rows
         self.inputs, self.outputs = self._columns(kept)
         self.mean = self.inputs.mean(0)
@@ -131,7 +139,7 @@ class _Training:
         shape = (self.settings.members, len(kept))
         self.resample = torch.randint(len(kept), shape, generator=self.generator)
         self.best = [t.clone() for t in self.params]
-        self.errors = self._errors()
+        self.errors = self.start = self._errors()
 
     def _columns(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         observations, actions, following, rewards, _ = self.learner.layout.split(rows)
@@ -151,19 +159,21 @@ class _Training:
             if save and time.monotonic() - saved >= SAVE_SECONDS:
                 save(self.state())
                 saved = time.monotonic()
+        last = self._errors()
         if not settings.early_stopping:
-            self.best, self.errors = self.params, self._errors()
+            self.best, self.errors = self.params, last
         # Bounds that no epoch improved are still one row for all members.
         best = [tensor.expand(len(self.errors), *tensor.shape[1:]).contiguous() for tensor in self.best]
-        return Ensemble(best, self.mean, self.std, self.errors.argsort())
+        failed = fault(self.start, self.errors, last, self.stale >= settings.patience)
+        return Ensemble(best, self.mean, self.std, self.errors.argsort(), failed)
 
     def _keep_better(self, fresh: Tensor) -> None:
         """Keep the parameters of members whose error fell enough."""
-        better = (self.errors - fresh) / self.errors.clamp(min=1e-12) > self.settings.improvement
-        self.errors = torch.where(better, fresh, self.errors)
+        fallen = better(self.errors, fresh, self.settings.improvement)
+        self.errors = torch.where(fallen, fresh, self.errors)
         pairs = zip(self.params, self.best, strict=True)
-        self.best = [torch.where(better[:, None, None], new, old) for new, old in pairs]
-        self.stale = 0 if bool(better.any()) else self.stale + 1
+        self.best = [torch.where(fallen[:, None, None], new, old) for new, old in pairs]
+        self.stale = 0 if bool(fallen.any()) else self.stale + 1
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that changes, by name."""
@@ -173,11 +183,20 @@ class _Training:
         return tensors | {"counts": counts, "errors": self.errors, "generator": self.generator.get_state()}
 
     def restore(self, state: State) -> None:
-        """Take back what `state` returned."""
-        device = self.errors.device
+        """Take back what `state` returned.
+
+        Raises:
+            KeyError: Something is missing.
+            RuntimeError: Something is of another shape.
+            ValueError: Likewise.
+        """
+        device, shapes = self.errors.device, [tensor.shape[1:] for tensor in self.params]
 
         def group(kind: str) -> Params:
-            return [state[f"{kind}.{i}"].to(device).clone() for i in range(len(self.params))]
+            found = [state[f"{kind}.{i}"].to(device).clone() for i in range(len(shapes))]
+            if [tensor.shape[1:] for tensor in found] != shapes:
+                raise RuntimeError(f"{kind} of another shape")
+            return found
 
         self.params, self.first, self.second, self.best = (group(k) for k in ("params", "first", "second", "best"))
         self.steps, self.epoch, self.stale = state["counts"].tolist()
@@ -201,6 +220,7 @@ class _Training:
 
     def _errors(self) -> Tensor:
         """Return each member's mean squared hold-out error [members]."""
+        parts = zip(self.held_inputs.split(ERROR_ROWS), self.held_outputs.split(ERROR_ROWS), strict=True)
         with torch.no_grad():
-            mean, _ = forward(self.params, self.held_inputs.unsqueeze(0))
-            return (mean - self.held_outputs).square().mean((-2, -1))
+            errors = [(forward(self.params, x.unsqueeze(0))[0] - y).square() for x, y in parts]
+        return torch.cat(errors, dim=1).mean((-2, -1))

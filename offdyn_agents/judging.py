@@ -56,10 +56,14 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
         settings: How.
         context: Rows to learn from, seeds, cache and hardware.
         name: Which model.
+
+    Raises:
+        OffDynError: A training failed.
     """
     changes = {"mobody": {}, "single": {"structure": "single"}, "alone": {"data": "target"}}
     if name in changes:
-        return [_dual(found) for found in fit_dynamics(replace(settings.dynamics, **changes[name]), context)]
+        dynamics = replace(settings.dynamics, **changes[name])
+        return [_dual(found) for found in fit_dynamics(dynamics, context).sound()]
     rows = context.target if name == "target" else torch.cat([context.source, context.target])
     ensembles = fit_ensembles(
         settings.ensemble,
@@ -71,7 +75,7 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
         compiled=context.compiled,
         quiet=context.quiet,
     )
-    return [_gaussian(found) for found in ensembles]
+    return [_gaussian(found) for found in ensembles.sound()]
 
 
 def _dual(dynamics: DualDynamics) -> Means:

@@ -2,7 +2,8 @@
 
 Dynamics of the target are learned from both domains (`mobody_dynamics`), source rewards are corrected by DARA's
 classifiers (`classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of
-these rows; the actor climbs them and imitates the data's actions, the more where the target's Q is high.
+these rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high. The paper
+leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an index.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ class MOBODYSettings(AgentSettings):
         fake_ratio: Rows of model rollouts of a batch for each source row.
         discount: gamma.
         polyak: Share of the critics that enters their averaged copies at each update.
-        q_scale: lambda is this over mean |Q|.
+        q_scale: lambda is this over mean |Q(s, pi(s))|, the mean over all rows of a batch, rollouts too: those on which
+            the actor climbs min(Q1, Q2).
         bc: Weight of imitation.
         bc_weight: w of (pi(s) - a)^2. "paper": exp(Q(s, pi(s)) / mean |Q|). "code": exp(3 Q(s, a) / mean |Q|). "plain":
-            1 (ablation). "awr": exp(3 (Q(s, a) - V(s))) with IQL's V (ablation).
+            1 (ablation). "awr": exp(3 (Q(s, a) - V(s))) with IQL's V (ablation). Q is min(Q1, Q2), and mean |Q| is over
+            the rows of both datasets in a batch, without rollouts: those that are imitated.
         temperature: The 3 of "code" and "awr".
         weight_clip: Largest w.
         expectile: tau of V's regression ("awr").
@@ -92,8 +95,8 @@ def imitation_weights(settings: MOBODYSettings, acted: Tensor, stored: Tensor, v
 
     Args:
         settings: Which form.
-        acted: Q(s, pi(s)), [*lead, n].
-        stored: Q(s, a), [*lead, n].
+        acted: min(Q1, Q2)(s, pi(s)), [*lead, n]; mean |Q| is over these n.
+        stored: min(Q1, Q2)(s, a), [*lead, n]; likewise.
         values: V(s), [*lead, n], for "awr" only.
     """
     ceiling = math.log(settings.weight_clip)
@@ -107,6 +110,10 @@ def imitation_weights(settings: MOBODYSettings, acted: Tensor, stored: Tensor, v
     else:
         exponent = acted / acted.abs().mean(-1, keepdim=True)
     return exponent.detach().clamp(max=ceiling).exp()
+
+
+def _moments(values: Tensor) -> dict[str, float]:
+    return {"mean": float(values.mean()), "std": float(values.std(correction=0))}
 
 
 class MOBODY(ModelBased):
@@ -153,16 +160,26 @@ class MOBODY(ModelBased):
 
         dara, layout = self.settings.dara, context.layout
         dynamics = fit_dynamics(self.settings.dynamics, context)
-        rewards: list[Tensor] = []
+        failed, rewards = dict(dynamics.failed), list[Tensor]()
         if dara.weight:
-            rewards = [found.offsets(dara, layout, context.source) for found in fit_classifiers(dara, context)]
-        errors = [found.errors[found.elites].tolist() for found in dynamics]
-        corrections = [{"mean": float(more.mean()), "std": float(more.std(correction=0))} for more in rewards]
+            classifiers = fit_classifiers(dara, context)
+            failed = classifiers.failed | failed
+            rewards = [found.offsets(dara, layout, context.source) for found in classifiers]
+        for place, more in enumerate(rewards):
+            if not bool(torch.isfinite(more).all()):
+                failed.setdefault(place, "a correction of a source reward is not finite")
+        # JSON has no numbers for what a failed run has here.
+        errors = [None if i in failed else found.errors[found.elites].tolist() for i, found in enumerate(dynamics)]
+        corrections = [None if i in failed else _moments(more) for i, more in enumerate(rewards)]
         report = {"target_holdout_mse_of_elites": errors, "reward_corrections": corrections}
-        return StageResults(results=dynamics, rewards=rewards, report=report)
+        return StageResults(results=dynamics, rewards=rewards, report=report, failed=failed)
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of the critics' and the actor's loss (and V's); see `Agent.loss`."""
+        """Return the sum of the critics' and the actor's loss (and V's); see `Agent.loss`.
+
+        The actor's: -lambda mean min(Q1, Q2)(s, pi(s)) over all rows, plus bc times the mean of w (pi(s) - a)^2 over
+        the rows of the datasets.
+        """
         settings, stored_rows = self.settings, batch.actions.shape[-2] - batch.fake_rows
         q = twin(params["critic"], batch.observations, batch.actions)
         critic_loss = (self.targets(params, batch).unsqueeze(-2) - q).square().mean(-1).sum(-1)

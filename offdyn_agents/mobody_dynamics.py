@@ -122,6 +122,7 @@ class DualDynamics:
         errors: Each member's mean squared error of held-out target next states, in the units below, [members].
         center: What the networks take for a state of zeros, [|S|]; zeros unless states were standardised.
         scale: What they take for a step of one, [|S|]; ones unless states were standardised.
+        failed: Why they must not be used, "" where their training went well.
     """
 
     nets: dict[str, Params]
@@ -129,6 +130,7 @@ class DualDynamics:
     errors: Tensor
     center: Tensor
     scale: Tensor
+    failed: str = ""
 
     def means(self, observations: Tensor, actions: Tensor, domain: str = "target") -> Tensor:
         """Return the members' mean next states [members, N, |S|] of observations [N, |S|] and actions [N, |A|]."""

@@ -10,30 +10,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from offdyn_agents.classifiers import ClassifierLearner, Classifiers, ClassifierSettings
 from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
-from offdyn_agents.mobody_training import DualLearner, State
+from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.products import exact_fast_products, threads_inside
-from offdyn_agents.stages import Keep, StageContext, cached, stage_key
-from offdyn_envs.atomic import atomic_write
+from offdyn_agents.stages import Fitted, Keep, StageContext, Unfinished, cached, stage_key
 
 __all__ = ["fit_classifiers", "fit_dynamics"]
 
-VERSION = 1
-"""Raised when the same settings would give other dynamics or classifiers."""
+VERSION, CLASSIFIERS_VERSION = 2, 1
+"""Raised when the same settings would give other dynamics, or other classifiers."""
 
 Advance = Callable[..., None]
 
 
-def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> list[DualDynamics]:
-    """Train or find the dynamics of each seed.
+def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitted[DualDynamics]:
+    """Train or find the dynamics of each seed, and tell which of them diverged or never learned anything.
 
     Args:
         settings: How they are trained.
@@ -48,17 +45,14 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> list[
 
     def compute(missing: list[int], keep: Keep) -> None:
         def fit(seed: int, advance: Advance) -> None:
-            partial = _partial(context.cache, stage_key(name, settings, (source, target), seed, VERSION))
+            copy = Unfinished(context.cache, stage_key(name, settings, (source, target), seed, VERSION))
 
             def report(epoch: int, error: float) -> None:
                 advance(1, seed=seed, epoch=epoch, error=error)
 
-            result = learner.fit(
-                source, target, seed, report, save=lambda state: _write(partial, state), resume=_read(partial)
-            )
-            keep(seed, result.tensors())
-            if partial:
-                partial.unlink(missing_ok=True)
+            result = learner.fit(source, target, seed, report, save=copy.write, resume=copy.read())
+            keep(seed, result.tensors(), result.failed)
+            copy.remove()
 
         s, a, latent = context.layout.observation_dim, context.layout.action_dim, settings.latent
         with exact_fast_products(settings.width, (s, latent, latent + a, 2 * s + a), settings.batch_size):
@@ -67,11 +61,11 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> list[
             _each("dynamics", settings.epochs, missing, fit, (workers, inside), context.quiet)
 
     found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION)
-    return [DualDynamics.from_tensors(tensors, target.device) for tensors in found]
+    return Fitted([DualDynamics.from_tensors(tensors, target.device) for tensors in found], found.failed)
 
 
-def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> list[Classifiers]:
-    """Train or find the domain classifiers of each seed.
+def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitted[Classifiers]:
+    """Train or find the domain classifiers of each seed, and tell which of them diverged.
 
     Args:
         settings: How they are trained.
@@ -85,7 +79,8 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> list
 
     def compute(missing: list[int], keep: Keep) -> None:
         def fit(seed: int, advance: Advance) -> None:
-            keep(seed, learner.fit(source, target, seed, lambda updates: advance(updates, seed=seed)).tensors())
+            result = learner.fit(source, target, seed, lambda updates: advance(updates, seed=seed))
+            keep(seed, result.tensors(), result.failed)
 
         s, a = context.layout.observation_dim, context.layout.action_dim
         with exact_fast_products(settings.width, (2 * s + a, s + a), settings.batch_size):
@@ -93,8 +88,8 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> list
             _each("classifiers", settings.updates, missing, fit, (workers, inside), context.quiet)
 
     name = f"dara classifiers {len(source)}"
-    found = cached(name, kept, (source, target), context.seeds, context.cache, compute, VERSION)
-    return [Classifiers.from_tensors(tensors, target.device) for tensors in found]
+    found = cached(name, kept, (source, target), context.seeds, context.cache, compute, CLASSIFIERS_VERSION)
+    return Fitted([Classifiers.from_tensors(tensors, target.device) for tensors in found], found.failed)
 
 
 def _shares(context: StageContext) -> tuple[int, int]:
@@ -124,28 +119,3 @@ def _each(
             fit(seed, advance)
 
         list(pool.map(one, seeds))
-
-
-def _partial(cache: Path | None, key: str) -> Path | None:
-    return None if cache is None else cache / f"{key}.partial"
-
-
-def _read(path: Path | None) -> State | None:
-    if path is None or not path.exists():
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError:
-        return None
-
-
-def _write(path: Path | None, tensors: dict[str, Tensor]) -> None:
-    if path is None:
-        return
-    from safetensors.torch import save_file
-
-    with atomic_write(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)

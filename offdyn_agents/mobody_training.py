@@ -20,6 +20,7 @@ from offdyn_agents.mobody_dynamics import CHUNK, DOMAINS, DualDynamics, dual_net
 from offdyn_agents.mobody_losses import Rows, dynamics_loss
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.networks import Network, Params
+from offdyn_agents.soundness import better, fault
 from offdyn_agents.update import adam, scales
 
 __all__ = ["DualLearner", "State"]
@@ -177,6 +178,7 @@ class _Training:
         self.best = {name: [tensor.clone() for tensor in tensors] for name, tensors in self.params.items()}
         self.errors = torch.full((self.settings.members,), torch.inf, device=self.device)
         self.epoch = self.stale = 0
+        self.start = self._held_errors()
 
     def _units(self, tables: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of s over the rows of both domains; 0 and 1 where states stay raw."""
@@ -216,7 +218,8 @@ class _Training:
                 save(self.state())
                 saved = time.monotonic()
         elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
-        return DualDynamics(self.best, elites, self.errors, self.center, self.scale)
+        failed = fault(self.start, self.errors, self._held_errors(), self.stale >= self.settings.patience)
+        return DualDynamics(self.best, elites, self.errors, self.center, self.scale, failed)
 
     def _epoch(self) -> None:
         self.epoch += 1
@@ -232,15 +235,15 @@ class _Training:
         """Keep the parameters of members whose error on held-out target rows has fallen."""
         fresh = self._held_errors()
         # The first comparison is with infinity, and anything finite is better.
-        better = fresh < self.errors * (1.0 - self.settings.improvement)
-        self.errors = torch.where(better, fresh, self.errors)
+        fallen = better(self.errors, fresh, self.settings.improvement)
+        self.errors = torch.where(fallen, fresh, self.errors)
         self.best = {
             name: [
-                torch.where(better[:, None, None], new, old) for new, old in zip(tensors, self.best[name], strict=True)
+                torch.where(fallen[:, None, None], new, old) for new, old in zip(tensors, self.best[name], strict=True)
             ]
             for name, tensors in self.params.items()
         }
-        self.stale = 0 if bool(better.any()) else self.stale + 1
+        self.stale = 0 if bool(fallen.any()) else self.stale + 1
 
     def _held_errors(self) -> Tensor:
         """Return each member's mean squared error [members] of held-out target next states."""

@@ -83,7 +83,7 @@ class ModelBasedSAC(SAC, ModelBased):
             compiled=context.compiled,
             quiet=context.quiet,
         )
-        return StageResults(results=ensembles)
+        return StageResults(results=ensembles, failed=ensembles.failed)
 
     def world(self, run: RunView) -> RolloutModel:
         """Return what one run's policy is rolled out in."""

@@ -24,6 +24,7 @@ from offdyn_agents.mopo import MOPO, MOPOSettings
 from offdyn_agents.rollouts import RunView
 from offdyn_agents.settings import setting
 from offdyn_agents.stages import StageContext, StageResults
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["MOREC", "FilterSettings", "Judged", "MORECMobile", "MORECMobileSettings", "MORECSettings"]
 
@@ -110,9 +111,15 @@ class _Filtered(ModelBasedSAC):
             compiled=context.compiled,
             quiet=context.quiet,
         )
-        reward = kept.thinned(self.settings.discriminators).usable()
+        thinned, failed = kept.thinned(self.settings.discriminators), dict(results.failed)
+        try:
+            reward = thinned.usable()
+        except OffDynError as error:
+            # The runs of other tasks go on, so that none of these may be given up by raising.
+            reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))
         judged: Sequence[Judged] = [Judged(ensemble, reward) for ensemble in results.results]
-        return replace(results, results=judged, report={**results.report, "discriminators": len(reward)})
+        report = {**results.report, "discriminators": int(thinned.able.sum())}
+        return replace(results, results=judged, report=report, failed=failed)
 
     def world(self, run: RunView) -> RolloutModel:
         """Return the ensemble with several candidates, of which the reward takes one or none."""

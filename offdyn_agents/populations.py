@@ -99,7 +99,15 @@ def train_runs(
         for task, identity in zip(tasks, provision.identities, strict=True)
     ]
     module = PopulationModule(
-        agent, parts, provision.supply, provision.sampler, budget, hardware, provision.frozen, provision.refill
+        agent,
+        parts,
+        provision.supply,
+        provision.sampler,
+        budget,
+        hardware,
+        provision.frozen,
+        provision.refill,
+        provision.failed,
     )
     module.stage_seconds = time.monotonic() - begun
     fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])

@@ -43,7 +43,7 @@ class RunView:
         target: Its packed target rows [M, W]; likewise.
         layout: Layout of packed rows.
         terminated: The robot's termination on observations.
-        report: Numbers about this refill, by name; what is written here goes to `rollouts.csv`.
+        report: Numbers about this refill, by name; what is written here goes to `rollouts.jsonl`.
     """
 
     seed: int

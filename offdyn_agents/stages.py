@@ -1,18 +1,19 @@
 """Stages before the policy, cached by content: what was computed once from the same data and settings is found again.
 
 A stage's key is the SHA-256 of its name and version, its settings, the rows it learns from and its seed. An agent's
-`stages` gets a `StageContext` for each task and returns `StageResults`; `cached` finds or computes what is costly.
+`stages` gets a `StageContext` for each task and returns `StageResults`; `cached` finds or computes what is costly. What
+has failed is never cached: it is told by run, and the population stops those runs before their first update.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,10 +28,21 @@ from offdyn_agents.products import exact_fast_products, threads_inside
 from offdyn_agents.settings import to_json
 from offdyn_agents.termination import Termination, never
 from offdyn_envs.atomic import atomic_write
+from offdyn_envs.errors import OffDynError
 
-__all__ = ["StageContext", "StageResults", "Unfinished", "cached", "fit_ensembles", "predict_all", "stage_key"]
+__all__ = [
+    "Fitted",
+    "Keep",
+    "StageContext",
+    "StageResults",
+    "Unfinished",
+    "cached",
+    "fit_ensembles",
+    "predict_all",
+    "stage_key",
+]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings would give another ensemble."""
 
 IRRELEVANT = ("memory_gb",)
@@ -38,8 +50,44 @@ PART = 16_384
 """Rows that a thread predicts before it takes others."""
 
 
+T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
-Keep = Callable[[int, Tensors], None]
+
+
+class Keep(Protocol):
+    """Takes a stage's result."""
+
+    def __call__(self, seed: int, tensors: Tensors, failed: str = "") -> None:
+        """Take the result of a seed.
+
+        Args:
+            seed: The seed.
+            tensors: The result, by name.
+            failed: Why it must not be used, and is not cached; "" where all is well.
+        """
+
+
+class Fitted(list[T]):
+    """A stage's results in the order of the seeds.
+
+    Args:
+        results: One for each seed; what has failed is there as it ended, of the shapes of a result.
+        failed: Why results must not be used, by place.
+    """
+
+    def __init__(self, results: Iterable[T], failed: Mapping[int, str]) -> None:
+        super().__init__(results)
+        self.failed = dict(failed)
+
+    def sound(self) -> Fitted[T]:
+        """Return itself if all of it may be used.
+
+        Raises:
+            OffDynError: A training failed.
+        """
+        for why in self.failed.values():
+            raise OffDynError(f"{why}; other settings are needed")
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,6 +134,8 @@ class StageResults:
         predicted: Predicted next states of each run's source rows, [source rows, members, |S|] each.
         predictors: Compute the same of packed rows [N, W], where it is not kept.
         report: What `run.json` says about the stages, plain JSON values.
+        failed: Why runs cannot be trained, by place among the task's runs. All else has something in their places too,
+            which nothing reads but for its shape.
     """
 
     results: Sequence[Any] = ()
@@ -94,6 +144,7 @@ class StageResults:
     predicted: Sequence[Tensor] = ()
     predictors: Sequence[Callable[[Tensor], Tensor]] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 def stage_key(name: str, settings: Any, rows: Tensor | Sequence[Tensor], seed: int, version: int = VERSION) -> str:
@@ -121,8 +172,10 @@ def cached(
     cache: Path | None,
     compute: Callable[[list[int], Keep], None],
     version: int = 1,
-) -> list[Tensors]:
+) -> Fitted[Tensors]:
     """Find a stage's results, and compute those that are missing; each is kept as soon as it is there.
+
+    Those that failed are returned, but not cached.
 
     Args:
         name: Name of the stage.
@@ -130,7 +183,8 @@ def cached(
         rows: The tensors it learns from.
         seeds: One result for each; no seed twice.
         cache: Folder of results, None to keep none.
-        compute: Is given the seeds that are missing and calls `keep(seed, tensors by name)` for each, from any thread.
+        compute: Is given the seeds that are missing and calls `keep(seed, tensors by name)` for each, from any thread,
+            with a reason where they must not be used.
         version: Raised when the same settings and rows would give another result.
 
     Returns:
@@ -143,14 +197,20 @@ def cached(
     found = {seed: _load(path) for seed, path in paths.items()}
     missing = [seed for seed in seeds if found[seed] is None]
 
-    def keep(seed: int, tensors: Tensors) -> None:
+    reasons: dict[int, str] = {}
+
+    def keep(seed: int, tensors: Tensors, failed: str = "") -> None:
         # As a file gives them back: other strides would round products otherwise.
         found[seed] = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _save(paths[seed], found[seed] or {})
+        if failed:
+            reasons[seed] = f"{name}: {failed}"
+        else:
+            _save(paths[seed], found[seed] or {})
 
     if missing:
         compute(missing, keep)
-    return [found[seed] or {} for seed in seeds]
+    failed = {place: reasons[seed] for place, seed in enumerate(seeds) if seed in reasons}
+    return Fitted([found[seed] or {} for seed in seeds], failed)
 
 
 class Unfinished:
@@ -188,7 +248,7 @@ def fit_ensembles(
     threads: int = 1,
     compiled: bool = True,
     quiet: bool = True,
-) -> list[Ensemble]:
+) -> Fitted[Ensemble]:
     """Train or find one ensemble per seed; each is kept as soon as it is trained.
 
     A training that was interrupted goes on from a copy that is at most a minute and an epoch old, and ends as it would
@@ -205,7 +265,7 @@ def fit_ensembles(
         quiet: Show no progress.
 
     Returns:
-        The ensembles in the order of the seeds.
+        The ensembles in the order of the seeds, and which of them diverged or never learned anything.
     """
 
     def compute(missing: list[int], keep: Keep) -> None:
@@ -214,7 +274,7 @@ def fit_ensembles(
             _fit(settings, layout, rows, missing, keep, cache, threads, compiled, quiet)
 
     found = cached("dynamics", settings, rows, seeds, cache, compute, VERSION)
-    return [Ensemble.from_tensors(tensors, rows.device) for tensors in found]
+    return Fitted([Ensemble.from_tensors(tensors, rows.device) for tensors in found], found.failed)
 
 
 def _fit(
@@ -244,7 +304,7 @@ def _fit(
                 advance(1, seed=seed, epoch=epoch, error=error)
 
             ensemble = learner.fit(rows, seed, report, save=copy.write, resume=copy.read())
-            keep(seed, ensemble.tensors())
+            keep(seed, ensemble.tensors(), ensemble.failed)
             copy.remove()
 
         # All of them share the compiled step, so it is compiled before there are threads.

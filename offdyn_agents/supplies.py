@@ -59,6 +59,7 @@ class Provision:
         refill: Makes rows of model rollouts, for agents that have any.
         identities: SHA-256 of data and settings, of each task.
         reports: What the stages of each task say.
+        failed: Why runs cannot be trained, by run: a stage of theirs failed.
     """
 
     supply: Supply
@@ -67,6 +68,7 @@ class Provision:
     refill: Refill | None = None
     identities: list[dict[str, str]] = field(default_factory=list)
     reports: list[Mapping[str, Any]] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
 
 
 def digest(*tables: Tensor) -> str:
@@ -128,7 +130,7 @@ def make_supply(
     bounds = ([where.source for where in of_runs], [where.target for where in of_runs])
     sampler = Sampler(seeds, *bounds, agent.rows(), len(table), agent.noise_width)
     reports = [result.report for result in results]
-    provision = Provision(supply, sampler, _frozen(results), None, identities, reports)
+    provision = Provision(supply, sampler, _frozen(results), None, identities, reports, _failed(tasks, results))
     if isinstance(agent, ModelBased):
         _add_buffers(provision, agent, tasks, results, hardware.device)
     return provision
@@ -202,6 +204,15 @@ def _frozen(results: Sequence[StageResults]) -> dict[str, Params]:
         name: [torch.cat(tensors) for tensors in zip(*(result.frozen[name] for result in results), strict=True)]
         for name in results[0].frozen
     }
+
+
+def _failed(tasks: Sequence[TaskRuns], results: Sequence[StageResults]) -> dict[int, str]:
+    """Return why runs of the whole population cannot be trained."""
+    found, start = dict[int, str](), 0
+    for task, result in zip(tasks, results, strict=True):
+        found |= {start + place: why for place, why in result.failed.items()}
+        start += len(task.seeds)
+    return found
 
 
 def _add_buffers(

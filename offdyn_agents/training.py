@@ -78,6 +78,8 @@ class PopulationModule(lightning.LightningModule):
         hardware: Where.
         frozen: What the stages give the loss to read, by name; tensors [R, ...].
         refill: Makes rows of model rollouts, for agents that have any.
+        failed: Why runs cannot be trained, by run: a stage of theirs failed. They are stopped before their first
+            update, and the others go on.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class PopulationModule(lightning.LightningModule):
         hardware: Hardware,
         frozen: Mapping[str, Params] | None = None,
         refill: Refill | None = None,
+        failed: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -104,6 +107,7 @@ class PopulationModule(lightning.LightningModule):
         self.counter = nn.Parameter(torch.zeros(()))
         self.stopped: list[list[Any]] = [[] for _ in self.seeds]
         """For each run nothing, or [the updates after which it was stopped, why]."""
+        self._failed = dict(failed or {})
         self.logs = [RunLog(part.folder, agent.metrics, part.seeds) for part in parts]
         if refill is not None:
             refill.log = self._log_refill
@@ -143,7 +147,10 @@ class PopulationModule(lightning.LightningModule):
         return torch.optim.SGD([self.counter], lr=0.0)
 
     def on_train_start(self) -> None:
-        """Make the executor once the state has reached its device and a checkpoint has been read."""
+        """Once the state is on its device and a checkpoint has been read: stop what has failed, make the executor."""
+        for run, why in self._failed.items():
+            if not self.stopped[run]:
+                self._stop(run, self.updates_done, f"{why}; other settings are needed")
         self._executor = Executor(
             self.agent,
             self.population,

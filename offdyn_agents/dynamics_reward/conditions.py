@@ -199,7 +199,7 @@ def check(name: str, settings: DynamicsRewardSettings, cache: Path | None = None
     numbered = torch.cat([packed, torch.arange(len(packed))[:, None].float()], dim=1)
     kept, held = split_rows(numbered)
     train, s, a, following, *_ = (kept[:, :-1], *layout.split(held[:, :-1]))
-    (ensemble,) = fit_ensembles(EnsembleSettings(), layout, train, [0], cache)
+    (ensemble,) = fit_ensembles(EnsembleSettings(), layout, train, [0], cache).sound()
     ends = termination(dataset.id.robot)
     found = fit_dynamics_reward(settings, layout, packed, cache, terminated=ends, quiet=False)
     others = other_policies(dataset, held[:, -1].long().tolist())

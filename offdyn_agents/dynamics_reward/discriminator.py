@@ -41,6 +41,10 @@ CHUNK = 512
 class Scaling:
     """Min-max normalisation of transitions by the real rows; what does not vary there keeps its size.
 
+    The method normalises observations and then takes (s, a, s' - s), so that a change is in the units of its state: on
+    robots the changes of a step are then of the order of .01. Here, as a deviation, changes have by default a min-max
+    normalisation of their own ("own"); "states" is the method's form.
+
     Attributes:
         centre: Middle of states and actions, [|S| + |A|].
         scale: What the difference from it is multiplied with, likewise.
@@ -54,14 +58,20 @@ class Scaling:
     change_scale: Tensor
 
     @staticmethod
-    def of(observations: Tensor, actions: Tensor, following: Tensor) -> Scaling:
-        """Return the scaling of real transitions [N, .]: states in [-.8, .8], actions in [-1, 1], changes as states."""
-        centres, scales = zip(
-            _middle(torch.cat([observations, following]), STATES),
-            _middle(actions, ACTIONS),
-            _middle(following - observations, STATES),
-            strict=True,
-        )
+    def of(observations: Tensor, actions: Tensor, following: Tensor, changes: str = "own") -> Scaling:
+        """Return the scaling of real transitions [N, .]: states in [-.8, .8], actions in [-1, 1].
+
+        Args:
+            observations: s, [N, |S|].
+            actions: a, [N, |A|].
+            following: s', [N, |S|].
+            changes: "own": changes in [-.8, .8] too. "states": differences of normalised states.
+        """
+        states = _middle(torch.cat([observations, following]), STATES)
+        own = (torch.zeros_like(states[0]), states[1])
+        if changes == "own":
+            own = _middle(following - observations, STATES)
+        centres, scales = zip(states, _middle(actions, ACTIONS), own, strict=True)
         return Scaling(torch.cat(centres[:2]), torch.cat(scales[:2]), centres[2], scales[2])
 
     def pairs(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -155,13 +165,21 @@ class DynamicsReward:
         places = [total - 1 - number * total // min(count, total) for number in range(min(count, total))]
         return self.where(torch.tensor(places[::-1], device=self.expert.device))
 
+    @property
+    def able(self) -> Tensor:
+        """Which discriminators rate real transitions above generated ones, as finite numbers: bool [K]."""
+        finite = torch.isfinite(self.expert) & torch.isfinite(self.learner)
+        for tensor in self.params:
+            finite = finite & torch.isfinite(tensor.flatten(1)).all(1)
+        return finite & (self.expert > self.learner)
+
     def usable(self) -> DynamicsReward:
         """Return the discriminators that rate real transitions above generated ones; of the others nothing is meant.
 
         Raises:
             OffDynError: There is none.
         """
-        able = self.expert > self.learner
+        able = self.able
         if not bool(able.any()):
             raise OffDynError(
                 f"none of {len(self)} discriminators rates real transitions above generated ones; more"

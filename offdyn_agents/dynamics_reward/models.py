@@ -55,7 +55,7 @@ class Models:
         self.terminated, self.settle, self.device, self.random = terminated, settle, rows.device, random
         self.states, actions, following, *_ = layout.split(rows)
         s, a, width = layout.observation_dim, layout.action_dim, settings.width
-        self.scaling = Scaling.of(self.states, actions, following)
+        self.scaling = Scaling.of(self.states, actions, following, settings.changes)
         change = following - self.states
         std = change.std(0, correction=0)
         self.change = torch.stack([change.mean(0), torch.where(std < 1e-6, torch.ones_like(std), std)])

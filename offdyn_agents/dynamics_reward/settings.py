@@ -17,6 +17,8 @@ class DynamicsRewardSettings:
     Attributes:
         opponent: "ppo": the generator is trained to maximise the reward, as in the method; or "checkpoints": a cheaper
             deviation, in which each discriminator has one frozen state of the generator's pre-training to unmask.
+        changes: How a discriminator sees s' - s: "own", in a min-max normalisation of its own, which is a deviation; or
+            "states", the difference of normalised states, as in the method.
         iterations: Rounds of rollouts, discriminator and generator.
         pretraining: Steps of likelihood with which generator and behaviour model begin.
         width: Width of the two hidden layers of generator, value function and behaviour model.
@@ -39,6 +41,7 @@ class DynamicsRewardSettings:
     """
 
     opponent: str = setting("ppo", choices=("ppo", "checkpoints"))
+    changes: str = setting("own", choices=("own", "states"))
     iterations: int = setting(1000, low=1)
     pretraining: int = setting(500, low=1)
     width: int = setting(256, low=1)

@@ -58,7 +58,7 @@ def fit_dynamics_reward(
         quiet: Show no progress.
 
     Returns:
-        All kept snapshots, also useless ones; see `DynamicsReward.usable`.
+        All kept snapshots, also useless ones; see `DynamicsReward.usable`. If all are, nothing is cached.
     """
     kept, _ = split_rows(rows, seed)
     copy = Unfinished(cache, stage_key(NAME, settings, rows, seed, VERSION))
@@ -73,7 +73,9 @@ def fit_dynamics_reward(
             if compiled and settings.iterations >= WORTH_COMPILING:
                 training.compile(threads)
             _finish(training, copy, quiet)
-            keep(missing[0], training.result().tensors())
+            result = training.result()
+            # Without a usable snapshot there is nothing to come back to.
+            keep(missing[0], result.tensors(), "" if bool(result.able.any()) else "no snapshot is usable")
         copy.remove()
 
     (found,) = cached(NAME, settings, rows, [seed], cache, compute, VERSION)

@@ -116,7 +116,7 @@ def learn(experiment: Experiment, seed: int) -> Learned:
 
     rows = packed(collect(BEHAVIOUR, experiment.episodes, seed, experiment.steps))
     cache = experiment.cache
-    (ensemble,) = fit_ensembles(experiment.dynamics, LAYOUT, rows, [seed], cache, compiled=False)
+    (ensemble,) = fit_ensembles(experiment.dynamics, LAYOUT, rows, [seed], cache, compiled=False).sound()
     reward = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
     return Learned(ensemble, reward.usable())
 

@@ -35,6 +35,7 @@ TINY = {
     "dara.updates": 5,
     "dara.width": 16,
     "dynamics.epochs": 1,
+    "dynamics.batch_size": 32,
     "dynamics.width": 16,
     "dynamics.members": 3,
     "dynamics.elites": 2,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import stages
+from offdyn_agents import dynamics_training, stages
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import DynamicsSettings
@@ -53,6 +53,20 @@ def test_the_ensemble_learns_the_dynamics():
     assert float(error.max()) < 0.3 * change
     # Members differ: each has its own initialisation, resample and orders.
     assert float(states.std(0).mean()) > 1e-4
+
+
+@pytest.mark.parametrize(("rows", "held"), [(5, 1), (400, 40), (30_000, 3000)])
+def test_a_tenth_is_held_out_of_however_many_rows(rows, held):
+    data = pack(dataset(rows, 0), "target")
+    training = dynamics_training._Training(learner(width=4), data, 0)
+    assert (len(training.held_inputs), len(training.inputs)) == (held, rows - held)
+
+
+def test_errors_do_not_depend_on_how_many_rows_are_judged_at_once(monkeypatch):
+    training = dynamics_training._Training(learner(width=4), pack(dataset(400, 0), "target"), 0)
+    whole = training._errors()
+    monkeypatch.setattr(dynamics_training, "ERROR_ROWS", 7)
+    torch.testing.assert_close(training._errors(), whole)
 
 
 @pytest.mark.parametrize(("schedule", "epochs"), [("published", 6), ("early-stopping", 400)])

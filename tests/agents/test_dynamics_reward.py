@@ -77,6 +77,26 @@ def test_min_max_normalisation():
     assert float(found[:, S + A :].amin()) == pytest.approx(-0.8, abs=1e-5)
 
 
+def test_numbers_that_are_not_finite_are_no_verdict():
+    expert, learner = torch.tensor([1.0, torch.inf, 1.0, torch.nan]), torch.tensor([0.0, 0.0, -torch.inf, 0.0])
+    reward = make_reward(4, expert=expert, learner=learner)
+    assert reward.able.tolist() == [True, False, False, False]
+    reward.params[2][0, 0, 0] = torch.nan
+    assert not bool(reward.able.any())
+
+
+def test_changes_as_differences_of_normalised_states():
+    """The method's form: (s, a, s' - s) of states that are normalised before the difference is taken."""
+    states, _, following = (t.double().numpy() for t in transitions())
+    both = np.concatenate([states, following])
+    low, high = both.min(0), both.max(0)
+    before, after = ((2 * (x - low) / (high - low) - 1) * 0.8 for x in (states, following))
+    scaling = Scaling.of(*transitions(), "states")
+    np.testing.assert_allclose(scaling.inputs(*transitions())[:, S + A :], after - before, atol=1e-4)
+    own = Scaling.of(*transitions())
+    torch.testing.assert_close(scaling.pairs(*transitions()[:2]), own.pairs(*transitions()[:2]))
+
+
 def test_what_does_not_vary_keeps_its_size():
     states, actions, following = transitions()
     states[:, 1] = following[:, 1] = 7.0

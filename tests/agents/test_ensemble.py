@@ -9,6 +9,8 @@ from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import MATRICES, WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.dynamics_training import EnsembleLearner
+from offdyn_agents.soundness import better, fault
+from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset
 
 CPU = torch.device("cpu")
@@ -189,6 +191,61 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, 
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("more", [{}, {"learning_rate": 1e-30}, {"learning_rate": 1e-3, "improvement": 1.0}])
+def test_what_learns_nothing_is_told_and_never_cached(tmp_path, more):
+    """Steps that are too large or too small, and an improvement that none is large enough for."""
+    rows = pack(dataset(100, 0), "target")
+    settings = EnsembleSettings(**(SMALL | {"learning_rate": 1e6, "epochs": 2, "patience": 2} | more))
+    found = stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
+    assert found.failed == dict.fromkeys((0, 1), "dynamics: training made none of 7 members better than at the start")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OffDynError, match="other settings are needed"):
+        found.sound()
+
+
+def test_faults_of_an_ensemble():
+    start = torch.ones(3)
+    nan, inf = torch.nan, torch.inf
+    cases = [
+        ([0.5, 0.6, 0.7], [0.5, nan, 3.0], ""),
+        ([0.5, 0.6, 1.0], [0.5, 0.6, 1.1], ""),
+        ([0.5, 0.6, 1.0], [0.5, 0.6, nan], "1 of 3 members diverged before they became any better"),
+        ([0.5, inf, 9.0], [0.5, nan, 9.0], "1 of 3 members diverged before they became any better"),
+        ([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], "training made none of 3 members better than at the start"),
+        ([nan, nan, nan], [nan, nan, nan], "training made none of 3 members better than at the start"),
+    ]
+    for kept, last, why in cases:
+        assert fault(start, torch.tensor(kept), torch.tensor(last), True) == why
+    assert fault(torch.full((3,), inf), start, start, True) == ""
+    # Few steps, which ended before anything had improved enough to be kept.
+    assert fault(start, start, torch.tensor([0.999, 1.1, 1.2]), False) == ""
+    assert fault(start, start, torch.tensor([2.1, 3.0, 2.2]), False)
+    assert fault(start, start, torch.tensor([1.1, nan, 1.2]), False)
+
+
+def test_improvements():
+    nan, inf = torch.nan, torch.inf
+    old, fresh = torch.tensor([1.0, 1.0, 1.0, inf, inf, nan, 1.0]), torch.tensor([0.98, 0.995, nan, 5.0, inf, 2.0, inf])
+    assert better(old, fresh, 0.01).tolist() == [True, False, False, True, False, True, False]
+    assert better(old, fresh, 1.0).tolist() == [False, False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "counts"])
+def test_a_copy_of_another_form_is_left_alone(damage):
+    rows = pack(dataset(100, 0), "target")
+    learner = EnsembleLearner(EnsembleSettings(**SMALL, epochs=2), LAYOUT, CPU, compiled=False)
+    whole = learner.fit(rows, 0)
+    state = dynamics_training._Training(learner, rows, 0).state()
+    if damage == "missing":
+        del state["errors"]
+    elif damage == "shape":
+        state["params.0"] = state["params.0"][..., :3]
+    else:
+        state["counts"] = torch.tensor([1])
+    states = [learner.fit(rows, 0, resume=state).tensors(), whole.tensors()]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
 
 
 def test_a_file_without_ranking_is_read():
