@@ -117,7 +117,12 @@ def clean_returns(folder: Path, plan: EvaluationPlan) -> dict[str, list[float]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return what a file of results says; nothing where it is missing or damaged, and is made anew."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def has_critics(folder: Path) -> bool:

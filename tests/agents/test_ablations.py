@@ -200,6 +200,16 @@ def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
     assert len(begun) == 3
     records = [json.loads((tmp_path / name / "droco-delta.json").read_text()) for name in ("whole", "halves")]
     assert numbers(records[0]) == numbers(records[1])
+    assert len(list((tmp_path / "halves").rglob("curves.png"))) == 2
+    # Results that are damaged are made again, and a task's full evaluation serves too.
+    clean = next((tmp_path / "halves").rglob("clean.json"))
+    text = clean.read_text()
+    clean.write_text("[")
+    assert ablate(capsys, tmp_path / "halves", *words)[0] == 0
+    assert clean.read_text() == text
+    clean.rename(clean.with_name("evaluation.json"))
+    assert ablate(capsys, tmp_path / "halves", *words)[0] == 0
+    assert not clean.exists()
 
 
 def test_target_sizes_are_other_datasets(data, tmp_path, capsys):
