@@ -210,4 +210,4 @@ class DualDynamics:
         }
         if "reward" not in nets:
             raise KeyError("reward")
-        return DualDynamics(nets, *(found[name] for name in ("elites", "errors", "center", "scale")))
+        return DualDynamics(nets, found["elites"], found["errors"], found["center"], found["scale"])
