@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from offdyn_agents.behaviour.checkpoint import as_array
 from offdyn_envs.models import start_qpos
 from offdyn_envs.robots import get_robot
-from offdyn_envs.shifts import Gravity
 from offdyn_envs.tasks import get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -69,9 +68,10 @@ class Collector:
         """
         self._robot = get_robot(robot)
         self._rest = start_qpos(self._robot, get_dynamics(robot, dynamics))
-        self._dynamics, self._rows, self._seed = dynamics, rows, seed
-        self._gravity = 1.0
-        self._env = self._make_environment()
+        self._env = OffDynVectorEnv(
+            robot, rows, dynamics=dynamics, max_episode_steps=2**31 - 1, autoreset_mode="disabled", num_threads=1
+        )
+        self._env.reset(seed=seed)
         self.action_dim = self._robot.action_dim
         self._rng = np.random.default_rng(seed)
         self._elapsed = np.zeros(rows, dtype=np.int64)
@@ -85,19 +85,6 @@ class Collector:
     def mean_return(self) -> float:
         """Mean undiscounted return of the remembered episodes; NaN before the first one ends."""
         return float(np.mean(self.finished)) if self.finished else float("nan")
-
-    def scale_gravity(self, scale: float) -> None:
-        """Go on under other gravity, every row where it stands.
-
-        Args:
-            scale: share of the dynamics' own gravity; 1 is that itself.
-        """
-        if scale == self._gravity:
-            return
-        qpos, qvel = np.array(self._env.qpos), np.array(self._env.qvel)
-        self._gravity = scale
-        self._env = self._make_environment()
-        self._place(qpos, qvel)
 
     def step(self, actions: NDArray[np.float32]) -> Outcome:
         """Advance every row by one step and restart the finished ones.
@@ -143,19 +130,6 @@ class Collector:
         self.finished = deque(state["finished"], maxlen=self.finished.maxlen)
         self._rng.bit_generator.state = json.loads(state["rng"])
         self._place(as_array(state["qpos"]), as_array(state["qvel"]))
-
-    def _make_environment(self) -> OffDynVectorEnv:
-        env = OffDynVectorEnv(
-            self._robot,
-            self._rows,
-            dynamics=self._dynamics,
-            shifts=None if self._gravity == 1.0 else [Gravity(self._gravity)],
-            max_episode_steps=2**31 - 1,
-            autoreset_mode="disabled",
-            num_threads=1,
-        )
-        env.reset(seed=self._seed)
-        return env
 
     def _restart(self, mask: Bools) -> None:
         qpos, qvel = np.array(self._env.qpos), np.array(self._env.qvel)

@@ -22,7 +22,6 @@ from offdyn_agents.behaviour.moments import RunningMoments
 
 Floats = NDArray[np.floating[Any]]
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
-RELIEF_STAGES = 40
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,6 @@ class PpoSettings:
         entropy: weight of the entropy bonus.
         gradient_norm: bound of the gradient's norm.
         steps: environment steps of the whole run.
-        relief: gravity at the start, as a share of the dynamics' own; 1 for none.
-        relief_ends: shares of the run between which relief falls away, linearly.
     """
 
     rows: int = 64
@@ -62,23 +59,10 @@ class PpoSettings:
     entropy: float = 0.0
     gradient_norm: float = 0.5
     steps: int = 6_000_000
-    relief: float = 1.0
-    relief_ends: tuple[float, float] = (0.3, 0.75)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON types; those of relief only where there is any."""
-        found = asdict(self) | {"relief_ends": list(self.relief_ends)}
-        return found if self.relief != 1.0 else {k: v for k, v in found.items() if not k.startswith("relief")}
-
-    def gravity(self, steps: int) -> float:
-        """Gravity of the training, as a share of the dynamics' own; it changes in `RELIEF_STAGES` stages.
-
-        Args:
-            steps: environment steps so far.
-        """
-        begin, end = self.relief_ends
-        passed = (steps / self.steps - begin) / (end - begin)
-        return self.relief + (1.0 - self.relief) * round(RELIEF_STAGES * min(max(passed, 0.0), 1.0)) / RELIEF_STAGES
+        """The settings as plain JSON types."""
+        return asdict(self)
 
 
 def advantages(
@@ -198,7 +182,6 @@ class PpoLearner:
             The number of environment steps made.
         """
         s = self.settings
-        self.collector.scale_gravity(s.gravity(self.steps))
         batch = self._collect()
         done = min(self.steps / s.steps, 1.0)
         for group in self.optimizer.param_groups:

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offdyn_agents.behaviour import training
-from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.moments import RunningMoments
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings, advantages, log_density
 from offdyn_agents.behaviour.training import Run, learn
@@ -124,39 +122,6 @@ def test_run_survives_kill(tmp_path: Path) -> None:
     straight = PpoLearner("hopper", "nominal", 0, wanted)
     learn(straight, Run(tmp_path / "straight"), "straight", limit=goal, quiet=True)
     assert equal(learner.snapshot(), straight.snapshot())
-
-
-def test_relief_falls_away_between_its_ends() -> None:
-    relieved = PpoSettings(steps=1000, relief=0.2, relief_ends=(0.25, 0.75))
-    assert [relieved.gravity(x) for x in (0, 250, 500, 750, 1000)] == pytest.approx([0.2, 0.2, 0.6, 1.0, 1.0])
-    assert {PpoSettings(steps=1000).gravity(x) for x in range(0, 1001, 50)} == {1.0}
-    assert "relief" not in PpoSettings().to_json()
-    assert relieved.to_json()["relief_ends"] == [0.25, 0.75]
-
-
-def test_rows_go_on_where_they_stand_under_other_gravity() -> None:
-    relieved, whole = (Collector("walker2d", "gravity-5.0", 3, 0) for _ in range(2))
-    plain = Collector("walker2d", "nominal", 3, 0)
-    relieved.scale_gravity(0.2)
-    np.testing.assert_array_equal(relieved.observations, whole.observations)
-    actions = np.full((3, 6), 0.3, dtype=np.float32)
-    for _ in range(5):
-        stepped, nominal = relieved.step(actions), plain.step(actions)
-        np.testing.assert_allclose(stepped.next_observations, nominal.next_observations, atol=1e-9)
-    whole.step(actions)
-    assert not np.allclose(whole.observations, Collector("walker2d", "nominal", 3, 0).step(actions).observations)
-
-
-def test_interrupted_relief_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
-    relieved = replace(SMALL, relief=0.2, relief_ends=(0.1, 0.9))
-    whole, parts = Run(tmp_path / "whole"), Run(tmp_path / "parts")
-    learn(PpoLearner("walker2d", "gravity-5.0", 3, relieved), whole, "whole", quiet=True)
-    for limit in (768, None):
-        learn(PpoLearner("walker2d", "gravity-5.0", 3, relieved), parts, "parts", limit=limit, quiet=True)
-    assert equal(final_policy(whole), final_policy(parts))
-    unrelieved = Run(tmp_path / "unrelieved")
-    learn(PpoLearner("walker2d", "gravity-5.0", 3, SMALL), unrelieved, "unrelieved", quiet=True)
-    assert not equal(final_policy(whole), final_policy(unrelieved))
 
 
 def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
