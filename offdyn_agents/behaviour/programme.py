@@ -50,8 +50,8 @@ LONGER: Mapping[tuple[str, str], int] = MappingProxyType(
 )
 # Not shipped yet, because no run was good enough: walker2d gravity-5.0. Under five times its weight Walker2d learns to
 # dive forward for a second (return 476; the nominal expert earns 197) and never stands up from that. Tried: walking
-# under nominal gravity for 30% of 6,000,000 steps before the load grows to the full one at 75% (430 at the end), and the
-# same with a discount of 0.997 (470 near full load). Left to try: soft actor-critic, a slower growth of the load.
+# under nominal gravity for 30% of 6,000,000 steps before the load grows to the full one at 75% (430 at the end), and
+# the same with a discount of 0.997 (470 near full load). Left to try: soft actor-critic, a slower growth of the load.
 SEED = 1
 
 
