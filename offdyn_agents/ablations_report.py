@@ -189,27 +189,20 @@ def draw_record(record: Record, path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed.
     """
-    from offdyn_envs.atomic import atomic_write
-    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.figures import new_figure, save_figure
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
     tasks: list[str] = record["tasks"]
     columns = min(3, len(tasks))
     lines = -(-len(tasks) // columns)
     most = max(sum(row["task"] == task for row in record["rows"]) for task in tasks)
-    figure = Figure(figsize=(1.6 + 3.6 * columns, lines * (1.2 + 0.3 * most)), layout="constrained")
+    figure = new_figure(figsize=(1.6 + 3.6 * columns, lines * (1.2 + 0.3 * most)), layout="constrained")
     panels: list[Any] = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, task in zip(panels, tasks, strict=False):
         _draw_task(axes, task, [row for row in record["rows"] if row["task"] == task])
     for axes in panels[len(tasks) :]:
         axes.remove()
     figure.suptitle(_title(record), fontsize=10)
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
+    save_figure(figure, path, {"Software": None})
 
 
 def _draw_task(axes: Any, task: str, rows: Sequence[Record]) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.figures import new_figure, save_figure
 
 __all__ = ["NAME", "curves_command", "draw_curves", "draw_ended", "read_metrics"]
 
@@ -68,15 +68,10 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
         OffDynError: There are no numbers to draw, or matplotlib is not installed.
     """
     metrics = read_metrics(folder / "metrics.csv")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
     losses = [name for name in metrics if name not in NOT_LOSSES and not name.startswith("return_")]
     rows = math.ceil((1 + len(losses)) / COLUMNS)
     height = 2.8 * rows + 0.3
-    figure = Figure(figsize=(4.0 * COLUMNS, height))
+    figure = new_figure(figsize=(4.0 * COLUMNS, height))
     # Margins in inches by hand: to have them found doubles the time of every picture.
     figure.subplots_adjust(0.05, 0.5 / height, 0.99, 1.0 - 0.6 / height, wspace=0.22, hspace=0.36)
     panels: list[Any] = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
@@ -88,9 +83,7 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
     label = f"{facts['agent']}@{facts['variant']}" if facts.get("variant") else facts["agent"]
     figure.suptitle(f"{facts['task']}: {label}, losses are means over seeds", fontsize=10)
     path = folder / NAME
-    with atomic_write(path) as temporary:
-        # Without the version of matplotlib, which the file would tell.
-        FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
+    save_figure(figure, path, {"Software": None})
     return path
 
 

@@ -177,16 +177,10 @@ def draw(record: Record, path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed.
     """
-    from offdyn_envs.atomic import atomic_write
-    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.figures import new_figure, save_figure
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
     errors, exams = record["errors"], list(record["references"])
-    figure = Figure(figsize=(9.6, 1.2 + 0.5 * len(errors)), layout="constrained")
+    figure = new_figure(figsize=(9.6, 1.2 + 0.5 * len(errors)), layout="constrained")
     for axes, exam in zip(figure.subplots(1, len(exams), sharey=True), exams, strict=True):
         for place, name in enumerate(errors):
             values = [one["state"] for one in errors[name][exam]]
@@ -200,5 +194,4 @@ def draw(record: Record, path: Path) -> None:
         axes.legend(fontsize=8)
     figure.axes[0].invert_yaxis()
     figure.suptitle(f"{record['task']}: learned target dynamics", fontsize=10)
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    save_figure(figure, path)

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write
 from offdyn_envs.benchmark.statistics import t_interval
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.figures import new_figure, save_figure
 from offdyn_envs.refrigerator import step_temperature
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def draw_errors(study: Study, path: Path) -> None:
         axis.set(title=f"p = {p:g}{' (data)' if p == 0.2 else ''}", xlabel="step", ylim=(0.0, None))
     axes[0].set_ylabel("|model - truth|, degrees")
     axes[0].legend()
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def reward_map(study: Study, temperature: float, size: int = 120) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -84,20 +83,9 @@ def draw_map(study: Study, path: Path) -> None:
     axes[0].set_ylabel("next temperature")
     axes[0].legend(loc="lower left", fontsize=8, facecolor="0.4", labelcolor="white")
     figure.colorbar(image, ax=list(axes), label="r_D (white line: 0.6)")
-    _write(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float, columns: int) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, columns)
-
-
-def _write(figure: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))

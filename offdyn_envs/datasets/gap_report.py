@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write
 from offdyn_envs.datasets.counterfactuals import REASONS
 from offdyn_envs.datasets.gap import Gap, dynamics_gap
 from offdyn_envs.datasets.show import bar
 from offdyn_envs.datasets.store import load_dataset
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.figures import new_figure, save_figure
 from offdyn_envs.tasks import DatasetId, get_task
 
 __all__ = ["WARNING", "draw_gap", "gap_histogram", "gap_record", "print_gap", "task_gap"]
@@ -161,12 +161,7 @@ def draw_gap(name: str, gap: Gap, path: Path) -> None:
     """
     if not gap.valid.any():
         raise OffDynError(f"task '{name}': the target's body can take none of {len(gap)} rows; no gap to draw")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    figure = new_figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_rows(left, gap)
     means: NDArray[np.float64] = np.abs(gap.values[gap.valid]).mean(axis=0, dtype=np.float64)
@@ -175,8 +170,7 @@ def draw_gap(name: str, gap: Gap, path: Path) -> None:
     right.locator_params(axis="x", integer=True)
     rows = f"{int(gap.valid.sum()):,} of {len(gap):,} rows"
     figure.suptitle(f"{name} ({gap.source.id}, {rows})\nunit: {_UNIT[gap.units]}", fontsize=10)
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    save_figure(figure, path)
 
 
 def _draw_rows(axes: Any, gap: Gap) -> None:

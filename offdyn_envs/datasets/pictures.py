@@ -10,6 +10,7 @@ import numpy as np
 
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.figures import new_figure
 from offdyn_envs.robots import get_robot
 
 __all__ = ["draw_card", "drawn_from", "picture_path"]
@@ -56,12 +57,9 @@ def draw_card(card: Mapping[str, Any], path: Path) -> None:
     """
     if not card["returns"]:
         raise OffDynError(f"dataset '{card['id']}' holds no whole episode; no returns to draw")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
-    figure = Figure(figsize=_INCHES, dpi=_DOTS, layout="constrained")
+    figure = new_figure(figsize=_INCHES, dpi=_DOTS, layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _bars(left, card["returns"], "return of a whole episode")
