@@ -9,7 +9,7 @@ counts the processor time of its threads: what others run on the machine hardly 
 (in which a thread that waits for another costs nothing, to the advantage of ways that do not keep all cores busy).
 
 
-- population, population-bf16: R seeds as one population, as `offdyn train` runs them;
+- population, population-bf16, and population-tf32 on a GPU: R seeds as one population, as `offdyn train` runs them;
 - single: one seed with the same compiled update and all threads inside it (on demand);
 - plain: one seed as public single-file implementations write it (modules, torch.optim.Adam, eager, fp32), at PyTorch's
   own settings: what R such scripts in turn would give;
@@ -49,9 +49,10 @@ from offdyn_envs.robots import get_robot
 
 TURN = 100
 """Updates between two looks at the clock."""
-WAYS = ("population", "population-bf16", "single", "plain", "jax", "jax-bf16")
+WAYS = ("population", "population-tf32", "population-bf16", "single", "plain", "jax", "jax-bf16")
 RATIOS = {
     "population / plain": ("population", "plain"),
+    "population-tf32 / plain": ("population-tf32", "plain"),
     "population-bf16 / plain": ("population-bf16", "plain"),
     "population / single": ("population", "single"),
     "population / jax": ("population", "jax"),
@@ -95,8 +96,8 @@ def population(work: Work, hardware: Hardware, runs: int = 0, updates: int = TUR
     executor, sampler = executor_of(work, hardware, runs)
 
     def turn() -> int:
-        with exact_fast_products(*products(work.agent)):
-            executor.run(sampler.draw(updates))
+        with exact_fast_products(*products(work.agent)), hardware.rounding():
+            executor.run(sampler.draw(updates, work.supply.table.device))
         return updates * (runs or work.runs)
 
     return turn
@@ -121,7 +122,8 @@ def skipped(names: list[str], device: str) -> dict[str, str]:
     """Return which ways cannot be measured here, and why."""
     why = "JAX is not installed" if importlib.util.find_spec("jax") is None else ""
     why = why or ("JAX is compared on the CPU only" if device != "cpu" else "")
-    return {name: why for name in names if why and name.startswith("jax")}
+    found = {name: why for name in names if why and name.startswith("jax")}
+    return found | {name: "for GPUs" for name in names if name.endswith("tf32") and device == "cpu"}
 
 
 def speeds(turn: Turn, seconds: float) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def train(
     ] = "",
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
     together: Annotated[

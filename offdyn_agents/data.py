@@ -174,11 +174,12 @@ class Sampler:
         self._counts = bounds[:, :, 1].repeat_interleave(repeats, dim=1)
         self._fake = rows.fake
 
-    def draw(self, updates: int) -> Tensor:
-        """Return row numbers [R, updates, B], uniform with replacement."""
+    def draw(self, updates: int, device: torch.device | str = "cpu") -> Tensor:
+        """Return row numbers [R, updates, B] on a device, uniform with replacement; the same ones on every device."""
         size = self._starts.shape[1]
         drawn = [torch.randint(_DRAW, (updates, size), generator=generator) for generator in self.generators]
-        return torch.stack(drawn) % self._counts[:, None] + self._starts[:, None]
+        numbers = torch.stack(drawn).to(device)
+        return numbers % self._counts[:, None].to(device) + self._starts[:, None].to(device)
 
     def noise(self, run: int, updates: int) -> Tensor | None:
         """Return one run's standard normal numbers [updates, B, K], None for K = 0."""

@@ -70,6 +70,7 @@ class DROCO(IQL):
     def stages(self, context: StageContext) -> StageResults:
         """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
         from offdyn_agents.dynamics import Ensemble, prediction_bytes
+        from offdyn_agents.resources import room
         from offdyn_agents.stages import StageResults, fit_ensembles, predict_all
 
         dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
@@ -95,7 +96,7 @@ class DROCO(IQL):
         needed = context.population * prediction_bytes(len(context.source), members, layout.observation_dim)
         worth_it = context.updates * self.rows().source >= len(context.source)
         predicted: list[Tensor] = []
-        if worth_it and needed <= dynamics.memory_gb * 1e9:
+        if worth_it and needed <= room(context.source.device, dynamics.memory_gb):
             threads, quiet = context.threads, context.quiet
             predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
         predictors = [predictor(ensemble) for ensemble in ensembles]

@@ -28,8 +28,8 @@ LOG_VARIANCE = (-10.0, 0.5)
 BOUND_WEIGHT = 0.01
 MATRICES = 2 * (HIDDEN_LAYERS + 1)
 """Tensors of the networks themselves; learned bounds, low and high, come after them."""
-CHUNK = 512
-"""Rows that are predicted at once: few enough for their activations to stay in a core's cache."""
+CHUNK, CHUNK_ON_GPU = 512, 16_384
+"""Rows that are predicted at once: few enough for their activations to stay in a core's cache, enough to fill a GPU."""
 
 
 def ensemble_network(settings: EnsembleSettings, observation_dim: int, action_dim: int) -> Network:
@@ -141,7 +141,7 @@ class Ensemble:
             [N, members, |S|], or [N, 1, |S|] for "coordinate".
         """
         parts: list[Tensor] = []
-        for chunk in rows.split(CHUNK):
+        for chunk in rows.split(CHUNK if rows.device.type == "cpu" else CHUNK_ON_GPU):
             observations, actions, *_ = layout.split(chunk)
             _, states, variances = self.predict(observations, actions)
             if robust_min == "coordinate":

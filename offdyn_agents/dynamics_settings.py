@@ -53,7 +53,8 @@ class DynamicsSettings(EnsembleSettings):
     Attributes:
         schedule: "early-stopping" on a tenth of the rows held out, or "published": a fixed number of epochs on
             bootstrap resamples of nine tenths.
-        memory_gb: Predictions for all source rows are kept in memory below this size, else computed on the way.
+        memory_gb: Predictions for all source rows are kept in memory below this size, else computed on the way. On a
+            GPU, whose memory has no other use, six tenths of all it has are allowed in any case.
     """
 
     schedule: str = setting("early-stopping", choices=("early-stopping", "published"))

@@ -8,7 +8,8 @@ together, are kept with each member as they were at its best epoch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from offdyn_agents.data import Layout, stream
 from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network, forward, initial_ensemble
 from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
+from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
 from offdyn_agents.networks import Params
 from offdyn_agents.soundness import better, fault
 from offdyn_agents.update import adam, scales
@@ -36,8 +37,27 @@ State = Mapping[str, Tensor]
 Save = Callable[[State], None]
 
 
+def _step(*tensors: Tensor) -> None:
+    """Take one step of Adam: parameters, both moments, the scale, and a batch of every member's inputs and outputs."""
+    *state, scale, inputs, outputs = tensors
+    size = len(state) // 3
+    params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
+    gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
+    with torch.no_grad():
+        for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
+            adam(parameter, gradient, m, v, scale[0], scale[2])
+
+
+@cache
+def _compiled_step(shapes: tuple[torch.Size, ...], device: torch.device, threads: int) -> Callable[..., Any]:
+    """Return the step compiled for tensors of some shapes, once in a process: the tasks of a track share it."""
+    return compile_flat(_step, [torch.zeros(shape, device=device) for shape in shapes], device, threads)
+
+
 class EnsembleLearner:
     """Trains ensembles of one shape; the compiled step is shared by all of them, also from several threads.
+
+    On a GPU every ensemble's step is recorded as a graph: it is far too small to hide hundreds of launches.
 
     Args:
         settings: How.
@@ -60,19 +80,10 @@ class EnsembleLearner:
         self.layout = layout
         self.device = device
         self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
-
-        def step(*tensors: Tensor) -> None:
-            *state, scale, inputs, outputs = tensors
-            size = len(state) // 3
-            params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
-            gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
-            with torch.no_grad():
-                for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
-                    adam(parameter, gradient, m, v, scale[0], scale[2])
-
-        self.step: Callable[..., Any] = step
+        self.step: Callable[..., Any] = _step
         self.threads = threads
         self.compiled = compiled and (device.type != "cpu" or can_compile())
+        self.graphed = False
 
     def warm_up(self, rows: Tensor) -> None:
         """Compile the step; without a working compiler, say so and go on as it is written."""
@@ -80,9 +91,20 @@ class EnsembleLearner:
             return
         self.compiled = False
         try:
-            self.step = compile_flat(self.step, _Training(self, rows, 0).first_step(), self.device, self.threads)
+            shapes = tuple(tensor.shape for tensor in _Training(self, rows, 0).first_step())
+            self.step = _compiled_step(shapes, self.device, self.threads)
+            self.graphed = self.device.type == "cuda"
         except Exception as error:
             warn_uncompiled(error)
+
+    def step_of(self, state: Sequence[Tensor], batch: Sequence[Tensor]) -> Callable[..., Any]:
+        """Return the step of one training, whose state stays in the same tensors.
+
+        Args:
+            state: Parameters and both moments.
+            batch: The rest of what a step takes, with any values.
+        """
+        return graphed(self.step, state, batch) if self.graphed else self.step
 
     def fit(
         self,
@@ -139,6 +161,7 @@ class _Training:
         shape = (self.settings.members, len(kept))
         self.resample = torch.randint(len(kept), shape, generator=self.generator)
         self.best = [t.clone() for t in self.params]
+        self.take_step: Callable[..., Any] = learner.step
         self.errors = self.start = self._errors()
 
     def _columns(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,6 +171,7 @@ class _Training:
 
     def run(self, report: Report | None, save: Save | None) -> Ensemble:
         settings, saved = self.settings, time.monotonic()
+        self.take_step = self.learner.step_of(self._changing(), self.first_step()[len(self._changing()) :])
         while self.epoch < settings.epochs and self.stale < settings.patience:
             self._epoch()
             self.epoch += 1
@@ -206,17 +230,28 @@ class _Training:
     def _epoch(self) -> None:
         draws = torch.rand(self.resample.shape, generator=self.generator).argsort(dim=1)
         order = self.resample.gather(1, draws).to(self.inputs.device)
-        for start in range(0, order.shape[1] - self.batch + 1, self.batch):
-            self.learner.step(*self._arguments(order[:, start : start + self.batch]))
+        starts = range(0, order.shape[1] - self.batch + 1, self.batch)
+        factors = self._scales(len(starts))
+        for scale, start in zip(factors, starts, strict=True):
+            self.take_step(*self._changing(), *self._arguments(scale, order[:, start : start + self.batch]))
+        self.steps += len(starts)
 
     def first_step(self) -> list[Tensor]:
-        """Return what a step takes, with any rows."""
-        return self._arguments(self.resample[:, : self.batch].to(self.inputs.device))
+        """Return what the next step takes, with any rows."""
+        chosen = self.resample[:, : self.batch].to(self.inputs.device)
+        return [*self._changing(), *self._arguments(self._scales(1)[0], chosen)]
 
-    def _arguments(self, chosen: Tensor) -> list[Tensor]:
-        scale = scales(self.settings.learning_rate, self.steps, 1)[0].to(self.inputs.device)
-        self.steps += 1
-        return [*self.params, *self.first, *self.second, scale, self.inputs[chosen], self.outputs[chosen]]
+    def _changing(self) -> Params:
+        """Return what a step changes."""
+        return [*self.params, *self.first, *self.second]
+
+    def _scales(self, count: int) -> Tensor:
+        """Return what Adam multiplies with in the next steps [count, 3]."""
+        return scales(self.settings.learning_rate, self.steps, count).to(self.inputs.device)
+
+    def _arguments(self, scale: Tensor, chosen: Tensor) -> list[Tensor]:
+        """Return the rest of what a step takes, for chosen rows [members, batch]."""
+        return [scale, self.inputs[chosen], self.outputs[chosen]]
 
     def _errors(self) -> Tensor:
         """Return each member's mean squared hold-out error [members]."""

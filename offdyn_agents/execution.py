@@ -28,8 +28,9 @@ __all__ = ["Executor", "can_compile", "compile_flat", "exact_fast_products", "th
 
 Noise = Callable[[int, int], "Tensor | None"]
 """Maps a run and a number of updates U to normal numbers [U, B, K], None for agents that use none."""
-SLICE = 10
-"""Updates that a thread does before it takes the next run: small against a chunk, so that threads end together."""
+SLICE, SLICE_ON_GPU = 10, 50
+"""Updates whose rows are gathered at once. A CPU's thread then takes the next run: few, so that threads end together.
+"""
 
 
 def can_compile() -> bool:
@@ -196,8 +197,9 @@ class Executor:
 
     def _advance(self, group: int, numbers: Tensor, start: int, stop: int) -> None:
         runs, state, flat, phases = self.groups[group], self.states[group], self._flat[group], self.agent.phases
-        for first in range(start, stop, SLICE):
-            last = min(first + SLICE, stop)
+        size = SLICE if self.device.type == "cpu" else SLICE_ON_GPU
+        for first in range(start, stop, size):
+            last = min(first + size, stop)
             rows, predicted = self.supply.batches(runs, numbers[runs.start : runs.stop, first:last], self.counts)
             noise = self._noise(runs, last - first)
             for i in range(last - first):

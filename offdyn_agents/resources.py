@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 
 from offdyn_envs.errors import OffDynError, unknown
 
-__all__ = ["Budget", "Hardware", "choose_device"]
+__all__ = ["Budget", "Hardware", "choose_device", "room"]
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
+GPU_SHARE = 0.6
+"""Of a GPU's memory that may be filled for speed alone."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Hardware:
 
     Attributes:
         device: "cpu" or "cuda".
-        precision: "fp32", or "bf16" for products with rounded operands.
+        precision: "fp32"; or "tf32" (GPUs alone) or "bf16" for products whose operands are rounded to 10 or 7 bits.
         threads: CPU threads.
         compiled: Whether to compile updates.
     """
@@ -64,10 +67,37 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        if self.precision == "tf32" and self.device == "cpu":
+            raise OffDynError("precision 'tf32' is for GPUs; fp32 and bf16 are allowed on 'cpu'")
 
     def products(self) -> AbstractContextManager[Any]:
         """Return the context in which a loss is computed."""
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    @contextmanager
+    def rounding(self) -> Generator[None]:
+        """Let a GPU's float32 products be of this precision for the block."""
+        flags: Any = torch.backends.cuda.matmul
+        # Newer versions of PyTorch refuse to be asked by both names in one process.
+        name, value = ("fp32_precision", "tf32") if hasattr(flags, "fp32_precision") else ("allow_tf32", True)
+        before = getattr(flags, name)
+        if self.precision == "tf32":
+            setattr(flags, name, value)
+        try:
+            yield
+        finally:
+            setattr(flags, name, before)
+
+
+def room(device: torch.device, least_gb: float) -> float:
+    """Return how many bytes may be filled with what could also be computed again and again.
+
+    Args:
+        device: Where.
+        least_gb: What is allowed in any case, in gigabytes (1e9 bytes).
+    """
+    least = least_gb * 1e9
+    return least if device.type == "cpu" else max(least, GPU_SHARE * torch.cuda.mem_get_info(device)[1])
 
 
 def choose_device(name: str, cuda: bool | None = None, place: str = "this machine") -> str:

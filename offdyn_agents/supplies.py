@@ -111,8 +111,8 @@ def make_supply(
     """
     layout = Layout(agent.observation_dim, agent.action_dim)
     tables = [_tables(agent, task, layout) for task in tasks]
-    table = torch.cat([part for pair in tables for part in pair]).to(hardware.device)
-    rows = _ranges(tables)
+    table, rows = _joined(tables)
+    table = table.to(hardware.device)
     settings = settings_digest(agent, budget, hardware)
     identities = [{"data": digest(*pair), "settings": settings} for pair in tables]
     for task, identity in zip(tasks, identities, strict=True):
@@ -147,14 +147,22 @@ def _tables(agent: Agent, task: TaskRuns, layout: Layout) -> tuple[Tensor, Tenso
     return found[0], found[1]
 
 
-def _ranges(tables: Sequence[tuple[Tensor, Tensor]]) -> list[RunRows]:
-    """Return where each task's rows lie once all tables are one."""
-    found, start = [], 0
-    for source, target in tables:
-        middle = start + len(source)
-        found.append(RunRows(RowRange(start, len(source)), RowRange(middle, len(target))))
-        start = middle + len(target)
-    return found
+def _joined(tables: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[RunRows]]:
+    """Return all tables as one, and where each task's rows lie in it; tasks with the same rows share them."""
+    kept: list[tuple[Tensor, int]] = []
+    end = 0
+
+    def place(table: Tensor) -> RowRange:
+        nonlocal end
+        for other, start in kept:
+            if torch.equal(table, other):
+                return RowRange(start, len(table))
+        kept.append((table, end))
+        end += len(table)
+        return RowRange(end - len(table), len(table))
+
+    rows = [RunRows(*(place(part) for part in pair)) for pair in tables]
+    return torch.cat([table for table, _ in kept]), rows
 
 
 def _context(

@@ -185,7 +185,8 @@ class PopulationModule(lightning.LightningModule):
         for name in ("sums", "counts"):
             self.get_buffer(name).zero_()
         before = {name: tensor.clone() for name, tensor in self._changing()}
-        self._executor.run(self.sampler.draw(batch), [run for run, stopped in enumerate(self.stopped) if stopped])
+        stopped = [run for run, told in enumerate(self.stopped) if told]
+        self._executor.run(self.sampler.draw(batch, self.device), stopped)
         self.get_buffer("updates").add_(batch)
         self._freeze_diverged(before)
         self.chunk_seconds = time.monotonic() - begun
@@ -296,7 +297,8 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     resumed = [content for content in found if content is not None]
     files = TaskFiles([(part.folder, module.runs_of(i), part.identity) for i, part in enumerate(parts)], resumed)
-    with warnings.catch_warnings(), exact_fast_products(settings.width, inputs, settings.batch_size):
+    products = exact_fast_products(settings.width, inputs, settings.batch_size)
+    with warnings.catch_warnings(), products, module.hardware.rounding():
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = lightning.Trainer(

@@ -77,15 +77,15 @@ class Toy(ModelBased):
             self.fitted.extend(seeds)
             s, a, following, *_ = context.layout.split(context.target)
             x = torch.cat([s, a], -1)
-            solved = torch.linalg.solve(x.T @ x + 1e-3 * torch.eye(x.shape[1]), x.T @ following)
+            solved = torch.linalg.solve(x.T @ x + 1e-3 * torch.eye(x.shape[1], device=x.device), x.T @ following)
             for seed in seeds:
                 keep(seed, {"weight": solved * (1.0 + 0.01 * seed)})
 
         models = cached("toy", ModelSettings(), context.target, context.seeds, context.cache, fit)
         return StageResults(
-            results=[model["weight"] for model in models],
+            results=[model["weight"].to(context.target.device) for model in models],
             frozen={"model": [torch.stack([model["weight"] for model in models])]},
-            rewards=[torch.full((len(context.source),), 0.1 * seed) for seed in context.seeds],
+            rewards=[torch.full((len(context.source),), 0.1 * seed, device=context.source.device) for seed in context.seeds],
             report={"models": len(models)},
         )
 
@@ -113,7 +113,7 @@ class Toy(ModelBased):
         actions = policy(run.params["actor"], s)
         following = torch.cat([s, actions], -1) @ run.stages
         assert torch.equal(run.stages, run.params["model"][0])
-        following = following + 0.01 * torch.randn(following.shape, generator=generator)
+        following = following + 0.01 * torch.randn(following.shape, generator=generator).to(s.device)
         run.report["mean"] = float(following.mean())
         rewards = -following.square().mean(-1)
         if run.seed == self.settings.fail_seed and run.updates >= self.settings.fail_at:
