@@ -227,17 +227,21 @@ class PpoLearner:
         self.return_moments.restore(state["return_moments"])
         self.discounted = as_array(state["discounted"])
 
-    def take_over(self, state: dict[str, Any]) -> None:
+    def take_over(self, state: dict[str, Any], *, least_std: float = 0.0) -> None:
         """Start this run from another one's networks and bodies, with its own noise, budget and scale of rewards.
 
         Args:
             state: what `state` of the other run returned.
+            least_std: the policy's standard deviations are raised to it.
         """
         fresh = self.collector.state()["rng"]
         self.restore(state | {"collector": state["collector"] | {"rng": fresh, "finished": []}})
         self.generator.manual_seed(self.seed)
         self.return_moments = RunningMoments(1)
         self.steps = 0
+        if least_std:
+            with torch.no_grad():
+                self.log_std.clamp_(min=math.log(least_std))
 
     def snapshot(self) -> dict[str, NDArray[np.float64]]:
         """What is needed to export the present policy: see `export.policy_from_snapshot`."""

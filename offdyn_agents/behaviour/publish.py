@@ -9,8 +9,9 @@ from typing import Any
 
 from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluation, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import policy_from_snapshot
-from offdyn_agents.behaviour.programme import Behaviour, make_learner, make_warm_learner
+from offdyn_agents.behaviour.programme import Behaviour, HeadStart, make_learner, make_warm_learner, take_head_start
 from offdyn_agents.behaviour.training import Learner, Run, learn
+from offdyn_agents.locks import held
 from offdyn_agents.provenance import git_commit, package_versions
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
@@ -46,6 +47,8 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
     directory.mkdir(parents=True, exist_ok=True)
     learner = make_learner(behaviour, directory)
     run = Run(directory)
+    if behaviour.head_start and not run.checkpoint.exists():
+        take_head_start(learner, behaviour.head_start, _ended(behaviour, behaviour.head_start, root, quiet))
     learn(learner, run, str(behaviour), limit=units, quiet=quiet)
     warm = behaviour.warm_start
     if warm is None:
@@ -53,6 +56,19 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
     better, rerun = make_warm_learner(behaviour, warm, learner), Run(second[0][0])
     learn(better, rerun, f"{behaviour} (warm start)", quiet=quiet)
     return publish(behaviour, (learner, run), (better, rerun))
+
+
+def _ended(behaviour: Behaviour, start: HeadStart, root: Path, quiet: bool) -> Learner:
+    """The first run of the dynamics that a behaviour gets its head start from, trained to its end."""
+    origin = Behaviour(behaviour.robot, start.dynamics)
+    directory = origin.directory(root)
+    directory.mkdir(parents=True, exist_ok=True)
+    with held(directory / "lock") as mine:
+        if not mine:
+            raise OffDynError(f"{behaviour} begins where {origin} ends, which another process is training; try later")
+        learner = make_learner(origin, directory)
+        learn(learner, Run(directory), f"{origin} (head start of {behaviour})", quiet=quiet)
+    return learner
 
 
 def publish(
@@ -155,7 +171,9 @@ def _report(behaviour: Behaviour, policy: BehaviourPolicy) -> dict[str, Evaluati
 
 def _common_card(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, Any]:
     model = compile_model(get_robot(behaviour.robot), get_dynamics(behaviour.robot, behaviour.dynamics))
-    return {
+    start = behaviour.head_start
+    told = {"head_start": {"dynamics": start.dynamics, "least_std": start.least_std}} if start else {}
+    return told | {
         "format": 1,
         "robot": behaviour.robot,
         "dynamics": behaviour.dynamics,

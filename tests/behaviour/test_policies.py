@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_agents.behaviour.training import Run
+from offdyn_agents.locks import held
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import ROBOTS
@@ -262,6 +264,61 @@ def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> Non
             cards = [read_card(behaviour_path(behaviour.robot, behaviour.dynamics, q)) for q in programme.QUALITIES]
             told = ["warm_start" in card for card in cards]
             assert told == [False, behaviour.warm_start is not None], f"{behaviour}: {told}"
+            start = behaviour.head_start
+            expected = {"dynamics": start.dynamics, "least_std": start.least_std} if start else None
+            assert [card.get("head_start") for card in cards] == [expected, expected], behaviour
+
+
+@pytest.fixture
+def ahead(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The short run's end is the head start of another one."""
+    start = programme.HeadStart("gravity-0.5", least_std=0.5)
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.HEAD_STARTS", {("hopper", "friction-5.0"): start})
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 2})
+    monkeypatch.setattr(publish, "publish", lambda behaviour, scratch, warm=None: {"run": scratch})
+    return tiny / "runs"
+
+
+def test_head_start_begins_where_the_other_run_ends(ahead: Path) -> None:
+    begun: dict[str, PpoLearner] = {}
+
+    def learn(learner: PpoLearner, run: Run, name: str, **more: Any) -> bool:
+        assert name not in begun or "head" not in name
+        begun[name] = learner
+        if "head start" in name:
+            learner.log_std.data.fill_(-3.0)
+        learner.steps = learner.total
+        run.save(learner)
+        return True
+
+    behaviour = Behaviour("hopper", "friction-5.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "learn", learn)
+        publish.train_behaviour(behaviour, ahead, quiet=True)
+    assert list(begun) == ["hopper gravity-0.5 (head start of hopper friction-5.0)", "hopper friction-5.0"]
+    origin, mine = begun.values()
+    for ours, theirs in zip(mine.policy.parameters(), origin.policy.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert mine.log_std.exp().tolist() == pytest.approx([0.5] * 3)
+    # What was interrupted goes on from its own checkpoint, and the other run is not touched again: see the fake.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "learn", learn)
+        publish.train_behaviour(behaviour, ahead, quiet=True)
+    assert begun["hopper friction-5.0"] is not mine
+
+
+def test_head_start_waits_for_nobody(ahead: Path) -> None:
+    folder = Behaviour("hopper", "gravity-0.5").directory(ahead)
+    folder.mkdir(parents=True)
+    with held(folder / "lock") as mine, pytest.raises(OffDynError, match=r"hopper gravity-0\.5 ends, which another"):
+        assert mine
+        publish.train_behaviour(Behaviour("hopper", "friction-5.0"), ahead, quiet=True)
+
+
+def test_head_start_is_for_the_on_policy_learner(tmp_path: Path) -> None:
+    cheetah = programme.make_learner(Behaviour("halfcheetah", "nominal"), tmp_path)
+    with pytest.raises(OffDynError, match="head start is made for ppo, not sac"):
+        programme.take_head_start(cheetah, programme.HeadStart("nominal", 0.3), cheetah)
 
 
 def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
