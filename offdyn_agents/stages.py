@@ -290,8 +290,9 @@ def _fit(
 ) -> None:
     from offdyn_envs.progress import progress
 
-    workers = max(1, min(threads, len(seeds))) if rows.device.type == "cpu" else 1
-    inside = max(1, threads // workers)
+    on_cpu = rows.device.type == "cpu"
+    workers = max(1, min(threads, len(seeds))) if on_cpu else 1
+    inside = max(1, threads // workers) if on_cpu else 1
     learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled)
     total = settings.epochs * len(seeds)
     with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
