@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help="bc, td3-bc, iql, droco, mobody, mopo or mobile.")],
+    agent: Annotated[str, typer.Argument(help="bc, td3-bc, iql, droco, mobody, mopo, mobile, morec or morec-mobile.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,
@@ -46,6 +46,24 @@ def train(
     target_rows: Annotated[
         str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k [default: the task's].")
     ] = "",
+    variant: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Train into RUNS/TASK/AGENT@NAME, so that runs of other settings stand side by side "
+            "[default: data-... and target-... where --set data or --target-rows choose other rows].",
+        ),
+    ] = "",
+    judge: Annotated[
+        bool | None,
+        typer.Option(
+            "--judge/--no-judge",
+            help="Agents with a learned model say in run.json (stages.judged) and judged.png how far it is from the "
+            "true target, MOREC also how its reward goes with the error. --judge also trains a model of merged rows "
+            "and one of target rows to compare with; --no-judge leaves all of it out.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
@@ -67,9 +85,11 @@ def train(
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
     from offdyn_agents.training import Budget, Hardware, choose_device
+    from offdyn_agents.variants import named
 
     overrides = parse_overrides(settings or [])
     names = task_names(tasks or [], track)
+    seed_numbers = tuple(range(seeds))
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
@@ -79,7 +99,10 @@ def train(
         chunk = 500 if hardware.device == "cpu" else 2_000
         budget = Budget(updates, min(eval_every, updates), chunk)
         plans = [
-            Plan(agent, name, tuple(range(seeds)), overrides, budget, hardware, out, quiet, target_rows)
+            named(
+                Plan(agent, name, seed_numbers, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
+                variant,
+            )
             for name in names
         ]
         train_all = train_tasks if cluster is None else cluster.train
@@ -102,7 +125,7 @@ def evaluate(
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
     quiet_waiting()
     from offdyn_agents.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
-    from offdyn_agents.runs import cpu_threads
+    from offdyn_agents.plans import cpu_threads, read_run, run_label
     from offdyn_envs.benchmark import protocol
     from offdyn_envs.report import print_table
 
@@ -114,7 +137,7 @@ def evaluate(
     )
     for folder in runs:
         result = evaluate_run(folder, plan)
-        print_table(f"{result['task']} {result['agent']}", summarise(result), json_output)
+        print_table(f"{result['task']} {run_label(read_run(folder))}", summarise(result), json_output)
         if not has_critics(folder) and not json_output:
             print(f"{result['agent']} has no critic: no min-Q attack")
 

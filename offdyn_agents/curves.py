@@ -67,6 +67,8 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
     Raises:
         OffDynError: There are no numbers to draw, or matplotlib is not installed.
     """
+    from offdyn_agents.plans import run_label
+
     metrics = read_metrics(folder / "metrics.csv")
     losses = [name for name in metrics if name not in NOT_LOSSES and not name.startswith("return_")]
     rows = math.ceil((1 + len(losses)) / COLUMNS)
@@ -80,8 +82,7 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
         _draw_loss(axes, metrics["updates"], metrics[name], name)
     for axes in panels[1 + len(losses) :]:
         axes.remove()
-    label = f"{facts['agent']}@{facts['variant']}" if facts.get("variant") else facts["agent"]
-    figure.suptitle(f"{facts['task']}: {label}, losses are means over seeds", fontsize=10)
+    figure.suptitle(f"{facts['task']}: {run_label(facts)}, losses are means over seeds", fontsize=10)
     path = folder / NAME
     save_figure(figure, path, {"Software": None})
     return path

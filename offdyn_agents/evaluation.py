@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_agents.runs import read_run
+from offdyn_agents.plans import read_run, run_label
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
@@ -61,12 +61,11 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
     if facts["status"] != "complete":
         command = f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
-        command = "the offdyn ablate that began it" if facts.get("variant") else command
         raise OffDynError(f"run '{folder}' is not complete; finish it with: {command}")
     runner = _Runner(folder, facts, plan)
     cells = protocol.evaluation_cells(critic=runner.critics is not None)
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
-    with progress(f"evaluate {facts['task']} {facts['agent']}", total, quiet=plan.quiet) as advance:
+    with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
         clean = runner.clean()
         advance(len(runner.seeds) * plan.episodes, clean=float(np.mean(clean)))
         perturbed: list[dict[str, Any]] = []

@@ -6,6 +6,7 @@ What a source state-action would have led to in the target is known from the sto
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,15 +15,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from offdyn_agents.data import Layout, pack
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets.counterfactuals import Counterfactual
     from offdyn_envs.datasets.spec import Dataset
 
-__all__ = ["Exam", "Paper", "in_changes", "references", "set_paper", "split_target"]
+__all__ = ["HOLDOUT", "HOLDOUTS", "SOURCE", "Exam", "Paper", "in_changes", "references", "set_paper", "split_target"]
 
-HELD_SHARE = 0.2
+HOLDOUT, SOURCE = "target holdout", "source state-actions"
+"""Names of the exams."""
+HOLDOUTS = {
+    "episodes": "the last episodes of the target dataset, about a fifth of its rows, which models do not learn from",
+    "fresh": "rows collected anew by the target dataset's behaviours, so that models learn from all of the dataset",
+}
+HELD_SHARE, FRESH_ROWS = 0.2, 1000
 
 
 class Exam(NamedTuple):
@@ -47,10 +54,12 @@ class Paper(NamedTuple):
     Attributes:
         source: Packed source rows to learn from, [N, W].
         target: Packed target rows to learn from, [M, W].
-        exams: "target holdout" and "source state-actions".
+        exams: `HOLDOUT` and `SOURCE`.
         shifted: Next states [N, |S|] of each exam as the source would have (or had) them; NaN in rows that its body
             cannot take.
         invalid: Source rows that the target's body cannot take, left out of the exam.
+        held: The dataset whose rows are the hold-out.
+        held_rows: Which of its rows, int64 [n].
     """
 
     source: Tensor
@@ -58,6 +67,8 @@ class Paper(NamedTuple):
     exams: dict[str, Exam]
     shifted: dict[str, Tensor]
     invalid: int
+    held: Dataset
+    held_rows: NDArray[np.int64]
 
 
 def split_target(target: Dataset) -> int:
@@ -74,47 +85,67 @@ def split_target(target: Dataset) -> int:
 
 
 def set_paper(
-    source: Dataset, target: Dataset, rows: int, source_rows: int = 0, *, threads: int | None = None, quiet: bool = True
+    source: Dataset,
+    target: Dataset,
+    rows: int,
+    source_rows: int = 0,
+    *,
+    holdout: str = "episodes",
+    threads: int | None = None,
+    quiet: bool = True,
 ) -> Paper:
     """Make the exams of a task.
 
     Args:
         source: Its source dataset, with simulator states.
-        target: Its target dataset; the last episodes, about a fifth of the rows, are held out.
+        target: Its target dataset.
         rows: Evenly spaced source rows that are simulated again in the target.
         source_rows: Evenly spaced source rows to learn from; 0 for all.
+        holdout: One of `HOLDOUTS`.
         threads: Threads of the simulation.
         quiet: Show no progress.
 
     Raises:
-        OffDynError: One target episode only, or no source row that the target's body can take.
+        OffDynError: One target episode only, no simulator states, no behaviour to collect fresh rows with, or no source
+            row that the target's body can take.
     """
-    learned = split_target(target)
+    held, held_rows = _held(target, holdout, threads)
     answer = _under(source, target, _spaced(len(source), rows), threads, quiet)
-    back = _under(target, source, np.arange(learned, len(target)), threads, quiet)
+    back = _under(held, source, held_rows, threads, quiet)
     if not answer.valid.any():
         raise OffDynError(f"the body of '{target.id}' can take none of {len(answer)} rows of '{source.id}'")
     chosen = answer.rows[answer.valid]
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
-    packed = pack(target, "target")
-    s, a, following, rewards, _ = layout.split(packed[learned:])
+    s, a, following, rewards, _ = layout.split(pack(held, "target")[held_rows])
     asked = (
         _tensor(source.observations[chosen]),
         _tensor(source.actions[chosen]),
         _tensor(answer.next_observations[answer.valid]),
         _tensor(answer.rewards[answer.valid]),
     )
-    table = pack(source, "source")
+    table, packed = pack(source, "source"), pack(target, "target")
     return Paper(
         table[_spaced(len(table), source_rows)] if source_rows else table,
-        packed[:learned],
-        {"target holdout": Exam(s, a, following, rewards), "source state-actions": Exam(*asked)},
-        {
-            "target holdout": _tensor(back.next_observations),
-            "source state-actions": _tensor(source.next_observations[chosen]),
-        },
+        packed[: held_rows[0]] if held is target else packed,
+        {HOLDOUT: Exam(s, a, following, rewards), SOURCE: Exam(*asked)},
+        {HOLDOUT: _tensor(back.next_observations), SOURCE: _tensor(source.next_observations[chosen])},
         int((~answer.valid).sum()),
+        held,
+        held_rows,
     )
+
+
+def _held(target: Dataset, holdout: str, threads: int | None) -> tuple[Dataset, NDArray[np.int64]]:
+    """Return a dataset and the numbers of those of its rows that are held out."""
+    if holdout not in HOLDOUTS:
+        raise unknown("hold-out", holdout, HOLDOUTS)
+    if holdout == "episodes":
+        return target, np.arange(split_target(target), len(target))
+    from offdyn_envs.datasets.unseen import collect_unseen
+
+    wanted = max(FRESH_ROWS, int(HELD_SHARE * len(target.observations)))
+    arrays = collect_unseen(target, wanted, num_threads=threads)
+    return replace(target, arrays=arrays), np.arange(len(arrays.rewards))
 
 
 def _under(data: Dataset, other: Dataset, rows: NDArray[np.int64], threads: int | None, quiet: bool) -> Counterfactual:

@@ -1,26 +1,49 @@
 """How good learned target dynamics are: their error on target rows nobody saw, and on source state-actions.
 
 MOBODY's dynamics stand beside what it must beat: one model of the merged rows and one of the target rows alone, both
-with its own networks and as Gaussian ensembles. For diagnosis, never for training.
+with its own networks and as Gaussian ensembles. For diagnosis, never for training. Models are trained where other
+stages are and examined on the CPU: the same models have the same errors whatever trained them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import CHUNK, Ensemble
+from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.exams import Exam, Paper, in_changes
+from offdyn_agents.exams import Exam, Paper, in_changes, references, set_paper
 from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.mobody_stages import fit_dynamics
+from offdyn_agents.settings import setting
 from offdyn_agents.stages import StageContext, fit_ensembles
+from offdyn_agents.termination import termination
 
-__all__ = ["MODELS", "JudgeSettings", "examine", "fit_models", "judge"]
+if TYPE_CHECKING:
+    from offdyn_agents.resources import Hardware
+    from offdyn_envs.datasets.spec import Dataset
+
+__all__ = [
+    "MODELS",
+    "REWARD",
+    "USUAL",
+    "JudgeSettings",
+    "Terms",
+    "examine",
+    "fit_gaussians",
+    "fit_models",
+    "judge",
+    "judge_datasets",
+]
 
 
 @dataclass(frozen=True)
@@ -30,10 +53,35 @@ class JudgeSettings:
     Attributes:
         dynamics: MOBODY's dynamics; the models of merged and of target rows with its networks take the rest from here.
         ensemble: The Gaussian ensembles.
+        dynamics_reward: MOREC's reward.
+        discriminators: Discriminators in it.
+        elites: Members of an ensemble that propose candidates for the reward to judge.
+        draws: Candidates of each elite.
+        candidate_bound: Bound of the size of every number of a candidate.
     """
 
     dynamics: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
     ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
+    dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
+    discriminators: int = setting(40, low=1)
+    elites: int = setting(5, low=1)
+    draws: int = setting(2, low=1)
+    candidate_bound: float = setting(25.0, low=0.0, open_low=True, infinite=True)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What models are asked.
+
+    Attributes:
+        rows: Source rows that are simulated again in the target.
+        source_rows: Source rows to learn from; 0 for all.
+        holdout: One of `offdyn_agents.exams.HOLDOUTS`.
+    """
+
+    rows: int = 20_000
+    source_rows: int = 0
+    holdout: str = "episodes"
 
 
 MODELS = {
@@ -42,11 +90,17 @@ MODELS = {
     "alone": "MOBODY's networks, target rows alone",
     "merged": "Gaussian ensemble, merged rows (MOPO)",
     "target": "Gaussian ensemble, target rows alone",
+    "source": "Gaussian ensemble, source rows alone",
 }
+USUAL = ("mobody", "single", "alone", "merged", "target")
+"""Those that are judged unless others are asked for."""
+REWARD = "morec"
+"""What stands among names of models for MOREC's dynamics reward, which is no model but judges one."""
 
 
 Means = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps observations and actions [N, .] to the members' next states [K, N, |S|] and rewards [K or 1, N]."""
+CPU = torch.device("cpu")
 
 
 def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> list[Means]:
@@ -57,25 +111,47 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
         context: Rows to learn from, seeds, cache and hardware.
         name: Which model.
 
+    Returns:
+        The models, on the CPU.
+
     Raises:
         OffDynError: A training failed.
     """
     changes = {"mobody": {}, "single": {"structure": "single"}, "alone": {"data": "target"}}
     if name in changes:
         dynamics = replace(settings.dynamics, **changes[name])
-        return [_dual(found) for found in fit_dynamics(dynamics, context).sound()]
-    rows = context.target if name == "target" else torch.cat([context.source, context.target])
+        return [
+            _dual(DualDynamics.from_tensors(found.tensors(), CPU)) for found in fit_dynamics(dynamics, context).sound()
+        ]
+    return [_gaussian(found) for found in fit_gaussians(settings, context, name)]
+
+
+def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> list[Ensemble]:
+    """Train or find the Gaussian ensembles of some rows, one for each seed.
+
+    Args:
+        settings: How.
+        context: Rows to learn from, seeds, cache and hardware.
+        name: "merged", "target" or "source".
+
+    Returns:
+        The ensembles, on the CPU.
+
+    Raises:
+        OffDynError: A training failed.
+    """
+    alone = {"target": context.target, "source": context.source}
     ensembles = fit_ensembles(
         settings.ensemble,
         context.layout,
-        rows,
+        alone[name] if name in alone else torch.cat([context.source, context.target]),
         context.seeds,
         context.cache,
         threads=context.threads,
         compiled=context.compiled,
         quiet=context.quiet,
     )
-    return [_gaussian(found) for found in ensembles.sound()]
+    return [Ensemble.from_tensors(found.tensors(), CPU) for found in ensembles.sound()]
 
 
 def _dual(dynamics: DualDynamics) -> Means:
@@ -139,7 +215,7 @@ def _rank_correlation(left: Tensor, right: Tensor) -> float:
 
 
 def judge(
-    paper: Paper, settings: JudgeSettings, context: StageContext, names: Sequence[str] = tuple(MODELS)
+    paper: Paper, settings: JudgeSettings, context: StageContext, names: Sequence[str] = USUAL
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Train the models and examine them.
 
@@ -157,3 +233,78 @@ def judge(
         models = fit_models(settings, context, name)
         found[name] = {exam: [examine(model, asked) for model in models] for exam, asked in paper.exams.items()}
     return found
+
+
+def judge_datasets(
+    source: Dataset,
+    target: Dataset,
+    settings: JudgeSettings,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    terms: Terms,
+    hardware: Hardware,
+    cache: Path,
+    *,
+    reward_on: str = "",
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Train or find models of the datasets of a task, and judge them.
+
+    Args:
+        source: The source dataset, with simulator states.
+        target: The target dataset.
+        settings: How the models are trained.
+        names: Which of `MODELS`.
+        seeds: Models of each kind.
+        terms: What they are asked.
+        hardware: Where they are trained.
+        cache: Folder of cached stages.
+        reward_on: Which Gaussian ensemble ("merged", "target", "source") proposes the candidates on which MOREC's
+            dynamics reward is judged; "" to leave that out.
+        quiet: Show no progress.
+
+    Returns:
+        Plain JSON, numbers that are not finite as None: "seeds"; "holdout"; "rows" learned from and asked about;
+        "references" and "errors", see `references` and `judge`; "reward", see `judge_reward`.
+
+    Raises:
+        OffDynError: The exams cannot be made (see `set_paper`), or a training failed.
+    """
+    from offdyn_agents.judging_reward import judge_reward
+
+    paper = set_paper(
+        source, target, terms.rows, terms.source_rows, holdout=terms.holdout, threads=hardware.threads, quiet=quiet
+    )
+    context = StageContext(
+        Layout(source.observations.shape[1], source.actions.shape[1]),
+        paper.source.to(hardware.device),
+        paper.target.to(hardware.device),
+        tuple(seeds),
+        0,
+        cache=cache,
+        robot=target.id.robot,
+        terminated=termination(target.id.robot),
+        threads=hardware.threads,
+        compiled=hardware.compiled,
+        quiet=quiet,
+    )
+    rows = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid}
+    record: dict[str, Any] = {
+        "seeds": list(seeds),
+        "holdout": terms.holdout,
+        "rows": rows | {exam: len(asked.rewards) for exam, asked in paper.exams.items()},
+        "references": references(paper),
+        "errors": judge(paper, settings, context, names),
+    }
+    if reward_on:
+        record["reward"] = judge_reward(paper, settings, context, reward_on)
+    return _plain(record)
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

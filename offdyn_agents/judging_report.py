@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-__all__ = ["draw", "judge_command", "table"]
+if TYPE_CHECKING:
+    from offdyn_agents.judging import Terms
+
+__all__ = ["draw", "draw_reward", "judge_command", "reward_table", "table"]
 
 Record = dict[str, Any]
 
@@ -19,11 +22,26 @@ def judge_command(
     seeds: Annotated[int, typer.Option(min=1, help="Models of each kind: seeds 0 to n - 1.")] = 3,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="dynamics.* of MOBODY or ensemble.*; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="dynamics.* of MOBODY, ensemble.* or dynamics_reward.*; may be repeated.",
+        ),
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Some of mobody,single,alone,merged,target [default: all].")
+        str | None,
+        typer.Option(
+            help="Some of mobody,single,alone,merged,target,source and morec, which is MOREC's dynamics reward "
+            "[default: the first five]."
+        ),
     ] = None,
+    holdout: Annotated[
+        str,
+        typer.Option(
+            help="episodes: the last fifth of the target dataset, kept from the models; fresh: rows collected anew, "
+            "models learn from the whole dataset as in offdyn train."
+        ),
+    ] = "episodes",
     rows: Annotated[int, typer.Option(min=1, help="Source rows that are simulated again in the target.")] = 20_000,
     source_rows: Annotated[int, typer.Option(min=0, help="Source rows to learn from; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
@@ -34,12 +52,13 @@ def judge_command(
 ) -> None:
     """Judge learned target dynamics by target rows nobody saw and by the exact outcomes of source state-actions.
 
-    MOBODY's dynamics stand beside one model of the merged rows and one of the target rows alone. For diagnosis, never
-    for training.
+    MOBODY's dynamics stand beside one model of the merged rows and one of the target rows alone. morec tells how well
+    MOREC's dynamics reward goes with the true error of candidates. For diagnosis, never for training.
     """
     import json
 
-    from offdyn_agents.judging import MODELS
+    from offdyn_agents.exams import HOLDOUTS
+    from offdyn_agents.judging import MODELS, REWARD, USUAL, Terms
     from offdyn_agents.plans import cpu_threads
     from offdyn_agents.settings import parse_overrides
     from offdyn_agents.training import Hardware, choose_device
@@ -47,18 +66,24 @@ def judge_command(
     from offdyn_envs.report import print_table
     from offdyn_envs.tasks import get_task
 
-    chosen = list(MODELS) if models is None else models.split(",")
+    chosen = list(USUAL) if models is None else models.split(",")
     for name in chosen:
-        if name not in MODELS:
-            raise unknown("model", name, MODELS)
+        if name not in (*MODELS, REWARD):
+            raise unknown("model", name, (*MODELS, REWARD))
+    if holdout not in HOLDOUTS:
+        raise unknown("hold-out", holdout, HOLDOUTS)
     hardware = Hardware(choose_device(device), threads=threads or cpu_threads())
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
+    terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []
     for name in names:
-        record = judge_task(name, chosen, seeds, overrides, rows, source_rows, out, hardware, quiet)
+        record = judge_task(name, chosen, seeds, overrides, terms, out, hardware, quiet)
         records.append(record)
         if not json_output:
-            print_table(f"{name}: error of s' in units of its change, mean and 95% interval", table(record), False)
+            if record["errors"]:
+                print_table(f"{name}: error of s' in units of its change, mean and 95% interval", table(record), False)
+            if "reward" in record:
+                print_table(f"{name}: {reward_title(record)}", reward_table(record), False)
             print(f"picture and figures: {out / name / 'judge'}")
     if json_output:
         print(json.dumps(records, indent=2, allow_nan=False))
@@ -69,25 +94,23 @@ def judge_task(
     models: Sequence[str],
     seeds: int,
     overrides: dict[str, str],
-    rows: int,
-    source_rows: int,
+    terms: Terms,
     out: Path,
     hardware: Any,
     quiet: bool = False,
 ) -> Record:
-    """Judge the dynamics of one task; writes `judge.json` and `judge.png` into `out/name/judge`.
+    """Judge the dynamics of one task; writes `judge.json` and pictures into `out/name/judge`.
+
+    The pictures are `judge.png`, where models are judged, and `reward.png`, where MOREC's dynamics reward is.
 
     Returns:
         The record that was written: settings, rows, errors of every model, exam and seed, and of references.
     """
     import time
 
-    from offdyn_agents.data import Layout
-    from offdyn_agents.exams import references, set_paper
-    from offdyn_agents.judging import JudgeSettings, judge
+    from offdyn_agents.judging import REWARD, JudgeSettings, judge_datasets
     from offdyn_agents.provenance import package_versions
     from offdyn_agents.settings import build, preset, to_json
-    from offdyn_agents.stages import StageContext
     from offdyn_envs import load_task
     from offdyn_envs.atomic import write_json
     from offdyn_envs.tasks import get_task
@@ -96,39 +119,26 @@ def judge_task(
     settings = build(JudgeSettings, own, overrides)
     env, source, target = load_task(name)
     env.close()
-    paper = set_paper(source, target, rows, source_rows, threads=hardware.threads, quiet=quiet)
-    layout = Layout(source.observations.shape[1], source.actions.shape[1])
-    context = StageContext(
-        layout,
-        paper.source.to(hardware.device),
-        paper.target.to(hardware.device),
-        tuple(range(seeds)),
-        0,
-        cache=out / ".stages",
-        threads=hardware.threads,
-        compiled=hardware.compiled,
-        quiet=quiet,
-    )
-    exams = {exam: type(asked)(*(part.to(hardware.device) for part in asked)) for exam, asked in paper.exams.items()}
     begun = time.monotonic()
+    chosen, reward_on = [model for model in models if model != REWARD], "merged" if REWARD in models else ""
+    cache, seed_numbers = out / ".stages", range(seeds)
     record: Record = {
         "task": name,
         "source": str(source.id),
         "target": str(target.id),
         "settings": to_json(settings),
-        "rows": {
-            "source": len(paper.source),
-            "target": len(paper.target),
-            "invalid": paper.invalid,
-            **{exam: len(asked.rewards) for exam, asked in exams.items()},
-        },
-        "references": references(paper),
-        "errors": judge(paper._replace(exams=exams), settings, context, models),
+        **judge_datasets(
+            source, target, settings, chosen, seed_numbers, terms, hardware, cache, reward_on=reward_on, quiet=quiet
+        ),
         "versions": package_versions("offdyn", "torch", "mujoco", "numpy"),
     }
     record["wall_clock_s"] = round(time.monotonic() - begun, 1)
-    write_json(out / name / "judge" / "judge.json", record)
-    draw(record, out / name / "judge" / "judge.png")
+    folder = out / name / "judge"
+    write_json(folder / "judge.json", record)
+    if chosen:
+        draw(record, folder / "judge.png")
+    if reward_on:
+        draw_reward(record, folder / "reward.png")
     return record
 
 
@@ -143,11 +153,11 @@ def table(record: Record) -> list[dict[str, Any]]:
     for name, exams in record["errors"].items():
         row: dict[str, Any] = {"model": name, "what": MODELS[name]}
         for exam, figures in exams.items():
-            row[exam] = _interval([one["state"] for one in figures])
+            row[exam] = _interval(_column(figures, "state"))
         for exam, figures in exams.items():
-            row[f"MSE, {exam}"] = _interval([one["mse"] for one in figures])
-        row["reward"] = _interval([one["reward"] for one in exams["source state-actions"]])
-        row["rank of spread"] = _interval([one["rank"] for one in exams["source state-actions"]])
+            row[f"MSE, {exam}"] = _interval(_column(figures, "mse"))
+        row["reward"] = _interval(_column(exams["source state-actions"], "reward"))
+        row["rank of spread"] = _interval(_column(exams["source state-actions"], "rank"))
         rows.append(row)
     for name in ("as in the source", "no change"):
         row = dict.fromkeys(rows[0] if rows else ("model", "what", *record["references"]))
@@ -155,6 +165,42 @@ def table(record: Record) -> list[dict[str, Any]]:
         row |= {exam: f"{found[name]:.3g}" for exam, found in record["references"].items() if name in found}
         rows.append(row)
     return rows
+
+
+def reward_title(record: Record) -> str:
+    """Return one line on a record's dynamics reward: what its table is about, and which conditions hold."""
+    found = record["reward"]
+    count = len(record["seeds"])
+    holds = ", ".join(f"{what} ({sum(held)} of {count})" for what, held in found["holds"].items())
+    return (
+        f"r_D of {found['discriminators']} discriminators and true errors of candidates; {found['real']:.1%} of "
+        f"held-out real transitions reach {found['threshold']}; seeds in which it holds: {holds}"
+    )
+
+
+def reward_table(record: Record) -> list[dict[str, Any]]:
+    """Return one row per policy: correlation of r_D with the log of the error, and errors of candidates.
+
+    All are means over seeds with their intervals. "in a state" is the correlation among the candidates of one state;
+    the errors are those of the candidate with the highest r_D, of a random one and of the lowest there is.
+    """
+    columns = {
+        "correlation": "correlation",
+        "in a state": "within",
+        "highest r_D": "best",
+        "random": "random",
+        "lowest": "lowest",
+    }
+    return [
+        {"policy": policy, **{name: _interval(_column(ranks, key)) for name, key in columns.items()}}
+        for policy, ranks in record["reward"]["rankings"].items()
+    ]
+
+
+def _column(figures: Sequence[dict[str, float | None]], key: str) -> list[float]:
+    """Return one figure of every seed; NaN where it was not finite."""
+    values = [one[key] for one in figures]
+    return [math.nan if value is None else value for value in values]
 
 
 def _interval(values: Sequence[float]) -> str:
@@ -171,7 +217,7 @@ def draw(record: Record, path: Path) -> None:
     """Draw the errors of every model: a dot per seed, a line at their mean, one panel per exam.
 
     Args:
-        record: What `judge_task` made.
+        record: What `judge_task` made; "task", "errors" and "references" are enough.
         path: The PNG file.
 
     Raises:
@@ -180,10 +226,10 @@ def draw(record: Record, path: Path) -> None:
     from offdyn_envs.figures import new_figure, save_figure
 
     errors, exams = record["errors"], list(record["references"])
-    figure = new_figure(figsize=(9.6, 1.2 + 0.5 * len(errors)), layout="constrained")
+    figure = new_figure(figsize=(9.6, 1.7 + 0.5 * len(errors)), layout="constrained")
     for axes, exam in zip(figure.subplots(1, len(exams), sharey=True), exams, strict=True):
         for place, name in enumerate(errors):
-            values = [one["state"] for one in errors[name][exam]]
+            values = _column(errors[name][exam], "state")
             mean = sum(values) / len(values)
             axes.plot(values, [place] * len(values), "o", alpha=0.6)
             axes.plot([mean, mean], [place - 0.3, place + 0.3], "-", color="black")
@@ -194,4 +240,32 @@ def draw(record: Record, path: Path) -> None:
         axes.legend(fontsize=8)
     figure.axes[0].invert_yaxis()
     figure.suptitle(f"{record['task']}: learned target dynamics", fontsize=10)
-    save_figure(figure, path)
+    save_figure(figure, path, {"Software": None})
+
+
+def draw_reward(record: Record, path: Path) -> None:
+    """Draw true errors of candidates over r_D, one panel per policy: medians, and from the 10% to the 90% quantile.
+
+    Args:
+        record: What `judge_task` made; "task" and "reward" are enough.
+        path: The PNG file.
+
+    Raises:
+        OffDynError: matplotlib is not installed.
+    """
+    from offdyn_envs.figures import new_figure, save_figure
+
+    reward = record["reward"]
+    figure = new_figure(figsize=(3.2 * len(reward["bins"]), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(reward["bins"]), sharey=True, squeeze=False)[0]
+    for axes, (policy, bins) in zip(panels, reward["bins"].items(), strict=True):
+        low, median, high = ([math.nan if v is None else v for v in bins[key]] for key in ("low", "median", "high"))
+        axes.fill_between(bins["r_D"], low, high, alpha=0.25, linewidth=0.0)
+        axes.plot(bins["r_D"], median, "o-", markersize=3)
+        axes.axvline(reward["threshold"], linestyle=":", color="grey")
+        correlation = _interval(_column(reward["rankings"][policy], "correlation"))
+        axes.set_title(f"{policy}\ncorrelation {correlation}", fontsize=9)
+        axes.set(xlabel="r_D", yscale="log")
+    panels[0].set_ylabel("true error of candidates")
+    figure.suptitle(f"{record['task']}: dynamics reward and true error", fontsize=10)
+    save_figure(figure, path, {"Software": None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from offdyn_envs.errors import OffDynError
 if TYPE_CHECKING:
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["FORMAT", "Plan", "already", "cpu_threads", "initial_facts", "read_run"]
+__all__ = ["FORMAT", "Plan", "already", "cpu_threads", "initial_facts", "read_run", "run_label"]
 
 FORMAT = 1
 ENDED = ("complete", "diverged")
@@ -43,6 +44,8 @@ class Plan:
         quiet: Show no progress.
         target_rows: Size of the target dataset where it is not the task's own, for instance "500".
         variant: What tells the run's folder from that of the agent as it is, for instance "no-filter".
+        judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
+            those of merged and of target rows beside them, False for nothing.
     """
 
     agent: str
@@ -55,6 +58,7 @@ class Plan:
     quiet: bool = False
     target_rows: str = ""
     variant: str = ""
+    judge: bool | None = None
 
     @property
     def label(self) -> str:
@@ -92,9 +96,16 @@ class Plan:
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
+        words += ["--judge"] if self.judge else []
+        words += ["--variant", self.variant] if self.variant else []
         if self.other_target:
             words += ["--target-rows", self.target_rows]
         return shlex.join(words)
+
+
+def run_label(facts: Mapping[str, Any]) -> str:
+    """Return the agent of a run.json, and which variant of it, as its folder is called."""
+    return f"{facts['agent']}@{facts['variant']}" if facts.get("variant") else str(facts["agent"])
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -160,7 +171,8 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
         if found.get(key) != facts.get(key):
             what, old, new = _difference(key, found.get(key), facts.get(key))
             raise OffDynError(
-                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out or remove that folder"
+                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out, "
+                "or --variant of offdyn train, or remove that folder"
             )
     return found["status"] in ENDED
 

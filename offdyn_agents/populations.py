@@ -93,6 +93,7 @@ def train_runs(
     """
     begun = time.monotonic()
     provision = make_supply(agent, tasks, budget, hardware, quiet=quiet, cache=cache)
+    seconds = time.monotonic() - begun
     identified(provision)
     parts = [
         Part(task.folder, task.title, task.seeds, identity)
@@ -109,7 +110,7 @@ def train_runs(
         provision.refill,
         provision.failed,
     )
-    module.stage_seconds = time.monotonic() - begun
+    module.stage_seconds = seconds
     fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
     for part in range(len(parts)):
         _export(module, part)

@@ -18,6 +18,7 @@ from offdyn_agents.curves import draw_ended
 from offdyn_agents.locks import held, holder
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
 from offdyn_agents.populations import train_population, train_runs
+from offdyn_agents.run_judging import RunJudge, carry_judged, judge_stages, learned_model
 from offdyn_agents.settings import build, preset
 from offdyn_agents.supplies import Provision, TaskRuns, make_supply
 from offdyn_agents.track import Arrangement, Ledger, Population, Trained
@@ -177,6 +178,8 @@ def plan_agent(plan: Plan) -> Agent:
 
 def _job(plan: Plan) -> _Job:
     agent = plan_agent(plan)
+    if plan.judge and not learned_model(agent):
+        raise OffDynError(f"agent '{plan.agent}' learns no model of the target that could be judged; leave --judge out")
     if plan.other_target and agent.settings.data == "oracle":
         raise OffDynError(f"data=oracle learns from 1m target rows; target size '{plan.target_rows}' says otherwise")
     return _Job(plan, agent, initial_facts(plan, agent))
@@ -187,14 +190,16 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     plan, agent = jobs[0].plan, jobs[0].agent
     tasks = [_load(job) for job in jobs]
     for job in jobs:
+        carry_judged(job.plan.folder, job.facts)
         write_json(job.plan.folder / "run.json", job.facts)
 
     def identified(provision: Provision) -> None:
         for job, identity, report in zip(jobs, provision.identities, provision.reports, strict=True):
             job.facts["data"]["sha256"] = identity["data"]
             job.facts["settings_sha256"] = identity["settings"]
-            job.facts["stages"] = dict(report)
+            job.facts["stages"] = {**job.facts.get("stages", {}), **report}
             write_json(job.plan.folder / "run.json", job.facts)
+        _judge(jobs, tasks, provision)
 
     evaluations = [_evaluation(job, part) for part, job in enumerate(jobs)]
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
@@ -217,6 +222,19 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         write_json(job.plan.folder / "run.json", job.facts)
         shutil.rmtree(job.plan.folder / "buffers", ignore_errors=True)
     return [job.facts for job in jobs]
+
+
+def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision) -> None:
+    """Judge what the stages of a population's runs learned, where they have learned a model of the target."""
+    start = 0
+    for job, task, identity in zip(jobs, tasks, provision.identities, strict=True):
+        plan, runs = job.plan, range(start, start + len(task.seeds))
+        start = runs.stop
+        if plan.judge is not False and learned_model(job.agent):
+            failed = [run - runs.start for run in provision.failed if run in runs]
+            judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", bool(plan.judge), plan.quiet)
+            judge_stages(judge, task, identity["data"], failed, job.facts)
+            write_json(plan.folder / "run.json", job.facts)
 
 
 def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:

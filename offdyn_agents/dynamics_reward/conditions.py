@@ -29,7 +29,16 @@ from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.model_rollouts import Proposer
 from offdyn_agents.settings import build, parse_overrides
 
-__all__ = ["Asked", "Conditions", "Ranking", "measure_conditions", "other_policies"]
+__all__ = [
+    "THRESHOLD",
+    "Asked",
+    "Conditions",
+    "Ranking",
+    "measure_conditions",
+    "other_policies",
+    "rank",
+    "score_candidates",
+]
 
 THRESHOLD, SHARE, STRONG = 0.6, 0.95, -0.5
 ELITES, DRAWS, BOUND = 5, 2, 25.0
@@ -118,15 +127,34 @@ def measure_conditions(
     """
     propose = Proposer(ensemble, ELITES, DRAWS, BOUND)
     real = float((reward(held.observations, held.actions, held.following) >= THRESHOLD).float().mean())
-    rankings: dict[str, Ranking] = {}
-    for name, asked in {"behaviour": held, **others}.items():
-        with torch.no_grad():
-            drawn = propose(asked.observations, asked.actions, torch.Generator().manual_seed(seed)).next_observations
-        count = len(drawn)
-        scores = reward(asked.observations.expand(count, -1, -1), asked.actions.expand(count, -1, -1), drawn)
-        errors = ((drawn - asked.following) / scale).square().mean(-1).sqrt()
-        rankings[name] = rank(scores.double(), errors.double())
+    rankings = {
+        name: rank(*score_candidates(reward, propose, asked, scale, seed))
+        for name, asked in {"behaviour": held, **others}.items()
+    }
     return Conditions(real, rankings)
+
+
+def score_candidates(
+    reward: DynamicsReward, propose: Proposer, asked: Asked, scale: Tensor, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Draw candidates for the next states of N transitions and compare them with the true ones.
+
+    Args:
+        reward: Usable discriminators.
+        propose: Draws C candidates for each.
+        asked: The transitions.
+        scale: The unit of errors, [|S|].
+        seed: Of the candidates.
+
+    Returns:
+        r_D and true errors of the candidates, both float64 [C, N].
+    """
+    with torch.no_grad():
+        drawn = propose(asked.observations, asked.actions, torch.Generator().manual_seed(seed)).next_observations
+    count = len(drawn)
+    scores = reward(asked.observations.expand(count, -1, -1), asked.actions.expand(count, -1, -1), drawn)
+    errors = ((drawn - asked.following) / scale).square().mean(-1).sqrt()
+    return scores.double(), errors.double()
 
 
 def rank(scores: Tensor, errors: Tensor) -> Ranking:
@@ -146,13 +174,14 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(norm > 1e-12, (a * b).sum(0) / norm.clamp(min=1e-12), torch.zeros_like(norm))
 
 
-def other_policies(dataset: Any, rows: Sequence[int], seed: int = 0) -> dict[str, Asked]:
+def other_policies(dataset: Any, rows: Sequence[int], seed: int = 0, *, threads: int | None = None) -> dict[str, Asked]:
     """Let other policies act in the states of some rows of a dataset and simulate what follows.
 
     Args:
         dataset: A dataset with simulator states, as `offdyn_envs.load_dataset` returns it.
         rows: Numbers of rows.
         seed: Of the actions.
+        threads: Threads of the simulation; by default all usable cores.
 
     Returns:
         "noisy": the behaviour's actions with noise; "random": uniform actions.
@@ -170,7 +199,7 @@ def other_policies(dataset: Any, rows: Sequence[int], seed: int = 0) -> dict[str
     for name, actions in policies.items():
         acted = actions.astype(np.float32)
         changed = replace(dataset, arrays=replace(dataset.arrays, actions=acted))
-        answer = counterfactual(changed, dataset.card["shifts"], numbers, quiet=True)
+        answer = counterfactual(changed, dataset.card["shifts"], numbers, num_threads=threads, quiet=True)
         valid = answer.valid
         parts = (np.asarray(dataset.observations)[numbers], acted[numbers], answer.next_observations)
         found[name] = Asked(*(torch.from_numpy(np.ascontiguousarray(part[valid])) for part in parts))

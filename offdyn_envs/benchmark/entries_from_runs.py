@@ -171,7 +171,7 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
         "schema": SCHEMA,
         "protocol": protocol.PROTOCOL,
         "name": name,
-        "method": details.method or agents[0],
+        "method": details.method or _method(runs, agents[0]),
         "authors": list(details.authors),
         "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
         "reference": details.reference or agents[0] in REFERENCE_AGENTS,
@@ -182,6 +182,13 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
         "perturbed": perturbed,
     }
     write_json(folder / "entry.json", entry)
+
+
+def _method(runs: Sequence[_Run], agent: str) -> str:
+    """Returns the agent's name, with that of its variant where all runs are of the same one."""
+    variants = {run.run.get("variant") for run in runs}
+    (variant, *others) = variants
+    return f"{agent}@{variant}" if isinstance(variant, str) and variant and not others else agent
 
 
 def _commit(runs: Sequence[_Run], name: str) -> str:

@@ -241,8 +241,10 @@ def test_train_takes_another_target_size(data, tmp_path, capsys):
     line = ["train", "bc", TASK, "--out", tmp_path, "--updates", 12, "--seeds", 1, "--quiet", "--set", "width=16"]
     assert call(capsys, *line, "--target-rows", "50k")[0] == 0
     assert data == ["offdyn/hopper/gravity-0p5/medium-50k-v0"]
-    code, _, err = call(capsys, *line)
-    assert code == 2 and "holds a run with target_rows 50k, not None" in err
+    assert json.loads((tmp_path / TASK / "bc@target-50k/run.json").read_text())["variant"] == "target-50k"
+    assert call(capsys, *line, "--variant", "mine")[0] == 0
+    code, _, err = call(capsys, *line, "--variant", "mine", "--target-rows", "50k")
+    assert code == 2 and "holds a run with target_rows None, not 50k" in err
     code, _, err = call(capsys, *line, "--target-rows", "6k")
     assert code == 2 and "unknown dataset size '6k'; did you mean" in err
     code, _, err = call(capsys, *line, "--target-rows", "500", "--set", "data=oracle")

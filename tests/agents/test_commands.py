@@ -127,7 +127,7 @@ def test_a_run_of_other_settings_is_left_alone(data, tmp_path, capsys):
     train(capsys, tmp_path, agent="bc")
     code, out, err = train(capsys, tmp_path, "--set", "learning_rate=0.1", agent="bc")
     assert (code, out) == (2, "")
-    assert "holds a run with learning_rate 0.0003, not 0.1; take another --out or remove that folder" in err
+    assert "holds a run with learning_rate 0.0003, not 0.1; take another --out, or --variant of offdyn train," in err
     code, _, err = train(capsys, tmp_path, agent="bc", updates=13)
     assert code == 2
     assert "holds a run with updates 12, not 13" in err

@@ -140,7 +140,7 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
         for exam in paper.exams.values():
             assert all(np.isfinite(list(examine(model, exam).values())).all() for model in models)
     both = len(paper.source) + len(paper.target)
-    assert seen == [("dual", "both"), ("single", "both"), ("dual", "target"), both, len(paper.target)]
+    assert seen == [("dual", "both"), ("single", "both"), ("dual", "target"), both, len(paper.target), 600]
 
 
 def test_command(datasets, tmp_path, monkeypatch):
