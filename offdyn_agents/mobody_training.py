@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from offdyn_agents.data import Layout, stream
-from offdyn_agents.execution import can_compile, compile_flat, warn_uncompiled
+from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
 from offdyn_agents.mobody_dynamics import CHUNK, DOMAINS, DualDynamics, dual_networks, predicted
 from offdyn_agents.mobody_losses import Rows, dynamics_loss
 from offdyn_agents.mobody_settings import DualDynamicsSettings
@@ -43,8 +44,24 @@ def names_of(settings: DualDynamicsSettings, domain: str) -> list[str]:
     return ["encoder", *action[settings.structure], "transition", "reward"]
 
 
+@cache
+def _compiled_step(
+    settings: DualDynamicsSettings,
+    sizes: tuple[int, int],
+    domain: str,
+    shapes: tuple[torch.Size, ...],
+    device: torch.device,
+    threads: int,
+) -> Callable[..., Any]:
+    """Return a domain's step compiled for tensors of some shapes, once in a process: the tasks of a track share it."""
+    step = DualLearner(settings, Layout(*sizes), device, compiled=False).steps[domain]
+    return compile_flat(step, [torch.zeros(shape, device=device) for shape in shapes], device, threads)
+
+
 class DualLearner:
     """Trains dynamics of one shape; the compiled steps are shared by all seeds, also from several threads.
+
+    On a GPU the steps of every training are recorded as graphs: they are too small to hide hundreds of launches.
 
     Args:
         settings: How.
@@ -68,6 +85,7 @@ class DualLearner:
         self.domains = DOMAINS if settings.data == "both" else ("target",)
         self.steps: dict[str, Callable[..., Any]] = {domain: self._step(domain) for domain in self.domains}
         self.compiled = compiled and (device.type != "cpu" or can_compile())
+        self.graphed = False
 
     def _step(self, domain: str) -> Callable[..., None]:
         """Return the update of the networks that rows of one domain train; it changes its arguments in place."""
@@ -102,14 +120,26 @@ class DualLearner:
         self.compiled = False
         training = _Training(self, source, target, 0)
         try:
+            sizes = (self.layout.observation_dim, self.layout.action_dim)
+            shapes = {domain: tuple(tensor.shape for tensor in training.first_step(domain)) for domain in self.domains}
             compiled = {
-                domain: compile_flat(step, training.first_step(domain), self.device, self.threads)
-                for domain, step in self.steps.items()
+                domain: _compiled_step(self.settings, sizes, domain, shapes[domain], self.device, self.threads)
+                for domain in self.domains
             }
         except Exception as error:
             warn_uncompiled(error)
         else:
-            self.steps = compiled
+            self.steps, self.graphed = compiled, self.device.type == "cuda"
+
+    def step_of(self, domain: str, state: Params, batch: list[Tensor]) -> Callable[..., Any]:
+        """Return a domain's step for one training, whose state stays in the same tensors.
+
+        Args:
+            domain: The domain.
+            state: Parameters and both moments of what its rows train.
+            batch: The rest of what a step takes, with any values.
+        """
+        return graphed(self.steps[domain], state, batch) if self.graphed else self.steps[domain]
 
     def fit(
         self,
@@ -178,6 +208,7 @@ class _Training:
         self.best = {name: [tensor.clone() for tensor in tensors] for name, tensors in self.params.items()}
         self.errors = torch.full((self.settings.members,), torch.inf, device=self.device)
         self.epoch = self.stale = 0
+        self.steps = learner.steps
         self.start = self._held_errors()
 
     def _units(self, tables: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -209,6 +240,8 @@ class _Training:
 
     def run(self, report: Report | None, save: Save | None) -> DualDynamics:
         saved = time.monotonic()
+        batches = {domain: self._batch(domain, self._any_rows(domain)) for domain in self.parts}
+        self.steps = {d: self.learner.step_of(d, self._changing(d), batch) for d, batch in batches.items()}
         while self.stale < self.settings.patience and self.epoch < self.settings.epochs:
             self._epoch()
             self._keep()
@@ -229,7 +262,7 @@ class _Training:
             )
             for _ in range(passes):
                 for numbers in part.orders(self.generator, share):
-                    self.learner.steps[domain](*self._arguments(domain, numbers))
+                    self.steps[domain](*self._changing(domain), *self._next_batch(domain, numbers))
 
     def _keep(self) -> None:
         """Keep the parameters of members whose error on held-out target rows has fallen."""
@@ -256,20 +289,32 @@ class _Training:
 
     def first_step(self, domain: str) -> list[Tensor]:
         """Return what a step takes, with any rows."""
-        part = self.parts[domain]
-        return self._arguments(domain, part.kept[part.resample[:, : part.batch]])
+        return [*self._changing(domain), *self._batch(domain, self._any_rows(domain))]
 
-    def _arguments(self, domain: str, numbers: Tensor) -> list[Tensor]:
+    def _any_rows(self, domain: str) -> Tensor:
+        part = self.parts[domain]
+        return part.kept[part.resample[:, : part.batch]]
+
+    def _changing(self, domain: str) -> Params:
+        """Return what a step on rows of a domain changes."""
+        groups = (self.params, self.first, self.second)
+        return [t for group in groups for name in names_of(self.settings, domain) for t in group[name]]
+
+    def _next_batch(self, domain: str, numbers: Tensor) -> list[Tensor]:
+        """Return the rest of what the next step takes, for row numbers [members, batch], and count the step."""
+        batch = self._batch(domain, numbers, self.generator)
+        self.parts[domain].steps += 1
+        return batch
+
+    def _batch(self, domain: str, numbers: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Return the same; without a generator the noise is 0."""
         part, settings = self.parts[domain], self.settings
         together, alone = sum(other.steps for other in self.parts.values()), part.steps
         rates = torch.cat([scales(settings.learning_rate, done, 1) for done in (together, alone)])
-        part.steps += 1
         members, size = numbers.shape
-        latent_noise = torch.randn(2, members, size, settings.latent, generator=self.generator)
-        noise = torch.randn(members, size, self.learner.layout.observation_dim, generator=self.generator)
-        groups = (self.params, self.first, self.second)
-        state = [t for group in groups for name in names_of(settings, domain) for t in group[name]]
-        return [*state, *(t.to(self.device) for t in (rates, part.rows[numbers.to(self.device)], latent_noise, noise))]
+        shapes = ((2, members, size, settings.latent), (members, size, self.learner.layout.observation_dim))
+        noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in shapes]
+        return [t.to(self.device) for t in (rates, part.rows[numbers.to(self.device)], *noises)]
 
     def _groups(self) -> dict[str, dict[str, Params]]:
         return {"params": self.params, "first": self.first, "second": self.second, "best": self.best}
