@@ -181,18 +181,18 @@ def reward_title(record: Record) -> str:
 def reward_table(record: Record) -> list[dict[str, Any]]:
     """Return one row per policy: correlation of r_D with the log of the error, and errors of candidates.
 
-    All are means over seeds with their intervals. "in a state" is the correlation among the candidates of one state;
-    the errors are those of the candidate with the highest r_D, of a random one and of the lowest there is.
+    "in a state" is the correlation among the candidates of one state; both are means over seeds with their range. The
+    errors, means with their intervals, are those of the candidate with the highest r_D, of a random one and of the
+    lowest there is.
     """
-    columns = {
-        "correlation": "correlation",
-        "in a state": "within",
-        "highest r_D": "best",
-        "random": "random",
-        "lowest": "lowest",
-    }
+    errors = {"highest r_D": "best", "random": "random", "lowest": "lowest"}
     return [
-        {"policy": policy, **{name: _interval(_column(ranks, key)) for name, key in columns.items()}}
+        {
+            "policy": policy,
+            "correlation": _range(_column(ranks, "correlation")),
+            "in a state": _range(_column(ranks, "within")),
+            **{f"error, {name}": _interval(_column(ranks, key)) for name, key in errors.items()},
+        }
         for policy, ranks in record["reward"]["rankings"].items()
     ]
 
@@ -201,6 +201,12 @@ def _column(figures: Sequence[dict[str, float | None]], key: str) -> list[float]
     """Return one figure of every seed; NaN where it was not finite."""
     values = [one[key] for one in figures]
     return [math.nan if value is None else value for value in values]
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return the mean of correlations and between what they lie: a t interval would go beyond 1."""
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _interval(values: Sequence[float]) -> str:
@@ -263,7 +269,7 @@ def draw_reward(record: Record, path: Path) -> None:
         axes.fill_between(bins["r_D"], low, high, alpha=0.25, linewidth=0.0)
         axes.plot(bins["r_D"], median, "o-", markersize=3)
         axes.axvline(reward["threshold"], linestyle=":", color="grey")
-        correlation = _interval(_column(reward["rankings"][policy], "correlation"))
+        correlation = _range(_column(reward["rankings"][policy], "correlation"))
         axes.set_title(f"{policy}\ncorrelation {correlation}", fontsize=9)
         axes.set(xlabel="r_D", yscale="log")
     panels[0].set_ylabel("true error of candidates")

@@ -123,7 +123,10 @@ def test_the_reward_is_judged_as_by_the_command(task, tmp_path):
         assert all(
             low <= mid <= high for low, mid, high in zip(*(bins[k] for k in ("low", "median", "high")), strict=True)
         )
-    assert [row["policy"] for row in reward_table(record)] == list(record["reward"]["rankings"])
+    rows = reward_table(record)
+    assert [row["policy"] for row in rows] == list(record["reward"]["rankings"])
+    low, high = sorted(one["correlation"] for one in record["reward"]["rankings"]["behaviour"])
+    assert rows[0]["correlation"] == f"{(low + high) / 2:.2f} ({low:.2f} to {high:.2f})"
     assert table({**record, "errors": found["errors"]})[0]["model"] == "merged"
 
 
