@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.networks import Constant, Network, Params, policy
-from offdyn_agents.settings import setting
+from offdyn_agents.settings import per_run_names, setting
 from offdyn_envs.errors import unknown
 
 if TYPE_CHECKING:
     from offdyn_agents.stages import StageContext, StageResults
 
-__all__ = ["AGENTS", "DATA_CHOICES", "Agent", "AgentSettings", "Batch", "RowCounts", "agent_class"]
+__all__ = ["AGENTS", "DATA_CHOICES", "NUMBERS", "Agent", "AgentSettings", "Batch", "RowCounts", "agent_class"]
 
 DATA_CHOICES = ("merged", "source", "target", "oracle")
 """Which rows an agent may learn from; the variants of a method are this setting, not further classes."""
+NUMBERS = "numbers"
+"""Where, beside the networks, a loss finds the settings that runs differ in; see `Agent.number`."""
 
 
 class Batch(NamedTuple):
@@ -105,6 +107,22 @@ class Agent(abc.ABC):
         self.settings = settings
         self.observation_dim = observation_dim
         self.action_dim = action_dim
+
+    def number(self, params: Mapping[str, Params], name: str, axes: int = 0) -> Any:
+        """Return a setting that runs of one population may differ in, for a loss or a refill to read.
+
+        Args:
+            params: As `loss` gets them, or a `RunView` has them.
+            name: Its name; the setting is declared with `per_run=True`.
+            axes: Axes of size one that follow the leading ones, to broadcast against rows and more.
+
+        Returns:
+            Float32 [*lead, 1, ...]; the plain setting where `params` knows nothing of runs.
+        """
+        if NUMBERS not in params:
+            return getattr(self.settings, name)
+        found = params[NUMBERS][per_run_names(self.settings_class).index(name)]
+        return found[(..., *(None,) * axes)]
 
     @property
     def phases(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -42,20 +42,21 @@ class DROCOSettings(IQLSettings):
     """
 
     data: str = setting("merged", choices=("merged",))
-    beta: float = setting(1.0, low=0.0)
-    delta: float = setting(30.0, low=0.0, open_low=True, infinite=True)
+    beta: float = setting(1.0, low=0.0, per_run=True)
+    delta: float = setting(30.0, low=0.0, open_low=True, infinite=True, per_run=True)
     robust_min: str = setting("value", choices=("value", "q", "coordinate"))
     penalty_clamp: bool = setting(False)
     huber_on: str = setting("source", choices=("source", "both"))
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
 
 
-def huber(errors: Tensor, delta: float) -> Tensor:
+def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
     """Return .5 e^2 where |e| <= delta and delta (|e| - delta / 2) elsewhere.
 
     Written with the clipped error c as c (e - c / 2), which has no infinite branch at delta = inf.
     """
-    clipped = errors.clamp(-delta, delta)
+    bound: Any = delta
+    clipped = errors.clamp(-bound, bound)
     return clipped * (errors - 0.5 * clipped)
 
 
@@ -108,7 +109,7 @@ class DROCO(IQL):
         penalty = v_next[..., : batch.source_rows] - worst
         if self.settings.penalty_clamp:
             penalty = penalty.clamp(min=0.0)
-        robust = v_next[..., : batch.source_rows] - self.settings.beta * penalty
+        robust = v_next[..., : batch.source_rows] - self.number(params, "beta", 1) * penalty
         v_next = torch.cat([robust, v_next[..., batch.source_rows :]], dim=-1)
         targets = batch.rewards + self.settings.discount * batch.continues * v_next
         return targets, {"penalty": penalty.mean(-1)}
@@ -126,10 +127,11 @@ class DROCO(IQL):
         rows = batch.next_observations.shape[-2]
         return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
 
-    def critic_loss(self, errors: Tensor, source_rows: int) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
         """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""
+        delta = self.number(params, "delta", 2)
         if self.settings.huber_on == "both":
-            return huber(errors, self.settings.delta).mean(-1).sum(-1)
-        source = huber(errors[..., :source_rows], self.settings.delta).mean(-1)
+            return huber(errors, delta).mean(-1).sum(-1)
+        source = huber(errors[..., :source_rows], delta).mean(-1)
         target = (0.5 * errors[..., source_rows:].square()).mean(-1)
         return (source + target).sum(-1)

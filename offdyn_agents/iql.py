@@ -33,12 +33,12 @@ class IQLSettings(AgentSettings):
 
     discount: float = setting(0.99, low=0.0, high=1.0)
     polyak: float = setting(0.005, low=0.0, high=1.0)
-    expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
-    temperature: float = setting(3.0, low=0.0)
+    expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True, per_run=True)
+    temperature: float = setting(3.0, low=0.0, per_run=True)
     weight_clip: float = setting(100.0, low=0.0, open_low=True, infinite=True)
 
 
-def expectile_loss(differences: Tensor, expectile: float) -> Tensor:
+def expectile_loss(differences: Tensor, expectile: float | Tensor) -> Tensor:
     """Return |tau - 1(d < 0)| d^2 elementwise."""
     weights = torch.where(differences > 0, expectile, 1.0 - expectile)
     return weights * differences.square()
@@ -66,15 +66,15 @@ class IQL(Agent):
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the value, critic and actor losses; see `Agent.loss`."""
-        settings = self.settings
         with torch.no_grad():
             best = twin(params["critic_target"], batch.observations, batch.actions).amin(-2)
             targets, extra = self.targets(params, batch)
         v = value(params["value"], batch.observations)
-        value_loss = expectile_loss(best - v, settings.expectile).mean(-1)
+        value_loss = expectile_loss(best - v, self.number(params, "expectile", 1)).mean(-1)
         q = twin(params["critic"], batch.observations, batch.actions)
-        critic_loss = self.critic_loss(targets.unsqueeze(-2) - q, batch.source_rows)
-        weights = torch.exp(settings.temperature * (best - v.detach())).clamp(max=settings.weight_clip)
+        critic_loss = self.critic_loss(params, targets.unsqueeze(-2) - q, batch.source_rows)
+        sharpened = self.number(params, "temperature", 1) * (best - v.detach())
+        weights = torch.exp(sharpened).clamp(max=self.settings.weight_clip)
         errors = (policy(params["actor"], batch.observations) - batch.actions).square().mean(-1)
         actor_loss = (weights * errors).mean(-1)
         parts = (value_loss, critic_loss, actor_loss, q.mean((-2, -1)), v.mean(-1), weights.mean(-1))
@@ -86,7 +86,7 @@ class IQL(Agent):
         v_next = value(params["value"], batch.next_observations)
         return batch.rewards + self.settings.discount * batch.continues * v_next, {}
 
-    def critic_loss(self, errors: Tensor, source_rows: int) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
         """Return the loss [*lead] of errors [*lead, 2, B]: squared, mean over rows, sum over critics."""
-        del source_rows
+        del params, source_rows
         return errors.square().mean(-1).sum(-1)

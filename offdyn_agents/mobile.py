@@ -35,7 +35,7 @@ class MOBILESettings(ModelBasedSettings):
         actor_critics: With two critics the averaged copies judge the actor.
     """
 
-    beta: float = setting(0.5, low=0.0)
+    beta: float = setting(0.5, low=0.0, per_run=True)
     samples: int = setting(10, low=1)
     deterministic_backup: bool = setting(True)
     actor_critics: str = setting("target", choices=("online", "target"))
@@ -70,7 +70,7 @@ class MOBILE(ModelBasedSAC):
         targets, _ = super().targets(params, batch, alpha)
         penalty = self.inconsistency(params, batch)
         real, fake = targets.split([targets.shape[-1] - batch.fake_rows, batch.fake_rows], dim=-1)
-        targets = torch.cat([real, fake - self.settings.beta * penalty], dim=-1)
+        targets = torch.cat([real, fake - self.number(params, "beta", 1) * penalty], dim=-1)
         return targets.clamp(min=0.0), {"penalty": penalty.mean(-1)}
 
     def inconsistency(self, params: Mapping[str, Params], batch: Batch) -> Tensor:

@@ -70,13 +70,13 @@ class MOBODYSettings(AgentSettings):
     fake_ratio: float = setting(0.5, low=0.0, high=100.0, open_low=True)
     discount: float = setting(0.99, low=0.0, high=1.0)
     polyak: float = setting(0.005, low=0.0, high=1.0)
-    q_scale: float = setting(2.5, low=0.0)
-    bc: float = setting(1.0, low=0.0)
+    q_scale: float = setting(2.5, low=0.0, per_run=True)
+    bc: float = setting(1.0, low=0.0, per_run=True)
     bc_weight: str = setting("paper", choices=("paper", "code", "plain", "awr"))
     temperature: float = setting(3.0, low=0.0)
     weight_clip: float = setting(100.0, low=1.0)
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
-    beta: float = setting(0.1, low=0.0)
+    beta: float = setting(0.1, low=0.0, per_run=True)
     uncertainty: str = setting("paper", choices=("paper", "code"))
     uncertainty_limit: float = setting(10.0, low=0.0, infinite=True)
     refill_every: int = setting(5000, low=1)
@@ -186,7 +186,7 @@ class MOBODY(ModelBased):
 
         actions = policy(params["actor"], batch.observations)
         acted = twin(detached(params["critic"]), batch.observations, actions).amin(-2)
-        scale = settings.q_scale / acted.detach().abs().mean(-1)
+        scale = self.number(params, "q_scale") / acted.detach().abs().mean(-1)
         stored = q.detach().amin(-2)[..., :stored_rows]
         value_loss, values = torch.zeros_like(scale), None
         if settings.bc_weight == "awr":
@@ -197,7 +197,7 @@ class MOBODY(ModelBased):
         weights = imitation_weights(settings, acted.detach()[..., :stored_rows], stored, values)
         errors = (actions - batch.actions)[..., :stored_rows, :].square().mean(-1)
         imitation_loss = (weights * errors).mean(-1)
-        actor_loss = -scale * acted.mean(-1) + settings.bc * imitation_loss
+        actor_loss = -scale * acted.mean(-1) + self.number(params, "bc") * imitation_loss
 
         parts = (critic_loss, actor_loss, imitation_loss, q.mean((-2, -1)), weights.mean(-1), value_loss)
         found = {name: part.detach() for name, part in zip(self.metrics, parts, strict=True)}
@@ -240,7 +240,7 @@ class MOBODY(ModelBased):
         """Return the certain ones of N imagined rows, and the next states from which rollouts go on."""
         dynamics: DualDynamics = run.stages
         found = dynamics.predict(observations, actions, generator, self.settings.uncertainty)
-        rewards = found.rewards - self.settings.beta * found.uncertainty
+        rewards = found.rewards - self.number(run.params, "beta") * found.uncertainty
         ends = run.terminated(found.following)
         kept = found.uncertainty <= self.settings.uncertainty_limit
         rows = run.layout.join(observations, actions, found.following, rewards, ends)[kept]

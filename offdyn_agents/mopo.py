@@ -23,7 +23,7 @@ class MOPOSettings(ModelBasedSettings):
         penalty: lambda, the weight of the uncertainty.
     """
 
-    penalty: float = setting(0.5, low=0.0)
+    penalty: float = setting(0.5, low=0.0, per_run=True)
 
 
 class MOPO(ModelBasedSAC):
@@ -35,4 +35,4 @@ class MOPO(ModelBasedSAC):
 
     def world(self, run: RunView) -> RolloutModel:
         """Return the ensemble with penalised rewards."""
-        return replace(super().world(run), penalty=self.settings.penalty)
+        return replace(super().world(run), penalty=float(self.number(run.params, "penalty")))

@@ -52,7 +52,7 @@ class FilterSettings:
     starts: int = setting(2000, low=2)
     draws: int = setting(2, low=1)
     candidate_bound: float = setting(25.0, low=0.0, open_low=True, infinite=True)
-    temperature: float = setting(0.1, low=0.0)
+    temperature: float = setting(0.1, low=0.0, per_run=True)
     threshold: float = setting(0.6, low=0.0)
     filtered: bool = setting(True)
     drop_refused: bool = setting(False)
@@ -124,10 +124,11 @@ class _Filtered(ModelBasedSAC):
     def world(self, run: RunView) -> RolloutModel:
         """Return the ensemble with several candidates, of which the reward takes one or none."""
         settings, judged = self.settings, run.stages
+        temperature = float(self.number(run.params, "temperature"))
         return replace(
             super().world(replace(run, stages=judged.ensemble)),
             propose=Proposer(judged.ensemble, settings.elites, settings.draws, settings.candidate_bound),
-            choose=RewardFilter(judged.reward, settings.temperature, settings.threshold, settings.filtered),
+            choose=RewardFilter(judged.reward, temperature, settings.threshold, settings.filtered),
             drop_refused=settings.drop_refused,
         )
 

@@ -19,7 +19,7 @@ from offdyn_agents.locks import held, holder
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
 from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.run_judging import RunJudge, carry_judged, judge_stages, learned_model
-from offdyn_agents.settings import build, preset
+from offdyn_agents.settings import build, preset, shared
 from offdyn_agents.supplies import Provision, TaskRuns, make_supply
 from offdyn_agents.track import Arrangement, Ledger, Population, Trained
 from offdyn_agents.training import PopulationModule
@@ -59,7 +59,7 @@ class _Job:
     def group(self, updates: int) -> tuple[object, ...]:
         """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
-        settings = json.dumps(self.facts["settings"], sort_keys=True)
+        settings = json.dumps(shared(self.agent.settings), sort_keys=True)
         return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, updates)
 
 
@@ -266,7 +266,8 @@ def _load(job: _Job) -> TaskRuns:
     else:
         source, target = _load_pair(plan)
         job.facts["data"] = {"source": str(task.source), "target": str(plan.target)}
-    return TaskRuns(source, target, plan.seeds, plan.folder, f"{plan.task} {plan.label}", task.robot)
+    title = f"{plan.task} {plan.label}"
+    return TaskRuns(source, target, plan.seeds, plan.folder, title, task.robot, job.agent.settings)
 
 
 def _load_pair(plan: Plan) -> tuple[Any, Any]:

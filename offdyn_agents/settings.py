@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import resources
 from typing import Any, TypeVar, get_type_hints
 
@@ -53,9 +54,33 @@ def setting(
     open_low: bool = False,
     choices: Sequence[str] = (),
     infinite: bool = False,
+    per_run: bool = False,
 ) -> Any:
-    """Return a dataclass field with a default and the values it allows."""
-    return field(default=default, metadata={"bounds": Bounds(low, high, open_low, tuple(choices), infinite)})
+    """Return a dataclass field with a default and the values it allows.
+
+    Args:
+        default: The default.
+        low: See `Bounds`, as the next four.
+        high: Likewise.
+        open_low: Likewise.
+        choices: Likewise.
+        infinite: Likewise.
+        per_run: Whether runs of one population may differ in it: a plain number that `Agent.number` reads.
+    """
+    bounds = Bounds(low, high, open_low, tuple(choices), infinite)
+    return field(default=default, metadata={"bounds": bounds, "per_run": per_run})
+
+
+@cache
+def per_run_names(kind: type[Any]) -> tuple[str, ...]:
+    """Return the names of an agent's settings that runs of one population may differ in, in order."""
+    return tuple(item.name for item in dataclasses.fields(kind) if item.metadata.get("per_run"))
+
+
+def shared(settings: Any) -> dict[str, Any]:
+    """Return what all runs of a population have in common of their agents' settings, as plain JSON values."""
+    own = per_run_names(type(settings))
+    return {name: value for name, value in to_json(settings).items() if name not in own}
 
 
 def preset(agent: str, robot: str, quality: str = "", data: str = "") -> dict[str, Any]:

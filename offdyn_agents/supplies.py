@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offdyn_agents.agent import Agent
+from offdyn_agents.agent import NUMBERS, Agent
 from offdyn_agents.checkpoints import read_checkpoint
 from offdyn_agents.data import Layout, RowRange, RunRows, Sampler, Supply, Transitions, pack
 from offdyn_agents.networks import Params
 from offdyn_agents.rollouts import ModelBased, Refill, RolloutBuffer
-from offdyn_agents.settings import to_json
+from offdyn_agents.settings import shared, to_json
 from offdyn_agents.stages import StageContext, StageResults
 from offdyn_agents.termination import termination
 from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.update import numbers
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Provision", "TaskRuns", "digest", "make_supply", "settings_digest"]
@@ -38,6 +39,8 @@ class TaskRuns:
         folder: The task's run folder.
         title: What messages call it.
         robot: Name of the robot, which decides what terminates model rollouts; None for data without one.
+        settings: Settings of the task's own agent, which may differ from the population's in what is declared with
+            `per_run=True`; None for the population's.
     """
 
     source: Transitions | None
@@ -46,6 +49,7 @@ class TaskRuns:
     folder: Path
     title: str = "train"
     robot: str | None = None
+    settings: Any = None
 
 
 @dataclass
@@ -80,9 +84,9 @@ def digest(*tables: Tensor) -> str:
     return found.hexdigest()
 
 
-def settings_digest(agent: Agent, budget: Budget, hardware: Hardware) -> str:
+def settings_digest(agent: Agent, settings: Any, budget: Budget, hardware: Hardware) -> str:
     """Return the SHA-256 of all that decides what updates do, beside the data and the seeds."""
-    told = [agent.name, to_json(agent.settings), budget.updates, hardware.precision]
+    told = [agent.name, to_json(settings), budget.updates, hardware.precision]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -113,8 +117,11 @@ def make_supply(
     tables = [_tables(agent, task, layout) for task in tasks]
     table, rows = _joined(tables)
     table = table.to(hardware.device)
-    settings = settings_digest(agent, budget, hardware)
-    identities = [{"data": digest(*pair), "settings": settings} for pair in tables]
+    own = [_own_settings(agent, task) for task in tasks]
+    identities = [
+        {"data": digest(*pair), "settings": settings_digest(agent, settings, budget, hardware)}
+        for pair, settings in zip(tables, own, strict=True)
+    ]
     for task, identity in zip(tasks, identities, strict=True):
         # What cannot be continued is said before the stages cost hours.
         read_checkpoint(task.folder, agent.name, task.seeds, identity)
@@ -130,10 +137,25 @@ def make_supply(
     bounds = ([where.source for where in of_runs], [where.target for where in of_runs])
     sampler = Sampler(seeds, *bounds, agent.rows(), len(table), agent.noise_width)
     reports = [result.report for result in results]
-    provision = Provision(supply, sampler, _frozen(results), None, identities, reports, _failed(tasks, results))
+    of_runs_settings = [settings for task, settings in zip(tasks, own, strict=True) for _ in task.seeds]
+    frozen = _frozen(results) | {NUMBERS: numbers(of_runs_settings)}
+    provision = Provision(supply, sampler, frozen, None, identities, reports, _failed(tasks, results))
     if isinstance(agent, ModelBased):
         _add_buffers(provision, agent, tasks, results, hardware.device)
     return provision
+
+
+def _own_settings(agent: Agent, task: TaskRuns) -> Any:
+    """Return the settings of a task's own agent.
+
+    Raises:
+        OffDynError: They differ from the population's in more than a population allows.
+    """
+    if task.settings is None:
+        return agent.settings
+    if shared(task.settings) != shared(agent.settings):
+        raise OffDynError(f"{task.title}: its settings differ from the population's in more than numbers of a run")
+    return task.settings
 
 
 def _tables(agent: Agent, task: TaskRuns, layout: Layout) -> tuple[Tensor, Tensor]:

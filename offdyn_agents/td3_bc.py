@@ -41,7 +41,7 @@ class TD3BCSettings(AgentSettings):
 
     discount: float = setting(0.99, low=0.0, high=1.0)
     polyak: float = setting(0.005, low=0.0, high=1.0)
-    alpha: float = setting(2.5, low=0.0)
+    alpha: float = setting(2.5, low=0.0, per_run=True)
     target_noise: float = setting(0.2, low=0.0)
     target_noise_clip: float = setting(0.5, low=0.0)
     actor_delay: int = setting(2, low=1)
@@ -136,7 +136,7 @@ class TD3BC(Agent):
             # The first critic alone judges the actor, as in TD3.
             judge = [tensor[..., 0, :, :] for tensor in detached(params["critic"])]
             value = mlp(judge, torch.cat([states, actions], dim=-1)).squeeze(-1)
-            weight = self.settings.alpha / value.detach().abs().mean(-1)
+            weight = self.number(params, "alpha") / value.detach().abs().mean(-1)
             cloning = (actions - batch.actions).square().mean((-2, -1))
             actor_loss = cloning - weight * value.mean(-1)
             metrics |= {"actor_loss": actor_loss, "cloning": cloning}

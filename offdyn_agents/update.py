@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offdyn_agents.agent import Agent
+from offdyn_agents.agent import NUMBERS, Agent
 from offdyn_agents.data import Layout
 from offdyn_agents.networks import Params, stack
+from offdyn_agents.settings import per_run_names
 
-__all__ = ["Population", "Update", "adam", "initial_population", "make_update", "scales", "schedule"]
+__all__ = ["Population", "Update", "adam", "initial_population", "make_update", "numbers", "scales", "schedule"]
 
 Groups = dict[str, Params]
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -90,7 +91,8 @@ def initial_population(agent: Agent, seeds: Sequence[int], frozen: Mapping[str, 
     Args:
         agent: The agent.
         seeds: Seed of each run.
-        frozen: What stages give the loss to read, by name; tensors [R, ...].
+        frozen: What stages give the loss to read, by name; tensors [R, ...]. Under `NUMBERS` the numbers that runs
+            differ in; by default all have the agent's own.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     params = {name: stack([net.initial(g) for g in generators]) for name, net in agent.networks().items()}
@@ -99,7 +101,18 @@ def initial_population(agent: Agent, seeds: Sequence[int], frozen: Mapping[str, 
     again = {name: [torch.zeros_like(tensor) for tensor in tensors] for name, tensors in params.items()}
     runs, metrics = len(seeds), len(agent.metrics)
     rest = (torch.zeros(runs), torch.zeros(runs, metrics), torch.zeros(runs, metrics))
-    return Population(params, targets, zeros, again, *rest, dict(frozen or {}))
+    kept = {NUMBERS: numbers([agent.settings] * runs), **(frozen or {})}
+    return Population(params, targets, zeros, again, *rest, {name: part for name, part in kept.items() if part})
+
+
+def numbers(settings: Sequence[Any]) -> Params:
+    """Return what `Agent.number` reads: the numbers that runs may differ in, [R] each.
+
+    Args:
+        settings: Settings of each run's agent, of one class.
+    """
+    names = per_run_names(type(settings[0]))
+    return [torch.tensor([float(getattr(own, name)) for own in settings]) for name in names]
 
 
 def schedule(agent: Agent, done: int, count: int, total: int) -> Tensor:

@@ -85,7 +85,7 @@ class Toy(ModelBased):
         return StageResults(
             results=[model["weight"].to(context.target.device) for model in models],
             frozen={"model": [torch.stack([model["weight"] for model in models])]},
-            rewards=[torch.full((len(context.source),), 0.1 * seed, device=context.source.device) for seed in context.seeds],
+            rewards=[context.source.new_full((len(context.source),), 0.1 * seed) for seed in context.seeds],
             report={"models": len(models)},
         )
 
