@@ -135,3 +135,11 @@ def test_large_data_are_predicted_in_parts_alike():
     (ensemble,) = fit_ensembles(settings, LAYOUT, rows[:500], [0], None, compiled=False)
     whole = ensemble.next_states(LAYOUT, rows)
     torch.testing.assert_close(whole[39_000:], ensemble.next_states(LAYOUT, rows[39_000:]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobody", "morec"])
+def test_stages_recorded_as_graphs_are_those_of_the_cpu(name, tmp_path):
+    train(name, tmp_path / "cpu", Hardware(compiled=False))
+    train(name, tmp_path / "cuda", Hardware("cuda"))
+    for seed in SEEDS:
+        close(weights(tmp_path / "cuda", seed), weights(tmp_path / "cpu", seed), rtol=1e-2, atol=1e-3)

@@ -382,3 +382,14 @@ def check_references(tiny: Path, card: dict[str, object]) -> None:
     assert entry["random"] == references.random_returns("hopper", "gravity-0.5", 100)
     assert entry["random"]["episodes"] == 100
     assert 0.0 < entry["random"]["mean"] < 100.0
+
+
+def test_every_expert_is_at_least_what_the_nominal_one_earns_there() -> None:
+    table = json.loads(references.default_path().read_text())["returns"]
+    compared = [(robot, slug, entry) for robot, slugs in table.items() for slug, entry in slugs.items()]
+    assert len(compared) == sum(behaviour.measured for behaviour in PROGRAMME)
+    for robot, slug, entry in compared:
+        expert, transfer = entry["expert"], entry["transfer"]
+        # Both are means over 100 episodes.
+        slack = 3.0 * (expert["se"] ** 2 + transfer["se"] ** 2) ** 0.5
+        assert expert["mean"] >= transfer["mean"] - slack, f"{robot} {slug}"
