@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from offdyn_envs.atomic import atomic_write
@@ -40,6 +41,7 @@ def readme(root: Path) -> str:
         ("targets", _table(_TARGETS, shipped)),
         ("sources", _table(_SOURCES, built)),
         ("behaviours", _behaviours(root)),
+        ("published", _published(root)),
     ):
         text = text.replace(f"{{{name}}}", content)
     return text
@@ -59,6 +61,29 @@ _POLICIES = (
     *("robot", "dynamics", "algorithm", "medium", "steps", "expert", "deterministic", "steps"),
     "nominal expert here",
 )
+_BESIDE = ("robot", "dynamics", "medium", "published medium", "expert", "published expert", "share")
+
+PUBLISHED: Mapping[tuple[str, str], tuple[int, int]] = MappingProxyType(
+    {
+        ("halfcheetah", "nominal"): (0, 12_135),
+        ("hopper", "nominal"): (0, 3_234),
+        ("walker2d", "nominal"): (0, 4_592),
+        ("ant", "nominal"): (0, 3_880),
+        ("halfcheetah", "kinematic-severe"): (2_759, 7_006),
+        ("hopper", "kinematic-severe"): (1_872, 2_845),
+        ("walker2d", "kinematic-severe"): (2_028, 3_081),
+        ("ant", "kinematic-severe"): (3_021, 5_078),
+        ("halfcheetah", "morphology-severe"): (4_160, 9_624),
+        ("hopper", "morphology-severe"): (1_980, 3_155),
+        ("walker2d", "morphology-severe"): (2_014, 4_359),
+        ("ant", "morphology-severe"): (2_178, 5_593),
+        ("halfcheetah", "gravity-0.5"): (4_300, 0),
+        ("hopper", "gravity-0.5"): (2_370, 0),
+        ("walker2d", "gravity-0.5"): (2_900, 0),
+        ("ant", "gravity-0.5"): (2_317, 0),
+    }
+)
+"""Mean undiscounted returns (medium, expert) of published sets; 0 where there is none."""
 
 
 def _place(name: str) -> tuple[int, ...]:
@@ -139,6 +164,22 @@ def _policies(root: Path, robot: str, dynamics: str) -> list[str]:
     ]
 
 
+def _published(root: Path) -> str:
+    """Return the table of policies beside published data of the same dynamics."""
+    rows: list[list[str]] = []
+    for (robot, dynamics), (medium, expert) in PUBLISHED.items():
+        folder = root / "behaviours" / robot / dynamics
+        paths = (folder / "medium.safetensors", folder / "expert.safetensors")
+        cards = [read_card(path) if path.is_file() else None for path in paths]
+        share = _NOTHING
+        if expert and cards[1]:
+            share = f"{cards[1]['returns']['sampled']['mean'] / expert:.0%}"
+        ours = [_returns(card, "sampled") for card in cards]
+        theirs = [f"{value:,}" if value else _NOTHING for value in (medium, expert)]
+        rows.append([robot, dynamics, ours[0], theirs[0], ours[1], theirs[1], share])
+    return _table(_BESIDE, rows)
+
+
 def _returns(card: Mapping[str, Any] | None, actions: str) -> str:
     return _mean((card or {}).get("returns", {}).get(actions))
 
@@ -147,6 +188,7 @@ def _steps(card: Mapping[str, Any] | None) -> str:
     """Return the length of training: that of the run it was continued from, and its own."""
     if card is None:
         return _NOTHING
+    first = (card.get("head_start") or {}).get("dynamics")
     before, own = (card.get("warm_start") or {}).get("after_steps"), card.get("training_steps")
-    steps = " + ".join(f"{count:,}" for count in (before, own) if isinstance(count, int))
+    steps = " + ".join([*([first] if first else []), *(f"{n:,}" for n in (before, own) if isinstance(n, int))])
     return f"{steps} updates" if card.get("training_unit") == "critic updates" else steps or _NOTHING
