@@ -53,6 +53,7 @@ def task(datasets, monkeypatch):  # noqa: F811
     monkeypatch.setattr(runs, "target_returns", stand_ins.target_returns)
     # What 20,000 rows of a source of 5,000 are.
     monkeypatch.setattr(judging.Terms.__init__, "__defaults__", (300, 0, "episodes"))
+    return datasets
 
 
 def plan(agent, out, judge=None, seeds=(0, 1), **more):
@@ -117,6 +118,9 @@ def test_the_reward_is_judged_as_by_the_command(task, tmp_path):
     record = judge_task(TASK, ("morec",), 2, overrides, Terms(holdout="fresh"), tmp_path / "other", HARDWARE, True)
     assert record["errors"] == {}
     assert found["reward"] == record["reward"]
+    # Those that filter rollouts, not all that were trained.
+    facts = json.loads((folder / "run.json").read_text())
+    assert found["reward"]["discriminators"] == facts["stages"]["discriminators"] <= 2
     assert list(found["reward"]["rankings"]) == ["behaviour", "noisy", "random", SOURCE]
     for name, bins in found["reward"]["bins"].items():
         assert bins["r_D"] == sorted(bins["r_D"]), name
@@ -132,9 +136,17 @@ def test_the_reward_is_judged_as_by_the_command(task, tmp_path):
 
 @pytest.mark.parametrize("agent", ["mopo", "morec", "mobody"])
 def test_judging_changes_no_weight(agent, task, tmp_path):
-    """Random streams, threads and the cache are as they would have been."""
+    """Random streams, the process's own too, and the number of threads are as they would have been."""
+
+    def left():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), torch.get_num_threads()  # noqa: NPY002
+
+    torch.manual_seed(0)
     found, judged = trained(agent, tmp_path / "judged", judge=True)
+    after = left()
+    torch.manual_seed(0)
     nothing, plain = trained(agent, tmp_path / "plain", judge=False)
+    assert after == left()
     assert found["errors"] and nothing is None
     ours, theirs = weights(judged), weights(plain)
     assert list(ours) == ["0", "1"]
@@ -348,3 +360,16 @@ def test_two_tasks_of_a_population_are_judged_each(task, tmp_path):
     assert first["population"] == {"tasks": 2, "runs": 4}
     assert first["stages"]["judged"]["errors"] == second["stages"]["judged"]["errors"]
     assert run_judging.NAME in {path.name for path in asked[1].folder.iterdir()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("agent", ["mopo", "morec", "mobody"])
+def test_what_a_gpu_trained_is_judged_on_the_cpu(agent, task, tmp_path):
+    (outcome,) = train_tasks([replace(plan(agent, tmp_path), hardware=replace(HARDWARE, device="cuda"))])
+    found = outcome.facts["stages"]["judged"]
+    # The same models, found in the cache by a machine without a GPU.
+    again = run_judging.RunJudge(runs.plan_agent(outcome.plan), HARDWARE, tmp_path / ".stages", False, True)
+    source, target = task
+    runs_of = SimpleNamespace(source=source, target=target, seeds=(0, 1))
+    other = again.judge(runs_of, found["data_sha256"], ())
+    assert {**found, "wall_clock_s": 0} == {**other, "wall_clock_s": 0}

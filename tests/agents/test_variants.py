@@ -89,8 +89,8 @@ def test_variants_stand_side_by_side_and_go_through_every_tool(data, tmp_path, c
 
 
 def test_the_command_of_an_unfinished_variant_goes_on_in_its_folder(data, tmp_path, capsys):  # noqa: F811
-    assert train(capsys, tmp_path, "--set", "data=source", agent="bc")[0] == 0
-    run = tmp_path / TASK / "bc@data-source"
+    assert train(capsys, tmp_path, "--set", "data=source", "--variant", "mine", agent="bc")[0] == 0
+    run = tmp_path / TASK / "bc@mine"
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(facts | {"status": "running"}))
     code, _, err = offdyn(capsys, "evaluate", run)
@@ -99,7 +99,7 @@ def test_the_command_of_an_unfinished_variant_goes_on_in_its_folder(data, tmp_pa
     code, _, err = offdyn(capsys, *told, "--quiet")
     assert (code, err) == (0, "")
     assert json.loads((run / "run.json").read_text())["status"] == "complete"
-    assert [path.name for path in (tmp_path / TASK).iterdir()] == ["bc@data-source"]
+    assert [path.name for path in (tmp_path / TASK).iterdir()] == ["bc@mine"]
 
 
 def test_variant_option(data, tmp_path, capsys):  # noqa: F811
