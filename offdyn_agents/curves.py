@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import sys
 from collections.abc import Mapping
@@ -13,10 +12,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from offdyn_agents.metrics import read_metrics
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.figures import new_figure, save_figure
 
-__all__ = ["NAME", "curves_command", "draw_curves", "draw_ended", "read_metrics"]
+__all__ = ["NAME", "curves_command", "draw_curves", "draw_ended"]
 
 NAME = "curves.png"
 Floats = NDArray[np.float64]
@@ -86,38 +86,6 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
     path = folder / NAME
     save_figure(figure, path, {"Software": None})
     return path
-
-
-def read_metrics(path: Path) -> dict[str, Floats]:
-    """Read a `metrics.csv`; what is missing or no number becomes NaN, and a half-written line is left out.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The columns [N] by name, in the file's order; those without any finite number are left out.
-
-    Raises:
-        OffDynError: There is no such file, or no whole line in it.
-    """
-    if not path.is_file():
-        raise OffDynError(f"'{path}' does not exist; training writes it")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        lines = [line for line in csv.reader(file) if line]
-    names, rows = (lines[0], [line for line in lines[1:] if len(line) == len(lines[0])]) if lines else ([], [])
-    columns = {name: np.array([_number(row[i]) for row in rows]) for i, name in enumerate(names)}
-    found = {name: values for name, values in columns.items() if np.isfinite(values).any()}
-    if "updates" not in found:
-        raise OffDynError(f"'{path}' holds no line of numbers to draw")
-    whole = np.isfinite(found["updates"])
-    return {name: values[whole] for name, values in found.items()}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _draw_scores(axes: Any, metrics: Mapping[str, Floats], facts: Mapping[str, Any]) -> None:

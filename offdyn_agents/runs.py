@@ -16,6 +16,7 @@ from offdyn_agents.callbacks import Evaluation, target_returns
 from offdyn_agents.checkpoints import peek
 from offdyn_agents.curves import draw_ended
 from offdyn_agents.locks import held, holder
+from offdyn_agents.metrics import late_evaluations
 from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_facts, read_run
 from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.run_judging import RunJudge, carry_judged, judge_stages, learned_model
@@ -217,6 +218,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
+        job.facts["late"] = _late(job.plan)
         # Before the run counts as ended: an interruption in between is made good by the same command.
         draw_ended(job.plan.folder, job.facts, job.plan.quiet)
         write_json(job.plan.folder / "run.json", job.facts)
@@ -251,6 +253,14 @@ def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
     facts["seed_updates_per_second"] = round(speed, 1)
     facts["population"] = {"tasks": len(module.parts), "runs": len(module.seeds)}
     return facts
+
+
+def _late(plan: Plan) -> dict[str, Any] | None:
+    """Return what run.json says about the last evaluations during training."""
+    from offdyn_envs.tasks import get_task
+
+    task = get_task(plan.task)
+    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, _normaliser(task.robot, task.scoring))
 
 
 def _load(job: _Job) -> TaskRuns:

@@ -78,8 +78,8 @@ class WarmStart:
 
 # At half gravity a hop lasts longer: with a horizon of 0.8 s (discount 0.99 at 125 steps a second) Hopper learns to
 # leap and to fall after four seconds, and stays there; with 2.7 s it learns to land. Walker2d with a stiff ankle limps
-# along at 1,669 after its first run, and at 1,993 after 3,000,000 steps of looking 1.6 s ahead. Ant with stiff hips still
-# improves at the end of its first run.
+# along at 1,669 after its first run, and at 1,993 after 3,000,000 steps of looking 1.6 s ahead. Ant with stiff hips
+# still improves at the end of its first run.
 WARM_STARTS: Mapping[tuple[str, str], WarmStart] = MappingProxyType(
     {
         ("hopper", "gravity-0.5"): WarmStart(after=3_571_712, units=2_500_000, discount=0.997, seed=11),

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from offdyn_agents import curves
-from offdyn_agents.curves import NAME, draw_curves, draw_ended, read_metrics
+from offdyn_agents.curves import NAME, draw_curves, draw_ended
+from offdyn_agents.metrics import late_evaluations, read_metrics
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 
@@ -144,3 +145,15 @@ def test_command_draws_again(tmp_path, facts, capsys):
 
 def test_no_heavy_import():
     assert not {"torch", "matplotlib"} & set(vars(curves))
+
+
+def test_late_evaluations_are_the_last_ten(tmp_path):
+    lines = [f"{10 * i},,{100 + i},{200 + i if i < 7 else ''},{0.5 * i}" for i in range(1, 14)]
+    path = write(tmp_path, *lines, header="updates,loss,return_0,return_3,score") / "metrics.csv"
+    found = late_evaluations(path, (0, 3, 4), lambda means: means / 10.0)
+    assert found["evaluations"] == 10
+    # Seed 3 was stopped after its sixth, seed 4 before its first.
+    assert found["returns"] == {"0": pytest.approx(108.5), "3": pytest.approx(203.5)}
+    assert found["score"] == pytest.approx((10.85 + 20.35) / 2)
+    assert "score" not in late_evaluations(path, (0,))
+    assert late_evaluations(path, (7,)) is None
