@@ -50,8 +50,8 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="Train into RUNS/TASK/AGENT@NAME, so that runs of other settings stand side by side "
-            "[default: data-... and target-... where --set data or --target-rows choose other rows].",
+            help="Train into RUNS/TASK/AGENT@NAME, so that runs of other settings stand side by side; where --set data "
+            "or --target-rows choose other rows than the preset, NAME is data-... or target-... by default.",
         ),
     ] = "",
     judge: Annotated[

@@ -31,8 +31,8 @@ def judge_command(
     models: Annotated[
         str | None,
         typer.Option(
-            help="Some of mobody,single,alone,merged,target,source and morec, which is MOREC's dynamics reward "
-            "[default: the first five]."
+            help="Some of mobody,single,alone,merged,target,source and morec, which is MOREC's dynamics reward; "
+            "by default the first five."
         ),
     ] = None,
     holdout: Annotated[
