@@ -64,11 +64,14 @@ def late_evaluations(
 
     Returns:
         "evaluations", how many; "returns", the mean return of each seed that has any, by seed; and with `normalise`
-        the mean "score" over seeds. None where nothing was evaluated.
+        the mean "score" over seeds. None where nothing was evaluated; every seed may have stopped before its first
+        update, and then there is no file at all.
 
     Raises:
-        OffDynError: There is no such file, or no whole line in it.
+        OffDynError: There is no whole line in the file.
     """
+    if not path.is_file():
+        return None
     metrics = read_metrics(path)
     columns = {str(seed): metrics.get(f"return_{seed}", np.empty(0)) for seed in seeds}
     late = {seed: values[np.isfinite(values)][-LATE:] for seed, values in columns.items()}
