@@ -192,6 +192,7 @@ FORKS = {
     "the actor's loss": still("actor"),
     "advantages": {"temperature": 0.0},
 }
+SHORT = {what: FORKS[what] for what in ("V", "the expectile", "Q")}
 ENSEMBLE = {"dynamics.width": 32, "dynamics.batch_size": 64, "dynamics.learning_rate": 5e-3}
 ROLLOUTS = {
     "starts": 200,
@@ -251,7 +252,7 @@ def domains(world, source=2000, target=500, **named):
 
 
 def storm(agent, penalty, **more):
-    """Rollouts' penalties: what earns more is less certain."""
+    """Rollouts' penalties: what earns more is less certain. MOREC's are those of MOPO and MOBILE; slow tests."""
     without: dict[str, Without] = {"the penalty": dict.fromkeys([next(iter(penalty))], 0.0)}
     if not more:
         without["critics"] = still("critic")
@@ -406,12 +407,21 @@ def test_every_agent_has_a_lesson():
     assert {lesson.agent for lesson in LESSONS.values()} == set(AGENTS)
 
 
-@pytest.mark.parametrize("name", LESSONS)
+INHERITED = ("morec: what earns less but is certain", "morec-mobile: what earns less but is certain")
+
+
+def marked(name, *more):
+    return pytest.param(name, *more, marks=[pytest.mark.slow] if name in INHERITED else [])
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in LESSONS])
 def test_it_is_learned(name, tmp_path, cache):
     assert learned(LESSONS[name], tmp_path, cache) < LESSONS[name].bar
 
 
-@pytest.mark.parametrize(("name", "lacking"), [(name, what) for name in LESSONS for what in LESSONS[name].without])
+@pytest.mark.parametrize(
+    ("name", "lacking"), [marked(name, what) for name in LESSONS for what in LESSONS[name].without]
+)
 def test_it_is_not_learned_without(name, lacking, tmp_path, cache):
     lesson = LESSONS[name]
     assert learned(lesson, tmp_path, cache, lesson.without[lacking]) > lesson.bar
