@@ -43,8 +43,6 @@ class PpoSettings:
         entropy: weight of the entropy bonus.
         gradient_norm: bound of the gradient's norm.
         steps: environment steps of the whole run.
-        upright: share that training gives of the reward for not having fallen (1 a step). Below 1, standing still is
-            worth less beside walking; returns are told of whole rewards.
     """
 
     rows: int = 64
@@ -61,11 +59,10 @@ class PpoSettings:
     entropy: float = 0.0
     gradient_norm: float = 0.5
     steps: int = 6_000_000
-    upright: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON types; `upright`, which earlier runs know nothing of, where it is not 1."""
-        return {name: value for name, value in asdict(self).items() if name != "upright" or value != 1.0}
+        """The settings as plain JSON types."""
+        return asdict(self)
 
 
 def advantages(
@@ -285,7 +282,7 @@ class PpoLearner:
         done: Floats,
     ) -> _Batch:
         s = self.settings
-        rewards = self._scaled(rewards - (1.0 - s.upright) * (1.0 - terminated), done)
+        rewards = self._scaled(rewards, done)
         with torch.no_grad():
             inputs = self._normalised(observations)
             values = self.value(inputs).squeeze(-1).double().numpy()

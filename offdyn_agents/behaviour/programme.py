@@ -38,8 +38,6 @@ EARLIER_DISCOUNTS: Mapping[tuple[str, str], float] = MappingProxyType(
     {("hopper", "nominal"): 0.99, ("hopper", "gravity-0.5"): 0.99}
 )
 MAX_DISCOUNT = 0.999
-# Share of the reward for not having fallen that a run learns from, where it is not the whole.
-UPRIGHT: Mapping[tuple[str, str], float] = MappingProxyType({("hopper", "kinematic-severe"): 0.1})
 # Runs with a budget of their own: longer ones, and shorter ones after a head start.
 OWN_BUDGETS: Mapping[tuple[str, str], int] = MappingProxyType(
     {
@@ -49,13 +47,18 @@ OWN_BUDGETS: Mapping[tuple[str, str], int] = MappingProxyType(
         ("ant", "kinematic-severe"): 8_000_000,
         ("ant", "morphology-severe"): 8_000_000,
         ("halfcheetah", "morphology-severe"): 200_000,
-        ("hopper", "friction-2.0"): 3_000_000,
-        ("hopper", "friction-5.0"): 3_000_000,
         ("hopper", "gravity-2.0"): 3_000_000,
         ("hopper", "gravity-5.0"): 3_000_000,
-        ("hopper", "kinematic-severe"): 3_000_000,
     }
 )
+# Not shipped yet, because no run was good enough.
+# - hopper kinematic-severe: learns to stand within 600,000 steps (1,021 in 1,000 steps). Tried beside a run from
+#   nothing: to begin as a Hopper of friction x0.5 that hops (1,002); the same with a tenth of the reward for standing
+#   (it dives for 290), and with half of it (1,031).
+# - hopper friction-2.0: stands too (1,022). Begun as the hopping one it falls at 361 after 1,300,000 steps, from
+#   nothing with a discount of 0.99 at 320.
+# - hopper friction-5.0: falls at 228.
+# Left to try: soft actor-critic, a floor that roughens little by little, other seeds.
 SEED = 1
 
 
@@ -102,18 +105,13 @@ class HeadStart:
     least_std: float
 
 
-# From nothing, Hopper learns to stand still on rougher floors (return 1,021 of 1,000 steps; with friction x5 to fall
-# after 115) and to fall after a hop or two where it weighs more (360), and stays there. It hops on if it has learned
-# that where the floor is half as rough; with its thigh locked only if, besides, standing is worth less while it learns
-# (else it comes to stand at 1,002 once more). Five times their weight is carried by those who have learned to carry
-# twice.
+# Hopper falls after a hop or two where it weighs more, if it learns from nothing (return 360), and less often if it
+# has learned to hop where the floor is half as rough (1,154). Five times their weight is for those who have learned to
+# carry twice.
 _HOPPING, _LOADED = HeadStart("friction-0.5", least_std=0.3), HeadStart("gravity-2.0", least_std=0.3)
 HEAD_STARTS: Mapping[tuple[str, str], HeadStart] = MappingProxyType(
     {
-        ("hopper", "friction-2.0"): _HOPPING,
-        ("hopper", "friction-5.0"): _HOPPING,
         ("hopper", "gravity-2.0"): _HOPPING,
-        ("hopper", "kinematic-severe"): _HOPPING,
         ("hopper", "gravity-5.0"): _LOADED,
         ("walker2d", "gravity-5.0"): _LOADED,
     }
@@ -289,8 +287,7 @@ def make_learner(behaviour: Behaviour, directory: Path) -> Learner:
     if behaviour.algorithm == "ppo":
         from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 
-        upright = UPRIGHT.get((behaviour.robot, behaviour.dynamics), 1.0)
-        settings = PpoSettings(steps=behaviour.budget, discount=discount_of(behaviour), upright=upright)
+        settings = PpoSettings(steps=behaviour.budget, discount=discount_of(behaviour))
         return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, settings)
     from offdyn_agents.behaviour.sac import SacLearner, SacSettings
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +93,6 @@ def test_interrupted_run_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> Non
 KILLED = """
 import sys
 from pathlib import Path
-from typing import Any
 from offdyn_agents.behaviour import training
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 training.CHECKPOINT_SECONDS = 0.0
@@ -163,24 +161,3 @@ def test_only_one_process_holds_a_run(tmp_path: Path) -> None:
         assert not second
     with held(tmp_path / "lock") as again:
         assert again
-
-
-def test_standing_counts_less_and_is_reported_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = PpoLearner("hopper", "nominal", 0, PpoSettings(rows=4, horizon=200, minibatch=100, upright=0.25))
-    seen: list[np.ndarray] = []
-    real = learner.collector.step
-
-    def step(actions: np.ndarray) -> Any:
-        outcome = real(actions)
-        seen.append(outcome.rewards - 0.75 * ~outcome.terminated)
-        return outcome
-
-    monkeypatch.setattr(learner.collector, "step", step)
-    learned: list[np.ndarray] = []
-    scaled = learner._scaled
-    monkeypatch.setattr(learner, "_scaled", lambda rewards, done: learned.append(rewards) or scaled(rewards, done))
-    learner.iterate()
-    np.testing.assert_allclose(learned[0], np.array(seen), atol=1e-12)
-    assert learner.mean_return > sum(rewards.sum() for rewards in seen) / len(learner.collector.finished)
-    assert learner.settings.to_json()["upright"] == 0.25
-    assert "upright" not in PpoSettings().to_json()
