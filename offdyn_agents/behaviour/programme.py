@@ -48,7 +48,6 @@ OWN_BUDGETS: Mapping[tuple[str, str], int] = MappingProxyType(
         ("ant", "morphology-severe"): 8_000_000,
         ("halfcheetah", "morphology-severe"): 200_000,
         ("hopper", "gravity-2.0"): 3_000_000,
-        ("hopper", "gravity-5.0"): 3_000_000,
     }
 )
 # Not shipped yet, because no run was good enough.
@@ -58,6 +57,10 @@ OWN_BUDGETS: Mapping[tuple[str, str], int] = MappingProxyType(
 # - hopper friction-2.0: stands too (1,022). Begun as the hopping one it falls at 361 after 1,300,000 steps, from
 #   nothing with a discount of 0.99 at 320.
 # - hopper friction-5.0: falls at 228.
+# - walker2d gravity-5.0: learns to dive forward for a second (476; the nominal expert earns 197). Tried: walking under
+#   nominal gravity for 30% of 6,000,000 steps before the load grows to the full one at 75% (430 at the end), the same
+#   with a discount of 0.997 (470 near full load), and to begin as the Walker that carries twice its weight (363 after
+#   3,200,000 steps).
 # Left to try: soft actor-critic, a floor that roughens little by little, other seeds.
 SEED = 1
 
@@ -105,16 +108,10 @@ class HeadStart:
     least_std: float
 
 
-# Hopper falls after a hop or two where it weighs more, if it learns from nothing (return 360), and less often if it
-# has learned to hop where the floor is half as rough (1,154). Five times their weight is for those who have learned to
-# carry twice.
-_HOPPING, _LOADED = HeadStart("friction-0.5", least_std=0.3), HeadStart("gravity-2.0", least_std=0.3)
+# Hopper falls after a hop or two where it weighs twice as much, if it learns from nothing (return 360), and less often
+# if it has learned to hop where the floor is half as rough (1,154).
 HEAD_STARTS: Mapping[tuple[str, str], HeadStart] = MappingProxyType(
-    {
-        ("hopper", "gravity-2.0"): _HOPPING,
-        ("hopper", "gravity-5.0"): _LOADED,
-        ("walker2d", "gravity-5.0"): _LOADED,
-    }
+    {("hopper", "gravity-2.0"): HeadStart("friction-0.5", least_std=0.3)}
 )
 
 
