@@ -325,25 +325,3 @@ def test_preset(robot):
     )
     assert build(kind).dynamics.loss_weights == "paper"
     assert tuning("mobody")["tuning_evaluations"] == 96
-
-
-def test_it_learns(tmp_path):
-    """Bad source actions, good target ones; a state is worth the more the better the action: Q-weighted imitation."""
-    rng = np.random.default_rng(0)
-
-    def world(rows, seed):
-        data = dataset(rows, seed)
-        best = np.tanh(data.observations[:, :A])
-        good = rng.random(rows) < 0.5
-        data.actions = np.where(good[:, None], best, -best).astype(np.float32)
-        data.rewards = np.where(good, 1.0, -1.0).astype(np.float32)
-        data.terminations = np.ones(rows, dtype=bool)
-        return data
-
-    small = {"width": 32, "batch_size": 64, "learning_rate": 3e-3, "fake_ratio": 0.05, "bc_weight": "code"}
-    agent = make("mobody", **(SMALL | small | {"dara__weight": 0.0, "discount": 0.0}))
-    budget, hardware = Budget(400, 400, 200), Hardware(compiled=False)
-    module = train_population(agent, (0,), world(2000, 0), world(500, 1), budget, hardware, tmp_path, quiet=True)
-    observations = torch.from_numpy(dataset(300, 9).observations)
-    best = torch.tanh(observations[:, :A])
-    assert float((module.act(observations[None])[0] - best).square().mean()) < 0.25 * float(best.square().mean())

@@ -349,29 +349,3 @@ def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
     run("iql", tmp_path / "broken", tasks="a")
     for task in "ab":
         same(weights(tmp_path / "broken" / task), weights(tmp_path / "iql" / task))
-
-
-@pytest.mark.parametrize("name", ["iql", "droco", "bc", "td3-bc"])
-def test_agents_learn(tmp_path, name):
-    """Actions that the data shows only in good rows (bc: in all rows) are imitated."""
-    rng = np.random.default_rng(0)
-
-    def world(rows, seed):
-        data = dataset(rows, seed)
-        best = np.tanh(data.observations[:, :A])
-        good = rng.random(rows) < (1.0 if name == "bc" else 0.5)
-        data.actions = np.where(good[:, None], best, -best).astype(np.float32)
-        data.rewards = np.where(good, 1.0, -1.0).astype(np.float32)
-        data.terminations = np.ones(rows, dtype=bool)
-        return data
-
-    overrides = {"width": 32, "batch_size": 64, "learning_rate": 3e-3}
-    if name == "droco":
-        overrides |= {"dynamics__epochs": 2, "dynamics__width": 16}
-    agent = make(name, **overrides)
-    budget, hardware = Budget(600, 600, 300), Hardware(compiled=False)
-    module = train_population(agent, (0,), world(2000, 0), world(500, 1), budget, hardware, tmp_path, quiet=True)
-    observations = torch.from_numpy(dataset(300, 9).observations)
-    actions = module.act(observations[None])[0]
-    best = torch.tanh(observations[:, :A])
-    assert float((actions - best).square().mean()) < 0.25 * float(best.square().mean())
