@@ -32,12 +32,12 @@ def ablate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all variants; may be repeated.")
     ] = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy [default: 100].")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs and of the table.")] = Path("runs/ablations"),
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

@@ -44,7 +44,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
     target_rows: Annotated[
-        str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k [default: the task's].")
+        str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k; the task's by default.")
     ] = "",
     variant: Annotated[
         str,
@@ -68,9 +68,9 @@ def train(
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     together: Annotated[
-        int | None, typer.Option(min=1, help="Most tasks trained side by side [default: all of equal dimensions].")
+        int | None, typer.Option(min=1, help="Most tasks trained side by side; all of equal dimensions by default.")
     ] = None,
     ray: Annotated[
         str | None,
@@ -116,9 +116,11 @@ def train(
 
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
-    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed [default: 100].")] = None,
-    cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per perturbed cell [default: 20].")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads [default: all].")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed; 100 by default.")] = None,
+    cell_episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes per perturbed cell; 20 by default.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:

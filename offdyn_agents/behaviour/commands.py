@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The behaviour policies that the datasets are collected with.", no_args_is_help=True)
 
-_Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs' state [default: runs/behaviours].")]
+_Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs' state; runs/behaviours by default.")]
 
 
 @app.command("train")
@@ -78,7 +78,7 @@ def status(
 @app.command("references")
 def references(
     episodes: Annotated[int, typer.Option(min=100, help="Episodes of the random policy.")] = 200,
-    out: Annotated[Path | None, typer.Option(help="File to write [default: the package's references.json].")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; the package's references.json by default.")] = None,
 ) -> None:
     """Measure the random policy, take the experts from their cards, and write the reference returns."""
     from offdyn_agents.behaviour.references import default_path, write_references
