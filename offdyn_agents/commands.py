@@ -117,9 +117,7 @@ def train(
 def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed; 100 by default.")] = None,
-    cell_episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes per perturbed cell; 20 by default.")
-    ] = None,
+    cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per cell; 20 by default.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
