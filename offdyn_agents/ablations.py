@@ -193,6 +193,7 @@ def run_study(
     plans: Sequence[Plan],
     evaluation: EvaluationPlan,
     report: Callable[[Trained], None] = lambda trained: None,
+    together: int = 0,
 ) -> dict[str, Any]:
     """Train and score every variant on every task; what was done before is left alone, what was begun continued.
 
@@ -201,6 +202,8 @@ def run_study(
         plans: As for `variant_plans`; all of one `out` and one budget.
         evaluation: Clean episodes of every final policy.
         report: Called with every run's outcome as soon as it is trained.
+        together: Most variants of tasks trained side by side, as in `train_tasks`; those that differ in numbers of the
+            loss alone are. 0 for no limit.
 
     Returns:
         A record, plain JSON: what was asked, and one row for each task and variant. See `ablation_row`.
@@ -215,7 +218,8 @@ def run_study(
 
     pairs = variant_plans(study, plans)
     unique = {plan.folder: plan for _, plan in pairs}
-    trained = {outcome.plan.folder: outcome.facts for outcome in train_tasks(list(unique.values()), report=report)}
+    outcomes = train_tasks(list(unique.values()), together, report)
+    trained = {outcome.plan.folder: outcome.facts for outcome in outcomes}
     rows: list[dict[str, Any]] = []
     with progress(f"evaluate {study.name}", len(pairs), quiet=evaluation.quiet) as advance:
         for variant, plan in pairs:

@@ -38,6 +38,9 @@ def ablate(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    together: Annotated[
+        int | None, typer.Option(min=1, help="Most variants trained side by side; all that may be by default.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -68,7 +71,8 @@ def ablate(
     overrides, runs = parse_overrides(settings or []), tuple(range(seeds))
     plans = [Plan(chosen.agent, name, runs, overrides, budget, hardware, out, quiet) for name in names]
     evaluation = EvaluationPlan(episodes or protocol.CLEAN_EPISODES, 1, hardware.threads, quiet)
-    record = run_study(chosen, plans, evaluation, (lambda outcome: None) if json_output else _report)
+    report = _say_nothing if json_output else _report
+    record = run_study(chosen, plans, evaluation, report, together or 0)
     files = write_record(record, out)
     if json_output:
         print(json.dumps(record, indent=2, allow_nan=False))
@@ -246,6 +250,10 @@ def _estimate(found: Mapping[str, float | None] | None) -> str:
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return [f"| {' | '.join(map(str, line))} |" for line in lines]
+
+
+def _say_nothing(outcome: Trained) -> None:
+    del outcome
 
 
 def _report(outcome: Trained) -> None:

@@ -184,7 +184,9 @@ def test_a_study_from_nothing_to_its_table(data, tmp_path, capsys):
 
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
     words = ("droco-delta", TASK, "--variant", "delta-3", "--variant", "delta-inf")
+    # Both at once, which learn with numbers of their own; below one after the other.
     assert ablate(capsys, tmp_path / "whole", *words)[0] == 0
+    words = (*words, "--together", "1")
     real, begun = runs.train_runs, []
 
     def interrupted(*args, **kwargs):
