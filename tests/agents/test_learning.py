@@ -31,6 +31,7 @@ from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 from tests.agents import lessons
 from tests.agents.synthetic import A, S
+from tests.agents.test_dynamics_reward_training import LEARNING
 
 
 @dataclass(frozen=True)
@@ -219,17 +220,7 @@ MOBODY = {
 }
 IMITATION = MOBODY | {"q_scale": 0.0}
 REACH = {"wide": 0.45, "narrow": 0.15}
-REWARD = {
-    "iterations": 20,
-    "pretraining": 100,
-    "width": 32,
-    "rollouts": 10,
-    "horizon": 20,
-    "batch_size": 128,
-    "judges": 3,
-    "epochs": 2,
-    "minibatch": 200,
-}
+REWARD = LEARNING | {"iterations": 20, "pretraining": 100}
 STORMY = ROLLOUTS | ENSEMBLE | {"data": "target", "horizon": 1, "discount": 0.5}
 STORMY |= {"dynamics.epochs": 30, "dynamics.patience": 30}
 MIRAGES = ROLLOUTS | ENSEMBLE | {"horizon": 2, "discount": 0.8, "dynamics.epochs": 15, "discriminators": 10}
