@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.data import Layout, stream
-from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
+from offdyn_agents.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Network, Params, mlp
 from offdyn_agents.settings import setting
 from offdyn_agents.update import adam, scales
@@ -181,8 +181,7 @@ class ClassifierLearner:
                     adam(parameter, gradient, first, second, scale[0], scale[2])
 
         self.step: Callable[..., Any] = step
-        self.compiled = compiled and (device.type != "cpu" or can_compile())
-        self.graphed = False
+        self.compiled = compiled and can_compile(device)
 
     def warm_up(self, source: Tensor, target: Tensor) -> None:
         """Compile the step; without a working compiler, say so and go on as it is written."""
@@ -194,7 +193,6 @@ class ClassifierLearner:
         try:
             examples = [*state, *self._arguments(source, target, generator, 0)]
             self.step = compile_flat(self.step, examples, self.device, self.threads)
-            self.graphed = self.device.type == "cuda"
         except Exception as error:
             warn_uncompiled(error)
 
@@ -210,7 +208,7 @@ class ClassifierLearner:
         generator = torch.Generator().manual_seed(stream(seed, "dara"))
         state, updates = self._initial(generator), self.settings.updates
         examples = self._arguments(source, target, torch.Generator(), 0)
-        step = graphed(self.step, state, examples) if self.graphed else self.step
+        step = bound(self.step, state, examples)
         for start in range(0, updates, REPORT_EVERY):
             block = range(start, min(start + REPORT_EVERY, updates))
             for done in block:

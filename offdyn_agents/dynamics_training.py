@@ -18,7 +18,7 @@ from torch import Tensor
 from offdyn_agents.data import Layout, stream
 from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network, forward, initial_ensemble
 from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
+from offdyn_agents.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Params
 from offdyn_agents.soundness import better, fault
 from offdyn_agents.update import adam, scales
@@ -82,8 +82,7 @@ class EnsembleLearner:
         self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
         self.step: Callable[..., Any] = _step
         self.threads = threads
-        self.compiled = compiled and (device.type != "cpu" or can_compile())
-        self.graphed = False
+        self.compiled = compiled and can_compile(device)
 
     def warm_up(self, rows: Tensor) -> None:
         """Compile the step; without a working compiler, say so and go on as it is written."""
@@ -93,7 +92,6 @@ class EnsembleLearner:
         try:
             shapes = tuple(tensor.shape for tensor in _Training(self, rows, 0).first_step())
             self.step = _compiled_step(shapes, self.device, self.threads)
-            self.graphed = self.device.type == "cuda"
         except Exception as error:
             warn_uncompiled(error)
 
@@ -104,7 +102,7 @@ class EnsembleLearner:
             state: Parameters and both moments.
             batch: The rest of what a step takes, with any values.
         """
-        return graphed(self.step, state, batch) if self.graphed else self.step
+        return bound(self.step, state, batch)
 
     def fit(
         self,

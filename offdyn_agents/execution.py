@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +25,16 @@ from offdyn_agents.data import Supply
 from offdyn_agents.products import exact_fast_products, threads_inside
 from offdyn_agents.update import Population, make_update, schedule
 
-__all__ = ["Executor", "can_compile", "compile_flat", "exact_fast_products", "threads_inside", "warn_uncompiled"]
+__all__ = [
+    "Compiled",
+    "Executor",
+    "bound",
+    "can_compile",
+    "compile_flat",
+    "exact_fast_products",
+    "threads_inside",
+    "warn_uncompiled",
+]
 
 Noise = Callable[[int, int], "Tensor | None"]
 """Maps a run and a number of updates U to normal numbers [U, B, K], None for agents that use none."""
@@ -33,15 +43,54 @@ SLICE, SLICE_ON_GPU = 10, 50
 """
 
 
-def can_compile() -> bool:
-    """Whether a C++ compiler is there for `torch.compile` on the CPU."""
+def can_compile(device: torch.device) -> bool:
+    """Whether functions can be compiled for a device: on the CPU it takes a C++ compiler.
+
+    Args:
+        device: Where their tensors are.
+    """
+    if device.type != "cpu":
+        return True
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
     return any(name and shutil.which(name) for name in names)
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled function of tensors that changes them in place.
+
+    Attributes:
+        call: The function.
+        device: Where its tensors are.
+    """
+
+    call: Callable[..., Any]
+    device: torch.device
+
+    def __call__(self, *tensors: Tensor) -> None:
+        """Call the function."""
+        self.call(*tensors)
+
+
+def bound(function: Callable[..., Any], state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Return the quickest way to call a function again and again with the same state.
+
+    Args:
+        function: Takes `(*state, *inputs)`, compiled or not.
+        state: The tensors that it will always be called with.
+        inputs: Tensors like those to come.
+
+    Returns:
+        A CUDA graph of what is compiled for a GPU; else the function.
+    """
+    if not isinstance(function, Compiled):
+        return function
+    return graphed(function.call, state, inputs) if function.device.type == "cuda" else function.call
+
+
 def compile_flat(
     function: Callable[..., None], examples: Sequence[Tensor], device: torch.device, threads: int
-) -> Callable[..., Any]:
+) -> Compiled:
     """Return a function of tensors, which changes them in place, compiled for the shapes of the examples.
 
     The graph is traced here and handed to Inductor directly. `torch.compile` would check at every call, holding the
@@ -65,7 +114,7 @@ def compile_flat(
     compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
     # The first call may still compile; it must not change the examples.
     compiled(*clones)
-    return compiled
+    return Compiled(compiled, device)
 
 
 def warn_uncompiled(error: Exception) -> None:
@@ -116,7 +165,7 @@ class Executor:
         self._names = [name for name, _ in self.states[0].named()]
         self._flat = [[tensor for _, tensor in state.named()] for state in self.states]
         self._calls: dict[str, Callable[..., Any]] = {}
-        self.compiled = compiled and (device.type != "cpu" or can_compile())
+        self.compiled = compiled and can_compile(device)
         self._ready = not self.compiled
 
     def run(self, numbers: Tensor, stopped: Collection[int] = ()) -> None:
@@ -162,9 +211,8 @@ class Executor:
             for phase in dict.fromkeys(self.agent.phases):
                 function = self._flat_update(phase, predicted is not None, noise is not None)
                 compiled = compile_flat(function, [*self._flat[0], *inputs], self.device, self.inside)
-                self._calls[phase] = (
-                    graphed(compiled, self._flat[0], inputs) if self.device.type == "cuda" else compiled
-                )
+                # On a GPU the first group is the only one.
+                self._calls[phase] = bound(compiled, self._flat[0], inputs)
         except Exception as error:
             self.compiled = False
             self._calls = {}

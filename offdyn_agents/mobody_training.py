@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.data import Layout, stream
-from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
+from offdyn_agents.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.mobody_dynamics import CHUNK, DOMAINS, DualDynamics, dual_networks, predicted
 from offdyn_agents.mobody_losses import Rows, dynamics_loss
 from offdyn_agents.mobody_settings import DualDynamicsSettings
@@ -84,8 +84,7 @@ class DualLearner:
         self.networks = dual_networks(settings, layout.observation_dim, layout.action_dim)
         self.domains = DOMAINS if settings.data == "both" else ("target",)
         self.steps: dict[str, Callable[..., Any]] = {domain: self._step(domain) for domain in self.domains}
-        self.compiled = compiled and (device.type != "cpu" or can_compile())
-        self.graphed = False
+        self.compiled = compiled and can_compile(device)
 
     def _step(self, domain: str) -> Callable[..., None]:
         """Return the update of the networks that rows of one domain train; it changes its arguments in place."""
@@ -129,7 +128,7 @@ class DualLearner:
         except Exception as error:
             warn_uncompiled(error)
         else:
-            self.steps, self.graphed = compiled, self.device.type == "cuda"
+            self.steps = compiled
 
     def step_of(self, domain: str, state: Params, batch: list[Tensor]) -> Callable[..., Any]:
         """Return a domain's step for one training, whose state stays in the same tensors.
@@ -139,7 +138,7 @@ class DualLearner:
             state: Parameters and both moments of what its rows train.
             batch: The rest of what a step takes, with any values.
         """
-        return graphed(self.steps[domain], state, batch) if self.graphed else self.steps[domain]
+        return bound(self.steps[domain], state, batch)
 
     def fit(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offdyn_agents.execution import can_compile, compile_flat, graphed, warn_uncompiled
+from offdyn_agents.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Params
 from offdyn_agents.update import adam, scales
 
@@ -53,13 +53,13 @@ class Learned:
     def compile(self, examples: tuple[Tensor, ...], threads: int) -> bool:
         """Compile the step for inputs of these shapes, on a GPU as a graph; return whether that worked."""
         device = examples[0].device
-        if device.type == "cpu" and not can_compile():
+        if not can_compile(device):
             return False
         try:
             arguments = self._arguments(examples)
             compiled = compile_flat(self._step, arguments, device, threads)
             state, rest = arguments[: 3 * self.size], arguments[3 * self.size :]
-            self._step = graphed(compiled, state, rest) if device.type == "cuda" else compiled
+            self._step = bound(compiled, state, rest)
         except Exception as error:
             warn_uncompiled(error)
             return False

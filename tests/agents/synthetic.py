@@ -1,8 +1,10 @@
 """Small datasets and agents without a simulator."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from offdyn_agents.agent import Batch, agent_class
@@ -10,6 +12,27 @@ from offdyn_agents.settings import build
 from offdyn_agents.update import initial_population
 
 S, A = 5, 2
+
+
+class Killed(Exception):
+    """Stops a training as hard as one process can stop itself."""
+
+
+@contextmanager
+def killed_at(monkeypatch, updates):
+    """Whatever trains in the block must reach this update, and dies there."""
+    from offdyn_agents.training import PopulationModule
+
+    real = PopulationModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.updates_done >= updates:
+            raise Killed
+        real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PopulationModule, "training_step", step)
+        yield
 
 
 def dataset(rows, seed, noise=0.05, observation_dim=S, action_dim=A):

@@ -14,10 +14,10 @@ from offdyn_agents.networks import mlp, twin
 from offdyn_agents.runs import train_population
 from offdyn_agents.settings import build, setting_names
 from offdyn_agents.supplies import TaskRuns, make_supply
-from offdyn_agents.training import Budget, Hardware, PopulationModule
+from offdyn_agents.training import Budget, Hardware
 from offdyn_agents.update import initial_population, make_update, schedule
 from offdyn_envs.benchmark.onnx_policy import load_critic, load_policy
-from tests.agents.synthetic import A, S, dataset
+from tests.agents.synthetic import A, S, dataset, killed_at
 
 SOURCE, TARGET = dataset(240, 0), dataset(120, 1)
 SEEDS = (0, 1)
@@ -117,22 +117,10 @@ def test_a_run_is_itself_in_any_company(whole, tmp_path):
         same(weights(tmp_path / "cached", seed), weights(folder / "run", seed))
 
 
-class Killed(Exception):
-    pass
-
-
 def test_resumed_is_uninterrupted(whole, tmp_path, monkeypatch):
     name, _, folder = whole
-    real = PopulationModule.training_step
     for at in (6, 12):
-
-        def step(self, batch, batch_idx, at=at):
-            if self.updates_done >= at:
-                raise Killed
-            real(self, batch, batch_idx)
-
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(PopulationModule, "training_step", step)
+        with killed_at(monkeypatch, at):
             train(name, tmp_path, cache=folder / "stages")
         assert not (tmp_path / "seeds").exists()
     train(name, tmp_path, cache=folder / "stages")
@@ -182,7 +170,7 @@ def test_losses_of_a_population_are_those_of_its_runs(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 @pytest.mark.parametrize("name", AGENTS)
 def test_compiled_updates_are_the_written_ones(name, tmp_path):
     agent, populations = tiny(name), []

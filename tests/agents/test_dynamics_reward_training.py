@@ -285,7 +285,7 @@ def test_killed_in_the_middle(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 @pytest.mark.parametrize("kind", [Adversaries, FrozenOpponents])
 def test_compiled_steps_are_the_written_ones(kind):
     ours, theirs = (kind(settings(TINY), LAYOUT, ROWS) for _ in range(2))

@@ -9,9 +9,9 @@ from offdyn_agents.dynamics_settings import DynamicsSettings
 from offdyn_agents.resources import room
 from offdyn_agents.runs import train_population
 from offdyn_agents.stages import fit_ensembles, predict_all
-from offdyn_agents.training import Budget, Hardware, PopulationModule
+from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import A, S, dataset
+from tests.agents.synthetic import A, S, dataset, killed_at
 from tests.agents.test_conformance import SEEDS, SOURCE, TARGET, tiny, weights
 from tests.agents.toy import make_toy
 
@@ -58,23 +58,11 @@ def test_stages_and_updates_in_other_precisions(name, tmp_path):
         assert module.live == [0, 1], precision
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", ["td3-bc", "mobody"])
 def test_resumed_is_uninterrupted(name, tmp_path, monkeypatch):
     hardware, cache = Hardware("cuda"), tmp_path / "stages"
     train(name, tmp_path / "whole", hardware, cache=cache)
-    real = PopulationModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.updates_done >= 12:
-            raise Killed
-        real(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(PopulationModule, "training_step", step)
+    with killed_at(monkeypatch, 12):
         train(name, tmp_path / "cut", hardware, cache=cache)
     train(name, tmp_path / "cut", hardware, cache=cache)
     for seed in SEEDS:

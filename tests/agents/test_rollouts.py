@@ -17,7 +17,7 @@ from offdyn_agents.populations import train_population
 from offdyn_agents.rollouts import RolloutBuffer
 from offdyn_agents.training import Budget, Hardware, PopulationModule
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import dataset
+from tests.agents.synthetic import Killed, dataset
 from tests.agents.toy import Toy, make_toy
 
 SOURCE, TARGET = dataset(300, 0), dataset(100, 1)
@@ -113,10 +113,6 @@ def test_chunks_and_threads_and_company_change_nothing(tmp_path):
     same(weights(tmp_path / "a", 0), weights(tmp_path / "b", 0))
     same(weights(tmp_path / "a", 1), weights(tmp_path / "b", 1))
     same(weights(tmp_path / "a", 1), weights(tmp_path / "c", 1))
-
-
-class Killed(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["mid-refill", "after-refill", "between"])

@@ -18,7 +18,7 @@ from offdyn_agents.networks import policy
 from offdyn_agents.populations import train_population
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import A, S, dataset, make
+from tests.agents.synthetic import A, S, dataset, killed_at, make
 
 SOURCE, TARGET = dataset(600, 0), dataset(200, 1)
 
@@ -91,23 +91,9 @@ def test_evaluations_fall_on_their_updates(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
-class Killed(Exception):
-    pass
-
-
 def interrupted(folder, monkeypatch, at, **arguments):
-    """Train until the process is at an update, then stop as hard as one process can stop itself."""
-    from offdyn_agents.training import PopulationModule
-
-    real = PopulationModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.updates_done >= at:
-            raise Killed
-        real(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(PopulationModule, "training_step", step)
+    """Train until the process is at an update."""
+    with killed_at(monkeypatch, at):
         train(folder, **arguments)
 
 
@@ -333,17 +319,7 @@ def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
             columns = [key for key in ours[0] if key != "seed_updates_per_second"]
             for a, b in zip(ours, theirs, strict=True):
                 assert [a[c] for c in columns] == [b[c] for c in columns]
-    from offdyn_agents.training import PopulationModule
-
-    real = PopulationModule.training_step
-
-    def step(self, batch, batch_idx):
-        if self.updates_done >= 30:
-            raise Killed
-        real(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(PopulationModule, "training_step", step)
+    with killed_at(monkeypatch, 30):
         run("iql", tmp_path / "broken")
     run("iql", tmp_path / "broken", tasks="b")
     run("iql", tmp_path / "broken", tasks="a")

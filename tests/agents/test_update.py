@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from offdyn_agents.data import Layout, Sampler, Supply, pack, stream
-from offdyn_agents.execution import Executor, _share, can_compile, exact_fast_products
+from offdyn_agents.execution import Compiled, Executor, _share, bound, can_compile, exact_fast_products
 from offdyn_agents.training import Hardware
 from offdyn_agents.update import adam, initial_population, make_update, scales, schedule
 from tests.agents.synthetic import A, S, dataset, make
@@ -116,7 +116,7 @@ def test_a_stacked_update_is_that_of_its_runs():
     close(stacked, single, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not can_compile(), reason="no C++ compiler")
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 def test_a_compiled_update_is_the_written_one():
     _, eager, sampler, executor = setting("droco")
     executor.run(sampler.draw(5))
@@ -131,7 +131,7 @@ def test_a_failing_compiler_leaves_the_written_update(monkeypatch, capsys):
         raise RuntimeError("no such compiler\nat all")
 
     monkeypatch.setattr("offdyn_agents.execution.compile_flat", broken)
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: True)
+    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: True)
     _, eager, sampler, executor = setting("iql", compiled=True)
     executor.run(sampler.draw(3))
     assert not executor.compiled
@@ -139,6 +139,20 @@ def test_a_failing_compiler_leaves_the_written_update(monkeypatch, capsys):
     _, other, sampler, executor = setting("iql")
     executor.run(sampler.draw(3))
     close(eager, other, rtol=0.0, atol=0.0)
+
+
+def test_a_graph_is_recorded_of_what_is_compiled_for_a_gpu_alone(monkeypatch):
+    def written(*_):
+        pass
+
+    def compiled(*_):
+        pass
+
+    monkeypatch.setattr("offdyn_agents.execution.graphed", lambda call, state, inputs: (call, state, inputs))
+    assert bound(written, [], []) is written
+    assert bound(Compiled(compiled, torch.device("cpu")), [], []) is compiled
+    state, inputs = [torch.zeros(1)], [torch.ones(1)]
+    assert bound(Compiled(compiled, torch.device("cuda")), state, inputs) == (compiled, state, inputs)
 
 
 def test_shared_tasks_keep_their_order_and_raise():
