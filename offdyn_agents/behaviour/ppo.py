@@ -8,6 +8,7 @@ A time limit is no end of the task: there the advantage bootstraps from the valu
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from offdyn_agents.behaviour.checkpoint import as_array
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.moments import RunningMoments
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.policies import BehaviourPolicy
 
 Floats = NDArray[np.floating[Any]]
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -186,11 +189,9 @@ class PpoLearner:
         done = min(self.steps / s.steps, 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate * (1.0 - (1.0 - s.final_rate) * done)
+        for chosen in self._minibatches():
+            self._descend(batch, chosen)
         count = s.rows * s.horizon
-        for _ in range(s.epochs):
-            order = torch.randperm(count, generator=self.generator)
-            for chosen in order.split(s.minibatch):
-                self._descend(batch, chosen)
         self.steps += count
         return count
 
@@ -242,6 +243,45 @@ class PpoLearner:
         if least_std:
             with torch.no_grad():
                 self.log_std.clamp_(min=math.log(least_std))
+
+    def adopt(self, policy: BehaviourPolicy, horizons: int) -> None:
+        """Start this run from an exported policy, and learn its value function before the policy moves.
+
+        The moments of the observations that the policy was trained with are folded into its first layer; they are
+        measured anew on what the policy meets here and taken out again, so that the value function sees normalised
+        observations too.
+
+        Args:
+            policy: a clipped Gaussian with tanh layers of this run's width.
+            horizons: how many horizons to measure the moments on, and then how many to learn values from.
+
+        Raises:
+            OffDynError: a policy of another kind.
+        """
+        layers = [layer for layer in self.policy if isinstance(layer, nn.Linear)]
+        given = [*policy.hidden, policy.mean]
+        kind = (policy.distribution, policy.activation, [weights.shape for weights, _ in given])
+        mine = ("clipped-gaussian", "tanh", [tuple(layer.weight.T.shape) for layer in layers])
+        if kind != mine or isinstance(policy.log_std, tuple):
+            raise OffDynError(f"a run of ppo cannot begin as a policy of the kind {kind}; allowed: {mine}")
+        with torch.no_grad():
+            for layer, (weights, bias) in zip(layers, given, strict=True):
+                layer.weight.copy_(torch.from_numpy(weights.T.copy()))
+                layer.bias.copy_(torch.from_numpy(bias.copy()))
+            self.log_std.copy_(torch.from_numpy(policy.log_std.copy()))
+        seen = RunningMoments(len(self.moments.mean))
+        for _ in range(horizons):
+            # Raw observations go in while the moments stand at 0 and 1.
+            seen.add(self._collect().observations.double().numpy())
+            self.moments = RunningMoments(len(self.moments.mean))
+        self.moments = seen
+        first = layers[0]
+        with torch.no_grad():
+            weights, bias = policy.hidden[0]
+            first.weight.copy_(torch.from_numpy((weights * seen.std[:, None]).T.astype(np.float32)))
+            first.bias.copy_(torch.from_numpy((bias + seen.mean @ weights).astype(np.float32)))
+        for _ in range(horizons):
+            self._learn_values(self._collect())
 
     def snapshot(self) -> dict[str, NDArray[np.float64]]:
         """What is needed to export the present policy: see `export.policy_from_snapshot`."""
@@ -312,6 +352,18 @@ class PpoLearner:
     def _normalised(self, observations: Floats) -> Tensor:
         return torch.from_numpy(((observations - self.moments.mean) / self.moments.std).astype(np.float32))
 
+    def _minibatches(self) -> Generator[Tensor]:
+        """Indices of the transitions of every gradient step of an iteration."""
+        s = self.settings
+        for _ in range(s.epochs):
+            yield from torch.randperm(s.rows * s.horizon, generator=self.generator).split(s.minibatch)
+
+    def _learn_values(self, batch: _Batch) -> None:
+        """Fit the value function alone. The optimiser skips parameters without a gradient."""
+        for chosen in self._minibatches():
+            error = (self.value(batch.observations[chosen]).squeeze(-1) - batch.targets[chosen]).square().mean()
+            self._step(0.5 * error)
+
     def _descend(self, batch: _Batch, chosen: Tensor) -> None:
         s = self.settings
         observations = batch.observations[chosen]
@@ -322,7 +374,10 @@ class PpoLearner:
         surrogate = torch.minimum(ratio * gain, ratio.clamp(1.0 - s.clip, 1.0 + s.clip) * gain).mean()
         error = (self.value(observations).squeeze(-1) - batch.targets[chosen]).square().mean()
         loss = 0.5 * error - surrogate - s.entropy * self.log_std.sum()
+        self._step(loss)
+
+    def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
-        nn.utils.clip_grad_norm_(self.parameters, s.gradient_norm)
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_norm)
         self.optimizer.step()

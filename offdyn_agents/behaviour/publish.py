@@ -9,7 +9,14 @@ from typing import Any
 
 from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluation, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import policy_from_snapshot
-from offdyn_agents.behaviour.programme import Behaviour, HeadStart, make_learner, make_warm_learner, take_head_start
+from offdyn_agents.behaviour.programme import (
+    Behaviour,
+    HeadStart,
+    make_learner,
+    make_warm_learner,
+    take_head_start,
+    take_warm_start,
+)
 from offdyn_agents.behaviour.training import Learner, Run, learn
 from offdyn_agents.locks import held
 from offdyn_agents.provenance import git_commit, package_versions
@@ -53,7 +60,9 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
     warm = behaviour.warm_start
     if warm is None:
         return publish(behaviour, (learner, run))
-    better, rerun = make_warm_learner(behaviour, warm, learner), Run(second[0][0])
+    better, rerun = make_warm_learner(behaviour, warm), Run(second[0][0])
+    if not rerun.checkpoint.exists():
+        take_warm_start(better, behaviour, warm, learner)
     learn(better, rerun, f"{behaviour} (warm start)", quiet=quiet)
     return publish(behaviour, (learner, run), (better, rerun))
 
@@ -87,7 +96,7 @@ def publish(
     Raises:
         OffDynError: no policy of the run qualifies as medium.
     """
-    last = warm or scratch
+    last, start = warm or scratch, behaviour.warm_start
     history = [(steps, training) for steps, training, _ in last[1].history]
     expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1], EXPERT_EPISODES))
     expert_returns = _report(behaviour, _policy(last[1], expert_steps))
@@ -110,8 +119,8 @@ def publish(
             "returns": {kind: evaluation.summary() for kind, evaluation in returns.items()},
             "share_of_expert": returns["sampled"].mean / expert,
         }
-        if source is warm:
-            cards[quality]["warm_start"] = {"from_seed": scratch[0].seed, "after_steps": scratch[0].steps}
+        if source is warm and start:
+            cards[quality]["warm_start"] = start.told(behaviour.robot, scratch[0])
         policy = _policy(source[1], steps)
         policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
     if REPLAY[0] in behaviour.names:

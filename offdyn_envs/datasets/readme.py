@@ -189,6 +189,7 @@ def _steps(card: Mapping[str, Any] | None) -> str:
     if card is None:
         return _NOTHING
     first = (card.get("head_start") or {}).get("dynamics")
-    before, own = (card.get("warm_start") or {}).get("after_steps"), card.get("training_steps")
-    steps = " + ".join([*([first] if first else []), *(f"{n:,}" for n in (before, own) if isinstance(n, int))])
+    warm, own = card.get("warm_start") or {}, card.get("training_steps")
+    begun = [*([first] if first else []), *([f"expert of {warm['expert_of']}"] if "expert_of" in warm else [])]
+    steps = " + ".join([*begun, *(f"{n:,}" for n in (warm.get("after_steps"), own) if isinstance(n, int))])
     return f"{steps} updates" if card.get("training_unit") == "critic updates" else steps or _NOTHING

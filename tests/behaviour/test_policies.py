@@ -91,9 +91,58 @@ def test_warm_start_keeps_the_policy_and_draws_its_own_noise(tmp_path: Path) -> 
     assert not torch.equal(torch.randn(3, generator=second.generator), torch.randn(3, generator=first.generator))
     second.iterate()
     assert all(np.isfinite(value).all() for value in second.snapshot().values())
-    cheetah = SacLearner("halfcheetah", "nominal", 0, tmp_path, SacSettings(capacity=100, compiled=False))
     with pytest.raises(OffDynError, match="made for ppo"):
-        programme.make_warm_learner(Behaviour("halfcheetah", "nominal"), programme.WarmStart(1, 1, 0.9, 0), cheetah)
+        programme.make_warm_learner(Behaviour("halfcheetah", "nominal"), programme.WarmStart(1, 1, 0.9, 0))
+
+
+def test_adopted_policy_acts_as_before_and_moves_only_when_it_learns(tmp_path: Path) -> None:
+    settings = PpoSettings(rows=8, horizon=64, minibatch=128, steps=10_000)
+    teacher = PpoLearner("hopper", "nominal", 0, settings)
+    for _ in range(3):
+        teacher.iterate()
+    given = policy_from_snapshot(teacher.snapshot())
+    learner = PpoLearner("hopper", "friction-0.5", 1, settings)
+    value = [x.detach().clone() for x in learner.value.parameters()]
+    learner.adopt(given, 4)
+    assert (learner.steps, learner.moments.count) == (0, 8 * 8 * 64)
+    # Normalised by its own moments now: neither none nor the teacher's.
+    assert not np.allclose(learner.moments.std, 1.0, atol=1e-3)
+    assert not np.allclose(learner.moments.mean, teacher.moments.mean, atol=1e-9)
+    assert all(not torch.equal(a, b) for a, b in zip(value, learner.value.parameters(), strict=True))
+    # The moments moved on while the values were learned; at those of the start the actions are the teacher's.
+    observations = learner.collector.observations
+    kept = policy_from_snapshot(learner.snapshot())
+    np.testing.assert_allclose(kept.act(observations), given.act(observations), atol=0.05)
+    assert np.array_equal(kept.log_std, given.log_std)
+    head = learner.policy[-1].weight.detach().clone()
+    learner.iterate()
+    assert not torch.equal(head, learner.policy[-1].weight)
+    cheetah = SacLearner("halfcheetah", "nominal", 0, tmp_path, SacSettings(capacity=100, compiled=False))
+    with pytest.raises(OffDynError, match="cannot begin as a policy of the kind"):
+        learner.adopt(policy_from_snapshot(cheetah.snapshot()), 1)
+
+
+def test_warm_start_as_a_shipped_expert(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behaviour = Behaviour("hopper", "gravity-0.5")
+    warm = programme.WarmStart(after=16_384, units=16_384, discount=0.99, seed=7, expert_of="nominal")
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.WARM_STARTS", {("hopper", "gravity-0.5"): warm})
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.ADOPTION", 1)
+    teacher = PpoLearner("hopper", "nominal", 0, PpoSettings(steps=10_000))
+    with torch.no_grad():
+        teacher.policy[-1].bias.fill_(0.25)
+    path = tiny / "shipped" / "behaviours" / "hopper" / "nominal" / "expert.safetensors"
+    policy_from_snapshot(teacher.snapshot()).save(path, {"policy_sha256": "?"})
+    runs: list[Any] = []
+    monkeypatch.setattr(publish, "publish", lambda _, scratch, second: runs.append((scratch, second)) or {})
+    publish.train_behaviour(behaviour, tiny / "runs", quiet=True)
+    ((first, second),) = runs
+    assert (first[0].steps, second[0].steps, second[0].seed) == (16_384, 16_384, 7)
+    assert second[0].policy[-1].bias.tolist() == pytest.approx([0.25] * 3, abs=0.1)
+    told = warm.told("hopper", first[0])
+    assert told == {"expert_of": "nominal", "policy_sha256": read_card(path)["policy_sha256"]}
+    # Interrupted, it goes on from its own checkpoint and adopts nothing again.
+    monkeypatch.setattr(PpoLearner, "adopt", lambda *_: pytest.fail("adopted twice"))
+    publish.train_behaviour(behaviour, tiny / "runs", quiet=True)
 
 
 def test_evaluation_repeats_itself_and_ends_episodes() -> None:
