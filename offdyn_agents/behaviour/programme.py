@@ -28,8 +28,16 @@ QUALITIES = ("medium", "expert")
 ALGORITHMS: Mapping[str, str] = MappingProxyType(
     {"halfcheetah": "sac", "hopper": "ppo", "walker2d": "ppo", "ant": "ppo"}
 )
-# Where the robot's own algorithm settles for standing.
-OWN_ALGORITHMS: Mapping[tuple[str, str], str] = MappingProxyType({("hopper", "kinematic-severe"): "sac"})
+# Where the robot's own algorithm settles for standing or diving, and its experts stay there.
+OWN_ALGORITHMS: Mapping[tuple[str, str], str] = MappingProxyType(
+    {
+        ("hopper", "friction-2.0"): "sac",
+        ("hopper", "friction-5.0"): "sac",
+        ("hopper", "kinematic-severe"): "sac",
+        ("hopper", "morphology-severe"): "sac",
+        ("walker2d", "gravity-5.0"): "sac",
+    }
+)
 # Learner units of one run: environment steps for ppo, critic updates for sac.
 BUDGETS: Mapping[str, int] = MappingProxyType(
     {"halfcheetah": 120_000, "hopper": 6_000_000, "walker2d": 4_500_000, "ant": 5_000_000}
@@ -53,7 +61,11 @@ OWN_BUDGETS: Mapping[tuple[str, str], int] = MappingProxyType(
         ("ant", "morphology-severe"): 8_000_000,
         ("halfcheetah", "morphology-severe"): 200_000,
         ("hopper", "gravity-2.0"): 3_000_000,
-        ("hopper", "kinematic-severe"): 250_000,
+        ("hopper", "friction-2.0"): 300_000,
+        ("hopper", "friction-5.0"): 300_000,
+        ("hopper", "kinematic-severe"): 350_000,
+        ("hopper", "morphology-severe"): 300_000,
+        ("walker2d", "gravity-5.0"): 350_000,
     }
 )
 # Not shipped yet, because no run was good enough.

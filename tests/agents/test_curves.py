@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from offdyn_agents import curves
-from offdyn_agents.curves import NAME, draw_curves, draw_ended
+from offdyn_agents.curves import NAME, compare_curves, draw_curves, draw_ended
 from offdyn_agents.metrics import late_evaluations, read_metrics
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
@@ -50,14 +50,14 @@ def test_the_same_numbers_are_the_same_bytes(tmp_path, facts):
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "metrics.csv"]
 
 
-def axes_of(monkeypatch, folder, facts):
+def axes_of(monkeypatch, *arguments, draw=draw_curves):
     """Draw, and return the panels."""
     from matplotlib.figure import Figure
 
     kept = []
     init = Figure.__init__
     monkeypatch.setattr(Figure, "__init__", lambda self, *a, **k: (kept.append(self), init(self, *a, **k))[1])
-    draw_curves(folder, facts)
+    draw(*arguments)
     return kept[-1].axes
 
 
@@ -141,6 +141,62 @@ def test_command_draws_again(tmp_path, facts, capsys):
     code, out, err = offdyn(capsys, "curves", tmp_path / "none")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "is no run" in err
+
+
+def two_runs(root, facts, **second):
+    """The lines of one run, and the same with other returns."""
+    runs = []
+    for name, lines, more in (("a", LINES, {}), ("b", [*LINES[:3], "24,0.001,0.1,93,9,500.0,"], second)):
+        (root / name).mkdir()
+        runs.append((write(root / name, *lines), facts | more))
+    return runs
+
+
+def test_runs_beside_each_other(monkeypatch, tmp_path, facts):
+    monkeypatch.setattr("offdyn_envs.benchmark.scores.task_reference", lambda name: None)
+    runs = two_runs(tmp_path, facts, precision="bf16", stopped={"1": {"updates": 18, "why": "x"}})
+    axes = axes_of(monkeypatch, runs, tmp_path / "both.png", draw=compare_curves)
+    assert [panel.get_title() for panel in axes] == [f"{TASK}, mean return", "critic loss", "actor loss"]
+    assert [line.get_label() for line in axes[0].lines] == ["iql, fp32, 2 seeds", "iql, bf16, 1 seeds, 1 stopped"]
+    assert [line.get_xydata().tolist() for line in axes[0].lines] == [[[12, 120], [24, 350]], [[12, 100], [24, 500]]]
+    low, high = (edge(axes[0].collections[0].get_paths()[0].vertices[:, 1]) for edge in (min, max))
+    assert (low, high) == (100.0, 400.0)
+    assert len(axes[1].lines) == 2
+    first = (tmp_path / "both.png").read_bytes()
+    assert compare_curves(runs, tmp_path / "both.png").read_bytes() == first
+
+
+def test_runs_are_told_apart_by_what_differs(monkeypatch, tmp_path, facts):
+    for name, second, expected in (
+        ("agent", {"agent": "droco"}, ["iql", "droco"]),
+        ("task", {"task": "hopper-friction-0.5-medium"}, ["iql", "iql"]),
+        ("nothing", {}, [str(tmp_path / "nothing/a"), str(tmp_path / "nothing/b")]),
+    ):
+        (tmp_path / name).mkdir()
+        axes = axes_of(
+            monkeypatch, two_runs(tmp_path / name, facts, **second), tmp_path / f"{name}.png", draw=compare_curves
+        )
+        scores = [line for panel in axes for line in panel.lines if "seeds" in str(line.get_label())]
+        assert [str(line.get_label()).removesuffix(", 2 seeds") for line in scores] == expected
+        assert len({id(line.axes) for line in scores}) == (2 if name == "task" else 1)
+
+
+def test_runs_without_common_losses_or_scores(tmp_path, facts):
+    first, second = two_runs(tmp_path, facts, agent="bc")
+    write(second[0], "6,1", "12,2", header="updates,other_loss")
+    assert drawn(compare_curves([first, second], tmp_path / "both.png")).size
+
+
+def test_command_compares(tmp_path, facts, capsys):
+    runs = two_runs(tmp_path, facts, agent="bc")
+    for folder, told in runs:
+        (folder / "run.json").write_text(json.dumps(told))
+    out = tmp_path / "both.png"
+    assert offdyn(capsys, "curves", runs[0][0], runs[1][0], "--compare", out) == (0, f"{out}\n", "")
+    assert out.exists()
+    assert not (runs[0][0] / NAME).exists()
+    code, _, err = offdyn(capsys, "curves", runs[0][0], tmp_path, "--compare", tmp_path / "x.png")
+    assert (code, "is no run" in err, (tmp_path / "x.png").exists()) == (2, True, False)
 
 
 def test_no_heavy_import():
