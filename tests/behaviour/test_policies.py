@@ -311,6 +311,7 @@ def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> Non
     for behaviour in PROGRAMME:
         if behaviour.measured:
             cards = [read_card(behaviour_path(behaviour.robot, behaviour.dynamics, q)) for q in programme.QUALITIES]
+            assert {card["algorithm"] for card in cards} == {behaviour.algorithm}, behaviour
             told = ["warm_start" in card for card in cards]
             assert told == [False, behaviour.warm_start is not None], f"{behaviour}: {told}"
             start = behaviour.head_start
@@ -322,7 +323,7 @@ def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> Non
 def ahead(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The short run's end is the head start of another one."""
     start = programme.HeadStart("gravity-0.5", least_std=0.5)
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.HEAD_STARTS", {("hopper", "friction-5.0"): start})
+    monkeypatch.setattr("offdyn_agents.behaviour.programme.HEAD_STARTS", {("hopper", "friction-0.5"): start})
     monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 2})
     monkeypatch.setattr(publish, "publish", lambda behaviour, scratch, warm=None: {"run": scratch})
     return tiny / "runs"
@@ -340,11 +341,11 @@ def test_head_start_begins_where_the_other_run_ends(ahead: Path) -> None:
         run.save(learner)
         return True
 
-    behaviour = Behaviour("hopper", "friction-5.0")
+    behaviour = Behaviour("hopper", "friction-0.5")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "learn", learn)
         publish.train_behaviour(behaviour, ahead, quiet=True)
-    assert list(begun) == ["hopper gravity-0.5 (head start of hopper friction-5.0)", "hopper friction-5.0"]
+    assert list(begun) == ["hopper gravity-0.5 (head start of hopper friction-0.5)", "hopper friction-0.5"]
     origin, mine = begun.values()
     for ours, theirs in zip(mine.policy.parameters(), origin.policy.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -353,7 +354,7 @@ def test_head_start_begins_where_the_other_run_ends(ahead: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "learn", learn)
         publish.train_behaviour(behaviour, ahead, quiet=True)
-    assert begun["hopper friction-5.0"] is not mine
+    assert begun["hopper friction-0.5"] is not mine
 
 
 def test_head_start_waits_for_nobody(ahead: Path) -> None:
@@ -361,7 +362,7 @@ def test_head_start_waits_for_nobody(ahead: Path) -> None:
     folder.mkdir(parents=True)
     with held(folder / "lock") as mine, pytest.raises(OffDynError, match=r"hopper gravity-0\.5 ends, which another"):
         assert mine
-        publish.train_behaviour(Behaviour("hopper", "friction-5.0"), ahead, quiet=True)
+        publish.train_behaviour(Behaviour("hopper", "friction-0.5"), ahead, quiet=True)
 
 
 def test_head_start_is_for_the_on_policy_learner(tmp_path: Path) -> None:
