@@ -9,14 +9,15 @@ from typing import Any
 
 from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluation, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import policy_from_snapshot
-from offdyn_agents.behaviour.programme import (
-    Behaviour,
-    HeadStart,
+from offdyn_agents.behaviour.learners import (
     make_learner,
     make_warm_learner,
     take_head_start,
     take_warm_start,
+    told_of,
 )
+from offdyn_agents.behaviour.programme import Behaviour
+from offdyn_agents.behaviour.recipes import HeadStart
 from offdyn_agents.behaviour.training import Learner, Run, learn
 from offdyn_agents.locks import held
 from offdyn_agents.provenance import git_commit, package_versions
@@ -54,10 +55,10 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
     directory.mkdir(parents=True, exist_ok=True)
     learner = make_learner(behaviour, directory)
     run = Run(directory)
-    if behaviour.head_start and not run.checkpoint.exists():
-        take_head_start(learner, behaviour.head_start, _ended(behaviour, behaviour.head_start, root, quiet))
+    start, warm = behaviour.recipe.head_start, behaviour.recipe.warm_start
+    if start and not run.checkpoint.exists():
+        take_head_start(learner, start, _ended(behaviour, start, root, quiet))
     learn(learner, run, str(behaviour), limit=units, quiet=quiet)
-    warm = behaviour.warm_start
     if warm is None:
         return publish(behaviour, (learner, run))
     better, rerun = make_warm_learner(behaviour, warm), Run(second[0][0])
@@ -96,7 +97,7 @@ def publish(
     Raises:
         OffDynError: no policy of the run qualifies as medium.
     """
-    last, start = warm or scratch, behaviour.warm_start
+    last, start = warm or scratch, behaviour.recipe.warm_start
     history = [(steps, training) for steps, training, _ in last[1].history]
     expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1], EXPERT_EPISODES))
     expert_returns = _report(behaviour, _policy(last[1], expert_steps))
@@ -120,7 +121,7 @@ def publish(
             "share_of_expert": returns["sampled"].mean / expert,
         }
         if source is warm and start:
-            cards[quality]["warm_start"] = start.told(behaviour.robot, scratch[0])
+            cards[quality]["warm_start"] = told_of(start, behaviour.robot, scratch[0])
         policy = _policy(source[1], steps)
         policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
     if REPLAY[0] in behaviour.names:
@@ -180,7 +181,7 @@ def _report(behaviour: Behaviour, policy: BehaviourPolicy) -> dict[str, Evaluati
 
 def _common_card(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, Any]:
     model = compile_model(get_robot(behaviour.robot), get_dynamics(behaviour.robot, behaviour.dynamics))
-    start = behaviour.head_start
+    start = behaviour.recipe.head_start
     told = {"head_start": {"dynamics": start.dynamics, "least_std": start.least_std}} if start else {}
     return told | {
         "format": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,13 +23,13 @@ def programme_status(root: Path) -> list[dict[str, Any]]:
         Rows of plain types: tier, robot, dynamics, algorithm, state ("done", "replay missing", "training" or "left"),
         progress (share of the budget), mean_return (of the latest training episodes, or null), for medium and expert
         the sampled returns' mean and standard error, or null; and seconds_left, what is missing would take of one core
-        by the cards of the robot's finished runs, or null where it has none.
+        by the cards of finished runs of its algorithm, or null where there are none.
     """
     rows = [_row(behaviour, root) for behaviour in PROGRAMME]
-    paces = _paces()
+    pace_of = _paces()
     for row, behaviour in zip(rows, PROGRAMME, strict=True):
         units = sum(units for _, units in behaviour.stages(root)) * (1.0 - row["progress"])
-        pace = paces.get(behaviour.robot)
+        pace = pace_of(behaviour)
         row["seconds_left"] = units * pace if pace is not None else 0.0 if not units else None
     return rows
 
@@ -55,14 +55,24 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _paces() -> dict[str, float]:
-    """Seconds per unit of each robot's learner, the median over the cards of its finished runs."""
-    found: dict[str, list[float]] = {}
+def _paces() -> Callable[[Behaviour], float | None]:
+    """Seconds per unit of a behaviour's learner: the median over the cards of finished runs of its algorithm.
+
+    Those of its own robot, where there are any. Units of different algorithms cannot be compared.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
     for behaviour in PROGRAMME:
         if behaviour.measured:
             card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, "medium"))
-            found.setdefault(behaviour.robot, []).append(card["run_seconds"] / card["run_steps"])
-    return {robot: median(values) for robot, values in found.items()}
+            for robot in (behaviour.robot, "any"):
+                found.setdefault((robot, card["algorithm"]), []).append(card["run_seconds"] / card["run_steps"])
+
+    def pace(behaviour: Behaviour) -> float | None:
+        algorithm = behaviour.recipe.algorithm
+        values = found.get((behaviour.robot, algorithm)) or found.get(("any", algorithm))
+        return median(values) if values else None
+
+    return pace
 
 
 def _tier(behaviour: Behaviour) -> str:
@@ -74,7 +84,7 @@ def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:
         "tier": _tier(behaviour),
         "robot": behaviour.robot,
         "dynamics": behaviour.dynamics,
-        "algorithm": behaviour.algorithm,
+        "algorithm": behaviour.recipe.algorithm,
         "state": "left",
         "progress": 0.0,
         "mean_return": None,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from offdyn_agents.behaviour import programme, publish, references, reports
+from offdyn_agents.behaviour import learners, programme, publish, references, reports
 from offdyn_agents.behaviour.commands import app
 from offdyn_agents.behaviour.evaluation import Evaluation, choose_medium, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import LOG_STD_RANGE, policy_from_snapshot
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
+from offdyn_agents.behaviour.recipes import SEED, HeadStart, Recipe, WarmStart
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_agents.behaviour.training import Run
 from offdyn_agents.locks import held
@@ -92,7 +94,7 @@ def test_warm_start_keeps_the_policy_and_draws_its_own_noise(tmp_path: Path) -> 
     second.iterate()
     assert all(np.isfinite(value).all() for value in second.snapshot().values())
     with pytest.raises(OffDynError, match="made for ppo"):
-        programme.make_warm_learner(Behaviour("halfcheetah", "nominal"), programme.WarmStart(1, 1, 0.9, 0))
+        learners.make_warm_learner(Behaviour("halfcheetah", "nominal"), WarmStart(1, 1, 0.9, 0))
 
 
 def test_adopted_policy_acts_as_before_and_moves_only_when_it_learns(tmp_path: Path) -> None:
@@ -124,9 +126,10 @@ def test_adopted_policy_acts_as_before_and_moves_only_when_it_learns(tmp_path: P
 
 def test_warm_start_as_a_shipped_expert(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     behaviour = Behaviour("hopper", "gravity-0.5")
-    warm = programme.WarmStart(after=16_384, units=16_384, discount=0.99, seed=7, expert_of="nominal")
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.WARM_STARTS", {("hopper", "gravity-0.5"): warm})
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.ADOPTION", 1)
+    warm = WarmStart(after=16_384, units=16_384, discount=0.99, seed=7, expert_of="nominal")
+    own = {("hopper", "gravity-0.5"): Recipe("ppo", 16_384 * 3, 0.99, warm)}
+    monkeypatch.setattr("offdyn_agents.behaviour.recipes.OWN", own)
+    monkeypatch.setattr("offdyn_agents.behaviour.learners.ADOPTION", 1)
     teacher = PpoLearner("hopper", "nominal", 0, PpoSettings(steps=10_000))
     with torch.no_grad():
         teacher.policy[-1].bias.fill_(0.25)
@@ -138,7 +141,7 @@ def test_warm_start_as_a_shipped_expert(tiny: Path, monkeypatch: pytest.MonkeyPa
     ((first, second),) = runs
     assert (first[0].steps, second[0].steps, second[0].seed) == (16_384, 16_384, 7)
     assert second[0].policy[-1].bias.tolist() == pytest.approx([0.25] * 3, abs=0.1)
-    told = warm.told("hopper", first[0])
+    told = learners.told_of(warm, "hopper", first[0])
     assert told == {"expert_of": "nominal", "policy_sha256": read_card(path)["policy_sha256"]}
     # Interrupted, it goes on from its own checkpoint and adopts nothing again.
     monkeypatch.setattr(PpoLearner, "adopt", lambda *_: pytest.fail("adopted twice"))
@@ -222,7 +225,7 @@ def test_programme_and_selection() -> None:
     ],
 )
 def test_discount_follows_the_length_of_a_leap(robot: str, dynamics: str, discount: float) -> None:
-    assert programme.discount_of(Behaviour(robot, dynamics)) == pytest.approx(discount)
+    assert Behaviour(robot, dynamics).recipe.discount == pytest.approx(discount)
 
 
 @pytest.fixture
@@ -232,9 +235,9 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     only = (Behaviour("hopper", "gravity-0.5"),)
     for module in ("programme", "reports", "references"):
         monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.PROGRAMME", only)
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 3})
-    warm = programme.WarmStart(after=16_384 * 2, units=16_384, discount=0.995, seed=7)
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.WARM_STARTS", {("hopper", "gravity-0.5"): warm})
+    warm = WarmStart(after=16_384 * 2, units=16_384, discount=0.995, seed=7)
+    own = {("hopper", "gravity-0.5"): Recipe("ppo", 16_384 * 3, 0.99, warm)}
+    monkeypatch.setattr("offdyn_agents.behaviour.recipes.OWN", own)
     monkeypatch.setattr("offdyn_agents.behaviour.publish.EXPERT_EPISODES", 20)
     return tmp_path
 
@@ -254,7 +257,7 @@ def test_train_status_and_references(tiny: Path) -> None:
     directory.mkdir(parents=True)
     from offdyn_agents.behaviour.training import Run, learn
 
-    learn(programme.make_learner(behaviour, directory), Run(directory), "part", limit=16_384, quiet=True)
+    learn(learners.make_learner(behaviour, directory), Run(directory), "part", limit=16_384, quiet=True)
     assert status()["state"] == "training"
     assert status()["progress"] == pytest.approx(1 / 3)
     assert (status()["tier"], status()["seconds_left"]) == ("A", None)  # no run has told yet how long one takes
@@ -272,9 +275,9 @@ def test_train_status_and_references(tiny: Path) -> None:
     assert cards["expert"]["algorithm"] == "ppo"
     assert cards["expert"]["returns"]["deterministic"]["episodes"] == 100
     assert cards["medium"]["training_steps"] in (16_384, 32_768)
-    assert (cards["medium"]["seed"], cards["medium"]["settings"]["discount"]) == (programme.SEED, 0.99)
+    assert (cards["medium"]["seed"], cards["medium"]["settings"]["discount"]) == (SEED, 0.99)
     assert (cards["expert"]["seed"], cards["expert"]["settings"]["discount"]) == (7, 0.995)
-    assert cards["expert"]["warm_start"] == {"from_seed": programme.SEED, "after_steps": 32_768}
+    assert cards["expert"]["warm_start"] == {"from_seed": SEED, "after_steps": 32_768}
     assert "warm_start" not in cards["medium"]
     before = (folder / "expert.safetensors").read_bytes()
     assert "done" in runner.invoke(app, ["train", *runs], catch_exceptions=False).output
@@ -311,10 +314,13 @@ def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> Non
     for behaviour in PROGRAMME:
         if behaviour.measured:
             cards = [read_card(behaviour_path(behaviour.robot, behaviour.dynamics, q)) for q in programme.QUALITIES]
-            assert {card["algorithm"] for card in cards} == {behaviour.algorithm}, behaviour
+            recipe, medium = behaviour.recipe, cards[0]
+            assert {card["algorithm"] for card in cards} == {recipe.algorithm}, behaviour
+            budget = medium["settings"]["steps" if recipe.algorithm == "ppo" else "updates"]
+            assert (budget, medium["settings"]["discount"]) == (recipe.budget, recipe.discount), behaviour
             told = ["warm_start" in card for card in cards]
-            assert told == [False, behaviour.warm_start is not None], f"{behaviour}: {told}"
-            start = behaviour.head_start
+            assert told == [False, behaviour.recipe.warm_start is not None], f"{behaviour}: {told}"
+            start = behaviour.recipe.head_start
             expected = {"dynamics": start.dynamics, "least_std": start.least_std} if start else None
             assert [card.get("head_start") for card in cards] == [expected, expected], behaviour
 
@@ -322,9 +328,10 @@ def test_shipped_cards_tell_of_warm_starts_where_the_programme_has_them() -> Non
 @pytest.fixture
 def ahead(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The short run's end is the head start of another one."""
-    start = programme.HeadStart("gravity-0.5", least_std=0.5)
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.HEAD_STARTS", {("hopper", "friction-0.5"): start})
-    monkeypatch.setattr("offdyn_agents.behaviour.programme.BUDGETS", {"hopper": 16_384 * 2})
+    plain = Recipe("ppo", 16_384 * 2, 0.995)
+    begun = replace(plain, head_start=HeadStart("gravity-0.5", least_std=0.5))
+    own = {("hopper", "gravity-0.5"): plain, ("hopper", "friction-0.5"): begun}
+    monkeypatch.setattr("offdyn_agents.behaviour.recipes.OWN", own)
     monkeypatch.setattr(publish, "publish", lambda behaviour, scratch, warm=None: {"run": scratch})
     return tiny / "runs"
 
@@ -366,25 +373,35 @@ def test_head_start_waits_for_nobody(ahead: Path) -> None:
 
 
 def test_head_start_is_for_the_on_policy_learner(tmp_path: Path) -> None:
-    cheetah = programme.make_learner(Behaviour("halfcheetah", "nominal"), tmp_path)
+    cheetah = learners.make_learner(Behaviour("halfcheetah", "nominal"), tmp_path)
     with pytest.raises(OffDynError, match="head start is made for ppo, not sac"):
-        programme.take_head_start(cheetah, programme.HeadStart("nominal", 0.3), cheetah)
+        learners.take_head_start(cheetah, HeadStart("nominal", 0.3), cheetah)
 
 
 def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished, left = Behaviour("hopper", "nominal"), Behaviour("hopper", "kinematic-severe")
-    monkeypatch.setattr(reports, "PROGRAMME", (finished, left))
-    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self == finished))
-    card = read_card(behaviour_path("hopper", "nominal", "medium"))
-    first, second = reports.programme_status(tmp_path)
-    assert (first["tier"], first["seconds_left"], second["tier"], second["state"]) == ("A", 0.0, "B", "left")
-    expected = left.budget * card["run_seconds"] / card["run_steps"]
-    assert second["seconds_left"] == pytest.approx(expected)
-    hours = f"{expected / 3600:.1f}"
-    assert reports.summary([first, second]) == [
-        "1 of 2 have medium and expert",
-        f"tier B, hopper: 1 left, about {hours} hours of one core",
+    finished, left, soft = (Behaviour("hopper", x) for x in ("nominal", "kinematic-foot-hard", "kinematic-severe"))
+    cheetah = Behaviour("halfcheetah", "nominal")
+    monkeypatch.setattr(reports, "PROGRAMME", (finished, left, soft))
+    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self.dynamics == "nominal"))
+
+    def seconds(of: Behaviour, like: Behaviour) -> float:
+        card = read_card(behaviour_path(like.robot, like.dynamics, "medium"))
+        return of.recipe.budget * card["run_seconds"] / card["run_steps"]
+
+    first, second, third = reports.programme_status(tmp_path)
+    assert (first["tier"], first["seconds_left"], second["tier"], second["state"]) == ("A", 0.0, "C", "left")
+    assert second["seconds_left"] == pytest.approx(seconds(left, finished))
+    # Updates of soft actor-critic take longer than steps: without a run of it, how long is not known.
+    assert (third["algorithm"], third["seconds_left"]) == ("sac", None)
+    assert reports.summary([first, second, third]) == [
+        "1 of 3 have medium and expert",
+        f"tier C, hopper: 1 left, about {seconds(left, finished) / 3600:.1f} hours of one core",
+        "tier B, hopper: 1 left, time not known",
     ]
+    monkeypatch.setattr(reports, "PROGRAMME", (finished, left, soft, cheetah))
+    _, second, third, _ = reports.programme_status(tmp_path)
+    assert second["seconds_left"] == pytest.approx(seconds(left, finished))
+    assert third["seconds_left"] == pytest.approx(seconds(soft, cheetah))
 
 
 def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""The learners of a behaviour's runs, made by its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offdyn_agents.behaviour.programme import Behaviour
+from offdyn_agents.behaviour.recipes import SEED, HeadStart, WarmStart
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.policies import BehaviourPolicy, read_card
+from offdyn_envs.robots import get_robot
+from offdyn_envs.shipped import behaviour_path
+
+if TYPE_CHECKING:
+    from offdyn_agents.behaviour.training import Learner
+
+# Horizons of observations, then of values, that a run needs before it can go on from a policy alone.
+ADOPTION = 12
+
+
+def make_learner(behaviour: Behaviour, directory: Path) -> Learner:
+    """The learner of the behaviour's first run at its start.
+
+    Args:
+        behaviour: the behaviour.
+        directory: existing folder of the run.
+
+    Returns:
+        The learner.
+    """
+    recipe = behaviour.recipe
+    if recipe.algorithm == "ppo":
+        from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
+
+        settings = PpoSettings(steps=recipe.budget, discount=recipe.discount)
+        return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, settings)
+    from offdyn_agents.behaviour.sac import SacLearner, SacSettings
+
+    settings = SacSettings(updates=recipe.budget, discount=recipe.discount)
+    if get_robot(behaviour.robot).z_range:  # Robots that fall learn more steadily with half the step sizes.
+        settings = replace(settings, critic_rate=5e-4, actor_rate=3e-4, temperature_rate=3e-4)
+    return SacLearner(behaviour.robot, behaviour.dynamics, SEED, directory, settings)
+
+
+def take_head_start(learner: Learner, start: HeadStart, origin: Learner) -> None:
+    """Let a run begin where another one has ended.
+
+    Args:
+        learner: the run's fresh learner; its algorithm must be ppo.
+        start: how.
+        origin: the other run's learner at its end.
+
+    Raises:
+        OffDynError: another algorithm.
+    """
+    from offdyn_agents.behaviour.ppo import PpoLearner
+
+    if not isinstance(learner, PpoLearner):
+        raise OffDynError(f"a head start is made for ppo, not {learner.algorithm}")
+    learner.take_over(origin.state(), least_std=start.least_std)
+
+
+def make_warm_learner(behaviour: Behaviour, warm: WarmStart) -> Learner:
+    """The learner of the behaviour's second run, with networks of its own still.
+
+    Args:
+        behaviour: the behaviour; its algorithm must be ppo.
+        warm: what to change.
+
+    Returns:
+        The learner.
+
+    Raises:
+        OffDynError: another algorithm.
+    """
+    from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
+
+    if behaviour.recipe.algorithm != "ppo":
+        raise OffDynError(f"{behaviour}: a warm start is made for ppo, not {behaviour.recipe.algorithm}")
+    settings = PpoSettings(steps=warm.units, discount=warm.discount)
+    return PpoLearner(behaviour.robot, behaviour.dynamics, warm.seed, settings)
+
+
+def take_warm_start(learner: Learner, behaviour: Behaviour, warm: WarmStart, first: Learner) -> None:
+    """Let a second run begin with what is learned already.
+
+    Args:
+        learner: the second run's fresh learner.
+        behaviour: the behaviour.
+        warm: where it begins.
+        first: the first run's learner where the second takes over.
+
+    Raises:
+        OffDynError: a policy of another kind of network.
+    """
+    from offdyn_agents.behaviour.ppo import PpoLearner
+
+    assert isinstance(learner, PpoLearner), learner.algorithm
+    if warm.expert_of is None:
+        learner.take_over(first.state())
+    else:
+        path = behaviour_path(behaviour.robot, warm.expert_of, "expert")
+        learner.adopt(BehaviourPolicy.load(path), ADOPTION)
+
+
+def told_of(warm: WarmStart, robot: str, first: Learner) -> dict[str, Any]:
+    """What an expert's card says of the warm start of its run.
+
+    Args:
+        warm: the warm start.
+        robot: robot name.
+        first: the first run's learner where the second takes over.
+
+    Returns:
+        Plain types.
+    """
+    if warm.expert_of is None:
+        return {"from_seed": first.seed, "after_steps": first.steps}
+    card = read_card(behaviour_path(robot, warm.expert_of, "expert"))
+    return {"expert_of": warm.expert_of, "policy_sha256": card["policy_sha256"]}
