@@ -7,16 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from offdyn_agents.behaviour.recipes import Recipe, recipe_of
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS, SEVERE_SLUGS, get_dynamics
-
-if TYPE_CHECKING:
-    pass
 
 QUALITIES = ("medium", "expert")
 
