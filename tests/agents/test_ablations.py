@@ -114,8 +114,8 @@ def data(monkeypatch):
 
     given = source
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda: False)
+    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
     return used
 
 

@@ -33,8 +33,8 @@ def data(monkeypatch):
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
     monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: used.append(str(name)) or target)
     # Compiling takes longer than these runs.
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda: False)
+    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
     return used
 
 

@@ -153,9 +153,9 @@ def test_command(datasets, tmp_path, monkeypatch):
     words = ["judge", TASK, "--seeds", "2", "--rows", "50", "--source-rows", "300", "--models", "mobody,target"]
     words += [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     words += ["--out", str(tmp_path), "--threads", "1", "--quiet"]
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda: False)
-    monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda: False)
+    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
     runner = CliRunner()
     found = runner.invoke(cli.build_app(), [*words, "--json"], catch_exceptions=False)
     assert found.exit_code == 0, found.output
