@@ -128,7 +128,9 @@ class _Filtered(ModelBasedSAC):
         return replace(
             super().world(replace(run, stages=judged.ensemble)),
             propose=Proposer(judged.ensemble, settings.elites, settings.draws, settings.candidate_bound),
-            choose=RewardFilter(judged.reward, temperature, settings.threshold, settings.filtered),
+            choose=RewardFilter(
+                judged.reward, temperature, settings.threshold, settings.filtered, products=run.products
+            ),
             drop_refused=settings.drop_refused,
         )
 

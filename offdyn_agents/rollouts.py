@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class RunView:
         target: Its packed target rows [M, W]; likewise.
         layout: Layout of packed rows.
         terminated: The robot's termination on observations.
+        products: Makes the context of products that may be rounded as the loss's are, for example autocast.
         report: Numbers about this refill, by name; what is written here goes to `rollouts.jsonl`.
     """
 
@@ -54,6 +56,7 @@ class RunView:
     target: Tensor
     layout: Layout
     terminated: Termination
+    products: Callable[[], AbstractContextManager[Any]] = nullcontext
     report: dict[str, float] = field(default_factory=dict)
 
 
@@ -155,6 +158,7 @@ class Refill:
         sampler: Is told how many rows every run has.
         results: What the stages gave each run.
         terminations: Of each run's robot.
+        products: Makes the context of products that may be rounded as the loss's are, for example autocast.
     """
 
     def __init__(
@@ -165,9 +169,10 @@ class Refill:
         sampler: Sampler,
         results: Sequence[Any],
         terminations: Sequence[Termination],
+        products: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.agent, self.seeds, self.supply, self.sampler = agent, tuple(seeds), supply, sampler
-        self.results, self.terminations = results, terminations
+        self.results, self.terminations, self.products = results, terminations, products
         self.log: Callable[[int, dict[str, float]], None] = lambda run, facts: None
 
     def __call__(
@@ -228,4 +233,5 @@ class Refill:
             target=target,
             layout=self.supply.layout,
             terminated=self.terminations[run],
+            products=self.products,
         )

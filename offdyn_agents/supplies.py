@@ -141,7 +141,7 @@ def make_supply(
     frozen = _frozen(results) | {NUMBERS: numbers(of_runs_settings)}
     provision = Provision(supply, sampler, frozen, None, identities, reports, _failed(tasks, results))
     if isinstance(agent, ModelBased):
-        _add_buffers(provision, agent, tasks, results, hardware.device)
+        _add_buffers(provision, agent, tasks, results, hardware)
     return provision
 
 
@@ -246,12 +246,16 @@ def _failed(tasks: Sequence[TaskRuns], results: Sequence[StageResults]) -> dict[
 
 
 def _add_buffers(
-    provision: Provision, agent: ModelBased, tasks: Sequence[TaskRuns], results: Sequence[StageResults], device: str
+    provision: Provision,
+    agent: ModelBased,
+    tasks: Sequence[TaskRuns],
+    results: Sequence[StageResults],
+    hardware: Hardware,
 ) -> None:
     supply = provision.supply
     seeds = [seed for task in tasks for seed in task.seeds]
     paths = [task.folder / "buffers" / f"{seed}.f32" for task in tasks for seed in task.seeds]
-    supply.buffers = [RolloutBuffer(path, agent.capacity, supply.layout.width, device) for path in paths]
+    supply.buffers = [RolloutBuffer(path, agent.capacity, supply.layout.width, hardware.device) for path in paths]
     of_runs = [item for result in results for item in result.results]
     terminations = [termination(task.robot) for task in tasks for _ in task.seeds]
-    provision.refill = Refill(agent, seeds, supply, provision.sampler, of_runs, terminations)
+    provision.refill = Refill(agent, seeds, supply, provision.sampler, of_runs, terminations, hardware.products)

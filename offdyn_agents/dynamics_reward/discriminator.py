@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offdyn_agents.networks import Network, Params, mlp
+from offdyn_agents.networks import Network, Params, mlp, mlp_in_turn
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 HIDDEN = (128, 256, 256)
 STATES, ACTIONS = 0.8, 1.0
 """Where the extremes of states and of actions come to lie."""
-CHUNK = 512
-"""Rows judged at once: few enough for the activations of one discriminator to stay in a core's cache."""
+CHUNK = 4096
+"""Rows judged at once on a CPU: few enough for the activations of one discriminator to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,11 @@ class DynamicsReward:
         return torch.cat(parts).view(inputs.shape[:-1])
 
     def _shares(self, rows: Tensor) -> Tensor:
-        return range_normalised(mlp(self.params, rows.unsqueeze(0)).squeeze(-1), self.expert, self.learner)
+        if rows.device.type == "cpu":
+            logits = mlp_in_turn(self.params, rows)
+        else:
+            logits = mlp(self.params, rows.unsqueeze(0)).float()
+        return range_normalised(logits.squeeze(-1), self.expert, self.learner)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,18 +25,21 @@ class RewardFilter:
         temperature: kappa.
         threshold: A row whose chosen candidate has a lower reward is refused; at 0 none is, as r_D is at least .313.
         by_reward: Whether the reward chooses; otherwise a candidate is taken at random.
+        products: Makes the context in which the discriminators judge, for example autocast.
     """
 
     reward: DynamicsReward
     temperature: float = 0.1
     threshold: float = 0.6
     by_reward: bool = True
+    products: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __call__(self, candidates: Candidates, generator: torch.Generator) -> Choice:
         """Choose; see `offdyn_agents.model_rollouts.Choice`."""
         following = candidates.next_observations
         now = [tensor.expand(len(following), *tensor.shape) for tensor in (candidates.observations, candidates.actions)]
-        scores = self.reward(now[0], now[1], following)
+        with self.products():
+            scores = self.reward(now[0], now[1], following)
         if self.by_reward:
             chosen = softmax_choice(scores, self.temperature, generator)
         else:

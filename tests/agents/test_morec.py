@@ -1,5 +1,7 @@
 """MOREC: what its rollouts keep and refuse, its switches, the tables of the paper, and what its stages learn from."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,9 @@ from offdyn_agents.networks import mlp
 from offdyn_agents.runs import make_agent
 from offdyn_agents.settings import preset, tuning
 from offdyn_agents.stages import StageContext
+from offdyn_agents.supplies import TaskRuns, make_supply
+from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.update import initial_population
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_based import view
 from tests.agents.test_model_rollouts import random_ensemble
@@ -100,6 +105,34 @@ def test_switches():
     assert len(rows) == 240
     assert run.report["ended"] == 0.0
     assert len(refill(small("morec", threshold=1.4))[0]) == 60
+
+
+def test_bf16_rounds_verdicts_and_nothing_else(tmp_path, monkeypatch):
+    seen = []
+    real = DynamicsReward.__call__
+
+    def spied(self, *transitions):
+        scores = real(self, *transitions)
+        with torch.autocast("cpu", enabled=False):
+            seen.append((transitions, scores, real(self, *transitions)))
+        return scores
+
+    monkeypatch.setattr(DynamicsReward, "__call__", spied)
+    agent = small("morec", threshold=0.0, temperature=0.0, horizon=1)
+    run = view(agent, Judged(random_ensemble(), REWARD))
+    exact = agent.refill(run, torch.Generator().manual_seed(0))
+    hardware = Hardware(precision="bf16", compiled=False)
+    rounded = agent.refill(replace(run, products=hardware.products), torch.Generator().manual_seed(0))
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.float32)
+    (theirs, _, _), (ours, scores, truth) = seen
+    assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
+    assert 0.0 < float((scores - truth).abs().max()) < 0.02
+    # The trainer passes the precision on.
+    seen.clear()
+    tasks = [TaskRuns(SOURCE, TARGET, (0,), tmp_path)]
+    given = make_supply(agent, tasks, Budget(10, 10, 10), hardware)
+    given.refill(initial_population(agent, (0,), given.frozen).readable(), (0,), 0, 1)
+    assert any(not torch.equal(scores, truth) for _, scores, truth in seen)
 
 
 def test_candidates_are_elites_times_draws_and_bounded():
