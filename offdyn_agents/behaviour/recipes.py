@@ -92,8 +92,8 @@ OWN: Mapping[tuple[str, str], Recipe] = MappingProxyType(
         # A hop lasts longer: with a horizon of 0.8 s (discount 0.99 at 125 steps a second) it learns to leap and to
         # fall after four seconds, and stays there; with 2.7 s it learns to land.
         ("hopper", "gravity-0.5"): Recipe("ppo", 6_000_000, 0.99, WarmStart(3_571_712, 2_500_000, 0.997)),
-        # It falls after a hop or two if it learns from nothing (return 360). If it has learned to hop where the floor is
-        # half as rough, it begins to last after 2,900,000 steps.
+        # It falls after a hop or two if it learns from nothing (return 360). If it has learned to hop where a floor is
+        # only half as rough, it hops on from 2,000,000 steps.
         ("hopper", "gravity-2.0"): replace(_HOPPER, head_start=HeadStart("friction-0.5", 0.3)),
         # ppo falls at 263 if it goes on as the Hopper that hops under twice its weight.
         ("hopper", "gravity-5.0"): Recipe("sac", 350_000, 0.995),
