@@ -115,7 +115,6 @@ OWN: Mapping[tuple[str, str], Recipe] = MappingProxyType(
         # It limps along at 1,669 after its first run, and at 2,099 after 6,000,000 steps of looking 1.6 s ahead.
         ("walker2d", "kinematic-severe"): replace(_WALKER, warm_start=WarmStart(4_505_600, 6_000_000, 0.995)),
         ("ant", "nominal"): replace(_ANT, budget=8_000_000),
-        ("ant", "friction-0.1"): replace(_ANT, warm_start=_ADAPTED),
         ("ant", "friction-0.5"): replace(_ANT, warm_start=_ADAPTED),
         # It still improves at the end of its first run (3,252), and of the second at half its length (3,801).
         ("ant", "kinematic-severe"): replace(_ANT, budget=8_000_000, warm_start=WarmStart(8_000_000, 8_000_000, 0.99)),

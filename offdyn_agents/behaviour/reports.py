@@ -43,10 +43,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
         The lines; the first is about the whole programme.
     """
-    lines = [f"{sum(row['progress'] == 1.0 for row in rows)} of {len(rows)} have medium and expert"]
+    lines = [f"{sum(row['expert'] is not None for row in rows)} of {len(rows)} have medium and expert"]
     left: dict[tuple[str, str], list[float | None]] = {}
     for row in rows:
-        if row["progress"] < 1.0:
+        # A run may be over and its policies not yet measured.
+        if row["expert"] is None:
             left.setdefault((row["tier"], row["robot"]), []).append(row["seconds_left"])
     for (tier, robot), seconds in left.items():
         known = [x for x in seconds if x is not None]

@@ -242,6 +242,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def killed(*_: object) -> None:
+    raise SystemError
+
+
 def test_train_status_and_references(tiny: Path) -> None:
     runs = ["--runs", str(tiny / "runs")]
 
@@ -263,6 +267,13 @@ def test_train_status_and_references(tiny: Path) -> None:
     assert (status()["tier"], status()["seconds_left"]) == ("A", None)  # no run has told yet how long one takes
     shown = runner.invoke(app, ["status", *runs], catch_exceptions=False).output
     assert "tier A, hopper: 1 left, time not known" in shown
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(publish, "publish", killed)
+        runner.invoke(app, ["train", "--quiet", *runs], catch_exceptions=False)
+    assert (status()["progress"], status()["expert"]) == (1.0, None)
+    shown = runner.invoke(app, ["status", *runs], catch_exceptions=False).output
+    assert "0 of 1 have medium and expert" in shown
+    assert "tier A, hopper: 1 left" in shown
     trained = runner.invoke(app, ["train", "--quiet", *runs], catch_exceptions=False)
     assert trained.exit_code == 0, trained.output
     done = status()
