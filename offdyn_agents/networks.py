@@ -107,7 +107,8 @@ def mlp(params: Params, x: Tensor, activation: Callable[[Tensor], Tensor] = torc
 def mlp_in_turn(params: Params, x: Tensor) -> Tensor:
     """Evaluate stacked networks on the same many rows, one network after the other, without gradients.
 
-    On a CPU this takes half the time of stacked products, and under autocast, which they hardly gain from, a sixth.
+    On a CPU this is faster than stacked products: 40 discriminators took half the time for 20,480 rows on an Intel Xeon
+    with AMX, and under autocast, from which stacked products hardly gain, a fifth.
 
     Args:
         params: [W0, b0, ...] with W [K, in, out].

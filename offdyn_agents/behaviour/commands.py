@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,34 +28,43 @@ def train(
 ) -> None:
     """Train what is missing, or go on where it stopped; finished behaviours are skipped.
 
-    Two of these commands side by side share the work.
+    Two of these commands side by side share the work. A behaviour that fails is told and does not hold up the others.
     """
     from offdyn_agents.behaviour.programme import default_root, select
 
     root = runs or default_root()
-    for behaviour in select(robot or [], dynamics or []):
-        _train_one(behaviour, root, quiet)
+    went_well = [_train_one(behaviour, root, quiet) for behaviour in select(robot or [], dynamics or [])]
+    if not all(went_well):
+        raise typer.Exit(2)
 
 
-def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> None:
+def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
+    """Train a behaviour that is missing; say why it fails, and return whether it did not."""
     from offdyn_agents.locks import held
+    from offdyn_envs.errors import OffDynError
 
     if behaviour.done:
         print(f"{behaviour}: done")
-        return
+        return True
     directory = behaviour.directory(root)
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory / "lock") as mine:
         if not mine:
             print(f"{behaviour}: another process is at it")
-            return
+            return True
         from offdyn_agents.behaviour.publish import train_behaviour
 
-        for quality, card in train_behaviour(behaviour, root, quiet=quiet).items():
+        try:
+            cards = train_behaviour(behaviour, root, quiet=quiet)
+        except OffDynError as error:
+            print(f"offdyn: {error}", file=sys.stderr)
+            return False
+        for quality, card in cards.items():
             if "returns" not in card:
                 continue
             returns = card["returns"]["sampled"]
             print(f"{behaviour} {quality}: return {returns['mean']:.0f} +- {returns['se']:.0f} (standard error)")
+    return True
 
 
 @app.command("status")
@@ -84,20 +94,29 @@ def references(
     from offdyn_agents.behaviour.references import default_path, write_references
 
     path = out or default_path()
-    count = write_references(path, episodes)
-    print(f"{path}: {count} dynamics")
+    count, experts = write_references(path, episodes)
+    print(f"{path}: {count} dynamics, {experts} with an expert")
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row["state"] == "training":
+        return f"training {row['progress']:.0%}"
+    if row["state"] == "left" and row["seconds_left"] is not None:
+        return f"left, {row['seconds_left'] / 60:.0f} min"
+    return str(row["state"])
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Behaviour policies")
+    # Narrow enough for 80 columns; --json has the standard errors too.
+    table = Table(title="Behaviour policies", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("robot", "dynamics", "learner", "state", "medium", "expert"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=True, justify="right" if column in ("medium", "expert") else "left")
     for row in rows:
         cells = [str(row[name]) for name in ("robot", "dynamics", "algorithm")]
-        state = f"{row['state']} {row['progress']:.0%}" if row["state"] == "training" else row["state"]
-        returns = ["" if row[q] is None else f"{row[q]['mean']:.0f} ± {row[q]['se']:.0f}" for q in ("medium", "expert")]
-        table.add_row(*cells, state, *returns)
+        returns = ["" if row[q] is None else f"{row[q]['mean']:.0f}" for q in ("medium", "expert")]
+        table.add_row(*cells, _state(row), *returns)
     Console().print(table)

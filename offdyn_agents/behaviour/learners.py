@@ -105,6 +105,23 @@ def take_warm_start(learner: Learner, behaviour: Behaviour, warm: WarmStart, fir
         learner.adopt(BehaviourPolicy.load(path), ADOPTION)
 
 
+def require_expert(behaviour: Behaviour, warm: WarmStart) -> None:
+    """See to it that the expert is there as which a second run begins.
+
+    Args:
+        behaviour: the behaviour.
+        warm: where its second run begins.
+
+    Raises:
+        OffDynError: it is missing; the message names the command that trains it.
+    """
+    if warm.expert_of and not behaviour_path(behaviour.robot, warm.expert_of, "expert").exists():
+        raise OffDynError(
+            f"{behaviour} goes on as the expert of {warm.expert_of}, which is missing; train it with: "
+            f"offdyn behaviour train --robot {behaviour.robot} --dynamics {warm.expert_of}"
+        )
+
+
 def told_of(warm: WarmStart, robot: str, first: Learner) -> dict[str, Any]:
     """What an expert's card says of the warm start of its run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from offdyn_agents.behaviour.export import policy_from_snapshot
 from offdyn_agents.behaviour.learners import (
     make_learner,
     make_warm_learner,
+    require_expert,
     take_head_start,
     take_warm_start,
     told_of,
 )
 from offdyn_agents.behaviour.programme import Behaviour
 from offdyn_agents.behaviour.recipes import HeadStart
-from offdyn_agents.behaviour.training import Learner, Run, learn
+from offdyn_agents.behaviour.training import Learner, Run, learn, repeatable
 from offdyn_agents.locks import held
 from offdyn_agents.provenance import git_commit, package_versions
 from offdyn_envs.errors import OffDynError
@@ -47,25 +49,45 @@ def train_behaviour(behaviour: Behaviour, root: Path, *, quiet: bool = False) ->
         The cards, by the policies' names.
 
     Raises:
-        OffDynError: no policy of the run qualifies as medium, or a checkpoint belongs to other settings.
+        OffDynError: nothing is missing; no policy of the run qualifies as medium; a checkpoint belongs to other
+            settings; or the expert that the run is to begin as is missing.
     """
-    (directory, units), *second = behaviour.stages(root)
+    if behaviour.done:
+        raise OffDynError(f"{behaviour} has all of its policies")
     if behaviour.measured:  # Only the replay is missing.
-        return publish_replay(behaviour, Run(directory))
-    directory.mkdir(parents=True, exist_ok=True)
-    learner = make_learner(behaviour, directory)
-    run = Run(directory)
-    start, warm = behaviour.recipe.head_start, behaviour.recipe.warm_start
-    if start and not run.checkpoint.exists():
-        take_head_start(learner, start, _ended(behaviour, start, root, quiet))
-    learn(learner, run, str(behaviour), limit=units, quiet=quiet)
+        return publish_replay(behaviour, Run(behaviour.directory(root)))
+    if warm := behaviour.recipe.warm_start:
+        require_expert(behaviour, warm)
+    # Networks are made and values learned outside `learn` too, and must not differ there either.
+    with repeatable():
+        runs = _train(behaviour, root, quiet)
+    return publish(behaviour, *runs)
+
+
+def _train(behaviour: Behaviour, root: Path, quiet: bool) -> list[tuple[Learner, Run]]:
+    """The runs of a behaviour, trained to their ends: one, or two with a warm start."""
+    (_, units), *second = behaviour.stages(root)
+    learner, run = _first_run(behaviour, str(behaviour), root, units, quiet)
+    warm = behaviour.recipe.warm_start
     if warm is None:
-        return publish(behaviour, (learner, run))
-    better, rerun = make_warm_learner(behaviour, warm), Run(second[0][0])
+        return [(learner, run)]
+    better = make_warm_learner(behaviour, warm)
+    rerun = Run(second[0][0], origin={"warm_start": told_of(warm, behaviour.robot, learner)})
     if not rerun.checkpoint.exists():
         take_warm_start(better, behaviour, warm, learner)
     learn(better, rerun, f"{behaviour} (warm start)", quiet=quiet)
-    return publish(behaviour, (learner, run), (better, rerun))
+    return [(learner, run), (better, rerun)]
+
+
+def _first_run(behaviour: Behaviour, name: str, root: Path, limit: int | None, quiet: bool) -> tuple[Learner, Run]:
+    directory, start = behaviour.directory(root), behaviour.recipe.head_start
+    directory.mkdir(parents=True, exist_ok=True)
+    learner = make_learner(behaviour, directory)
+    run = Run(directory, origin={"head_start": asdict(start)} if start else {})
+    if start and not run.checkpoint.exists():
+        take_head_start(learner, start, _ended(behaviour, start, root, quiet))
+    learn(learner, run, name, limit=limit, quiet=quiet)
+    return learner, run
 
 
 def _ended(behaviour: Behaviour, start: HeadStart, root: Path, quiet: bool) -> Learner:
@@ -76,9 +98,7 @@ def _ended(behaviour: Behaviour, start: HeadStart, root: Path, quiet: bool) -> L
     with held(directory / "lock") as mine:
         if not mine:
             raise OffDynError(f"{behaviour} begins where {origin} ends, which another process is training; try later")
-        learner = make_learner(origin, directory)
-        learn(learner, Run(directory), f"{origin} (head start of {behaviour})", quiet=quiet)
-    return learner
+        return _first_run(origin, f"{origin} (head start of {behaviour})", root, None, quiet)[0]
 
 
 def publish(
@@ -97,7 +117,7 @@ def publish(
     Raises:
         OffDynError: no policy of the run qualifies as medium.
     """
-    last, start = warm or scratch, behaviour.recipe.warm_start
+    last = warm or scratch
     history = [(steps, training) for steps, training, _ in last[1].history]
     expert_steps, _ = find_expert(history, partial(_measure, behaviour, last[1], EXPERT_EPISODES))
     expert_returns = _report(behaviour, _policy(last[1], expert_steps))
@@ -114,14 +134,14 @@ def publish(
         ("medium", scratch, medium_steps, medium_returns),
     ):
         cards[quality] = {
+            **scratch[1].origin,
+            **source[1].origin,
             **_common_card(behaviour, *source),
             "quality": quality,
             "training_steps": steps,
             "returns": {kind: evaluation.summary() for kind, evaluation in returns.items()},
             "share_of_expert": returns["sampled"].mean / expert,
         }
-        if source is warm and start:
-            cards[quality]["warm_start"] = told_of(start, behaviour.robot, scratch[0])
         policy = _policy(source[1], steps)
         policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
     if REPLAY[0] in behaviour.names:
@@ -181,9 +201,7 @@ def _report(behaviour: Behaviour, policy: BehaviourPolicy) -> dict[str, Evaluati
 
 def _common_card(behaviour: Behaviour, learner: Learner, run: Run) -> dict[str, Any]:
     model = compile_model(get_robot(behaviour.robot), get_dynamics(behaviour.robot, behaviour.dynamics))
-    start = behaviour.recipe.head_start
-    told = {"head_start": {"dynamics": start.dynamics, "least_std": start.least_std}} if start else {}
-    return told | {
+    return {
         "format": 1,
         "robot": behaviour.robot,
         "dynamics": behaviour.dynamics,

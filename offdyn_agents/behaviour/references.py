@@ -1,4 +1,7 @@
-"""Reference returns: what uniform actions, the expert and the unadapted nominal expert earn in each dynamics."""
+"""Reference returns: what uniform actions, the expert and the unadapted nominal expert earn in each dynamics.
+
+From the first release on a table is frozen with its protocol version: better experts are for the next version.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import numpy as np
 from offdyn_agents.behaviour.evaluation import evaluate, run_episodes
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour
 from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.protocol import PROTOCOL
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import behaviour_path
 
-PROTOCOL = 1
 TRANSFER_EPISODES = 100
 _SEED = 30_000
 _FIGURES = ("mean", "se", "episodes")
@@ -66,26 +69,28 @@ def transfer_returns(robot: str, dynamics: str, episodes: int = TRANSFER_EPISODE
 
 
 def reference_entry(behaviour: Behaviour, episodes: int, known: dict[str, Any]) -> dict[str, Any]:
-    """The reference returns of one finished behaviour.
+    """The reference returns of one behaviour's dynamics.
 
     The expert's are those of its deterministic actions: policies are scored with deterministic actions too, so that a
     score of 100 means as good as the expert under the same protocol.
 
     Args:
-        behaviour: a behaviour whose expert exists.
+        behaviour: the behaviour.
         episodes: episodes of the random policy.
         known: what an earlier table says; figures of the same policies are kept.
 
     Returns:
-        "random", "expert" and, where the nominal robot's expert exists, "transfer".
+        "random"; "expert" where it exists; and "transfer" where the nominal robot's expert exists.
     """
     robot, dynamics = behaviour.robot, behaviour.dynamics
-    card = read_card(behaviour_path(robot, dynamics, "expert"))
-    expert = {name: card["returns"]["deterministic"][name] for name in _FIGURES}
     uniform = known.get("random", {})
     if uniform.get("episodes") != episodes:
         uniform = random_returns(robot, dynamics, episodes)
-    entry = {"random": uniform, "expert": expert | {"policy_sha256": card["policy_sha256"]}}
+    entry = {"random": uniform}
+    if behaviour.measured:
+        card = read_card(behaviour_path(robot, dynamics, "expert"))
+        expert = {name: card["returns"]["deterministic"][name] for name in _FIGURES}
+        entry["expert"] = expert | {"policy_sha256": card["policy_sha256"]}
     nominal = behaviour_path(robot, "nominal", "expert")
     if nominal.exists():
         transfer = known.get("transfer", {})
@@ -95,23 +100,23 @@ def reference_entry(behaviour: Behaviour, episodes: int, known: dict[str, Any]) 
     return entry
 
 
-def write_references(path: Path, episodes: int) -> int:
-    """Measure and write the reference returns of every behaviour of the programme whose expert exists.
+def write_references(path: Path, episodes: int) -> tuple[int, int]:
+    """Measure and write the reference returns of all dynamics of the programme.
 
     Args:
         path: the file; replaced as a whole. Figures in it that belong to the same policies are kept.
         episodes: episodes of the random policy.
 
     Returns:
-        How many dynamics the file covers.
+        How many dynamics the file covers, and how many of them have an expert.
     """
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["returns"] if path.exists() else {}
     table: dict[str, dict[str, Any]] = {}
-    behaviours = [behaviour for behaviour in PROGRAMME if behaviour.measured]
-    with progress("reference returns", len(behaviours)) as advance:
-        for behaviour in behaviours:
+    with progress("reference returns", len(PROGRAMME)) as advance:
+        for behaviour in PROGRAMME:
             before = known.get(behaviour.robot, {}).get(behaviour.dynamics, {})
             table.setdefault(behaviour.robot, {})[behaviour.dynamics] = reference_entry(behaviour, episodes, before)
             advance(1)
     write_json(path, {"protocol": PROTOCOL, "returns": table})
-    return sum(len(rows) for rows in table.values())
+    entries = [entry for rows in table.values() for entry in rows.values()]
+    return len(entries), sum("expert" in entry for entry in entries)

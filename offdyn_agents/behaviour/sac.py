@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -25,6 +24,7 @@ from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.training import matrix_precision
+from offdyn_agents.execution import can_compile
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -215,20 +215,18 @@ def make_update(settings: SacSettings, entropy: float) -> _Update:
         loss = _critic_step(state, batches[1], noise[1], rates[1, 0], settings)
         return loss, _actor_step(state, batches[1], noise[2], rates[1], entropy)
 
-    if settings.compiled and can_compile():
+    if settings.compiled and can_trace_update():
         return cast("_Update", torch.compile(update, dynamic=False))
     return update
 
 
-def can_compile() -> bool:
+def can_trace_update() -> bool:
     """Say whether the whole update can become one compiled graph.
 
     It needs a C++ compiler, and a torch that traces `torch.autograd.grad` (2.10 and later); split at the gradients,
     compiled code is no faster than none.
     """
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        return False
-    if not hasattr(dynamo_config, "trace_autograd_ops"):
+    if not can_compile(torch.device("cpu")) or not hasattr(dynamo_config, "trace_autograd_ops"):
         return False
     dynamo_config.trace_autograd_ops = True
     return True

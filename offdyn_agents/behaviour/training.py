@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,11 +85,13 @@ class Run:
         directory: the folder.
         history: one (steps, mean training return, seconds) per snapshot, oldest first.
         seconds: time spent learning, over all sittings.
+        origin: where the run begins, as its card tells it; nothing for a run that begins from nothing.
     """
 
     directory: Path
     history: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
     seconds: float = 0.0
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def checkpoint(self) -> Path:
@@ -135,6 +137,8 @@ class Run:
         if learner is not None:
             self._check(learner, state)
             learner.restore(state["learner"])
+        # Which policy was adopted is known to the checkpoint alone, once another one may have taken its place.
+        self.origin = state.get("origin", self.origin)
         return True
 
     def save(self, learner: Learner) -> None:
@@ -149,12 +153,14 @@ class Run:
             "seconds": self.seconds,
             "settings": learner.settings.to_json(),
             "seed": learner.seed,
+            "origin": self.origin,
         }
         save_state(self.checkpoint, state)
 
     def _check(self, learner: Learner, state: dict[str, Any]) -> None:
         # A longer run may go on from a shorter one; anything else would not be the run that the card describes.
         mine, saved = learner.settings.to_json() | {"seed": learner.seed}, state["settings"] | {"seed": state["seed"]}
+        mine["origin"], saved["origin"] = _plan(self.origin), _plan(state.get("origin", self.origin))
         for name in sorted(mine.keys() | saved.keys()):
             if name not in ("steps", "updates") and mine.get(name) != saved.get(name):
                 raise OffDynError(
@@ -172,11 +178,16 @@ class Run:
         self.history.append((learner.steps, learner.mean_return, self.seconds))
 
 
+def _plan(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of an origin: all but the SHA-256 of a policy."""
+    return {
+        kind: {name: value for name, value in facts.items() if name != "policy_sha256"}
+        for kind, facts in origin.items()
+    }
+
+
 def learn(learner: Learner, run: Run, name: str, *, limit: int | None = None, quiet: bool = False) -> bool:
     """Learn until the run is complete, with a checkpoint about every minute.
-
-    The arithmetic is kept on one thread: two processes side by side are faster than one on two cores, and a run then
-    repeats itself bit for bit. Numbers too small for full precision are flushed to 0, because they are slow.
 
     Args:
         learner: a fresh learner; it goes on from the checkpoint when there is one.
@@ -189,14 +200,8 @@ def learn(learner: Learner, run: Run, name: str, *, limit: int | None = None, qu
         Whether the run is complete.
     """
     run.load(learner)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        # Whatever ran before in this process must not decide how products round.
-        with matrix_precision("ieee"), flushed_denormals():
-            _loop(learner, run, name, min(learner.total, limit or learner.total), quiet)
-    finally:
-        torch.set_num_threads(threads)
+    with repeatable():
+        _loop(learner, run, name, min(learner.total, limit or learner.total), quiet)
     return learner.steps >= learner.total
 
 
@@ -219,6 +224,23 @@ def _loop(learner: Learner, run: Run, name: str, goal: int, quiet: bool) -> None
                 saved = now
             advance(made, mean_return=learner.mean_return)
     run.save(learner)
+
+
+@contextmanager
+def repeatable() -> Generator[None]:
+    """Let what a learner does in the block repeat itself bit for bit.
+
+    The arithmetic is kept on one thread: two processes side by side are faster than one on two cores anyway. Numbers
+    too small for full precision are flushed to 0, because they are slow.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # Whatever ran before in this process must not decide how products round.
+        with matrix_precision("ieee"), flushed_denormals():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

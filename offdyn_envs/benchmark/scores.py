@@ -118,11 +118,16 @@ def get_reference(
     if reference != "offdyn":
         raise unknown("reference set", reference, get_args(ReferenceSet))
     returns = (load_references() if table is None else table)["returns"]
-    cell = returns.get(robot, {}).get(dynamics)
-    if cell is None:
+    cell = returns.get(robot, {}).get(dynamics, {})
+    if "expert" not in cell:
+        measured = [
+            f"{name}/{slug}"
+            for name in sorted(returns)
+            for slug in sorted(returns[name])
+            if "expert" in returns[name][slug]
+        ]
         raise OffDynError(
-            f"no reference returns for '{robot}' under '{dynamics}'; measured: "
-            + (", ".join(f"{name}/{slug}" for name in sorted(returns) for slug in sorted(returns[name])) or "none")
+            f"no reference returns for '{robot}' under '{dynamics}'; with an expert: {', '.join(measured) or 'none'}"
         )
     random, expert = cell["random"], cell["expert"]
     return Reference(float(random["mean"]), float(expert["mean"]), float(random["se"]), float(expert["se"]))

@@ -131,8 +131,10 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
     relative = Path(dataset.robot) / dataset.dynamics / f"{name}.safetensors"
     path = (behaviours or shipped_root() / "behaviours") / relative
     if not path.is_file():
-        hint = "; medium-replay exists for nominal and severe dynamics, the sources" if name in REPLAY else ""
-        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}{hint}")
+        hint = f"train it with: offdyn behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
+        if name in REPLAY:
+            hint = "medium-replay exists for nominal and severe dynamics, the sources"
+        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint}")
     policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
         raise OffDynError(

@@ -25,7 +25,7 @@ def score(card: Mapping[str, Any]) -> dict[str, float | None] | None:
 
     Returns:
         "mean" and "se" in score points (0 = random policy, 100 = expert); None where the dataset holds no whole episode
-        or its dynamics have no reference returns.
+        or its dynamics have no expert.
 
     Raises:
         OffDynError: The table of reference returns is damaged.
@@ -33,7 +33,7 @@ def score(card: Mapping[str, Any]) -> dict[str, float | None] | None:
     from offdyn_envs.benchmark.scores import get_reference, load_references
 
     returns, measured = card["returns"], load_references()["returns"]
-    if returns is None or card["dynamics"] not in measured.get(card["robot"], {}):
+    if returns is None or "expert" not in measured.get(card["robot"], {}).get(card["dynamics"], {}):
         return None
     reference = get_reference(card["robot"], card["dynamics"])
     se = None if returns["se"] is None else float(reference.scale(returns["se"]))

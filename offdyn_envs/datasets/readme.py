@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +42,7 @@ def readme(root: Path) -> str:
         ("targets", _table(_TARGETS, shipped)),
         ("sources", _table(_SOURCES, built)),
         ("behaviours", _behaviours(root)),
+        ("missing", _missing(root)),
         ("published", _published(root)),
     ):
         text = text.replace(f"{{{name}}}", content)
@@ -141,6 +143,20 @@ def _behaviours(root: Path) -> str:
     pairs = [(robot, dynamics) for robot in DYNAMICS for dynamics in DYNAMICS[robot]]
     rows = [row for robot, dynamics in pairs if (row := _policies(root, robot, dynamics))]
     return f"{len(rows)} of {len(pairs)} dynamics.\n\n{_table(_POLICIES, rows)}"
+
+
+def _missing(root: Path) -> str:
+    """Return which dynamics have no policies, and how long they would take by the robot's others; "" if none is."""
+    lines: list[str] = []
+    for robot, slugs in DYNAMICS.items():
+        paths = {slug: root / "behaviours" / robot / slug / "medium.safetensors" for slug in slugs}
+        seconds = [read_card(path).get("run_seconds") for path in paths.values() if path.is_file()]
+        known = [float(x) for x in seconds if isinstance(x, int | float)]
+        without = [slug for slug, path in paths.items() if not path.is_file()]
+        if without:
+            time = f", about {median(known) / 60:.0f} minutes of one core each" if known else ""
+            lines.append(f"- {robot} ({len(without)}{time}): {', '.join(without)}")
+    return "\n".join(["Still to be trained, with `offdyn behaviour train`:", "", *lines]) if lines else ""
 
 
 def _policies(root: Path, robot: str, dynamics: str) -> list[str]:

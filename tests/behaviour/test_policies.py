@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from offdyn_agents.behaviour import learners, programme, publish, references, reports
+from offdyn_agents.behaviour import learners, programme, publish, recipes, references, reports
 from offdyn_agents.behaviour.commands import app
 from offdyn_agents.behaviour.evaluation import Evaluation, choose_medium, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import LOG_STD_RANGE, policy_from_snapshot
@@ -22,8 +22,9 @@ from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.recipes import SEED, HeadStart, Recipe, WarmStart
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
-from offdyn_agents.behaviour.training import Run
+from offdyn_agents.behaviour.training import Run, repeatable
 from offdyn_agents.locks import held
+from offdyn_envs.benchmark.scores import get_reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import ROBOTS
@@ -267,6 +268,7 @@ def test_train_status_and_references(tiny: Path) -> None:
     assert (status()["tier"], status()["seconds_left"]) == ("A", None)  # no run has told yet how long one takes
     shown = runner.invoke(app, ["status", *runs], catch_exceptions=False).output
     assert "tier A, hopper: 1 left, time not known" in shown
+    assert "training 33%" in shown
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemError):
         patch.setattr(publish, "publish", killed)
         runner.invoke(app, ["train", "--quiet", *runs], catch_exceptions=False)
@@ -303,7 +305,8 @@ def test_card_tells_of_a_warm_start_where_there_was_one(
     behaviour, settings = Behaviour("hopper", "gravity-0.5"), PpoSettings(rows=2, horizon=4)
     runs: list[tuple[PpoLearner, Run]] = []
     for seed in (1, 2):
-        learner, run = PpoLearner("hopper", "gravity-0.5", seed, settings), Run(tiny / f"{seed}")
+        told = {"warm_start": {"from_seed": 1, "after_steps": 1000}} if seed == 2 else {}
+        learner, run = PpoLearner("hopper", "gravity-0.5", seed, settings), Run(tiny / f"{seed}", origin=told)
         learner.steps = 1000 * seed
         run.remember(learner)
         runs.append((learner, run))
@@ -375,6 +378,93 @@ def test_head_start_begins_where_the_other_run_ends(ahead: Path) -> None:
     assert begun["hopper friction-0.5"] is not mine
 
 
+def test_run_does_not_go_on_under_another_recipe(ahead: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behaviour = Behaviour("hopper", "friction-0.5")
+    recipe = recipes.OWN["hopper", "friction-0.5"]
+
+    def train(head_start: HeadStart | None) -> Run:
+        monkeypatch.setitem(recipes.OWN, ("hopper", "friction-0.5"), replace(recipe, head_start=head_start))  # type: ignore[arg-type]
+        return publish.train_behaviour(behaviour, ahead, quiet=True)["run"][1]  # type: ignore[return-value]
+
+    assert train(None).origin == {}
+    with pytest.raises(OffDynError, match=r"written with origin \{\}, not \{'head_start': .*delete the folder"):
+        train(HeadStart("gravity-0.5", 0.5))
+    # What a card tells is what the run began as, whatever is shipped by then.
+    run = Run(ahead / "warm", origin={"warm_start": {"expert_of": "nominal", "policy_sha256": "then"}})
+    run.save(PpoLearner("hopper", "nominal", 1, PpoSettings(rows=2, horizon=4)))
+    later = Run(ahead / "warm", origin={"warm_start": {"expert_of": "nominal", "policy_sha256": "now"}})
+    assert later.load(PpoLearner("hopper", "nominal", 1, PpoSettings(rows=2, horizon=4)))
+    assert later.origin == run.origin
+    other = Run(ahead / "warm", origin={"warm_start": {"from_seed": 1, "after_steps": 1}})
+    with pytest.raises(OffDynError, match="written with origin"):
+        other.load(PpoLearner("hopper", "nominal", 1, PpoSettings(rows=2, horizon=4)))
+
+
+def test_adoption_does_not_depend_on_the_threads(tmp_path: Path) -> None:
+    settings = PpoSettings(rows=64, horizon=64, minibatch=1024, steps=10_000)
+    given = policy_from_snapshot(PpoLearner("hopper", "nominal", 0, settings).snapshot())
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with repeatable():
+                assert torch.get_num_threads() == 1
+                learner = PpoLearner("hopper", "friction-0.5", 1, settings)
+                learner.adopt(given, 1)
+            assert torch.get_num_threads() == threads
+            found.append(torch.cat([x.detach().flatten() for x in learner.value.parameters()]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+
+
+def test_second_run_is_prepared_under_the_same_conditions(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "learn", lambda *_, **__: True)
+    monkeypatch.setattr(publish, "publish", lambda *_: {})
+    seen: list[int] = []
+    make = publish.make_learner
+    monkeypatch.setattr(publish, "make_learner", lambda *x: seen.append(torch.get_num_threads()) or make(*x))
+    monkeypatch.setattr(publish, "take_warm_start", lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        publish.train_behaviour(Behaviour("hopper", "gravity-0.5"), tiny / "runs", quiet=True)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+
+
+def test_missing_expert_is_named_before_anything_is_trained(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = WarmStart(after=16_384, units=16_384, discount=0.99, expert_of="nominal")
+    monkeypatch.setitem(recipes.OWN, ("hopper", "gravity-0.5"), Recipe("ppo", 16_384 * 3, 0.99, warm))  # type: ignore[arg-type]
+    monkeypatch.setattr(publish, "learn", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(OffDynError, match="offdyn behaviour train --robot hopper --dynamics nominal"):
+        publish.train_behaviour(Behaviour("hopper", "gravity-0.5"), tiny / "runs", quiet=True)
+    assert not (tiny / "runs").exists()
+
+
+def test_one_failure_does_not_hold_up_the_others(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slugs = ("gravity-0.5", "gravity-2.0", "gravity-5.0")
+    monkeypatch.setattr(programme, "PROGRAMME", tuple(Behaviour("hopper", slug) for slug in slugs))
+    tried: list[str] = []
+
+    def train(behaviour: Behaviour, *_: object, **__: object) -> dict[str, Any]:
+        tried.append(behaviour.dynamics)
+        if behaviour.dynamics == "gravity-2.0":
+            raise OffDynError("no policy qualifies")
+        return {}
+
+    monkeypatch.setattr(publish, "train_behaviour", train)
+    result = runner.invoke(app, ["train", "--quiet", "--runs", str(tiny / "runs")])
+    assert (result.exit_code, tried) == (2, list(slugs))
+    assert result.stderr == "offdyn: no policy qualifies\n"
+
+
+def test_nothing_is_written_where_nothing_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(OffDynError, match=r"hopper friction-0\.1 has all of its policies"):
+        publish.train_behaviour(Behaviour("hopper", "friction-0.1"), tmp_path, quiet=True)
+
+
 def test_head_start_waits_for_nobody(ahead: Path) -> None:
     folder = Behaviour("hopper", "gravity-0.5").directory(ahead)
     folder.mkdir(parents=True)
@@ -387,6 +477,13 @@ def test_head_start_is_for_the_on_policy_learner(tmp_path: Path) -> None:
     cheetah = learners.make_learner(Behaviour("halfcheetah", "nominal"), tmp_path)
     with pytest.raises(OffDynError, match="head start is made for ppo, not sac"):
         learners.take_head_start(cheetah, HeadStart("nominal", 0.3), cheetah)
+
+
+def test_status_fits_80_columns(tmp_path: Path) -> None:
+    shown = runner.invoke(app, ["status", "--runs", str(tmp_path)], env={"COLUMNS": "80"}).output
+    rows = [line.split() for line in shown.splitlines()]
+    assert ["halfcheetah", "nominal", "sac", "done"] in [row[:4] for row in rows]
+    assert "…" not in shown
 
 
 def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +523,7 @@ def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.M
     monkeypatch.setattr(references, "transfer_returns", measured("transfer", policy_sha256=nominal))
     monkeypatch.setattr(references, "PROGRAMME", (Behaviour("hopper", "nominal"), Behaviour("hopper", "gravity-0.5")))
     path = tmp_path / "references.json"
-    assert references.write_references(path, 200) == 2
+    assert references.write_references(path, 200) == (2, 2)
     assert calls == ["random nominal", "transfer nominal", "random gravity-0.5", "transfer gravity-0.5"]
     first = path.read_bytes()
     references.write_references(path, 200)
@@ -462,9 +559,35 @@ def check_references(tiny: Path, card: dict[str, object]) -> None:
     assert 0.0 < entry["random"]["mean"] < 100.0
 
 
+def test_dynamics_without_an_expert_have_the_other_references(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    policy = {"policy_sha256": read_card(behaviour_path("hopper", "nominal", "expert"))["policy_sha256"]}
+    monkeypatch.setattr(references, "random_returns", lambda *_: {"episodes": 200, "mean": 1.0})
+    monkeypatch.setattr(references, "transfer_returns", lambda *_: policy)
+    monkeypatch.setattr(references, "PROGRAMME", (Behaviour("hopper", "gravity-0.5"),))
+    monkeypatch.setattr(Behaviour, "measured", False)
+    assert references.write_references(tmp_path / "references.json", 200) == (1, 0)
+    table = json.loads((tmp_path / "references.json").read_text())
+    assert table["returns"]["hopper"] == {"gravity-0.5": {"random": {"episodes": 200, "mean": 1.0}, "transfer": policy}}
+    with pytest.raises(OffDynError) as refused:
+        get_reference("hopper", "gravity-0.5", table=table)
+    assert str(refused.value) == "no reference returns for 'hopper' under 'gravity-0.5'; with an expert: none"
+
+
+def test_every_dynamics_has_references() -> None:
+    table = json.loads(references.default_path().read_text())["returns"]
+    for behaviour in PROGRAMME:
+        entry = table[behaviour.robot][behaviour.dynamics]
+        assert ("expert" in entry) == behaviour.measured, behaviour
+        for name in entry:
+            assert entry[name]["episodes"] >= 100
+            assert entry[name]["se"] > 0.0
+
+
 def test_every_expert_is_at_least_what_the_nominal_one_earns_there() -> None:
     table = json.loads(references.default_path().read_text())["returns"]
-    compared = [(robot, slug, entry) for robot, slugs in table.items() for slug, entry in slugs.items()]
+    compared = [
+        (robot, slug, entry) for robot, slugs in table.items() for slug, entry in slugs.items() if "expert" in entry
+    ]
     assert len(compared) == sum(behaviour.measured for behaviour in PROGRAMME)
     for robot, slug, entry in compared:
         expert, transfer = entry["expert"], entry["transfer"]

@@ -13,7 +13,7 @@ from offdyn_agents.behaviour.sac import (
     SacLearner,
     SacSettings,
     actor_outputs,
-    can_compile,
+    can_trace_update,
     critic_values,
     make_update,
     sample_action,
@@ -185,7 +185,7 @@ def test_replay_keeps_the_newest_and_reopens(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler and a torch that traces gradients")
+@pytest.mark.skipif(not can_trace_update(), reason="needs a C++ compiler and a torch that traces gradients")
 def test_compiled_update_equals_the_plain_one(tmp_path: Path) -> None:
     plain, compiled = (SacLearner("hopper", "nominal", 0, tmp_path, SMALL) for _ in range(2))
     update = make_update(dataclasses.replace(SMALL, compiled=True), -3.0)
