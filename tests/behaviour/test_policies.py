@@ -98,7 +98,17 @@ def test_warm_start_keeps_the_policy_and_draws_its_own_noise(tmp_path: Path) -> 
         learners.make_warm_learner(Behaviour("halfcheetah", "nominal"), WarmStart(1, 1, 0.9, 0))
 
 
-def test_adopted_policy_acts_as_before_and_moves_only_when_it_learns(tmp_path: Path) -> None:
+def test_adopted_policy_acts_as_before_and_moves_only_when_it_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn_values = PpoLearner._learn_values  # pyright: ignore[reportPrivateUsage]
+
+    def watched(self: PpoLearner, batch: Any) -> None:
+        before = [x.detach().clone() for x in (*self.policy.parameters(), self.log_std)]
+        learn_values(self, batch)
+        assert all(torch.equal(a, b) for a, b in zip(before, (*self.policy.parameters(), self.log_std), strict=True))
+
+    monkeypatch.setattr(PpoLearner, "_learn_values", watched)
     settings = PpoSettings(rows=8, horizon=64, minibatch=128, steps=10_000)
     teacher = PpoLearner("hopper", "nominal", 0, settings)
     for _ in range(3):
