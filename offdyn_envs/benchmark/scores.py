@@ -30,6 +30,7 @@ __all__ = [
     "ReferenceSet",
     "degradation",
     "get_reference",
+    "has_expert",
     "load_references",
     "normalised_score",
     "task_reference",
@@ -95,6 +96,17 @@ class Reference:
         return 100.0 * np.asarray(spread, dtype=np.float64) / self.span
 
 
+def has_expert(returns: Mapping[str, Any], robot: str, dynamics: str) -> bool:
+    """Say whether a table's returns hold an expert's, without which there is no score.
+
+    Args:
+        returns: By robot and dynamics, as a references.json holds them.
+        robot: Robot name.
+        dynamics: Slug of the dynamics.
+    """
+    return "expert" in returns.get(robot, {}).get(dynamics, {})
+
+
 def get_reference(
     robot: str, dynamics: str, reference: str = "offdyn", *, table: Mapping[str, Any] | None = None
 ) -> Reference:
@@ -118,17 +130,11 @@ def get_reference(
     if reference != "offdyn":
         raise unknown("reference set", reference, get_args(ReferenceSet))
     returns = (load_references() if table is None else table)["returns"]
-    cell = returns.get(robot, {}).get(dynamics, {})
-    if "expert" not in cell:
-        measured = [
-            f"{name}/{slug}"
-            for name in sorted(returns)
-            for slug in sorted(returns[name])
-            if "expert" in returns[name][slug]
-        ]
-        raise OffDynError(
-            f"no reference returns for '{robot}' under '{dynamics}'; with an expert: {', '.join(measured) or 'none'}"
-        )
+    if not has_expert(returns, robot, dynamics):
+        names = [(name, slug) for name in sorted(returns) for slug in sorted(returns[name])]
+        measured = ", ".join(f"{name}/{slug}" for name, slug in names if has_expert(returns, name, slug)) or "none"
+        raise OffDynError(f"no reference returns for '{robot}' under '{dynamics}'; with an expert: {measured}")
+    cell = returns[robot][dynamics]
     random, expert = cell["random"], cell["expert"]
     return Reference(float(random["mean"]), float(expert["mean"]), float(random["se"]), float(expert["se"]))
 

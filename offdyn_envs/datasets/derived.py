@@ -30,10 +30,10 @@ def score(card: Mapping[str, Any]) -> dict[str, float | None] | None:
     Raises:
         OffDynError: The table of reference returns is damaged.
     """
-    from offdyn_envs.benchmark.scores import get_reference, load_references
+    from offdyn_envs.benchmark.scores import get_reference, has_expert, load_references
 
-    returns, measured = card["returns"], load_references()["returns"]
-    if returns is None or "expert" not in measured.get(card["robot"], {}).get(card["dynamics"], {}):
+    returns = card["returns"]
+    if returns is None or not has_expert(load_references()["returns"], card["robot"], card["dynamics"]):
         return None
     reference = get_reference(card["robot"], card["dynamics"])
     se = None if returns["se"] is None else float(reference.scale(returns["se"]))

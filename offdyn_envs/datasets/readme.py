@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from types import MappingProxyType
 from typing import Any
 
@@ -146,17 +145,14 @@ def _behaviours(root: Path) -> str:
 
 
 def _missing(root: Path) -> str:
-    """Return which dynamics have no policies, and how long they would take by the robot's others; "" if none is."""
+    """Return which dynamics have no policies; "" if all have them."""
     lines: list[str] = []
     for robot, slugs in DYNAMICS.items():
-        paths = {slug: root / "behaviours" / robot / slug / "medium.safetensors" for slug in slugs}
-        seconds = [read_card(path).get("run_seconds") for path in paths.values() if path.is_file()]
-        known = [float(x) for x in seconds if isinstance(x, int | float)]
-        without = [slug for slug, path in paths.items() if not path.is_file()]
+        without = [slug for slug in slugs if not _policies(root, robot, slug)]
         if without:
-            time = f", about {median(known) / 60:.0f} minutes of one core each" if known else ""
-            lines.append(f"- {robot} ({len(without)}{time}): {', '.join(without)}")
-    return "\n".join(["Still to be trained, with `offdyn behaviour train`:", "", *lines]) if lines else ""
+            lines.append(f"- {robot} ({len(without)}): {', '.join(without)}")
+    head = "Still to be trained, with `offdyn behaviour train`; `offdyn behaviour status` says how long each takes:"
+    return "\n".join([head, "", *lines]) if lines else ""
 
 
 def _policies(root: Path, robot: str, dynamics: str) -> list[str]:
