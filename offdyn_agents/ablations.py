@@ -1,8 +1,9 @@
 """The papers' own ablations: each study a method and its variants, each variant some settings that differ.
 
 A variant that is the method as it stands shares the folder `<out>/<task>/<agent>` with `offdyn train`; the others have
-`<out>/<task>/<agent>@<variant>`. Stages are cached for all of them in one place, so that what a variant leaves as it is
-(the ensemble of another beta, the dynamics reward of another threshold) is trained once.
+`<out>/<task>/<agent>@<variant>`. Tables lie in `<out>/ablations`. Stages are cached for all of them in one place, so
+that what a variant leaves as it is (the ensemble of another beta, the dynamics reward of another threshold) is trained
+once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "Variant",
     "ablation_row",
     "get_study",
+    "joined",
     "over_tasks",
     "run_study",
     "variant_plans",
@@ -81,6 +83,8 @@ class Study:
         return replace(self, variants=tuple(known[name] for name in dict.fromkeys(names))) if names else self
 
 
+TERMS = ("format", "study", "agent", "seeds", "updates", "settings", "precision", "protocol", "episodes")
+"""What the rows of one table have in common."""
 FULL = Variant("full", "the method")
 
 
@@ -242,6 +246,22 @@ def run_study(
         "rows": rows,
         "over tasks": over_tasks(study, rows),
     }
+
+
+def joined(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with those rows of an earlier one that it lacks: tasks and variants may be run one at a time.
+
+    Args:
+        record: What `run_study` made.
+        earlier: Likewise, or nothing; where it is of other terms, such as another budget, none of it is taken.
+    """
+    if any(earlier.get(term) != record[term] for term in TERMS):
+        return dict(record)
+    study = get_study(record["study"])
+    rows = {(row["task"], row["variant"]): row for row in (*earlier["rows"], *record["rows"])}
+    tasks = list(dict.fromkeys([*earlier["tasks"], *record["tasks"]]))
+    kept = [rows[task, v.name] for task in tasks for v in study.variants if (task, v.name) in rows]
+    return {**record, "tasks": tasks, "rows": kept, "over tasks": over_tasks(study, kept)}
 
 
 def ablation_row(variant: Variant, plan: Plan, facts: Mapping[str, Any], evaluation: EvaluationPlan) -> dict[str, Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from offdyn_agents.ablations import Study
     from offdyn_agents.track import Trained
 
-__all__ = ["ablate", "draw_record", "markdown", "record_rows", "study_rows", "write_record"]
+__all__ = ["ablate", "draw_record", "markdown", "read_record", "record_rows", "study_rows", "write_record"]
 
 Record = Mapping[str, Any]
 
@@ -33,7 +33,7 @@ def ablate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all variants; may be repeated.")
     ] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs and of the table.")] = Path("runs/ablations"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
     eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -47,7 +47,7 @@ def ablate(
     """Run a paper's ablation: train and score every variant of a method; the same command goes on where it stopped."""
     import json
 
-    from offdyn_agents.ablations import get_study, run_study
+    from offdyn_agents.ablations import get_study, joined, run_study
     from offdyn_agents.commands import quiet_waiting, task_names
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table
@@ -63,17 +63,17 @@ def ablate(
     from offdyn_agents.evaluation import EvaluationPlan
     from offdyn_agents.runs import Plan, cpu_threads
     from offdyn_agents.settings import parse_overrides
-    from offdyn_agents.training import Budget, Hardware, choose_device
+    from offdyn_agents.training import Hardware, choose_device
     from offdyn_envs.benchmark import protocol
 
     hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
-    budget = Budget(updates, min(eval_every, updates), 500 if hardware.device == "cpu" else 2_000)
+    budget = hardware.budget(updates, eval_every)
     overrides, runs = parse_overrides(settings or []), tuple(range(seeds))
     plans = [Plan(chosen.agent, name, runs, overrides, budget, hardware, out, quiet) for name in names]
     evaluation = EvaluationPlan(episodes or protocol.CLEAN_EPISODES, 1, hardware.threads, quiet)
     report = _say_nothing if json_output else _report
-    record = run_study(chosen, plans, evaluation, report, together or 0)
-    files = write_record(record, out)
+    record = joined(run_study(chosen, plans, evaluation, report, together or 0), read_record(study, out / "ablations"))
+    files = write_record(record, out / "ablations")
     if json_output:
         print(json.dumps(record, indent=2, allow_nan=False))
         return
@@ -126,6 +126,17 @@ def record_rows(record: Record) -> list[dict[str, Any]]:
         }
         for row in record["rows"]
     ]
+
+
+def read_record(study: str, folder: Path) -> dict[str, Any]:
+    """Return the record of a study that lies in a folder; nothing where there is none that can be read."""
+    import json
+
+    try:
+        found: Any = json.loads((folder / f"{study}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_record(record: Record, out: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def read_checkpoint(
     known: tuple[Any, ...] = (saved["agent"], list(saved["seeds"]), dict(saved["identity"]))
     if known[:2] != (agent, list(seeds)):
         raise OffDynError(
-            f"checkpoint of {known[0]} with seeds {known[1]}; {agent} with seeds {list(seeds)} is allowed"
+            f"checkpoint '{path}' is of {known[0]} with seeds {known[1]}; {agent} with seeds {list(seeds)} is allowed"
         )
     for what, digest in identity.items():
         if known[2].get(what) != digest:

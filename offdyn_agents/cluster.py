@@ -10,12 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from offdyn_agents.track import Ledger, first_line
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -100,26 +100,20 @@ class Cluster:
             OffDynError: As `train_tasks`, here or on a worker, or a worker died too often.
         """
         from offdyn_agents.runs import arrange
-        from offdyn_agents.track import Ledger
 
         found = arrange(plans, together)
         cuda = plans[0].hardware.device == "cuda"
         ledger = Ledger(plans, found, report, slots(self._nodes(), plans[0].hardware.threads, cuda))
         waiting = {self._send(plans, population): number for number, population in enumerate(found.populations)}
-        errors: list[Exception] = []
         while waiting:
             (reference, *_), _ = self._ray.wait(list(waiting), num_returns=1)
             number = waiting.pop(reference)
             try:
                 facts = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
-                ledger.failed(number)
-                errors.append(_plain(error, _title(plans, found.populations[number])))
-                if waiting:
-                    print(f"offdyn: {_first_line(errors[-1])}; the others go on", file=sys.stderr, flush=True)
+                ledger.failed(number, _plain(error, _title(plans, found.populations[number])))
             else:
                 ledger.ended(number, facts)
-        _raise(errors)
         return ledger.outcomes()
 
     def _nodes(self) -> Resources:
@@ -164,7 +158,7 @@ def connected(address: str, quiet: bool = False) -> Generator[Cluster]:
         _knock(address)
         ray.init(address=address, log_to_driver=not quiet, logging_level="WARNING", **more)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise OffDynError(f"no Ray cluster answers at '{address}': {_first_line(error)}") from None
+        raise OffDynError(f"no Ray cluster answers at '{address}': {first_line(error)}") from None
     try:
         yield Cluster(ray)
     finally:
@@ -219,17 +213,4 @@ def _plain(error: Any, title: str) -> Exception:
         return cause
     if cause is not None:
         return error
-    return OffDynError(f"{title}: {_first_line(error)} The same command goes on from the checkpoints.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return lines[0] if lines else repr(error)
-
-
-def _raise(errors: Sequence[Exception]) -> None:
-    strange = next((error for error in errors if not isinstance(error, OffDynError)), None)
-    if strange is not None:
-        raise strange
-    if errors:
-        raise OffDynError("; ".join(dict.fromkeys(str(error) for error in errors)))
+    return OffDynError(f"{title}: {first_line(error)} The same command goes on from the checkpoints.")

@@ -84,7 +84,7 @@ def train(
     from offdyn_agents.cluster import connected
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
-    from offdyn_agents.training import Budget, Hardware, choose_device
+    from offdyn_agents.training import Hardware, choose_device
     from offdyn_agents.variants import named
 
     overrides = parse_overrides(settings or [])
@@ -96,8 +96,7 @@ def train(
             hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
         else:
             hardware = cluster.hardware(device, precision, threads)
-        chunk = 500 if hardware.device == "cpu" else 2_000
-        budget = Budget(updates, min(eval_every, updates), chunk)
+        budget = hardware.budget(updates, eval_every)
         plans = [
             named(
                 Plan(agent, name, seed_numbers, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
@@ -135,11 +134,18 @@ def evaluate(
         threads or cpu_threads(),
         quiet,
     )
+    found: list[dict[str, Any]] = []
     for folder in runs:
         result = evaluate_run(folder, plan)
-        print_table(f"{result['task']} {run_label(read_run(folder))}", summarise(result), json_output)
-        if not has_critics(folder) and not json_output:
-            print(f"{result['agent']} has no critic: no min-Q attack")
+        label, rows = run_label(read_run(folder)), summarise(result)
+        found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
+        if not json_output:
+            print_table(f"{result['task']} {label}", rows, False)
+            if not has_critics(folder):
+                print(f"{result['agent']} has no critic: no min-Q attack")
+    if json_output:
+        # As with training: one run is one object, several are one list.
+        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
 
 
 def task_names(tasks: list[str], track: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.plans import read_run, run_label
 from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.scores import normaliser
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "summarise"]
@@ -197,10 +198,7 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
         One row for the clean environment and one per cell: mean return, and where reference returns exist the
         normalised score, its t interval over seeds and the degradation.
     """
-    from offdyn_envs.tasks import get_task
-
-    task = get_task(result["task"])
-    normalise = _normaliser(task.robot, task.scoring)
+    normalise = normaliser(result["task"])
     clean = _means(result["clean"])
     rows = [{"condition": "clean", **_scored(clean, normalise), "degradation": "-"}]
     for cell in result["perturbed"]:
@@ -208,15 +206,6 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
         row = {"condition": f"{cell['family']} {cell['level']:g}", **_scored(means, normalise)}
         rows.append(row | {"degradation": _degradation(means, clean, normalise)})
     return rows
-
-
-def _normaliser(robot: str, dynamics: str) -> Callable[[Floats], Floats] | None:
-    from offdyn_envs.benchmark.scores import get_reference
-
-    try:
-        return get_reference(robot, dynamics).normalise
-    except OffDynError:
-        return None
 
 
 def _means(by_seed: dict[str, list[float]]) -> Floats:

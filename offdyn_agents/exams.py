@@ -110,7 +110,7 @@ def set_paper(
             row that the target's body can take.
     """
     held, held_rows = _held(target, holdout, threads)
-    answer = _under(source, target, _spaced(len(source), rows), threads, quiet)
+    answer = _under(source, target, spaced(len(source), rows), threads, quiet)
     back = _under(held, source, held_rows, threads, quiet)
     if not answer.valid.any():
         raise OffDynError(f"the body of '{target.id}' can take none of {len(answer)} rows of '{source.id}'")
@@ -125,7 +125,7 @@ def set_paper(
     )
     table, packed = pack(source, "source"), pack(target, "target")
     return Paper(
-        table[_spaced(len(table), source_rows)] if source_rows else table,
+        table[spaced(len(table), source_rows)] if source_rows else table,
         packed[: held_rows[0]] if held is target else packed,
         {HOLDOUT: Exam(s, a, following, rewards), SOURCE: Exam(*asked)},
         {HOLDOUT: _tensor(back.next_observations), SOURCE: _tensor(source.next_observations[chosen])},
@@ -157,7 +157,8 @@ def _under(data: Dataset, other: Dataset, rows: NDArray[np.int64], threads: int 
     return counterfactual(data, shifts, rows, profile=other.card["profile"], num_threads=threads, quiet=quiet)
 
 
-def _spaced(total: int, count: int) -> NDArray[np.int64]:
+def spaced(total: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` evenly spaced numbers of `total` rows, the first and the last among them."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from offdyn_agents.judging import Terms
 
-__all__ = ["draw", "draw_reward", "judge_command", "reward_table", "table"]
+__all__ = ["draw", "draw_reward", "judge_command", "judge_task", "pictures", "reward_table", "summary", "table"]
 
 Record = dict[str, Any]
 
@@ -135,11 +136,33 @@ def judge_task(
     record["wall_clock_s"] = round(time.monotonic() - begun, 1)
     folder = out / name / "judge"
     write_json(folder / "judge.json", record)
-    if chosen:
-        draw(record, folder / "judge.png")
-    if reward_on:
-        draw_reward(record, folder / "reward.png")
+    for line in pictures(record, folder, "judge.png"):
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
     return record
+
+
+def pictures(record: Record, folder: Path, errors: str, reward: str = "reward.png") -> list[str]:
+    """Draw what a record has figures of.
+
+    Args:
+        record: What `draw` and `draw_reward` take.
+        folder: Where pictures go.
+        errors: Name of the picture of errors.
+        reward: Name of that of MOREC's dynamics reward.
+
+    Returns:
+        Why pictures could not be drawn, a line for each: figures are worth having without them.
+    """
+    from offdyn_envs.errors import OffDynError
+
+    why: list[str] = []
+    for key, name, drawing in (("errors", errors, draw), ("reward", reward, draw_reward)):
+        if record.get(key):
+            try:
+                drawing(record, folder / name)
+            except OffDynError as error:
+                why.append(f"no {name}: {error}")
+    return why
 
 
 def table(record: Record) -> list[dict[str, Any]]:
@@ -165,6 +188,23 @@ def table(record: Record) -> list[dict[str, Any]]:
         row |= {exam: f"{found[name]:.3g}" for exam, found in record["references"].items() if name in found}
         rows.append(row)
     return rows
+
+
+def summary(record: Mapping[str, Any]) -> list[str]:
+    """Return a line for every model: the error of its next states in each exam, a mean over seeds.
+
+    Args:
+        record: What `judge_task` made, or what run.json has under `stages.judged`.
+    """
+    from offdyn_agents.judging import MODELS
+
+    unit = "error of s' in units of its change"
+    lines: list[str] = []
+    for name, exams in record.get("errors", {}).items():
+        columns = {exam: _column(figures, "state") for exam, figures in exams.items()}
+        said = ", ".join(f"{sum(values) / len(values):.3g} on {exam}" for exam, values in columns.items())
+        lines.append(f"{MODELS[name]}: {unit}: {said}")
+    return lines
 
 
 def reward_title(record: Record) -> str:

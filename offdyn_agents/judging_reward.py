@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from offdyn_agents.dynamics_reward.conditions import (
 )
 from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
-from offdyn_agents.exams import HOLDOUT, SOURCE, Paper
+from offdyn_agents.exams import HOLDOUT, SOURCE, Paper, spaced
 from offdyn_agents.judging import CPU, JudgeSettings, fit_gaussians
 from offdyn_agents.model_rollouts import Proposer
 
@@ -96,16 +95,13 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
 
 def _asked(paper: Paper, threads: int) -> dict[str, Asked]:
     """Return transitions with true next states by policy, the behaviour's first; at most `ROWS` of each."""
-    found = {
-        name: Asked(*(part[_spaced(len(exam.rewards))] for part in exam[:3])) for name, exam in paper.exams.items()
-    }
-    rows = paper.held_rows[_spaced(len(paper.held_rows))].tolist()
+    found: dict[str, Asked] = {}
+    for name, exam in paper.exams.items():
+        numbers = spaced(len(exam.rewards), ROWS).tolist()
+        found[name] = Asked(*(part[numbers] for part in exam[:3]))
+    rows = paper.held_rows[spaced(len(paper.held_rows), ROWS)].tolist()
     others = other_policies(paper.held, rows, threads=threads)
     return {BEHAVIOUR: found[HOLDOUT], **others, SOURCE: found[SOURCE]}
-
-
-def _spaced(total: int) -> list[int]:
-    return np.unique(np.linspace(0, total - 1, min(ROWS, total)).astype(np.int64)).tolist()
 
 
 def _scale(context: StageContext, rows: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
             learner.warm_up(source, target)
             _each("dynamics", settings.epochs, missing, fit, (workers, inside), context.quiet)
 
-    found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION)
+    found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION, "dynamics")
     return Fitted([DualDynamics.from_tensors(tensors, target.device) for tensors in found], found.failed)
 
 
@@ -88,7 +88,9 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitt
             _each("classifiers", settings.updates, missing, fit, (workers, inside), context.quiet)
 
     name = f"dara classifiers {len(source)}"
-    found = cached(name, kept, (source, target), context.seeds, context.cache, compute, CLASSIFIERS_VERSION)
+    found = cached(
+        name, kept, (source, target), context.seeds, context.cache, compute, CLASSIFIERS_VERSION, "classifiers"
+    )
     return Fitted([Classifiers.from_tensors(tensors, target.device) for tensors in found], found.failed)
 
 

@@ -7,6 +7,7 @@ With merged rows the ensemble learns from all of them, and the reward takes targ
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -101,10 +102,11 @@ class _Filtered(ModelBasedSAC):
         from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
 
         results = super().stages(context)
+        real = context.target if len(context.target) else context.source
         kept = fit_dynamics_reward(
             self.settings.dynamics_reward,
             context.layout,
-            context.target if len(context.target) else context.source,
+            real,
             context.cache,
             terminated=context.terminated,
             threads=context.threads,
@@ -119,7 +121,25 @@ class _Filtered(ModelBasedSAC):
             reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))
         judged: Sequence[Judged] = [Judged(ensemble, reward) for ensemble in results.results]
         report = {**results.report, "discriminators": int(thinned.able.sum())}
+        if not failed:
+            report["real_transitions_that_pass"] = self._pass(reward, real, context)
         return replace(results, results=judged, report=report, failed=failed)
+
+    def _pass(self, reward: DynamicsReward, real: Tensor, context: StageContext) -> float | None:
+        """Return how many of the held-out real transitions the filter lets pass, and say so where these are few."""
+        from offdyn_agents.dynamics_reward.conditions import SHARE
+        from offdyn_agents.dynamics_reward.stage import real_share
+
+        threshold = self.settings.threshold
+        share = real_share(reward, context.layout, real, threshold)
+        if share is not None and share < SHARE and not context.quiet:
+            print(
+                f"{self.name}: {share:.1%} of held-out real transitions have a dynamics reward of {threshold:g}, not "
+                f"the {SHARE:.0%} that the method wants: rollouts will end where nothing is wrong",
+                file=sys.stderr,
+                flush=True,
+            )
+        return share
 
     def world(self, run: RunView) -> RolloutModel:
         """Return the ensemble with several candidates, of which the reward takes one or none."""

@@ -70,6 +70,10 @@ class Hardware:
         if self.precision == "tf32" and self.device == "cpu":
             raise OffDynError("precision 'tf32' is for GPUs; fp32 and bf16 are allowed on 'cpu'")
 
+    def budget(self, updates: int, evaluate_every: int) -> Budget:
+        """Return the budget of a command: chunks are longer on a GPU, where starting one costs more than its work."""
+        return Budget(updates, min(evaluate_every, updates), 500 if self.device == "cpu" else 2_000)
+
     def products(self) -> AbstractContextManager[Any]:
         """Return the context in which a loss is computed."""
         return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()

@@ -168,11 +168,14 @@ def judge_stages(judge: RunJudge, task: TaskRuns, data: str, failed: Collection[
         failed: Places of the seeds whose stages failed.
         facts: What its run.json says; `carry_judged` may have put figures there.
     """
+    from offdyn_agents.judging_report import pictures
+
     found = _of(facts)
     if not judge.enough(found, data):
         found = judge.judge(task, data, failed)
         facts["stages"] = {**facts.get("stages", {}), "judged": found}
-    lines = [*_lines(found), *_draw(task.folder, facts["task"], found)]
+    drawn = pictures({"task": facts["task"], **found}, task.folder, NAME, REWARD_NAME)
+    lines = [*_lines(found), *drawn]
     if not judge.quiet:
         for line in lines:
             print(f"{facts['task']}: {line}", file=sys.stderr, flush=True)
@@ -186,20 +189,8 @@ def _of(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
-    """Return what could not be said, in words."""
+    """Return what was found, and what could not be said, in words."""
+    from offdyn_agents.judging_report import summary
+
     told = {"skipped": "learned dynamics not judged", "not_compared": "no models to compare with"}
-    return [f"{what}: {found[key]}" for key, what in told.items() if key in found]
-
-
-def _draw(folder: Path, task: str, found: Mapping[str, Any]) -> list[str]:
-    """Draw pictures that are not there, and return why some cannot be drawn."""
-    from offdyn_agents.judging_report import draw, draw_reward
-
-    why: list[str] = []
-    for key, name, drawing in (("errors", NAME, draw), ("reward", REWARD_NAME, draw_reward)):
-        if key in found:
-            try:
-                drawing({"task": task, **found}, folder / name)
-            except OffDynError as error:
-                why.append(f"no {name}: {error}")
-    return why
+    return [*summary(found), *(f"{what}: {found[key]}" for key, what in told.items() if key in found)]

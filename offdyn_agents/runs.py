@@ -7,9 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.agent import Agent, agent_class
 from offdyn_agents.callbacks import Evaluation, target_returns
@@ -21,11 +19,15 @@ from offdyn_agents.plans import FORMAT, Plan, already, cpu_threads, initial_fact
 from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.run_judging import RunJudge, carry_judged, judge_stages, learned_model
 from offdyn_agents.settings import build, preset, shared
-from offdyn_agents.supplies import Provision, TaskRuns, make_supply
+from offdyn_agents.supplies import BUFFERS, Provision, TaskRuns, make_supply
 from offdyn_agents.track import Arrangement, Ledger, Population, Trained
 from offdyn_agents.training import PopulationModule
 from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.scores import normaliser
 from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "FORMAT",
@@ -33,6 +35,7 @@ __all__ = [
     "Trained",
     "arrange",
     "cpu_threads",
+    "judge_ended",
     "make_agent",
     "make_supply",
     "plan_agent",
@@ -98,7 +101,9 @@ def train_tasks(
 ) -> list[Trained]:
     """Train several tasks; those of equal dimensions and settings, which are equally far, as one population.
 
-    Every task has its own run folder with its own checkpoint, so that it may be continued in other company.
+    Every task has its own run folder with its own checkpoint, so that it may be continued in other company. A
+    population that fails does not keep the others from their end. Where `Plan.judge` asks of an ended run for more than
+    its run.json says, its models are judged.
 
     Args:
         plans: What to train; all of one `out`.
@@ -120,9 +125,16 @@ def train_tasks(
             if not stack.enter_context(held(folder / LOCK, wait)):
                 raise OffDynError(f"'{folder}' is being trained by {holder(folder / LOCK)}; let it end first")
         found = _arrange(jobs, together)
+        _need_data([jobs[index] for population in found.populations for index in population.members])
+        judge_ended(plans, found)
         ledger = Ledger(plans, found, report)
         for number, population in enumerate(found.populations):
-            ledger.ended(number, _train_jobs([jobs[index] for index in population.members]))
+            try:
+                facts = _train_jobs([jobs[index] for index in population.members])
+            except OffDynError as error:  # noqa: PERF203 - hours lie between two of them
+                ledger.failed(number, error)
+            else:
+                ledger.ended(number, facts)
     return ledger.outcomes()
 
 
@@ -145,6 +157,8 @@ def _arrange(jobs: Sequence[_Job], together: int) -> Arrangement:
     left: dict[int, int] = {}
     for index, job in enumerate(jobs):
         if already(job.plan.folder, job.facts):
+            # Left over where a process was killed right after its run had ended.
+            shutil.rmtree(job.plan.folder / BUFFERS, ignore_errors=True)
             earlier[index] = read_run(job.plan.folder)
             continue
         updates = peek(job.plan.folder)
@@ -222,8 +236,42 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         # Before the run counts as ended: an interruption in between is made good by the same command.
         draw_ended(job.plan.folder, job.facts, job.plan.quiet)
         write_json(job.plan.folder / "run.json", job.facts)
-        shutil.rmtree(job.plan.folder / "buffers", ignore_errors=True)
+        shutil.rmtree(job.plan.folder / BUFFERS, ignore_errors=True)
     return [job.facts for job in jobs]
+
+
+def _need_data(jobs: Sequence[_Job]) -> None:
+    """Say at once which datasets are missing, not when their turn comes days later.
+
+    Raises:
+        OffDynError: Datasets are not on this machine, and there is no server to fetch them from.
+    """
+    from offdyn_envs.datasets import store
+    from offdyn_envs.datasets.sources import configured_url
+
+    needed = dict.fromkeys(dataset for job in jobs for dataset in _datasets(job).values())
+    missing = [str(dataset) for dataset in needed if not store.available(dataset)]
+    if missing and configured_url() is None:
+        names = " ".join(missing)
+        raise OffDynError(f"not on this machine: {', '.join(missing)}; build with: offdyn data build {names}")
+
+
+def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:
+    """Judge the models of ended runs for which that was asked with `Plan.judge` and has not been done.
+
+    Args:
+        plans: All plans.
+        found: What `arrange` said of them; its facts are brought up to date.
+    """
+    for index, facts in found.earlier.items():
+        plan = plans[index]
+        if plan.judge:
+            job = _job(plan)
+            stopped = {seed for seed, told in facts.get("stopped", {}).items() if told["updates"] == 0}
+            failed = [place for place, seed in enumerate(plan.seeds) if str(seed) in stopped]
+            judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", True, plan.quiet)
+            judge_stages(judge, _load(job), facts["data"]["sha256"], failed, facts)
+            write_json(plan.folder / "run.json", facts)
 
 
 def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision) -> None:
@@ -257,27 +305,19 @@ def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
 
 def _late(plan: Plan) -> dict[str, Any] | None:
     """Return what run.json says about the last evaluations during training."""
-    from offdyn_envs.tasks import get_task
-
-    task = get_task(plan.task)
-    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, _normaliser(task.robot, task.scoring))
+    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, normaliser(plan.task))
 
 
 def _load(job: _Job) -> TaskRuns:
     """Load what one job learns from, and note its name in the facts."""
     from offdyn_envs import datasets
-    from offdyn_envs.tasks import DatasetId, get_task
+    from offdyn_envs.tasks import get_task
 
-    task, plan = get_task(job.plan.task), job.plan
-    if job.agent.settings.data == "oracle":
-        large = DatasetId(task.robot, task.scoring, task.quality, "1m")
-        source, target = None, datasets.load_dataset(large)
-        job.facts["data"] = {"target": str(large)}
-    else:
-        source, target = _load_pair(plan)
-        job.facts["data"] = {"source": str(task.source), "target": str(plan.target)}
+    plan, names = job.plan, _datasets(job)
+    job.facts["data"] = {what: str(name) for what, name in names.items()}
+    source, target = _load_pair(plan) if "source" in names else (None, datasets.load_dataset(names["target"]))
     title = f"{plan.task} {plan.label}"
-    return TaskRuns(source, target, plan.seeds, plan.folder, title, task.robot, job.agent.settings)
+    return TaskRuns(source, target, plan.seeds, plan.folder, title, get_task(plan.task).robot, job.agent.settings)
 
 
 def _load_pair(plan: Plan) -> tuple[Any, Any]:
@@ -292,12 +332,22 @@ def _load_pair(plan: Plan) -> tuple[Any, Any]:
     return source, target
 
 
+def _datasets(job: _Job) -> dict[str, DatasetId]:
+    """Return the "source" and "target" that one job learns from; an oracle has a target alone, as large as a source."""
+    from offdyn_envs.tasks import DatasetId, get_task
+
+    task = get_task(job.plan.task)
+    if job.agent.settings.data == "oracle":
+        return {"target": DatasetId(task.robot, task.scoring, task.quality, "1m")}
+    return {"source": task.source, "target": job.plan.target}
+
+
 def _evaluation(job: _Job, part: int) -> Evaluation:
     from offdyn_envs.tasks import get_task
 
     task = get_task(job.plan.task)
     returns = target_returns(task.robot, task.scoring, EPISODES, job.plan.hardware.threads)
-    return Evaluation(returns, _normaliser(task.robot, task.scoring), part)
+    return Evaluation(returns, normaliser(job.plan.task), part)
 
 
 def refuse_stopped(outcomes: Sequence[Trained]) -> None:
@@ -313,13 +363,3 @@ def refuse_stopped(outcomes: Sequence[Trained]) -> None:
     ]
     if found:
         raise OffDynError(f"diverged, without a policy: {', '.join(found)}; other settings are needed")
-
-
-def _normaliser(robot: str, dynamics: str) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-    from offdyn_envs.benchmark.scores import get_reference
-
-    try:
-        return get_reference(robot, dynamics).normalise
-    except OffDynError:
-        # Without measured references the raw returns are still worth showing.
-        return None

@@ -2,7 +2,7 @@
 
 A stage's key is the SHA-256 of its name and version, its settings, the rows it learns from and its seed. An agent's
 `stages` gets a `StageContext` for each task and returns `StageResults`; `cached` finds or computes what is costly. What
-has failed is never cached: it is told by run, and the population stops those runs before their first update.
+has failed is told by run, and the population stops those runs before their first update.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ VERSION = 3
 """Raised when the same settings would give another ensemble."""
 
 IRRELEVANT = ("memory_gb",)
+WHY = "failed"
+"""Under what name a failed result's file says why."""
 PART = 16_384
 """Rows that a thread predicts before it takes others."""
 
@@ -63,7 +65,7 @@ class Keep(Protocol):
         Args:
             seed: The seed.
             tensors: The result, by name.
-            failed: Why it must not be used, and is not cached; "" where all is well.
+            failed: Why it must not be used; "" where all is well.
         """
 
 
@@ -172,10 +174,11 @@ def cached(
     cache: Path | None,
     compute: Callable[[list[int], Keep], None],
     version: int = 1,
+    title: str = "",
 ) -> Fitted[Tensors]:
     """Find a stage's results, and compute those that are missing; each is kept as soon as it is there.
 
-    Those that failed are returned, but not cached.
+    What failed is kept apart, with its reason: the same training would fail again.
 
     Args:
         name: Name of the stage.
@@ -186,31 +189,34 @@ def cached(
         compute: Is given the seeds that are missing and calls `keep(seed, tensors by name)` for each, from any thread,
             with a reason where they must not be used.
         version: Raised when the same settings and rows would give another result.
+        title: What messages call the stage, where that is not its name.
 
     Returns:
         The results in the order of the seeds, contiguous and on the CPU.
     """
-    paths = {
-        seed: None if cache is None else cache / f"{stage_key(name, settings, rows, seed, version)}.safetensors"
-        for seed in seeds
-    }
-    found = {seed: _load(path) for seed, path in paths.items()}
-    missing = [seed for seed in seeds if found[seed] is None]
-
+    keys = {seed: stage_key(name, settings, rows, seed, version) for seed in seeds} if cache is not None else {}
+    found: dict[int, Tensors] = {}
     reasons: dict[int, str] = {}
+    for seed, key in keys.items():
+        sound, broken = _load(_result(cache, key)), _load_failed(_failure(cache, key))
+        if sound is not None:
+            found[seed] = sound
+        elif broken is not None:
+            found[seed], reasons[seed] = broken
 
     def keep(seed: int, tensors: Tensors, failed: str = "") -> None:
         # As a file gives them back: other strides would round products otherwise.
         found[seed] = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        path = (_failure if failed else _result)(cache, keys.get(seed, ""))
+        _save(path, found[seed], {WHY: failed} if failed else None)
         if failed:
-            reasons[seed] = f"{name}: {failed}"
-        else:
-            _save(paths[seed], found[seed] or {})
+            reasons[seed] = failed
 
+    missing = [seed for seed in seeds if seed not in found]
     if missing:
         compute(missing, keep)
-    failed = {place: reasons[seed] for place, seed in enumerate(seeds) if seed in reasons}
-    return Fitted([found[seed] or {} for seed in seeds], failed)
+    failed = {place: f"{title or name}: {reasons[seed]}" for place, seed in enumerate(seeds) if seed in reasons}
+    return Fitted([found[seed] for seed in seeds], failed)
 
 
 class Unfinished:
@@ -364,6 +370,30 @@ def predict_all(
     return tables
 
 
+def _result(cache: Path | None, key: str) -> Path | None:
+    """Return the file of a sound result."""
+    return None if cache is None else cache / f"{key}.safetensors"
+
+
+def _failure(cache: Path | None, key: str) -> Path | None:
+    """Return the file of a result that must not be used."""
+    return None if cache is None else cache / f"{key}.failed"
+
+
+def _load_failed(path: Path | None) -> tuple[Tensors, str] | None:
+    """Return a result that must not be used, and why."""
+    if path is None or not path.exists():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            why = (file.metadata() or {}).get(WHY, "")
+            return {name: file.get_tensor(name) for name in file.keys()}, why
+    except SafetensorError:
+        return None
+
+
 def _load(path: Path | None) -> Tensors | None:
     if path is None or not path.exists():
         return None
@@ -377,10 +407,10 @@ def _load(path: Path | None) -> Tensors | None:
         return None
 
 
-def _save(path: Path | None, tensors: Tensors) -> None:
+def _save(path: Path | None, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
     if path is None:
         return
     from safetensors.torch import save_file
 
     with atomic_write(path) as temporary:
-        save_file(dict(tensors), temporary)
+        save_file(dict(tensors), temporary, metadata)

@@ -25,7 +25,10 @@ from offdyn_agents.training import Budget, Hardware
 from offdyn_agents.update import numbers
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Provision", "TaskRuns", "digest", "make_supply", "settings_digest"]
+__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "settings_digest"]
+
+BUFFERS = "buffers"
+"""The folder of rollout buffers in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,7 @@ def _add_buffers(
 ) -> None:
     supply = provision.supply
     seeds = [seed for task in tasks for seed in task.seeds]
-    paths = [task.folder / "buffers" / f"{seed}.f32" for task in tasks for seed in task.seeds]
+    paths = [task.folder / BUFFERS / f"{seed}.f32" for task in tasks for seed in task.seeds]
     supply.buffers = [RolloutBuffer(path, agent.capacity, supply.layout.width, hardware.device) for path in paths]
     of_runs = [item for result in results for item in result.results]
     terminations = [termination(task.robot) for task in tasks for _ in task.seeds]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from offdyn_agents.plans import Plan
+from offdyn_envs.errors import OffDynError
 
-__all__ = ["Arrangement", "Ledger", "Population", "Trained", "duration", "time_left"]
+__all__ = ["Arrangement", "Ledger", "Population", "Trained", "duration", "first_line", "time_left"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Ledger:
         self._plans, self._populations, self._report, self._slots = plans, arrangement.populations, report, slots
         self._works = [population.work for population in arrangement.populations]
         self._ended: list[int] = []
+        self._errors: list[Exception] = []
         self._outcomes: dict[int, Trained] = {}
         for index, facts in arrangement.earlier.items():
             self._keep(Trained(plans[index], facts, False), index)
@@ -84,9 +86,12 @@ class Ledger:
         if len(self._works) > 1 and not self._plans[0].quiet:
             print(self.outlook(time.monotonic() - self._begun), file=sys.stderr, flush=True)
 
-    def failed(self, number: int) -> None:
-        """Take down that nothing more will come of a population."""
+    def failed(self, number: int, error: Exception) -> None:
+        """Take down that nothing more will come of a population, and why; the others go on."""
         self._works[number] = 0
+        self._errors.append(error)
+        if len(self._ended) + len(self._errors) < len(self._populations):
+            print(f"offdyn: {first_line(error)}; the others go on", file=sys.stderr, flush=True)
 
     def outlook(self, elapsed: float) -> str:
         """Return one line on what is done and left after so many seconds."""
@@ -98,12 +103,27 @@ class Ledger:
         return told if left is None or done == count else f"{told}; about {duration(left)} left"
 
     def outcomes(self) -> list[Trained]:
-        """Return what became of each plan, in their order."""
+        """Return what became of each plan, in their order.
+
+        Raises:
+            OffDynError: Populations failed; it names them all. What else was raised comes before.
+        """
+        for error in self._errors:
+            if not isinstance(error, OffDynError):
+                raise error
+        if self._errors:
+            raise OffDynError("; ".join(dict.fromkeys(str(error) for error in self._errors)))
         return [self._outcomes[index] for index in range(len(self._plans))]
 
     def _keep(self, outcome: Trained, index: int) -> None:
         self._outcomes[index] = outcome
         self._report(outcome)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def time_left(works: Sequence[float], ended: Sequence[int], elapsed: float, slots: int = 1) -> float | None:

@@ -148,9 +148,7 @@ class PopulationModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Once the state is on its device and a checkpoint has been read: stop what has failed, make the executor."""
-        for run, why in self._failed.items():
-            if not self.stopped[run]:
-                self._stop(run, self.updates_done, f"{why}; other settings are needed")
+        self._stop({run: f"{why}; other settings are needed" for run, why in self._failed.items()})
         self._executor = Executor(
             self.agent,
             self.population,
@@ -177,8 +175,7 @@ class PopulationModule(lightning.LightningModule):
             executor = self._executor
             readable = self.population.readable()
             failed = self.refill(readable, self.live, self.updates_done, executor.workers, executor.inside)
-            for run, why in failed.items():
-                self._stop(run, self.updates_done, why)
+            self._stop(failed)
         if not self.live:
             # Lightning asks for a chunk ahead of time: it cannot know that nothing is left to train.
             return
@@ -218,10 +215,8 @@ class PopulationModule(lightning.LightningModule):
     def _freeze_diverged(self, before: Mapping[str, Tensor]) -> None:
         """Stop the runs that have diverged in this chunk, and take stopped runs back to where they were."""
         finite = torch.stack([torch.isfinite(tensor).flatten(1).all(1) for tensor in self._rows()]).all(0).tolist()
-        for run in self.live:
-            if not finite[run]:
-                why = "a loss or a parameter is not finite; other settings are needed"
-                self._stop(run, self.updates_done, why)
+        why = "a loss or a parameter is not finite; other settings are needed"
+        self._stop({run: why for run in self.live if not finite[run]})
         gone = [run for run, stopped in enumerate(self.stopped) if stopped]
         if gone:
             for name, tensor in self._changing():
@@ -230,9 +225,14 @@ class PopulationModule(lightning.LightningModule):
     def _rows(self) -> Iterator[Tensor]:
         return (tensor.view(len(self.seeds), -1) for _, tensor in self._changing())
 
-    def _stop(self, run: int, updates: int, why: str) -> None:
-        self.stopped[run] = [updates, why]
-        print(f"{self.describe_stop(run)}; the other runs go on", file=sys.stderr, flush=True)
+    def _stop(self, reasons: Mapping[int, str]) -> None:
+        """Stop runs, by number, each for a reason, and say so; those that have stopped before are left alone."""
+        new = [run for run in reasons if not self.stopped[run]]
+        for run in new:
+            self.stopped[run] = [self.updates_done, reasons[run]]
+        others = "; the other runs go on" if self.live else ""
+        for run in new:
+            print(f"{self.describe_stop(run)}{others}", file=sys.stderr, flush=True)
 
     def describe_stop(self, run: int) -> str:
         """Return one line about a stopped run."""

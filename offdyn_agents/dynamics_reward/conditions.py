@@ -12,8 +12,9 @@ The true next states of other actions come from the simulator: for diagnosis, ne
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.dynamics_reward.models import split_rows
 from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.model_rollouts import Proposer
-from offdyn_agents.settings import build, parse_overrides
+from offdyn_agents.settings import build, parse_overrides, to_json
 
 __all__ = [
+    "SHARE",
     "THRESHOLD",
     "Asked",
     "Conditions",
@@ -244,9 +246,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=0, help="only so many first rows")
     parser.add_argument("--cache", type=Path, default=Path("runs/.stages"), help="folder of results")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the reward")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(arguments)
     settings = build(DynamicsRewardSettings, parse_overrides(asked.set))
-    print(asked.dataset, *check(asked.dataset, settings, asked.cache, asked.rows).lines(), sep="\n")
+    found = check(asked.dataset, settings, asked.cache, asked.rows)
+    if asked.json:
+        record = {"dataset": asked.dataset, "settings": to_json(settings), **asdict(found), "holds": found.holds()}
+        print(json.dumps(record, indent=2))
+    else:
+        print(asked.dataset, *found.lines(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from offdyn_agents.products import exact_fast_products, threads_inside
 from offdyn_agents.stages import Keep, Unfinished, cached, stage_key
 from offdyn_agents.termination import Termination, never
 
-__all__ = ["fit_dynamics_reward"]
+__all__ = ["fit_dynamics_reward", "real_share"]
 
 NAME, VERSION = "dynamics-reward", 1
 SAVE_SECONDS = 60.0
@@ -80,6 +80,27 @@ def fit_dynamics_reward(
 
     (found,) = cached(NAME, settings, rows, [seed], cache, compute, VERSION)
     return DynamicsReward.from_tensors(found, rows.device)
+
+
+def real_share(reward: DynamicsReward, layout: Layout, rows: Tensor, threshold: float, seed: int = 0) -> float | None:
+    """Return the share of the held-out real transitions whose reward reaches a threshold.
+
+    The method wants 95% of them to reach .6 before rollouts are filtered.
+
+    Args:
+        reward: Usable discriminators.
+        layout: Layout of packed rows.
+        rows: The packed rows [N, W] that the reward was trained for.
+        threshold: Of rollouts.
+        seed: With which it was trained.
+
+    Returns:
+        A number in [0, 1]; None where none of the rows was held out.
+    """
+    _, held = split_rows(rows, seed)
+    if not len(held):
+        return None
+    return float((reward(*layout.split(held)[:3]) >= threshold).float().mean())
 
 
 def _finish(training: Adversaries | FrozenOpponents, copy: Unfinished, quiet: bool) -> None:

@@ -11,6 +11,7 @@ both the model's input: the door's course is given, as the refrigerator's docume
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,10 +92,12 @@ class Learned:
     Attributes:
         ensemble: The model.
         reward: The dynamics reward.
+        share: Share of held-out real transitions whose reward reaches .6; the method wants 95%.
     """
 
     ensemble: Ensemble
     reward: DynamicsReward
+    share: float | None = None
 
 
 def packed(data: RefrigeratorData) -> Tensor:
@@ -111,14 +114,16 @@ def settle(actions: Tensor) -> Tensor:
 
 def learn(experiment: Experiment, seed: int) -> Learned:
     """Train model and reward on the behaviour's data of a seed."""
-    from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
+    from offdyn_agents.dynamics_reward.conditions import THRESHOLD
+    from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward, real_share
     from offdyn_agents.stages import fit_ensembles
 
     rows = packed(collect(BEHAVIOUR, experiment.episodes, seed, experiment.steps))
     cache = experiment.cache
     (ensemble,) = fit_ensembles(experiment.dynamics, LAYOUT, rows, [seed], cache, compiled=False).sound()
-    reward = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
-    return Learned(ensemble, reward.usable())
+    found = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
+    reward = found.usable()
+    return Learned(ensemble, reward, real_share(reward, LAYOUT, rows, THRESHOLD, seed))
 
 
 @dataclass(frozen=True)
@@ -209,11 +214,13 @@ class Study:
         errors: Mean absolute error in degrees of every step by controller and way, [seeds, T].
         first: What the first seed learned.
         data: The first seed's packed rows.
+        shares: Of each seed, how many held-out real transitions have a reward of at least .6; None: none was held out.
     """
 
     errors: dict[tuple[float, str], Array]
     first: Learned
     data: Tensor
+    shares: tuple[float | None, ...] = ()
 
     def means(self, p: float, how: str) -> Array:
         """Return the mean error over the rollouts of one controller in degrees, [seeds]."""
@@ -226,7 +233,13 @@ class Study:
             columns = [self.means(p, how) for how in HOW]
             columns.append(self.means(p, "filtered") - self.means(p, "plain"))
             lines.append(f"{p:>5}  " + "".join(f"{_with_interval(column):<20}" for column in columns).rstrip())
-        return lines
+        shares = ", ".join("-" if share is None else f"{share:.1%}" for share in self.shares)
+        return [*lines, f"held-out real transitions with r_D >= .6, seed by seed: {shares}"]
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures as plain JSON: the mean error of every seed by controller and way, and the shares."""
+        errors = {f"{p:g}": {how: self.means(p, how).tolist() for how in HOW} for p in (BEHAVIOUR, *TESTS)}
+        return {"errors": errors, "real_transitions_that_pass": list(self.shares)}
 
 
 def study(experiment: Experiment, quiet: bool = True) -> Study:
@@ -243,7 +256,8 @@ def study(experiment: Experiment, quiet: bool = True) -> Study:
                 found.append(rollout_error(learned[-1], course, p, how, seed).mean(axis=0))
             advance(1)
     data = packed(collect(BEHAVIOUR, experiment.episodes, experiment.seeds[0], experiment.steps))
-    return Study({key: np.stack(found) for key, found in errors.items()}, learned[0], data)
+    shares = tuple(each.share for each in learned)
+    return Study({key: np.stack(found) for key, found in errors.items()}, learned[0], data, shares)
 
 
 def _with_interval(values: Array) -> str:
@@ -262,13 +276,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=plain.episodes, help="episodes of data")
     parser.add_argument("--epochs", type=int, default=plain.dynamics.epochs, help="epochs of the model's training")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the reward")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(arguments)
     reward = build(DynamicsRewardSettings, to_json(plain.reward), parse_overrides(asked.set))
     dynamics = replace(plain.dynamics, epochs=asked.epochs)
     sizes = replace(plain, seeds=tuple(range(asked.seeds)), episodes=asked.episodes, dynamics=dynamics, reward=reward)
     done = study(replace(sizes, cache=asked.out / ".stages"), quiet=False)
     lines = done.table()
-    print("mean error of 100-step rollouts, degrees; +- is the 95% interval over seeds", *lines, sep="\n")
+    if asked.json:
+        print(json.dumps(done.record(), indent=2))
+    else:
+        print("mean error of 100-step rollouts, degrees; +- is the 95% interval over seeds", *lines, sep="\n")
     with atomic_write(asked.out / "errors.txt") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw_errors(done, asked.out / "errors.png")

@@ -13,7 +13,7 @@ gravity only, its halfcheetah gravity 2.0 is a copy of gravity 0.5's, and all it
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,6 +33,7 @@ __all__ = [
     "has_expert",
     "load_references",
     "normalised_score",
+    "normaliser",
     "task_reference",
 ]
 
@@ -154,6 +155,25 @@ def task_reference(name: str) -> Reference | None:
     except OffDynError:
         return None
     return found if found.scored else None
+
+
+def normaliser(name: str) -> Callable[[ArrayLike], Floats] | None:
+    """Returns what maps returns in a task's scoring environment to scores, also where the task is not ranked.
+
+    Args:
+        name: Name of the task.
+
+    Returns:
+        The function; None without measured references, where the raw returns are still worth showing.
+
+    Raises:
+        OffDynError: No such task.
+    """
+    task = get_task(name)
+    try:
+        return get_reference(task.robot, task.scoring).normalise
+    except OffDynError:
+        return None
 
 
 def normalised_score(

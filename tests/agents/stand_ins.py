@@ -9,11 +9,18 @@ def install():
     """Put them in place for the rest of the process."""
     import offdyn_envs
     from offdyn_agents import execution, runs
+    from offdyn_envs.datasets import store
 
     offdyn_envs.load_task = load_task
+    store.available = available
     runs.target_returns = target_returns
     # Compiling takes longer than these runs.
     execution.can_compile = lambda _: False
+
+
+def available(dataset):
+    """Say that every dataset is here."""
+    return True
 
 
 def load_task(name):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from offdyn_agents import runs
-from offdyn_agents.ablations import STUDIES, Study, Variant, get_study, over_tasks, variant_plans
+from offdyn_agents.ablations import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
 from offdyn_agents.ablations_report import markdown, record_rows
 from offdyn_agents.resources import Budget, Hardware
 from offdyn_agents.runs import Plan, make_agent, plan_agent
@@ -13,6 +13,7 @@ from offdyn_agents.settings import build, to_json
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
+from tests.agents import stand_ins
 from tests.agents.synthetic import dataset
 
 TASK = "hopper-gravity-0.5-medium"
@@ -114,6 +115,7 @@ def data(monkeypatch):
 
     given = source
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
+    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
     monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
     return used
@@ -154,7 +156,7 @@ def test_a_study_from_nothing_to_its_table(data, tmp_path, capsys):
     code, out, err = ablate(capsys, tmp_path, "droco-beta", TASK, OTHER, *chosen)
     assert (code, err) == (0, "")
     assert "droco-beta: droco at 12 updates" in out and "Over tasks" in out
-    record = json.loads((tmp_path / "droco-beta.json").read_text())
+    record = json.loads((tmp_path / "ablations/droco-beta.json").read_text())
     assert [(row["task"], row["variant"]) for row in record["rows"]] == [(t, n) for t in (TASK, OTHER) for n in names]
     for row in record["rows"]:
         facts = json.loads((tmp_path / row["folder"] / "run.json").read_text())
@@ -168,9 +170,9 @@ def test_a_study_from_nothing_to_its_table(data, tmp_path, capsys):
     assert record["rows"][1]["folder"] == f"{TASK}/droco"
     # Ensembles are the same for every beta, and here for both tasks, whose target rows are: one for each seed.
     assert len(list((tmp_path / ".stages").rglob("*.safetensors"))) == 2
-    page = (tmp_path / "droco-beta.md").read_text()
+    page = (tmp_path / "ablations/droco-beta.md").read_text()
     assert page.count(f"| {TASK} | beta-") == 2 and "--set width=16" in page
-    assert (tmp_path / "droco-beta.png").stat().st_size > 5000
+    assert (tmp_path / "ablations/droco-beta.png").stat().st_size > 5000
 
     def untouched():
         return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.onnx")}
@@ -180,6 +182,26 @@ def test_a_study_from_nothing_to_its_table(data, tmp_path, capsys):
     assert code == 0
     assert numbers(json.loads(out)) == numbers(record)
     assert untouched() == before
+
+
+def test_tasks_and_variants_one_at_a_time_make_one_table(data, tmp_path, capsys):
+    words = [(TASK, "beta-0.1"), (OTHER, "beta-0"), (TASK, "beta-0")]
+    for task, variant in words:
+        assert ablate(capsys, tmp_path, "droco-beta", task, "--variant", variant)[0] == 0
+    found = json.loads((tmp_path / "ablations/droco-beta.json").read_text())
+    assert [(row["task"], row["variant"]) for row in found["rows"]] == [
+        (TASK, "beta-0"),
+        (TASK, "beta-0.1"),
+        (OTHER, "beta-0"),
+    ]
+    assert found["tasks"] == [TASK, OTHER]
+    assert [row["variant"] for row in found["over tasks"]] == ["beta-0"]
+    assert (tmp_path / "ablations/droco-beta.md").read_text().count("| beta-0") == 4
+    # Rows of other terms are another table, and there may have been none.
+    alone = {**found, "tasks": [OTHER], "rows": found["rows"][2:]}
+    assert joined(alone, found)["rows"] == found["rows"]
+    for earlier in ({**found, "episodes": 3}, {}):
+        assert joined(alone, earlier) == alone
 
 
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
@@ -197,10 +219,10 @@ def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(runs, "train_runs", interrupted)
     assert ablate(capsys, tmp_path / "halves", *words)[0] == 130
-    assert not (tmp_path / "halves/droco-delta.json").exists()
+    assert not (tmp_path / "halves/ablations/droco-delta.json").exists()
     assert ablate(capsys, tmp_path / "halves", *words)[0] == 0
     assert len(begun) == 3
-    records = [json.loads((tmp_path / name / "droco-delta.json").read_text()) for name in ("whole", "halves")]
+    records = [json.loads((tmp_path / name / "ablations/droco-delta.json").read_text()) for name in ("whole", "halves")]
     assert numbers(records[0]) == numbers(records[1])
     assert len(list((tmp_path / "halves").rglob("curves.png"))) == 2
     # Results that are damaged are made again, and a task's full evaluation serves too.
@@ -258,7 +280,7 @@ def test_diverged_seeds_are_told_and_do_not_count(data, tmp_path, capsys):
     code, out, err = ablate(capsys, tmp_path, *words, settings=(*SMALL, "learning_rate=1e30"))
     assert code == 0 and "seed 1 diverged before update 12" in err
     assert "0 of 2, others diverged" in out
-    (row,) = json.loads((tmp_path / "droco-beta.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "ablations/droco-beta.json").read_text())["rows"]
     assert (row["returns"], row["scores"], row["stopped"]) == ({}, {}, ["0", "1"])
     assert row["return"] is row["score"] is None
 

@@ -9,6 +9,7 @@ import pytest
 
 from offdyn_envs import cli
 from offdyn_envs.robots import get_robot
+from tests.agents import stand_ins
 from tests.agents.synthetic import dataset
 
 TASK = "hopper-gravity-0.5-medium"
@@ -31,6 +32,7 @@ def data(monkeypatch):
         return gymnasium.make("OffDyn/Hopper-gravity-0.5-v0"), source, target
 
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
+    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
     monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: used.append(str(name)) or target)
     # Compiling takes longer than these runs.
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
@@ -80,9 +82,45 @@ def test_train_then_evaluate(data, tmp_path, capsys):
         assert np.isfinite([cell["returns"][seed] for seed in ("0", "1")]).all()
 
     code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json")
-    rows = json.loads(out)
-    assert [row["condition"] for row in rows][:2] == ["clean", "gravity 0.5"]
+    told = json.loads(out)
+    assert (told["folder"], told["task"], told["agent"]) == (str(run), TASK, "droco")
+    assert [row["condition"] for row in told["rows"]][:2] == ["clean", "gravity 0.5"]
     assert json.loads((run / "evaluation.json").read_text()) == result
+
+    code, out, _ = offdyn(capsys, "evaluate", run, run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json")
+    assert json.loads(out) == [told, told]
+
+
+def test_missing_datasets_are_all_named_before_anything_is_trained(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("offdyn_envs.datasets.store.available", lambda dataset: "gravity" in str(dataset))
+    line = ("train", "bc", TASK, "walker2d-gravity-5.0-medium", "--out", tmp_path, "--updates", 4, "--quiet")
+    code, out, err = offdyn(capsys, *line)
+    named = ["offdyn/hopper/nominal/medium-1m-v0", "offdyn/walker2d/nominal/medium-1m-v0"]
+    assert (code, out) == (2, "")
+    assert err == f"offdyn: not on this machine: {', '.join(named)}; build with: offdyn data build {' '.join(named)}\n"
+    assert data == []
+
+
+def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, tmp_path, capsys, monkeypatch):
+    import offdyn_envs
+    from offdyn_envs.errors import OffDynError
+
+    def load_task(name):
+        if name.startswith("walker2d"):
+            raise OffDynError(f"{name} is damaged")
+        return stand_ins.load_task(name)
+
+    monkeypatch.setattr(offdyn_envs, "load_task", load_task)
+    monkeypatch.setattr("offdyn_agents.runs.target_returns", stand_ins.target_returns)
+    tasks = ("walker2d-gravity-5.0-medium", "ant-gravity-5.0-medium", TASK)
+    line = ("train", "bc", *tasks, "--out", tmp_path, "--updates", 4, "--quiet", "--set", "width=16", "--seeds", 1)
+    code, out, err = offdyn(capsys, *line)
+    assert code == 2
+    assert err == f"offdyn: {tasks[0]} is damaged; the others go on\noffdyn: {tasks[0]} is damaged\n"
+    for task in tasks:
+        done = (tmp_path / task / "bc/run.json").exists()
+        assert done == (task != tasks[0])
+        assert (f"{tmp_path / task / 'bc'}: 4 updates" in out) == done
 
 
 def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
@@ -187,6 +225,7 @@ def test_wrong_dimensions_are_one_line(data, monkeypatch, tmp_path, capsys):
     env, source, _ = offdyn_envs.load_task(TASK)
     narrow = dataset(100, 0, observation_dim=10, action_dim=3)
     monkeypatch.setattr(offdyn_envs, "load_task", lambda name: (env, source, narrow))
+    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
     code, _, err = train(capsys, tmp_path, agent="bc")
     assert code == 2
     assert "target: rows of width 25; 27 is this robot's" in err

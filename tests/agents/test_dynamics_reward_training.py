@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.execution import can_compile
+from offdyn_agents.networks import Network
 from offdyn_agents.settings import build
 from offdyn_envs import load_dataset
 from offdyn_envs.errors import OffDynError
@@ -83,6 +85,49 @@ def fit(*layers, rows=ROWS, kind=Adversaries, seed=0, **more):
     while training.done < training.length:
         training.advance()
     return training
+
+
+def test_the_generator_is_judged_by_an_ensemble_not_by_the_newest_discriminator_alone(monkeypatch):
+    training = Adversaries(settings(TINY, judges=3), LAYOUT, ROWS)
+    for _ in range(-(-TINY["pretraining"] // training_module.PRETRAINING_BLOCK)):
+        training.advance()
+    newest = training._snapshot(training.models.real[:64])
+
+    def shot(number, gap):
+        return replace(newest, expert=torch.tensor([float(number)]), learner=torch.tensor([number - float(gap)]))
+
+    training.iteration = 9
+    training.shots = {number: shot(number, gap) for number, gap in ((1, 1), (2, -1), (3, 1), (5, 1), (7, 1), (9, 1))}
+    judges = training._judges(shot(9, 1))
+    # 9 once, 2 cannot tell real from generated; of 9, 7, 5, 3, 1 three that are evenly spaced.
+    assert judges.expert.tolist() == [9.0, 7.0, 3.0]
+    assert training._judges(shot(9, -1)).expert.tolist() == [7.0, 5.0, 3.0]
+    training.shots = {}
+    assert training._judges(shot(9, -1)) is None
+    asked = []
+    monkeypatch.setattr(training, "_judges", lambda newest: judges)
+    monkeypatch.setattr(training, "_improve", lambda rollouts, judges: asked.append(judges) or {})
+    training.advance()
+    assert asked == [judges]
+
+
+def test_passes_end_where_the_generator_has_moved_far(monkeypatch):
+    """PPO's passes over one iteration's rollouts: all of them, or none after the one that went beyond `kl`."""
+    for kl, expected in ((math.inf, 4), (1e-9, 1)):
+        training = Adversaries(settings(TINY, epochs=4, kl=kl, generator_rate=1e-2), LAYOUT, ROWS)
+        passes = []
+        monkeypatch.setattr(training, "_judges", lambda newest: newest)
+        while training.done < training.length:
+            passes.append(training.advance().get("passes"))
+        assert set(passes) - {None} == {expected}
+
+
+def test_values_of_the_generator_are_regressed_on_returns():
+    network = Network((2, 1)).initial(torch.Generator().manual_seed(0))
+    inputs, targets = torch.randn(5, 2), torch.randn(5)
+    weight, bias = (tensor.double().numpy() for tensor in network)
+    expected = np.mean(((inputs.double().numpy() @ weight + bias)[:, 0] - targets.double().numpy()) ** 2)
+    assert float(training_module._value_loss(network, inputs, targets)) == pytest.approx(expected, rel=1e-5)
 
 
 def preferred(reward):

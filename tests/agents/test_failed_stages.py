@@ -1,4 +1,4 @@
-"""A stage that diverges stops its own runs before their first update; the others go on, and nothing of it is cached."""
+"""A stage that diverges stops its own runs before their first update; the others go on. It is not tried again."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from offdyn_agents.classifiers import ClassifierLearner
 from offdyn_agents.dynamics_reward import stage as reward_stage
+from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.populations import train_population, train_runs
@@ -39,20 +40,36 @@ def exported(folder):
     [
         ("droco", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
         ("mopo", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
-        ("mobody", "dynamics.learning_rate", "mobody dynamics 240: training made none of 3 members better"),
-        ("mobody", "dara.learning_rate", "dara classifiers 240: what the domain classifiers say is not finite"),
+        ("mobody", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
+        ("mobody", "dara.learning_rate", "classifiers: what the domain classifiers say is not finite"),
         ("morec", "dynamics_reward.discriminator_rate", "none of 2 discriminators rates real transitions above"),
     ],
 )
-def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsys):
+def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsys, monkeypatch):
     cache = tmp_path / "stages"
     # What classifiers and discriminators say at a million, float32 still holds.
     large = 1e6 if rate == "dynamics.learning_rate" else 1e15
     more = {"dara.updates": 60} if name == "mobody" else {}
-    for _ in range(2):
+    learners = (EnsembleLearner, DualLearner, ClassifierLearner, Adversaries)
+    trainings = []
+    for learner in learners:
+        method = "advance" if learner is Adversaries else "fit"
+        real = getattr(learner, method)
+
+        def counted(self, *args, real=real, **named):
+            trainings.append(type(self))
+            return real(self, *args, **named)
+
+        monkeypatch.setattr(learner, method, counted)
+    for attempt in range(2):
+        if attempt:
+            # What failed once is not trained again.
+            assert trainings
+            trainings.clear()
         with pytest.raises(OffDynError, match=f"seed 0 diverged before update 0: {what}"):
             train(name, tmp_path / "run", (0, 1), cache, **{rate: large}, **more)
         assert exported(tmp_path / "run") == []
+    assert trainings == []
     assert "seed 1 diverged before update 0" in capsys.readouterr().err
     others = {"mobody": "encoder" if "dara" in rate else "sas", "morec": "ranking"}
     for path in cache.glob("*.safetensors"):

@@ -169,6 +169,15 @@ def test_command(datasets, tmp_path, monkeypatch):
     assert all(row.keys() == rows[0].keys() for row in rows)
     assert rows[-1]["target holdout"] == "1"
     draw(record, tmp_path / "again.png")
+
+    def none(*args, **named):
+        raise OffDynError("matplotlib is not installed")
+
+    # Figures that took hours are there without pictures too.
+    monkeypatch.setattr("offdyn_envs.figures.new_figure", none)
+    found = runner.invoke(cli.build_app(), [*words, "--json"], catch_exceptions=False)
+    assert (found.exit_code, found.stderr) == (0, f"{TASK}: no judge.png: matplotlib is not installed\n")
+    assert json.loads(found.stdout)[0]["errors"] == record["errors"]
     refused = runner.invoke(cli.build_app(), ["judge", TASK, "--models", "mobdy"])
     assert isinstance(refused.exception, OffDynError)
     assert "mobody" in str(refused.exception)

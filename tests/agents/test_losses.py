@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from offdyn_agents.droco import huber
 from offdyn_agents.networks import member
+from offdyn_agents.runs import make_agent
 from tests.agents.synthetic import S, make, make_batch, make_params
 
 
@@ -242,3 +243,13 @@ def test_td3_bc_exports_networks_of_states_as_they_come():
     torch.testing.assert_close(policy(found["actor"], s), agent.act(params, s))
     expected = twin(params["critic"], (s - mean) / std, a)
     torch.testing.assert_close(twin(found["critic"], s, a), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_published_constants_of_td3_bc():
+    """Those that ports lose: the losses above are computed with the settings' own numbers."""
+    settings = make_agent("td3-bc", "halfcheetah", 17, 6, {}).settings
+    assert (settings.alpha, settings.target_noise, settings.target_noise_clip) == (2.5, 0.2, 0.5)
+    assert (settings.actor_delay, settings.polyak, settings.discount) == (2, 0.005, 0.99)
+    assert (settings.learning_rate, settings.batch_size, settings.width) == (3e-4, 256, 256)
+    assert not settings.normalise
+    assert make_agent("td3-bc", "halfcheetah", 17, 6, {"data": "target"}).settings.normalise

@@ -11,7 +11,7 @@ from offdyn_agents.data import Layout, pack
 from offdyn_agents.mobody_dynamics import DualDynamics, dual_networks
 from offdyn_agents.networks import member
 from offdyn_agents.rollouts import RunView
-from offdyn_agents.runs import train_population
+from offdyn_agents.runs import make_agent, train_population
 from offdyn_agents.settings import build, preset, tuning
 from offdyn_agents.termination import never
 from offdyn_agents.training import Budget, Hardware
@@ -325,3 +325,23 @@ def test_preset(robot):
     )
     assert build(kind).dynamics.loss_weights == "paper"
     assert tuning("mobody")["tuning_evaluations"] == 96
+
+
+def test_published_constants():
+    """Losses are held against formulas with the settings' own numbers; these are the numbers."""
+    agent = make_agent("mobody", "halfcheetah", 17, 6, {})
+    settings, dara, dynamics = agent.settings, agent.settings.dara, agent.settings.dynamics
+    counts = agent.rows()
+    assert (counts.source, counts.target, counts.fake) == (128, 128, 64)
+    assert (settings.discount, settings.polyak, settings.q_scale, settings.bc) == (0.99, 0.005, 2.5, 1.0)
+    assert (settings.temperature, settings.weight_clip, settings.uncertainty_limit) == (3.0, 100.0, 10.0)
+    assert (settings.source_starts, settings.target_starts, settings.refill_every) == (50_000, 2000, 5000)
+    assert (settings.source_length, settings.target_length, settings.relabel) == (1, 1, True)
+    assert agent.capacity == 1_000_000
+    assert (dara.form, dara.updates, dara.batch_size, dara.width, dara.learning_rate) == ("paper", 5000, 128, 256, 3e-4)
+    assert (dara.noise, dara.clip, dara.weight) == (1.0, 10.0, 0.1)
+    assert (dynamics.members, dynamics.elites, dynamics.latent) == (7, 5, 16)
+    assert (dynamics.width, dynamics.action_width, dynamics.batch_size) == (256, 32, 256)
+    assert (dynamics.learning_rate, dynamics.target_passes, dynamics.source_share) == (1e-3, 3, 1.0)
+    assert (dynamics.patience, dynamics.improvement, dynamics.lambda_rep) == (5, 0.01, 1.0)
+    assert (dynamics.representation_loss, dynamics.cycle_loss, dynamics.structure) == (True, True, "dual")

@@ -1,5 +1,6 @@
 """The refrigerator experiment, at a size at which nothing is learned but everything is done."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,11 +86,18 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "errors.png").read_bytes()[:4] == (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     table = (tmp_path / "errors.txt").read_text()
     assert table in capsys.readouterr().out
-    assert [line.split()[0] for line in table.splitlines()] == ["p", "0.2", "0.05", "0.1", "0.5", "1.0", "1.5"]
+    *lines, shares = table.splitlines()
+    assert [line.split()[0] for line in lines] == ["p", "0.2", "0.05", "0.1", "0.5", "1.0", "1.5"]
     assert "nan" not in table
     # Found again.
-    refrigerator.main(command)
+    refrigerator.main([*command, "--json"])
     assert (tmp_path / "errors.txt").read_text() == table
+    record = json.loads(capsys.readouterr().out)
+    assert list(record["errors"]) == ["0.2", "0.05", "0.1", "0.5", "1", "1.5"]
+    assert f"{np.mean(record['errors']['0.1']['filtered']):.3f} +- " in lines[3]
+    passing = ", ".join(f"{share:.1%}" for share in record["real_transitions_that_pass"])
+    assert shares == f"held-out real transitions with r_D >= .6, seed by seed: {passing}"
+    assert len(record["real_transitions_that_pass"]) == 2
 
 
 def test_map_is_of_the_transitions_it_names():

@@ -68,9 +68,16 @@ def test_a_lost_ring_is_one_line(tmp_path):
     ring = RolloutBuffer(tmp_path / "ring.f32", 10, 3)
     ring.add(torch.ones(4, 3))
     state = ring.state()
+    del ring
     (tmp_path / "ring.f32").unlink()
-    with pytest.raises(OffDynError, match=r"ring.f32' with the 4 rows of the checkpoint is gone"):
+    for _ in range(2):  # what was refused once must not be found the next time
+        with pytest.raises(OffDynError, match=r"ring.f32' with the 4 rows of the checkpoint is gone"):
+            RolloutBuffer(tmp_path / "ring.f32", 10, 3).restore(state)
+        assert not (tmp_path / "ring.f32").exists()
+    (tmp_path / "ring.f32").write_bytes(b"else")
+    with pytest.raises(OffDynError, match="gone or of another size than 120 bytes"):
         RolloutBuffer(tmp_path / "ring.f32", 10, 3).restore(state)
+    assert (tmp_path / "ring.f32").read_bytes() == b"else"
 
 
 def test_refills_fall_on_their_updates(tmp_path):

@@ -45,6 +45,11 @@ OVERRIDES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
+
+
 @pytest.fixture
 def task(datasets, monkeypatch):  # noqa: F811
     """The small datasets in the place of the task's own."""
@@ -257,6 +262,34 @@ def test_what_is_kept_must_be_what_is_wanted(task, tmp_path, monkeypatch):
     found, _ = trained("mopo", tmp_path)
     assert len(calls) == 3
     assert set(found["errors"]) == {"merged"}
+
+
+def test_an_ended_run_is_judged_when_that_is_asked_for_later(task, tmp_path, monkeypatch, capsys):
+    nothing, folder = trained("mopo", tmp_path, judge=False)
+    assert nothing is None
+    before = weights(folder)
+    fits = EnsembleLearner.fit
+    fitted = []
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda self, *a, **k: fitted.append(1) or fits(self, *a, **k))
+    asked = plan("mopo", tmp_path, judge=True)
+    (outcome,) = train_tasks([replace(asked, quiet=False)])
+    assert not outcome.fresh
+    found = json.loads((folder / "run.json").read_text())["stages"]["judged"]
+    assert outcome.facts["stages"]["judged"] == found
+    assert set(found["errors"]) == {"merged", "target"}
+    # The run's own models are found again; those of target rows alone, one for each seed, are new.
+    assert len(fitted) == 2
+    err = capsys.readouterr().err
+    mean = sum(one["state"] for one in found["errors"]["merged"][HOLDOUT]) / 2
+    assert f"{TASK}: Gaussian ensemble, merged rows (MOPO): error of s' in units of its change: {mean:.3g} on" in err
+    assert (folder / NAME).exists()
+    assert all(torch.equal(before[seed][key], weights(folder)[seed][key]) for seed in before for key in before[seed])
+    # Once.
+    train_tasks([asked])
+    assert len(fitted) == 2
+    # Without --judge an ended run is left alone.
+    other, _ = trained("mopo", tmp_path / "other", judge=False)
+    assert other is None and trained("mopo", tmp_path / "other")[0] is None
 
 
 def skipped(found):

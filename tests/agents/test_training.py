@@ -134,7 +134,7 @@ def test_a_finished_checkpoint_trains_no_more(tmp_path):
 
 def test_a_checkpoint_of_other_runs_is_refused(tmp_path):
     train(tmp_path)
-    with pytest.raises(OffDynError, match=r"checkpoint of iql with seeds \[0, 1\]; iql with seeds \[3, 4\] is allowed"):
+    with pytest.raises(OffDynError, match=r"ckpt' is of iql with seeds \[0, 1\]; iql with seeds \[3, 4\] is allowed"):
         train(tmp_path, seeds=(3, 4))
 
 
