@@ -58,7 +58,7 @@ def fit_dynamics_reward(
         quiet: Show no progress.
 
     Returns:
-        All kept snapshots, also useless ones; see `DynamicsReward.usable`. If all are, nothing is cached.
+        All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
     copy = Unfinished(cache, stage_key(NAME, settings, rows, seed, VERSION))
@@ -74,7 +74,6 @@ def fit_dynamics_reward(
                 training.compile(threads)
             _finish(training, copy, quiet)
             result = training.result()
-            # Without a usable snapshot there is nothing to come back to.
             keep(missing[0], result.tensors(), "" if bool(result.able.any()) else "no snapshot is usable")
         copy.remove()
 

@@ -194,15 +194,26 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("more", [{}, {"learning_rate": 1e-30}, {"learning_rate": 1e-3, "improvement": 1.0}])
-def test_what_learns_nothing_is_told_and_never_cached(tmp_path, more):
+def test_what_learns_nothing_is_told_and_not_tried_again(tmp_path, monkeypatch, more):
     """Steps that are too large or too small, and an improvement that none is large enough for."""
     rows = pack(dataset(100, 0), "target")
     settings = EnsembleSettings(**(SMALL | {"learning_rate": 1e6, "epochs": 2, "patience": 2} | more))
     found = stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
     assert found.failed == dict.fromkeys((0, 1), "dynamics: training made none of 7 members better than at the start")
-    assert not list(tmp_path.iterdir())
+    assert [path.suffix for path in tmp_path.iterdir()] == [".failed"] * 2
     with pytest.raises(OffDynError, match="other settings are needed"):
         found.sound()
+    real, fitted = EnsembleLearner.fit, []
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda self, *a, **k: fitted.append(a[1]) or real(self, *a, **k))
+    again = stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
+    assert (again.failed, fitted) == (found.failed, [])
+    for ours, theirs in zip(found, again, strict=True):
+        for name, tensor in ours.tensors().items():
+            torch.testing.assert_close(tensor, theirs.tensors()[name], rtol=0, atol=0, equal_nan=True)
+    # A file that is damaged says nothing.
+    next(tmp_path.iterdir()).write_bytes(b"else")
+    assert stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False).failed == found.failed
+    assert len(fitted) == 1
 
 
 def test_faults_of_an_ensemble():
