@@ -74,7 +74,7 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
     reward = DynamicsReward.from_tensors(usable.tensors(), CPU)
     asked, scale = _asked(paper, context.threads), _scale(context, real)
     held = asked[BEHAVIOUR]
-    share = float((reward(held.observations, held.actions, held.following) >= THRESHOLD).float().mean())
+    share = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
     rankings: dict[str, list[Ranking]] = {name: [] for name in asked}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in asked}
     for model in fit_gaussians(settings, context, ensemble):

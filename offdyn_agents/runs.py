@@ -246,14 +246,9 @@ def _need_data(jobs: Sequence[_Job]) -> None:
     Raises:
         OffDynError: Datasets are not on this machine, and there is no server to fetch them from.
     """
-    from offdyn_envs.datasets import store
-    from offdyn_envs.datasets.sources import configured_url
+    from offdyn_envs.datasets.task import require_available
 
-    needed = dict.fromkeys(dataset for job in jobs for dataset in _datasets(job).values())
-    missing = [str(dataset) for dataset in needed if not store.available(dataset)]
-    if missing and configured_url() is None:
-        names = " ".join(missing)
-        raise OffDynError(f"not on this machine: {', '.join(missing)}; build with: offdyn data build {names}")
+    require_available(dict.fromkeys(dataset for job in jobs for dataset in _datasets(job).values()))
 
 
 def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:

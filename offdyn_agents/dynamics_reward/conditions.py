@@ -128,7 +128,7 @@ def measure_conditions(
         seed: Of the candidates.
     """
     propose = Proposer(ensemble, ELITES, DRAWS, BOUND)
-    real = float((reward(held.observations, held.actions, held.following) >= THRESHOLD).float().mean())
+    real = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
     rankings = {
         name: rank(*score_candidates(reward, propose, asked, scale, seed))
         for name, asked in {"behaviour": held, **others}.items()

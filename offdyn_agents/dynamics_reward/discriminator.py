@@ -210,6 +210,10 @@ class DynamicsReward:
             parts = [ensemble_reward(self._shares(rows)) for rows in flat.split(max(size, 1))]
         return torch.cat(parts).view(inputs.shape[:-1])
 
+    def passing(self, observations: Tensor, actions: Tensor, following: Tensor, threshold: float) -> float:
+        """Return the share of transitions, given as to a call, whose reward reaches a threshold."""
+        return float((self(observations, actions, following) >= threshold).float().mean())
+
     def _shares(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu":
             logits = mlp_in_turn(self.params, rows)

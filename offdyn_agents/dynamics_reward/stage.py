@@ -99,7 +99,7 @@ def real_share(reward: DynamicsReward, layout: Layout, rows: Tensor, threshold: 
     _, held = split_rows(rows, seed)
     if not len(held):
         return None
-    return float((reward(*layout.split(held)[:3]) >= threshold).float().mean())
+    return reward.passing(*layout.split(held)[:3], threshold)
 
 
 def _finish(training: Adversaries | FrozenOpponents, copy: Unfinished, quiet: bool) -> None:

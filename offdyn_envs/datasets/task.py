@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, overload
 
 import gymnasium
@@ -15,7 +16,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId, env_id, get_task
 
-__all__ = ["load_task"]
+__all__ = ["load_task", "require_available"]
 
 
 @overload
@@ -53,7 +54,22 @@ def load_task(
         if ids[0].robot != ids[1].robot:
             raise OffDynError(f"source is a {ids[0].robot} and target a {ids[1].robot}; expected one robot")
         environment, builds = env_id(get_robot(ids[1].robot), ids[1].dynamics), f"{ids[0]} {ids[1]}"
+    require_available(ids, builds)
+    return gymnasium.make(environment), load_dataset(ids[0]), load_dataset(ids[1])
+
+
+def require_available(ids: Iterable[DatasetId], builds: str = "") -> None:
+    """See to it that datasets are on this machine, or may be downloaded.
+
+    Args:
+        ids: The datasets.
+        builds: What `offdyn data build` takes to build them; the missing ones by default.
+
+    Raises:
+        OffDynError: Some are not, and there is no server to fetch them from; it names them and the command.
+    """
     missing = [str(item) for item in ids if not available(item)]
     if missing and configured_url() is None:
-        raise OffDynError(f"not on this machine: {', '.join(missing)}; build with: offdyn data build {builds}")
-    return gymnasium.make(environment), load_dataset(ids[0]), load_dataset(ids[1])
+        raise OffDynError(
+            f"not on this machine: {', '.join(missing)}; build with: offdyn data build {builds or ' '.join(missing)}"
+        )

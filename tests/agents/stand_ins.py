@@ -9,10 +9,10 @@ def install():
     """Put them in place for the rest of the process."""
     import offdyn_envs
     from offdyn_agents import execution, runs
-    from offdyn_envs.datasets import store
+    from offdyn_envs.datasets import task as task_module
 
     offdyn_envs.load_task = load_task
-    store.available = available
+    task_module.available = available
     runs.target_returns = target_returns
     # Compiling takes longer than these runs.
     execution.can_compile = lambda _: False

@@ -115,7 +115,7 @@ def data(monkeypatch):
 
     given = source
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
     monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
     return used

@@ -32,7 +32,7 @@ def data(monkeypatch):
         return gymnasium.make("OffDyn/Hopper-gravity-0.5-v0"), source, target
 
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: used.append(str(name)) or target)
     # Compiling takes longer than these runs.
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
@@ -92,7 +92,7 @@ def test_train_then_evaluate(data, tmp_path, capsys):
 
 
 def test_missing_datasets_are_all_named_before_anything_is_trained(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("offdyn_envs.datasets.store.available", lambda dataset: "gravity" in str(dataset))
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: "gravity" in str(dataset))
     line = ("train", "bc", TASK, "walker2d-gravity-5.0-medium", "--out", tmp_path, "--updates", 4, "--quiet")
     code, out, err = offdyn(capsys, *line)
     named = ["offdyn/hopper/nominal/medium-1m-v0", "offdyn/walker2d/nominal/medium-1m-v0"]
@@ -225,7 +225,7 @@ def test_wrong_dimensions_are_one_line(data, monkeypatch, tmp_path, capsys):
     env, source, _ = offdyn_envs.load_task(TASK)
     narrow = dataset(100, 0, observation_dim=10, action_dim=3)
     monkeypatch.setattr(offdyn_envs, "load_task", lambda name: (env, source, narrow))
-    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     code, _, err = train(capsys, tmp_path, agent="bc")
     assert code == 2
     assert "target: rows of width 25; 27 is this robot's" in err

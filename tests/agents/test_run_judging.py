@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from offdyn_agents import judging, judging_reward, run_judging, runs
 from offdyn_agents.agent import AGENTS
+from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.exams import HOLDOUT, SOURCE
 from offdyn_agents.judging import Terms
@@ -47,7 +48,7 @@ OVERRIDES = {
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch):
-    monkeypatch.setattr("offdyn_envs.datasets.store.available", stand_ins.available)
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
 
 
 @pytest.fixture
@@ -194,6 +195,8 @@ def test_a_reward_that_knows_the_truth_is_fully_correlated(task, tmp_path, monke
     real, truth = judging_reward.score_candidates, {}
 
     class Knowing:
+        passing = DynamicsReward.passing
+
         def __len__(self):
             return 1
 
