@@ -84,6 +84,7 @@ class DROCO(IQL):
             threads=context.threads,
             compiled=context.compiled,
             quiet=context.quiet,
+            precision=context.precision,
         )
 
         def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:

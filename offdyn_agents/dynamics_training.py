@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network, fo
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.networks import Params
+from offdyn_agents.products import rounded_products
 from offdyn_agents.soundness import better, fault
 from offdyn_agents.update import adam, scales
 
@@ -37,21 +38,25 @@ State = Mapping[str, Tensor]
 Save = Callable[[State], None]
 
 
-def _step(*tensors: Tensor) -> None:
+def _step(*tensors: Tensor, precision: str = "fp32") -> None:
     """Take one step of Adam: parameters, both moments, the scale, and a batch of every member's inputs and outputs."""
     *state, scale, inputs, outputs = tensors
     size = len(state) // 3
     params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
-    gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
+    with rounded_products(inputs.device.type, precision):
+        gradients = torch.func.grad(ensemble_loss)(params, inputs, outputs)
     with torch.no_grad():
         for parameter, gradient, m, v in zip(params, gradients, first, second, strict=True):
             adam(parameter, gradient, m, v, scale[0], scale[2])
 
 
 @cache
-def _compiled_step(shapes: tuple[torch.Size, ...], device: torch.device, threads: int) -> Callable[..., Any]:
+def _compiled_step(
+    shapes: tuple[torch.Size, ...], device: torch.device, threads: int, precision: str
+) -> Callable[..., Any]:
     """Return the step compiled for tensors of some shapes, once in a process: the tasks of a track share it."""
-    return compile_flat(_step, [torch.zeros(shape, device=device) for shape in shapes], device, threads)
+    step = partial(_step, precision=precision)
+    return compile_flat(step, [torch.zeros(shape, device=device) for shape in shapes], device, threads)
 
 
 class EnsembleLearner:
@@ -65,6 +70,7 @@ class EnsembleLearner:
         device: Where.
         threads: CPU threads inside one step.
         compiled: Whether to compile the step.
+        precision: "bf16" rounds the operands of products in the loss; held-out errors are in fp32 all the same.
     """
 
     def __init__(
@@ -75,13 +81,14 @@ class EnsembleLearner:
         *,
         threads: int = 1,
         compiled: bool = True,
+        precision: str = "fp32",
     ) -> None:
         self.settings = settings
         self.layout = layout
         self.device = device
         self.network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
-        self.step: Callable[..., Any] = _step
-        self.threads = threads
+        self.step: Callable[..., Any] = partial(_step, precision=precision)
+        self.threads, self.precision = threads, precision
         self.compiled = compiled and can_compile(device)
 
     def warm_up(self, rows: Tensor) -> None:
@@ -91,7 +98,7 @@ class EnsembleLearner:
         self.compiled = False
         try:
             shapes = tuple(tensor.shape for tensor in _Training(self, rows, 0).first_step())
-            self.step = _compiled_step(shapes, self.device, self.threads)
+            self.step = _compiled_step(shapes, self.device, self.threads, self.precision)
         except Exception as error:
             warn_uncompiled(error)
 

@@ -150,6 +150,7 @@ def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> 
         threads=context.threads,
         compiled=context.compiled,
         quiet=context.quiet,
+        precision=context.precision,
     )
     return [Ensemble.from_tensors(found.tensors(), CPU) for found in ensembles.sound()]
 
@@ -287,6 +288,7 @@ def judge_datasets(
         threads=hardware.threads,
         compiled=hardware.compiled,
         quiet=quiet,
+        precision=hardware.precision,
     )
     rows = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid}
     record: dict[str, Any] = {

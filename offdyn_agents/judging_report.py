@@ -48,6 +48,9 @@ def judge_command(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, or tf32 on a GPU: as in offdyn train, whose models are then found again.")
+    ] = "fp32",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -73,7 +76,7 @@ def judge_command(
             raise unknown("model", name, (*MODELS, REWARD))
     if holdout not in HOLDOUTS:
         raise unknown("hold-out", holdout, HOLDOUTS)
-    hardware = Hardware(choose_device(device), threads=threads or cpu_threads())
+    hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []

@@ -19,7 +19,7 @@ from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.products import exact_fast_products, threads_inside
-from offdyn_agents.stages import Fitted, Keep, StageContext, Unfinished, cached, stage_key
+from offdyn_agents.stages import Fitted, Keep, StageContext, Unfinished, cached, in_precision, stage_key
 
 __all__ = ["fit_classifiers", "fit_dynamics"]
 
@@ -39,9 +39,16 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
     source = context.source if settings.data == "both" else context.source[:0]
     target = context.target
     workers, inside = _shares(context)
-    learner = DualLearner(settings, context.layout, target.device, threads=inside, compiled=context.compiled)
+    learner = DualLearner(
+        settings,
+        context.layout,
+        target.device,
+        threads=inside,
+        compiled=context.compiled,
+        precision=context.precision,
+    )
     # The digest of the rows does not say where the source ends.
-    name = f"mobody dynamics {len(source)}"
+    name = in_precision(f"mobody dynamics {len(source)}", context.precision)
 
     def compute(missing: list[int], keep: Keep) -> None:
         def fit(seed: int, advance: Advance) -> None:

@@ -82,6 +82,7 @@ class ModelBasedSAC(SAC, ModelBased):
             threads=context.threads,
             compiled=context.compiled,
             quiet=context.quiet,
+            precision=context.precision,
         )
         return StageResults(results=ensembles, failed=ensembles.failed)
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-__all__ = ["exact_fast_products", "threads_inside"]
+__all__ = ["exact_fast_products", "rounded_products", "threads_inside"]
+
+
+def rounded_products(device: str, precision: str) -> AbstractContextManager[Any]:
+    """Return the context of a loss: autocast where products are to be rounded to bf16, else none.
+
+    Args:
+        device: "cpu" or "cuda".
+        precision: One of `resources.PRECISIONS`.
+    """
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from offdyn_agents.products import rounded_products
 from offdyn_envs.errors import OffDynError, unknown
 
 __all__ = ["Budget", "Hardware", "choose_device", "room"]
@@ -76,7 +77,7 @@ class Hardware:
 
     def products(self) -> AbstractContextManager[Any]:
         """Return the context in which a loss is computed."""
-        return torch.autocast(self.device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return rounded_products(self.device, self.precision)
 
     @contextmanager
     def rounding(self) -> Generator[None]:

@@ -38,6 +38,7 @@ __all__ = [
     "Unfinished",
     "cached",
     "fit_ensembles",
+    "in_precision",
     "predict_all",
     "stage_key",
 ]
@@ -109,6 +110,7 @@ class StageContext:
         threads: CPU threads.
         compiled: Whether to compile.
         quiet: Show no progress.
+        precision: "bf16" rounds the operands of products in the losses of learned dynamics; other stages are short.
     """
 
     layout: Layout
@@ -123,6 +125,7 @@ class StageContext:
     threads: int = 1
     compiled: bool = True
     quiet: bool = True
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ def stage_key(name: str, settings: Any, rows: Tensor | Sequence[Tensor], seed: i
     for tensor in [rows] if isinstance(rows, Tensor) else rows:
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
     return digest.hexdigest()
+
+
+def in_precision(name: str, precision: str) -> str:
+    """Return what a stage is called whose products are of some precision: rounded ones give another result."""
+    return f"{name} bf16" if precision == "bf16" else name
 
 
 def cached(
@@ -254,6 +262,7 @@ def fit_ensembles(
     threads: int = 1,
     compiled: bool = True,
     quiet: bool = True,
+    precision: str = "fp32",
 ) -> Fitted[Ensemble]:
     """Train or find one ensemble per seed; each is kept as soon as it is trained.
 
@@ -269,6 +278,7 @@ def fit_ensembles(
         threads: CPU threads.
         compiled: Whether to compile the step.
         quiet: Show no progress.
+        precision: As in `StageContext`.
 
     Returns:
         The ensembles in the order of the seeds, and which of them diverged or never learned anything.
@@ -277,9 +287,9 @@ def fit_ensembles(
     def compute(missing: list[int], keep: Keep) -> None:
         inputs = (layout.observation_dim + layout.action_dim,)
         with exact_fast_products(settings.width, inputs, settings.batch_size):
-            _fit(settings, layout, rows, missing, keep, cache, threads, compiled, quiet)
+            _fit(settings, layout, rows, missing, keep, cache, threads, compiled, quiet, precision)
 
-    found = cached("dynamics", settings, rows, seeds, cache, compute, VERSION)
+    found = cached(in_precision("dynamics", precision), settings, rows, seeds, cache, compute, VERSION, "dynamics")
     return Fitted([Ensemble.from_tensors(tensors, rows.device) for tensors in found], found.failed)
 
 
@@ -293,19 +303,20 @@ def _fit(
     threads: int,
     compiled: bool,
     quiet: bool,
+    precision: str,
 ) -> None:
     from offdyn_envs.progress import progress
 
     on_cpu = rows.device.type == "cpu"
     workers = max(1, min(threads, len(seeds))) if on_cpu else 1
     inside = max(1, threads // workers) if on_cpu else 1
-    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled)
+    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled, precision=precision)
     total = settings.epochs * len(seeds)
     with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
 
         def fit(seed: int) -> None:
             torch.set_num_threads(inside)
-            copy = Unfinished(cache, stage_key("dynamics", settings, rows, seed))
+            copy = Unfinished(cache, stage_key(in_precision("dynamics", precision), settings, rows, seed))
 
             def report(epoch: int, error: float) -> None:
                 advance(1, seed=seed, epoch=epoch, error=error)

@@ -215,6 +215,7 @@ def _context(
         hardware.threads,
         hardware.compiled,
         quiet,
+        hardware.precision,
     )
 
 

@@ -9,6 +9,7 @@ from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import DynamicsSettings
 from offdyn_agents.dynamics_training import EnsembleLearner
+from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.supplies import TaskRuns, make_supply
 from offdyn_agents.training import Budget, Hardware
 from tests.agents.synthetic import A, S, dataset, make
@@ -110,6 +111,26 @@ def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
         assert made.shape == (4, 16, 1 if robust_min == "coordinate" else 7, S)
         torch.testing.assert_close(made, kept, rtol=0.0, atol=1e-6)
     assert not torch.allclose(supplies[1].predicted[0], supplies[1].predicted[1])
+
+
+@pytest.mark.parametrize("name", ["droco", "mopo", "mobody"])
+def test_the_precision_of_a_training_is_that_of_its_dynamics(tmp_path, monkeypatch, name):
+    settings = {"epochs": 1, "width": 16}
+    short = {"dara__updates": 10} if name == "mobody" else {}
+    agent = make(name, **{f"dynamics__{key}": value for key, value in settings.items()}, **short)
+    learner = DualLearner if name == "mobody" else EnsembleLearner
+    used, real = [], learner.fit
+
+    def fit(self, *more, **named):
+        used.append(self.precision)
+        return real(self, *more, **named)
+
+    monkeypatch.setattr(learner, "fit", fit)
+    for precision in ("bf16", "fp32", "bf16"):
+        tasks = [TaskRuns(dataset(300, 0), dataset(200, 1), (0,), tmp_path)]
+        hardware = Hardware(precision=precision, compiled=False)
+        make_supply(agent, tasks, Budget(10), hardware, cache=tmp_path / "stages")
+    assert used == ["bf16", "fp32"], "the third finds what the first kept"
 
 
 def test_memory_limit_keeps_nothing(tmp_path):

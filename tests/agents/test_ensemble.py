@@ -131,6 +131,23 @@ def test_a_seed_decides_everything():
     assert not torch.equal(first.params[0], other.params[0])
 
 
+def test_rounded_products_learn_the_same_but_for_rounding(tmp_path):
+    """Only the loss is rounded: parameters, and the errors by which training stops, stay fp32; kept apart."""
+    rows = pack(dataset(200, 0), "target")
+    settings = EnsembleSettings(**SMALL, epochs=5)
+
+    def errors(precision):
+        (found,) = stages.fit_ensembles(settings, LAYOUT, rows, [0], tmp_path, compiled=False, precision=precision)
+        assert all(tensor.dtype == torch.float32 for tensor in found.params)
+        inputs = rows[:, :S], rows[:, S : S + A]
+        return (found.predict(*inputs)[1].mean(0) - rows[:, S + A : 2 * S + A]).square().mean()
+
+    exact, rounded = errors("fp32"), errors("bf16")
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.0)
+    assert torch.equal(errors("bf16"), rounded)
+
+
 def test_it_is_cached(tmp_path, monkeypatch):
     rows = pack(dataset(200, 0), "target")
     settings = EnsembleSettings(**SMALL, epochs=2)

@@ -212,6 +212,32 @@ def test_an_interrupted_training_ends_as_it_would_have(monkeypatch):
     assert torch.equal(whole.errors, damaged.errors)
 
 
+def test_rounded_products_learn_the_same_but_for_rounding():
+    """Only the losses are rounded: parameters, and the errors by which training stops, stay fp32."""
+    chosen = settings(TINY, epochs=3)
+    exact, rounded = (
+        DualLearner(chosen, LAYOUT, CPU, compiled=False, precision=precision).fit(SOURCE[:300], TARGET, 0)
+        for precision in ("fp32", "bf16")
+    )
+    assert not torch.equal(exact.errors, rounded.errors)
+    torch.testing.assert_close(rounded.errors, exact.errors, rtol=0.02, atol=0.0)
+    assert all(t.dtype == torch.float32 for tensors in rounded.nets.values() for t in tensors)
+
+
+def test_rounded_dynamics_are_kept_apart(tmp_path):
+    def found(precision):
+        context = StageContext(
+            LAYOUT, SOURCE[:300], TARGET, (0,), 1, cache=tmp_path, compiled=False, precision=precision
+        )
+        return fit_dynamics(settings(TINY, epochs=1), context)[0]
+
+    exact, rounded = found("fp32"), found("bf16")
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert not torch.equal(exact.errors, rounded.errors)
+    assert torch.equal(found("bf16").errors, rounded.errors)
+    assert torch.equal(found("fp32").errors, exact.errors)
+
+
 def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     calls, real = [], DualLearner.fit
 
