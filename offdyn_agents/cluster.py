@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from offdyn_agents.track import Ledger, first_line
+from offdyn_agents.track import Ledger, Population, first_line
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.plans import Plan
     from offdyn_agents.resources import Hardware
-    from offdyn_agents.track import Population, Trained
+    from offdyn_agents.track import Arrangement, Trained
 
 __all__ = ["Cluster", "connected", "default_threads", "slots", "train_here"]
 
@@ -102,6 +102,7 @@ class Cluster:
         from offdyn_agents.runs import arrange
 
         found = arrange(plans, together)
+        self._judge_ended(plans, found)
         cuda = plans[0].hardware.device == "cuda"
         ledger = Ledger(plans, found, report, slots(self._nodes(), plans[0].hardware.threads, cuda))
         waiting = {self._send(plans, population): number for number, population in enumerate(found.populations)}
@@ -115,6 +116,16 @@ class Cluster:
             else:
                 ledger.ended(number, facts)
         return ledger.outcomes()
+
+    def _judge_ended(self, plans: Sequence[Plan], found: Arrangement) -> None:
+        """Let workers judge the models of ended runs as `train_tasks` does, and take their facts."""
+        sent = {index: self._send(plans, Population((index,), 0)) for index in found.earlier if plans[index].judge}
+        for index, reference in sent.items():
+            try:
+                (facts,) = self._ray.get(reference)
+            except self._ray.exceptions.RayError as error:
+                raise _plain(error, _title(plans, Population((index,), 0))) from None
+            found.earlier[index].update(facts)
 
     def _nodes(self) -> Resources:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

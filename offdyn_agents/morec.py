@@ -119,10 +119,11 @@ class _Filtered(ModelBasedSAC):
         except OffDynError as error:
             # The runs of other tasks go on, so that none of these may be given up by raising.
             reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))
+            share = {}
+        else:
+            share = {"real_transitions_that_pass": self._pass(reward, real, context)}
         judged: Sequence[Judged] = [Judged(ensemble, reward) for ensemble in results.results]
-        report = {**results.report, "discriminators": int(thinned.able.sum())}
-        if not failed:
-            report["real_transitions_that_pass"] = self._pass(reward, real, context)
+        report = {**results.report, "discriminators": int(thinned.able.sum()), **share}
         return replace(results, results=judged, report=report, failed=failed)
 
     def _pass(self, reward: DynamicsReward, real: Tensor, context: StageContext) -> float | None:

@@ -8,7 +8,9 @@ critics) is the loss of a population once every tensor has a run axis in front.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +89,9 @@ def member(params: Params, run: int) -> Params:
 def mlp(params: Params, x: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu) -> Tensor:
     """Evaluate a network.
 
+    Autocast rounds all products but the last, which costs little: rounded itself, a value of 300 would be one of 300
+    and 302, and what lies between would have no error to learn from.
+
     Args:
         params: [W0, b0, ...] with W [*lead, in, out].
         x: inputs [*lead, batch, in], or with axes of size one that broadcast against lead.
@@ -98,10 +103,16 @@ def mlp(params: Params, x: Tensor, activation: Callable[[Tensor], Tensor] = torc
     last = len(params) - 2
     for index in range(0, len(params), 2):
         # Product and added bias: faster than baddbmm on CPUs, as the addition joins the activation's compiled loop.
-        x = torch.matmul(x, params[index]) + params[index + 1]
+        with _unrounded(x.device.type) if index == last else nullcontext():
+            x = torch.matmul(x, params[index]) + params[index + 1]
         if index != last:
             x = activation(x)
     return x
+
+
+def _unrounded(device: str) -> AbstractContextManager[Any]:
+    """Return the context of products in fp32, inside autocast too."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def mlp_in_turn(params: Params, x: Tensor) -> Tensor:

@@ -244,6 +244,25 @@ def test_populations_travel_with_what_they_need(data, tmp_path, monkeypatch):
     assert len(wire.asked) == 3
 
 
+def test_ended_runs_are_judged_by_workers(data, tmp_path, monkeypatch):
+    wire = Wire([{"CPU": 2.0}])
+    plans = [plan(task, tmp_path) for task in TASKS[:2]]
+    Cluster(wire).train(plans)
+    judged = []
+
+    def judge_stages(judge, task, data, failed, facts):
+        judged.append((task.folder, judge.compare))
+        facts["stages"] = {"judged": "told"}
+
+    # Cloning has no model; what is looked at is who is asked.
+    monkeypatch.setattr("offdyn_agents.runs.learned_model", lambda agent: "merged")
+    monkeypatch.setattr("offdyn_agents.runs.judge_stages", judge_stages)
+    outcomes = Cluster(wire).train([replace(plans[0], judge=True), plans[1]])
+    assert judged == [(plans[0].folder.resolve(), True)]
+    assert [outcome.facts.get("stages", {}).get("judged") for outcome in outcomes] == ["told", None]
+    assert read_run(plans[0].folder)["stages"]["judged"] == "told"
+
+
 def test_a_population_that_fails_leaves_the_others_alone(data, tmp_path, capsys):
     wire = Wire([{"CPU": 2.0}], lambda task: Wire.RayError("The worker died.\nMore.") if task == TASKS[0] else None)
     plans = [plan(task, tmp_path) for task in TASKS]

@@ -8,6 +8,7 @@ import torch
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics_reward import stage as stage_module
 from offdyn_agents.dynamics_reward.discriminator import DynamicsReward, Scaling, discriminator_network
+from offdyn_agents.model_based import ModelBasedSAC
 from offdyn_agents.model_rollouts import roll_out
 from offdyn_agents.morec import Judged
 from offdyn_agents.networks import mlp
@@ -196,6 +197,14 @@ def test_one_reward_for_all_seeds_from_target_rows(name, monkeypatch):
     only = small(name, data="source")
     only.stages(context(only, target=None))
     assert torch.equal(seen[1], pack(SOURCE, "s"))
+
+
+def test_a_failed_ensemble_does_not_hide_what_the_reward_lets_pass(monkeypatch):
+    real = ModelBasedSAC.stages
+    monkeypatch.setattr(ModelBasedSAC, "stages", lambda self, c: replace(real(self, c), failed={1: "it diverged"}))
+    found = small("morec").stages(context(None))
+    assert found.failed == {1: "it diverged"}
+    assert 0.0 <= found.report["real_transitions_that_pass"] <= 1.0
 
 
 def test_a_single_discriminator(tmp_path):

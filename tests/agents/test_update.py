@@ -6,6 +6,7 @@ import torch
 
 from offdyn_agents.data import Layout, Sampler, Supply, pack, stream
 from offdyn_agents.execution import Compiled, Executor, _share, bound, can_compile, exact_fast_products
+from offdyn_agents.networks import Network, mlp
 from offdyn_agents.training import Hardware
 from offdyn_agents.update import adam, initial_population, make_update, scales, schedule
 from tests.agents.synthetic import A, S, dataset, make
@@ -237,6 +238,20 @@ def test_rounded_products_are_close_but_not_equal():
     assert float(difference.max()) > 1e-6
     torch.testing.assert_close(rounded.sums, exact.sums, rtol=0.05, atol=0.05)
     assert all(tensor.dtype == torch.float32 for _, tensor in rounded.named())
+
+
+def test_values_are_not_rounded_themselves():
+    """In bf16 a value near 300 would be a multiple of 2: errors below that would teach nothing."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = Network((8, 32, 1)).shapes()
+    w0, b0, w1, b1 = (torch.randn(shape, generator=generator) for shape in shapes)
+    x, hidden = (torch.randn(256, n, generator=generator) for n in (8, 32))
+    with Hardware(precision="bf16").products():
+        last = mlp([100.0 * w1, b1], hidden)
+        values = mlp([w0, b0, 100.0 * w1, b1], x)
+    assert torch.equal(last, hidden @ (100.0 * w1) + b1)
+    assert not torch.equal(values, mlp([w0, b0, 100.0 * w1, b1], x)), "the product before it is rounded"
+    assert len(values.unique()) > 250
 
 
 def test_streams_are_apart():
