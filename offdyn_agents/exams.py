@@ -176,16 +176,24 @@ def references(paper: Paper) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, exam in paper.exams.items():
         taken = torch.isfinite(paper.shifted[name]).all(-1)
-        found[name] = {"no change": in_changes((exam.observations - exam.following).double(), exam)}
+        still = in_changes((exam.observations - exam.following).double(), exam)
+        found[name] = {"no change": float(still.nanmean())}
         if bool(taken.any()):
             some = Exam(*(part[taken] for part in exam))
             error = (paper.shifted[name][taken] - some.following).double()
-            found[name]["as in the source"] = in_changes(error, some)
+            found[name]["as in the source"] = float(in_changes(error, some).nanmean())
     return found
 
 
-def in_changes(error: Tensor, exam: Exam) -> float:
-    """Return mean squared errors [N, |S|] in units of the mean squared change, averaged over dimensions that move."""
+def in_changes(error: Tensor, exam: Exam) -> Tensor:
+    """Return mean squared errors in units of the mean squared change, for each dimension.
+
+    Args:
+        error: Differences from the exam's next states, [N, |S|].
+        exam: Whose changes are the units.
+
+    Returns:
+        [|S|], NaN for dimensions that do not move.
+    """
     change = (exam.following - exam.observations).double().square().mean(0)
-    moving = change > 1e-12
-    return float((error.square().mean(0)[moving] / change[moving]).mean())
+    return torch.where(change > 1e-12, error.square().mean(0) / change, torch.nan)

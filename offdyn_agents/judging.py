@@ -174,7 +174,7 @@ def _gaussian(ensemble: Ensemble) -> Means:
     return means
 
 
-def examine(model: Means, exam: Exam) -> dict[str, float]:
+def examine(model: Means, exam: Exam) -> dict[str, Any]:
     """Return the errors of a model's mean prediction (over its elites).
 
     Args:
@@ -185,7 +185,8 @@ def examine(model: Means, exam: Exam) -> dict[str, float]:
         "state": squared error of s', each dimension in units of its mean squared change, mean over dimensions (1 is the
         error of predicting no change). "reward": squared error in units of the rewards' variance. "mse": mean squared
         error of s' as it is. "rank": rank correlation over rows between the spread of the members (largest distance
-        from their mean) and the error of the mean.
+        from their mean) and the error of the mean. "dimensions": what "state" is the mean of, a list [|S|] with NaN for
+        dimensions that do not move.
     """
     states: list[Tensor] = []
     rewards: list[Tensor] = []
@@ -198,11 +199,13 @@ def examine(model: Means, exam: Exam) -> dict[str, float]:
             spread.append(torch.linalg.vector_norm(following - following.mean(0), dim=-1).amax(0))
     error = (torch.cat(states) - exam.following).double()
     variance = exam.rewards.double().var(correction=0).clamp(min=1e-12)
+    dimensions = in_changes(error, exam)
     return {
-        "state": in_changes(error, exam),
+        "state": float(dimensions.nanmean()),
         "reward": float((torch.cat(rewards) - exam.rewards).double().square().mean() / variance),
         "mse": float(error.square().mean()),
         "rank": _rank_correlation(torch.cat(spread), error.norm(dim=-1)),
+        "dimensions": dimensions.tolist(),
     }
 
 
@@ -217,7 +220,7 @@ def _rank_correlation(left: Tensor, right: Tensor) -> float:
 
 def judge(
     paper: Paper, settings: JudgeSettings, context: StageContext, names: Sequence[str] = USUAL
-) -> dict[str, dict[str, list[dict[str, float]]]]:
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Train the models and examine them.
 
     Args:
@@ -229,7 +232,7 @@ def judge(
     Returns:
         For each model and each exam the figures of `examine`, one dict per seed.
     """
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for name in names:
         models = fit_models(settings, context, name)
         found[name] = {exam: [examine(model, asked) for model in models] for exam, asked in paper.exams.items()}

@@ -240,7 +240,7 @@ def reward_table(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _column(figures: Sequence[dict[str, float | None]], key: str) -> list[float]:
+def _column(figures: Sequence[dict[str, Any]], key: str) -> list[float]:
     """Return one figure of every seed; NaN where it was not finite."""
     values = [one[key] for one in figures]
     return [math.nan if value is None else value for value in values]
@@ -263,7 +263,7 @@ def _interval(values: Sequence[float]) -> str:
 
 
 def draw(record: Record, path: Path) -> None:
-    """Draw the errors of every model: a dot per seed, a line at their mean, one panel per exam.
+    """Draw the errors of every model: a dot per seed, a line at their mean; below, means for each dimension of s'.
 
     Args:
         record: What `judge_task` made; "task", "errors" and "references" are enough.
@@ -275,21 +275,36 @@ def draw(record: Record, path: Path) -> None:
     from offdyn_envs.figures import new_figure, save_figure
 
     errors, exams = record["errors"], list(record["references"])
-    figure = new_figure(figsize=(9.6, 1.7 + 0.5 * len(errors)), layout="constrained")
-    for axes, exam in zip(figure.subplots(1, len(exams), sharey=True), exams, strict=True):
+    resolved = all("dimensions" in one for found in errors.values() for figures in found.values() for one in figures)
+    heights = [1.7 + 0.5 * len(errors), *([2.6] if resolved else [])]
+    figure = new_figure(figsize=(9.6, sum(heights)), layout="constrained")
+    grid = {"height_ratios": heights}
+    panels = figure.subplots(len(heights), len(exams), sharey="row", squeeze=False, gridspec_kw=grid)
+    for axes, exam in zip(panels[0], exams, strict=True):
         for place, name in enumerate(errors):
             values = _column(errors[name][exam], "state")
             mean = sum(values) / len(values)
-            axes.plot(values, [place] * len(values), "o", alpha=0.6)
+            axes.plot(values, [place] * len(values), "o", alpha=0.6, color=f"C{place}")
             axes.plot([mean, mean], [place - 0.3, place + 0.3], "-", color="black")
         for (what, value), style in zip(record["references"][exam].items(), (":", "--"), strict=False):
             axes.axvline(value, linestyle=style, color="grey", label=what)
         axes.set(title=exam, xlabel="squared error of s' in units of its change", xscale="log")
         axes.set_yticks(range(len(errors)), list(errors))
         axes.legend(fontsize=8)
-    figure.axes[0].invert_yaxis()
+    panels[0, 0].invert_yaxis()
+    for axes, exam in zip(panels[1] if resolved else (), exams if resolved else (), strict=True):
+        for place, name in enumerate(errors):
+            axes.plot(_by_dimension(errors[name][exam]), "o-", markersize=3, linewidth=0.7, color=f"C{place}")
+        axes.axhline(1.0, linestyle=":", color="grey")
+        axes.set(xlabel="dimension of s', positions first", ylabel="error", yscale="log")
     figure.suptitle(f"{record['task']}: learned target dynamics", fontsize=10)
     save_figure(figure, path, {"Software": None})
+
+
+def _by_dimension(figures: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the errors of each dimension, means over seeds; NaN where one does not move or was not finite."""
+    columns = zip(*(one["dimensions"] for one in figures), strict=True)
+    return [math.nan if None in column else sum(column) / len(column) for column in columns]
 
 
 def draw_reward(record: Record, path: Path) -> None:

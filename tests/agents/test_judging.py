@@ -1,5 +1,6 @@
 """Judging learned dynamics by exact counterfactuals: the exams, the figures, the command's files."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -92,6 +93,7 @@ def test_figures():
         return torch.stack([true + away, true + 3.0 * away]), rewards[index][None] + off
 
     right = examine(model, exam)
+    assert right.pop("dimensions")[:2] == [0.0, 0.0]
     assert right == {"state": 0.0, "reward": 0.0, "mse": 0.0, "rank": 0.0}
     wrong = examine(lambda s, a: model(s, a, 0.1), exam)
     assert wrong["reward"] == pytest.approx(0.01 / float(rewards.var(correction=0)), rel=1e-3)
@@ -102,6 +104,13 @@ def test_figures():
     assert still["state"] == pytest.approx(1.0, rel=1e-5)
     assert still["reward"] == pytest.approx(1.0, rel=1e-3)
     assert still["mse"] == pytest.approx(float(change.square().mean()), rel=1e-5)
+    assert still["dimensions"] == pytest.approx([1.0, 1.0, np.nan], rel=1e-5, nan_ok=True)
+    # One dimension alone is wrong, by twice its own change.
+    few = Exam(*(part[:500] for part in exam))
+    away = few.following + 2.0 * change[:500] * torch.tensor([1.0, 0.0, 0.0])
+    partly = examine(lambda s, a: (away[None], few.rewards[None]), few)
+    assert partly["dimensions"] == pytest.approx([4.0, 0.0, np.nan], rel=1e-4, nan_ok=True)
+    assert partly["state"] == pytest.approx(2.0, rel=1e-4)
 
 
 TINY = {
@@ -138,7 +147,9 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
         models = fit_models(settings, context, name)
         assert len(models) == 2
         for exam in paper.exams.values():
-            assert all(np.isfinite(list(examine(model, exam).values())).all() for model in models)
+            for figures in (examine(model, exam) for model in models):
+                assert np.isfinite(figures.pop("dimensions")).all()
+                assert np.isfinite(list(figures.values())).all()
     both = len(paper.source) + len(paper.target)
     assert seen == [("dual", "both"), ("single", "both"), ("dual", "target"), both, len(paper.target), 600]
 
@@ -168,7 +179,16 @@ def test_command(datasets, tmp_path, monkeypatch):
     assert [row["model"] for row in rows] == ["mobody", "target", "-", "-"]
     assert all(row.keys() == rows[0].keys() for row in rows)
     assert rows[-1]["target holdout"] == "1"
+    errors = copy.deepcopy(record["errors"])
     draw(record, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (folder / "judge.png").read_bytes()
+    # Records of before there were errors by dimension have none to draw.
+    for exams in record["errors"].values():
+        for figures in exams.values():
+            for one in figures:
+                one.pop("dimensions")
+    draw(record, tmp_path / "short.png")
+    assert (tmp_path / "short.png").stat().st_size < (folder / "judge.png").stat().st_size
 
     def none(*args, **named):
         raise OffDynError("matplotlib is not installed")
@@ -177,7 +197,7 @@ def test_command(datasets, tmp_path, monkeypatch):
     monkeypatch.setattr("offdyn_envs.figures.new_figure", none)
     found = runner.invoke(cli.build_app(), [*words, "--json"], catch_exceptions=False)
     assert (found.exit_code, found.stderr) == (0, f"{TASK}: no judge.png: matplotlib is not installed\n")
-    assert json.loads(found.stdout)[0]["errors"] == record["errors"]
+    assert json.loads(found.stdout)[0]["errors"] == errors
     refused = runner.invoke(cli.build_app(), ["judge", TASK, "--models", "mobdy"])
     assert isinstance(refused.exception, OffDynError)
     assert "mobody" in str(refused.exception)
