@@ -37,7 +37,8 @@ from offdyn_agents.data import RowRange, RunRows
 from offdyn_agents.dynamics import Ensemble, ensemble_network, initial_ensemble
 from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
-from offdyn_agents.dynamics_training import HOLDOUT_ROWS, EnsembleLearner
+from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.execution import exact_fast_products, threads_inside
 from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.morec import Judged
@@ -164,8 +165,8 @@ def _ensembles(costs: Costs, work: Work, source: Tensor, target: Tensor, seeds: 
     epoch = at_once(lambda seed: learner.fit(target, seed), costs.threads) / few.epochs
     costs.stages["ensemble, target"] = epoch * seeds * costs.epochs
     costs.notes["ensemble, target"] = f"DROCO: {epoch * seeds:.2f} s an epoch of all seeds"
-    steps = (TARGET_ROWS - min(HOLDOUT_ROWS, round(settings.holdout * TARGET_ROWS))) // settings.batch_size
-    long = epoch / steps * ((ROWS + TARGET_ROWS - HOLDOUT_ROWS) // settings.batch_size)
+    steps = (TARGET_ROWS - min(settings.holdout_rows, round(settings.holdout * TARGET_ROWS))) // settings.batch_size
+    long = epoch / steps * ((ROWS + TARGET_ROWS - int(EnsembleSettings.holdout_rows)) // settings.batch_size)
     costs.stages["ensemble, merged"] = long * seeds * costs.epochs
     costs.notes["ensemble, merged"] = (
         f"MOPO, MOBILE, MOREC: {long * seeds:.0f} s an epoch of all seeds, from DROCO's step"
@@ -400,8 +401,8 @@ Hours for {seeds} seeds of {updates} updates at Walker2d's dimensions; {episodes
 {tasks}
 ## A whole track
 
-Days for {seeds} seeds of {updates} updates on every task, on this one machine. Tasks of equal dimensions may share a
-population, which changes little here: both cores are busy with one task already.
+Days for {seeds} seeds of {updates} updates on every task, on this one machine, one task after the other: tasks that
+share a population gain nothing here, where both cores are busy with one task already.
 
 {tracks}"""
 

@@ -100,6 +100,7 @@ _MOBODY = Study(
     (
         FULL,
         Variant("single-encoder", "one action encoder for both domains", {"dynamics.structure": "single"}),
+        Variant("paper-weights", "weights of the dynamics' losses as in the paper", {"dynamics.loss_weights": "paper"}),
         Variant("no-cycle-loss", "without L_cycle", {"dynamics.cycle_loss": "false"}),
         Variant(
             "no-representation-loss",
@@ -207,7 +208,7 @@ def run_study(
         evaluation: Clean episodes of every final policy.
         report: Called with every run's outcome as soon as it is trained.
         together: Most variants of tasks trained side by side, as in `train_tasks`; those that differ in numbers of the
-            loss alone are. 0 for no limit.
+            loss alone may be. 0 for what suits the hardware.
 
     Returns:
         A record, plain JSON: what was asked, and one row for each task and variant. See `ablation_row`.

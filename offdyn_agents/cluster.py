@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,7 +47,7 @@ def train_here(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     """
     from offdyn_agents.runs import train_tasks
 
-    return [trained.facts for trained in train_tasks(plans, wait=PATIENCE)]
+    return [trained.facts for trained in train_tasks(plans, len(plans), wait=PATIENCE)]
 
 
 class Cluster:
@@ -90,7 +91,7 @@ class Cluster:
 
         Args:
             plans: What to train, on the hardware that `hardware` gave.
-            together: Most tasks of one population; 0 for no limit.
+            together: Most tasks of one population; 0 for what suits the hardware.
             report: Called with every plan's outcome as soon as its population has ended.
 
         Returns:
@@ -101,10 +102,10 @@ class Cluster:
         """
         from offdyn_agents.runs import arrange
 
-        found = arrange(plans, together)
+        room = slots(self._nodes(), plans[0].hardware.threads, plans[0].hardware.device == "cuda")
+        found = arrange(plans, together, room)
         self._judge_ended(plans, found)
-        cuda = plans[0].hardware.device == "cuda"
-        ledger = Ledger(plans, found, report, slots(self._nodes(), plans[0].hardware.threads, cuda))
+        ledger = Ledger(plans, found, report, room)
         waiting = {self._send(plans, population): number for number, population in enumerate(found.populations)}
         while waiting:
             (reference, *_), _ = self._ray.wait(list(waiting), num_returns=1)
@@ -123,9 +124,12 @@ class Cluster:
         for index, reference in sent.items():
             try:
                 (facts,) = self._ray.get(reference)
-            except self._ray.exceptions.RayError as error:
-                raise _plain(error, _title(plans, Population((index,), 0))) from None
-            found.earlier[index].update(facts)
+            except self._ray.exceptions.RayError as error:  # noqa: PERF203 - minutes lie between two
+                title = _title(plans, Population((index,), 0))
+                told = first_line(_plain(error, title))
+                print(f"offdyn: {title}: learned dynamics not judged: {told}", file=sys.stderr, flush=True)
+            else:
+                found.earlier[index].update(facts)
 
     def _nodes(self) -> Resources:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

@@ -70,7 +70,12 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     together: Annotated[
-        int | None, typer.Option(min=1, help="Most tasks trained side by side; all of equal dimensions by default.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tasks trained side by side; by default all of equal dimensions on a GPU, and on a CPU as many "
+            "as keep its threads busy.",
+        ),
     ] = None,
     ray: Annotated[
         str | None,

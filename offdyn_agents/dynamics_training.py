@@ -26,8 +26,6 @@ from offdyn_agents.update import adam, scales
 
 __all__ = ["EnsembleLearner"]
 
-HOLDOUT_ROWS = 1000
-"""Most rows held out where the settings say nothing else."""
 ERROR_ROWS = 4096
 """Held-out rows judged at once."""
 SAVE_SECONDS = 60.0

@@ -55,7 +55,8 @@ class JudgeSettings:
         ensemble: The Gaussian ensembles.
         dynamics_reward: MOREC's reward.
         discriminators: Discriminators in it.
-        elites: Members of an ensemble that propose candidates for the reward to judge.
+        elites: Members of a Gaussian ensemble, the best on held-out rows, that are examined and that propose candidates
+            for the reward to judge.
         draws: Candidates of each elite.
         candidate_bound: Bound of the size of every number of a candidate.
     """
@@ -87,6 +88,7 @@ class Terms:
 MODELS = {
     "mobody": "an action encoder for each domain",
     "single": "MOBODY's networks, one action encoder, merged rows",
+    "plain": "MOBODY's networks without latent states, merged rows",
     "alone": "MOBODY's networks, target rows alone",
     "merged": "Gaussian ensemble, merged rows (MOPO)",
     "target": "Gaussian ensemble, target rows alone",
@@ -117,13 +119,18 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
     Raises:
         OffDynError: A training failed.
     """
-    changes = {"mobody": {}, "single": {"structure": "single"}, "alone": {"data": "target"}}
+    changes = {
+        "mobody": {},
+        "single": {"structure": "single"},
+        "plain": {"structure": "plain"},
+        "alone": {"data": "target"},
+    }
     if name in changes:
         dynamics = replace(settings.dynamics, **changes[name])
         return [
             _dual(DualDynamics.from_tensors(found.tensors(), CPU)) for found in fit_dynamics(dynamics, context).sound()
         ]
-    return [_gaussian(found) for found in fit_gaussians(settings, context, name)]
+    return [_gaussian(found, settings.elites) for found in fit_gaussians(settings, context, name)]
 
 
 def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> list[Ensemble]:
@@ -164,8 +171,8 @@ def _dual(dynamics: DualDynamics) -> Means:
     return means
 
 
-def _gaussian(ensemble: Ensemble) -> Means:
-    elites = ensemble.elites(5)
+def _gaussian(ensemble: Ensemble, count: int) -> Means:
+    elites = ensemble.elites(min(count, len(ensemble.ranking)))
 
     def means(observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         rewards, states, _ = elites.predict(observations, actions)

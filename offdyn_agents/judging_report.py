@@ -32,8 +32,8 @@ def judge_command(
     models: Annotated[
         str | None,
         typer.Option(
-            help="Some of mobody,single,alone,merged,target,source and morec, which is MOREC's dynamics reward; "
-            "by default the first five."
+            help="Some of mobody,single,plain,alone,merged,target,source and morec, which is MOREC's dynamics reward; "
+            "by default mobody,single,alone,merged,target."
         ),
     ] = None,
     holdout: Annotated[

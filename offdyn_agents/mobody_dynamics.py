@@ -18,10 +18,9 @@ from torch.nn import functional
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.networks import Network, Params, mlp
 
-__all__ = ["DOMAINS", "UNCERTAINTIES", "DualDynamics", "Prediction", "dual_networks", "encode", "predicted", "reward"]
+__all__ = ["DOMAINS", "DualDynamics", "Prediction", "dual_networks", "encode", "predicted", "reward"]
 
 DOMAINS = ("source", "target")
-UNCERTAINTIES = ("paper", "code")
 CHUNK = 512
 """Rows that are predicted at once: few enough for their activations to stay in a core's cache."""
 

@@ -18,6 +18,7 @@ from offdyn_agents.rollouts import ModelBased, RunView
 from offdyn_agents.sac import SAC, SACSettings, squashed
 from offdyn_agents.settings import setting
 from offdyn_agents.stages import StageContext, StageResults, fit_ensembles
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["ModelBasedSAC", "ModelBasedSettings"]
 
@@ -53,6 +54,12 @@ class ModelBasedSAC(SAC, ModelBased):
     """
 
     settings: ModelBasedSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, settings: ModelBasedSettings, observation_dim: int, action_dim: int) -> None:
+        super().__init__(settings, observation_dim, action_dim)
+        members = settings.dynamics.members
+        if settings.elites > members:
+            raise OffDynError(f"setting elites is {settings.elites}; at most dynamics.members, {members}, is allowed")
 
     @property
     def refill_every(self) -> int:

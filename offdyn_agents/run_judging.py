@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "REWARD_NAME", "RunJudge", "carry_judged", "judge_stages", "learned_model"]
 
 NAME, REWARD_NAME = "judged.png", "reward.png"
-COMPARED = {"mobody": ("single", "alone")}
+DUAL = {"dual": "mobody", "single": "single", "plain": "plain"}
+"""MOBODY's dynamics by their structure."""
+COMPARED, GAUSSIAN = ("single", "alone"), ("merged", "target")
 """What stands beside a run's own model where that is asked for: models of merged and of target rows, of the same kind
 and with the same settings. To compare both kinds there is `offdyn judge`."""
-GAUSSIAN = ("merged", "target")
-"""The same for all ensembles."""
 
 
 def learned_model(agent: Agent) -> str:
@@ -42,7 +42,7 @@ def learned_model(agent: Agent) -> str:
     """
     dynamics = getattr(agent.settings, "dynamics", None)
     if isinstance(dynamics, DualDynamicsSettings):
-        return "mobody"
+        return "alone" if dynamics.data == "target" else DUAL[dynamics.structure]
     if isinstance(dynamics, DynamicsSettings):
         return "target"
     return str(agent.settings.data) if isinstance(dynamics, EnsembleSettings) else ""
@@ -54,9 +54,11 @@ def _settings(agent: Agent) -> JudgeSettings:
 
     own = agent.settings
     kind = "dynamics" if isinstance(own.dynamics, DualDynamicsSettings) else "ensemble"
-    names = ("dynamics_reward", "discriminators", "elites", "draws", "candidate_bound")
+    names = ("dynamics_reward", "discriminators", "draws", "candidate_bound")
     reward = {name: getattr(own, name) for name in names} if hasattr(own, "dynamics_reward") else {}
-    return JudgeSettings(**{kind: own.dynamics}, **reward)
+    # DROCO has no elites: it asks all members.
+    elites = getattr(own, "elites", own.dynamics.members)
+    return JudgeSettings(**{kind: own.dynamics}, elites=elites, **reward)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class RunJudge:
     def models(self) -> tuple[str, ...]:
         """The models that are judged, the runs' own first."""
         own = learned_model(self.agent)
-        return tuple(dict.fromkeys([own, *(COMPARED.get(own, GAUSSIAN) if self.compare else ())]))
+        others = COMPARED if isinstance(self.agent.settings.dynamics, DualDynamicsSettings) else GAUSSIAN
+        return tuple(dict.fromkeys([own, *(others if self.compare else ())]))
 
     def enough(self, found: Mapping[str, Any], data: str) -> bool:
         """Say whether figures of an earlier, interrupted training are all that is wanted.

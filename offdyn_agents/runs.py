@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -99,15 +100,15 @@ def train_tasks(
     report: Callable[[Trained], None] = lambda trained: None,
     wait: float = 0.0,
 ) -> list[Trained]:
-    """Train several tasks; those of equal dimensions and settings, which are equally far, as one population.
+    """Train several tasks, those of equal dimensions and settings, which are equally far, in company; see `arrange`.
 
     Every task has its own run folder with its own checkpoint, so that it may be continued in other company. A
-    population that fails does not keep the others from their end. Where `Plan.judge` asks of an ended run for more than
-    its run.json says, its models are judged.
+    population that fails, for whatever reason, does not keep the others from their end. Where `Plan.judge` asks of an
+    ended run for more than its run.json says, its models are judged.
 
     Args:
         plans: What to train; all of one `out`.
-        together: Most tasks of one population; 0 for no limit.
+        together: Most tasks of one population; 0 for what suits the hardware.
         report: Called with every plan's outcome as soon as it is there.
         wait: Seconds to wait for another process that trains in one of the folders.
 
@@ -124,34 +125,38 @@ def train_tasks(
             folder.mkdir(parents=True, exist_ok=True)
             if not stack.enter_context(held(folder / LOCK, wait)):
                 raise OffDynError(f"'{folder}' is being trained by {holder(folder / LOCK)}; let it end first")
-        found = _arrange(jobs, together)
+        found = _arrange(jobs, together, 1)
         _need_data([jobs[index] for population in found.populations for index in population.members])
         judge_ended(plans, found)
         ledger = Ledger(plans, found, report)
         for number, population in enumerate(found.populations):
             try:
                 facts = _train_jobs([jobs[index] for index in population.members])
-            except OffDynError as error:  # noqa: PERF203 - hours lie between two of them
+            except Exception as error:  # noqa: PERF203 - hours lie between two of them
                 ledger.failed(number, error)
             else:
                 ledger.ended(number, facts)
     return ledger.outcomes()
 
 
-def arrange(plans: Sequence[Plan], together: int = 0) -> Arrangement:
+def arrange(plans: Sequence[Plan], together: int = 0, slots: int = 1) -> Arrangement:
     """Say which plans have nothing left to do, and which of the others are trained as one population.
+
+    A GPU takes all that have equal dimensions and settings and are equally far, or, of several GPUs, each its share. A
+    thread of a CPU trains one run at a time, so that company would only cost memory there once all threads are busy.
 
     Args:
         plans: What to train.
-        together: Most tasks of one population; 0 for no limit.
+        together: Most tasks of one population; 0 for what suits the hardware.
+        slots: Populations that are trained at a time.
 
     Raises:
         OffDynError: As `train_tasks`.
     """
-    return _arrange([_job(plan) for plan in plans], together)
+    return _arrange([_job(plan) for plan in plans], together, slots)
 
 
-def _arrange(jobs: Sequence[_Job], together: int) -> Arrangement:
+def _arrange(jobs: Sequence[_Job], together: int, slots: int) -> Arrangement:
     earlier: dict[int, dict[str, Any]] = {}
     groups: dict[tuple[object, ...], list[int]] = {}
     left: dict[int, int] = {}
@@ -164,12 +169,18 @@ def _arrange(jobs: Sequence[_Job], together: int) -> Arrangement:
         updates = peek(job.plan.folder)
         left[index] = len(job.plan.seeds) * (job.plan.budget.updates - updates)
         groups.setdefault(job.group(updates), []).append(index)
+    share = math.ceil(len(left) / max(1, slots))
     populations = [
         Population(tuple(chosen), sum(left[index] for index in chosen))
         for members in groups.values()
-        for chosen in _cut(members, together or len(members))
+        for chosen in _cut(members, together or _company(jobs[members[0]].plan, share))
     ]
     return Arrangement(earlier, populations)
+
+
+def _company(plan: Plan, share: int) -> int:
+    """Return how many tasks like a plan's a population suits, `share` being what there is for each at a time."""
+    return share if plan.hardware.device == "cuda" else max(1, plan.hardware.threads // len(plan.seeds))
 
 
 def _cut(members: Sequence[int], size: int) -> list[Sequence[int]]:

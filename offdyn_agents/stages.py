@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -37,9 +38,11 @@ __all__ = [
     "StageResults",
     "Unfinished",
     "cached",
+    "each_seed",
     "fit_ensembles",
     "in_precision",
     "predict_all",
+    "shares",
     "stage_key",
 ]
 
@@ -55,6 +58,7 @@ PART = 16_384
 
 T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
+Advance = Callable[..., None]
 
 
 class Keep(Protocol):
@@ -305,30 +309,62 @@ def _fit(
     quiet: bool,
     precision: str,
 ) -> None:
+    workers, inside = shares(rows.device, threads, seeds)
+    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled, precision=precision)
+
+    def fit(seed: int, advance: Advance) -> None:
+        copy = Unfinished(cache, stage_key(in_precision("dynamics", precision), settings, rows, seed))
+
+        def report(epoch: int, error: float) -> None:
+            advance(1, seed=seed, epoch=epoch, error=error)
+
+        ensemble = learner.fit(rows, seed, report, save=copy.write, resume=copy.read())
+        keep(seed, ensemble.tensors(), ensemble.failed)
+        copy.remove()
+
+    # All of them share the compiled step, so it is compiled before there are threads.
+    learner.warm_up(rows)
+    each_seed("dynamics", settings.epochs, seeds, fit, (workers, inside), quiet, settings.early_stopping)
+
+
+def shares(device: torch.device, threads: int, seeds: Sequence[int]) -> tuple[int, int]:
+    """Return how many seeds are trained at once, and the threads inside each."""
+    workers = max(1, min(threads, len(seeds))) if device.type == "cpu" else 1
+    return workers, max(1, threads // workers) if device.type == "cpu" else 1
+
+
+def each_seed(
+    title: str,
+    each: int,
+    seeds: Sequence[int],
+    fit: Callable[[int, Advance], None],
+    shared: tuple[int, int],
+    quiet: bool,
+    at_most: bool = False,
+) -> None:
+    """Call `fit` for every seed, on threads, with one progress line for all.
+
+    Args:
+        title: What is done.
+        each: Units of progress of a seed.
+        seeds: The seeds.
+        fit: Is given a seed, and what to call with units that are done.
+        shared: What `shares` gave.
+        quiet: Show no progress.
+        at_most: Whether `each` is a bound that early stopping seldom reaches.
+    """
     from offdyn_envs.progress import progress
 
-    on_cpu = rows.device.type == "cpu"
-    workers = max(1, min(threads, len(seeds))) if on_cpu else 1
-    inside = max(1, threads // workers) if on_cpu else 1
-    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled, precision=precision)
-    total = settings.epochs * len(seeds)
-    with threads_inside(inside), progress("dynamics", total, quiet=quiet) as advance:
+    workers, inside = shared
+    line: AbstractContextManager[Any] = progress(title, each * len(seeds), quiet=quiet, at_most=at_most)
+    with threads_inside(inside), line as advance, ThreadPoolExecutor(workers) as pool:
 
-        def fit(seed: int) -> None:
+        def one(seed: int) -> None:
+            # PyTorch keeps the number of threads inside an operation per thread.
             torch.set_num_threads(inside)
-            copy = Unfinished(cache, stage_key(in_precision("dynamics", precision), settings, rows, seed))
+            fit(seed, advance)
 
-            def report(epoch: int, error: float) -> None:
-                advance(1, seed=seed, epoch=epoch, error=error)
-
-            ensemble = learner.fit(rows, seed, report, save=copy.write, resume=copy.read())
-            keep(seed, ensemble.tensors(), ensemble.failed)
-            copy.remove()
-
-        # All of them share the compiled step, so it is compiled before there are threads.
-        learner.warm_up(rows)
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(fit, seeds))
+        list(pool.map(one, seeds))
 
 
 def predict_all(

@@ -24,7 +24,7 @@ def _silent(n: int = 1, **values: object) -> None:
 
 
 @contextmanager
-def _plain(description: str, total: int, start: int) -> Generator[Advance]:
+def _plain(description: str, total: int, start: int, bound: str) -> Generator[Advance]:
     begun = last = time.monotonic()
     done = start
 
@@ -36,14 +36,16 @@ def _plain(description: str, total: int, start: int) -> Generator[Advance]:
             last = now
             left = (now - begun) / max(done - start, 1) * (total - done)
             print(
-                f"{description}: {done:,}/{total:,}  {left:.0f} s left  {_fields(values)}", file=sys.stderr, flush=True
+                f"{description}: {done:,}/{total:,}  {bound}{left:.0f} s left  {_fields(values)}",
+                file=sys.stderr,
+                flush=True,
             )
 
     yield advance
 
 
 @contextmanager
-def _bar(description: str, total: int, start: int) -> Generator[Advance]:
+def _bar(description: str, total: int, start: int, bound: str) -> Generator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -51,6 +53,7 @@ def _bar(description: str, total: int, start: int) -> Generator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn(bound),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
@@ -66,7 +69,9 @@ def _bar(description: str, total: int, start: int) -> Generator[Advance]:
 
 
 @contextmanager
-def progress(description: str, total: int, *, start: int = 0, quiet: bool = False) -> Generator[Advance]:
+def progress(
+    description: str, total: int, *, start: int = 0, quiet: bool = False, at_most: bool = False
+) -> Generator[Advance]:
     """Show the progress of a long computation on standard error.
 
     Args:
@@ -74,15 +79,17 @@ def progress(description: str, total: int, *, start: int = 0, quiet: bool = Fals
         total: How many units it takes.
         start: How many of them an earlier run has done.
         quiet: Show nothing.
+        at_most: Whether `total` is a bound that is seldom reached, as where early stopping ends a training.
 
     Yields:
         `advance(n, **fields)`: `n` more units are done; `fields` are shown behind the bar.
     """
+    bound = "at most " if at_most else ""
     if quiet:
         yield _silent
     elif sys.stderr.isatty():
-        with _bar(description, total, start) as advance:
+        with _bar(description, total, start, bound.strip()) as advance:
             yield advance
     else:
-        with _plain(description, total, start) as advance:
+        with _plain(description, total, start, bound) as advance:
             yield advance

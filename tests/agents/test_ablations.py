@@ -207,7 +207,7 @@ def test_tasks_and_variants_one_at_a_time_make_one_table(data, tmp_path, capsys)
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
     words = ("droco-delta", TASK, "--variant", "delta-3", "--variant", "delta-inf")
     # Both at once, which learn with numbers of their own; below one after the other.
-    assert ablate(capsys, tmp_path / "whole", *words)[0] == 0
+    assert ablate(capsys, tmp_path / "whole", *words, "--together", "2")[0] == 0
     words = (*words, "--together", "1")
     real, begun = runs.train_runs, []
 

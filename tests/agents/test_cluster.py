@@ -26,13 +26,14 @@ from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins
 
 ROOT = Path(__file__).parents[2]
+GRAVITIES = ("0.1", "0.5", "2.0", "5.0")
 TASKS = ("hopper-gravity-0.5-medium", "walker2d-gravity-0.5-medium", "halfcheetah-friction-0.1-medium")
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
-def plan(task, out, budget=None, agent="bc", seeds=(0, 1)):
+def plan(task, out, budget=None, agent="bc", seeds=(0, 1), **where):
     overrides = {"width": "16", "batch_size": "32"}
-    hardware = Hardware(threads=1, compiled=False)
+    hardware = Hardware(**({"threads": 1, "compiled": False} | where))
     return Plan(agent, task, seeds, overrides, budget or Budget(12, 12, 6), hardware, out, quiet=True)
 
 
@@ -46,10 +47,33 @@ def data(monkeypatch):
 # ---- planning
 
 
-def test_plans_of_equal_dimensions_are_one_population(data, tmp_path):
-    plans = [plan(task, tmp_path) for task in TASKS]
+def members(plans, *how):
+    return [population.members for population in arrange(plans, *how).populations]
+
+
+def test_plans_of_equal_dimensions_are_one_population_of_a_gpu(data, tmp_path):
+    plans = [plan(task, tmp_path, device="cuda") for task in TASKS]
     assert arrange(plans).populations == [Population((0,), 24), Population((1, 2), 48)]
-    assert [p.members for p in arrange(plans, 1).populations] == [(0,), (1,), (2,)]
+    assert members(plans, 1) == [(0,), (1,), (2,)]
+    # Several have a share each.
+    many = [plan(task, tmp_path, device="cuda") for task in (f"halfcheetah-gravity-{g}-medium" for g in GRAVITIES)]
+    assert [len(group) for group in members(many)] == [4]
+    assert [len(group) for group in members(many, 0, 2)] == [2, 2]
+    assert [len(group) for group in members(many, 0, 9)] == [1] * 4
+    assert [len(group) for group in members(many, 3, 9)] == [3, 1]
+
+
+def test_a_cpu_takes_as_many_tasks_as_its_threads_have_runs_for(data, tmp_path):
+    tasks = [f"halfcheetah-gravity-{g}-medium" for g in GRAVITIES]
+    for threads, seeds, expected in ((1, 2, 1), (4, 3, 1), (4, 2, 2), (16, 1, 4), (2, 5, 1)):
+        plans = [plan(task, tmp_path, seeds=tuple(range(seeds)), threads=threads) for task in tasks]
+        assert [len(group) for group in members(plans)] == [expected] * (4 // expected)
+        assert members(plans, 4) == [(0, 1, 2, 3)]
+
+
+def test_plans_with_nothing_left_are_left_alone(data, tmp_path):
+    plans = [plan(task, tmp_path) for task in TASKS]
+    assert members(plans) == [(0,), (1,), (2,)]
     assert not list(tmp_path.iterdir())
     train_tasks(plans[1:2])
     found = arrange(plans)
@@ -61,7 +85,7 @@ def test_plans_of_equal_dimensions_are_one_population(data, tmp_path):
 def test_what_is_equally_far_stays_together(data, tmp_path, monkeypatch):
     plans = [plan(task, tmp_path) for task in TASKS]
     monkeypatch.setattr("offdyn_agents.runs.peek", lambda folder: 9 if "halfcheetah" in str(folder) else 0)
-    assert arrange(plans).populations == [Population((0,), 24), Population((1,), 24), Population((2,), 6)]
+    assert arrange(plans, 3).populations == [Population((0,), 24), Population((1,), 24), Population((2,), 6)]
 
 
 def test_a_folder_has_one_process(data, tmp_path):
@@ -140,11 +164,28 @@ def test_the_ledger_tells_what_is_left(tmp_path, capsys):
 
 def test_a_track_shows_the_time_left(data, tmp_path, capsys):
     plans = [replace(plan(task, tmp_path), quiet=False) for task in TASKS]
-    train_tasks(plans)
+    train_tasks(plans, 2)
     lines = [line for line in capsys.readouterr().err.splitlines() if "populations done" in line]
     assert len(lines) == 2
     assert lines[0].startswith("1 of 2 populations done (1 of 3 tasks), 1 left; ")
     assert lines[1].startswith("2 of 2 populations done (3 of 3 tasks), 0 left; ")
+
+
+@pytest.mark.parametrize("error", [MemoryError("out of memory"), RuntimeError("a kernel"), OffDynError("settings")])
+def test_what_fails_on_one_machine_leaves_the_others_alone(data, tmp_path, monkeypatch, capsys, error):
+    plans = [plan(task, tmp_path) for task in TASKS]
+    real, found = stand_ins.load_task, []
+
+    def load_task(name):
+        if name == TASKS[0]:
+            raise error
+        return real(name)
+
+    monkeypatch.setattr("offdyn_envs.load_task", load_task)
+    with pytest.raises(type(error), match=str(error)):
+        train_tasks(plans, 0, lambda outcome: found.append(outcome.plan.task))
+    assert found == list(TASKS[1:])
+    assert capsys.readouterr().err.count(f"{error}; the others go on") == 1
 
 
 # ---- room on a cluster
@@ -301,6 +342,21 @@ def test_a_fault_of_ours_keeps_its_traceback(data, tmp_path, monkeypatch):
         Cluster(Wire([{"CPU": 2.0}])).train([plan(TASKS[0], tmp_path)])
 
 
+def test_an_ended_run_that_cannot_be_judged_keeps_no_other_from_training(data, tmp_path, monkeypatch, capsys):
+    wire = Wire([{"CPU": 2.0}])
+    plans = [plan(task, tmp_path) for task in TASKS[:2]]
+    Cluster(wire).train(plans[:1])
+
+    def broken(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("offdyn_agents.runs.learned_model", lambda agent: "merged")
+    monkeypatch.setattr("offdyn_agents.runs.judge_stages", broken)
+    outcomes = Cluster(wire).train([replace(plans[0], judge=True), replace(plans[1], judge=False)])
+    assert [outcome.facts["status"] for outcome in outcomes] == ["complete"] * 2
+    assert f"{TASKS[0]} bc: learned dynamics not judged: " in capsys.readouterr().err
+
+
 # ---- the command
 
 
@@ -388,7 +444,7 @@ def test_a_killed_worker_costs_nothing(local_cluster, data, tmp_path):
     watcher.start()
     with connected("auto") as place:
         assert place.hardware("cpu", "fp32", 1) == Hardware("cpu", "fp32", 1)
-        outcomes = place.train(ours, 0, reported.append)
+        outcomes = place.train(ours, 2, reported.append)
     watcher.join()
     assert 200 <= killed["updates"] < 600
     assert len(reported) == len(tasks)

@@ -244,6 +244,7 @@ def test_help_imports_no_torch():
 
 def many(capsys, folder, *words, tasks, agent="iql", updates=12):
     line = ["train", agent, *tasks, "--out", folder, "--updates", updates, "--eval-every", 6, "--quiet", "--seeds", 2]
+    line += [] if "--together" in words else ["--together", 2]
     return offdyn(capsys, *line, "--set", "width=16", "--set", "batch_size=32", *words)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from offdyn_agents import dynamics_training, stages
 from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics import MATRICES, WEIGHT_DECAY, Ensemble, ensemble_loss, ensemble_network
+from offdyn_agents.dynamics import MATRICES, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.soundness import better, fault
@@ -15,6 +15,8 @@ from tests.agents.synthetic import A, S, dataset
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(S, A)
+DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+"""Published weight decay, layer by layer."""
 SMALL = {"width": 16, "batch_size": 64, "learning_rate": 3e-3}
 
 
@@ -34,7 +36,7 @@ def golden(params, x, y):
             h = h @ arrays[2 * layer][k] + arrays[2 * layer + 1][k]
             if layer < 4:
                 h = h / (1.0 + np.exp(-h))
-            total += 0.5 * WEIGHT_DECAY[layer] * np.square(arrays[2 * layer][k]).sum()
+            total += 0.5 * DECAY[layer] * np.square(arrays[2 * layer][k]).sum()
         mean, lv = h[:, : 1 + S], h[:, 1 + S :]
         lv = high[0] - np.log1p(np.exp(high[0] - lv))
         lv = low[0] + np.log1p(np.exp(lv - low[0]))

@@ -16,6 +16,7 @@ from offdyn_agents.runs import make_agent, train_population
 from offdyn_agents.settings import build, tuning
 from offdyn_agents.termination import never
 from offdyn_agents.training import Budget, Hardware
+from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_rollouts import constant_ensemble, random_ensemble
 
@@ -90,6 +91,12 @@ def test_published_constants(name):
     assert (dynamics.patience, dynamics.improvement, dynamics.holdout) == (5, 0.01, 0.2)
     assert make_agent(name, "ant", 27, 8, {}).capacity == 1_250_000
     assert tuning(name)["tuning_evaluations"] >= 6
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile", "morec", "morec-mobile"])
+def test_more_elites_than_members_are_refused_before_any_training(name):
+    with pytest.raises(OffDynError, match=r"setting elites is 5; at most dynamics\.members, 3, is allowed"):
+        make(name, dynamics__members=3)
 
 
 def view(agent, ensemble, source=SOURCE, target=TARGET, terminated=never, **params):

@@ -18,7 +18,7 @@ from offdyn_agents.judging import Terms
 from offdyn_agents.judging_report import judge_task, reward_table, table
 from offdyn_agents.model_rollouts import Proposer
 from offdyn_agents.plans import Plan
-from offdyn_agents.run_judging import NAME, REWARD_NAME, learned_model
+from offdyn_agents.run_judging import NAME, REWARD_NAME, RunJudge, learned_model
 from offdyn_agents.runs import make_agent, train_tasks
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
@@ -89,6 +89,36 @@ def test_which_agents_learn_a_model():
 
 
 @pytest.mark.parametrize(
+    ("settings", "models"),
+    [
+        ({}, ("mobody", "single", "alone")),
+        ({"dynamics.structure": "single"}, ("single", "alone")),
+        ({"dynamics.structure": "plain"}, ("plain", "single", "alone")),
+        ({"dynamics.data": "target"}, ("alone", "single")),
+    ],
+)
+def test_ablated_dynamics_go_by_their_own_name(settings, models, tmp_path):
+    agent = make_agent("mobody", "hopper", 11, 3, settings)
+    assert learned_model(agent) == models[0]
+    assert RunJudge(agent, HARDWARE, tmp_path, compare=True).models == models
+    assert RunJudge(agent, HARDWARE, tmp_path).models == models[:1]
+
+
+@pytest.mark.parametrize(("agent", "examined"), [("droco", 4), ("mopo", 2)])
+def test_members_are_examined_that_the_agent_uses(agent, examined, task, tmp_path, monkeypatch):
+    real, seen = judging.examine, []
+
+    def examine(model, exam):
+        seen.append(len(model(exam.observations[:2], exam.actions[:2])[0]))
+        return real(model, exam)
+
+    monkeypatch.setattr(judging, "examine", examine)
+    overrides = {"dynamics.members": "4"} | ({"elites": "2"} if agent == "mopo" else {})
+    trained(agent, tmp_path / "run", **overrides)
+    assert set(seen) == {examined}
+
+
+@pytest.mark.parametrize(
     ("agent", "models", "prefix"),
     [
         ("mopo", ("merged", "target"), "ensemble"),
@@ -109,6 +139,7 @@ def test_the_figures_are_those_of_the_command(agent, models, prefix, task, tmp_p
     overrides = {
         f"{prefix}{key.removeprefix('dynamics')}": v for key, v in OVERRIDES[agent].items() if "dynamics." in key
     }
+    overrides |= {key: v for key, v in OVERRIDES[agent].items() if key == "elites"}
     record = judge_task(TASK, models, 2, overrides, Terms(holdout="fresh"), tmp_path / "other", HARDWARE, True)
     for key in ("errors", "references", "rows", "holdout", "seeds"):
         assert found[key] == record[key], key
