@@ -35,6 +35,24 @@ def killed_at(monkeypatch, updates):
         yield
 
 
+@contextmanager
+def first_updates(monkeypatch):
+    """Give the list of how many updates there were before each chunk that is trained in the block: none twice."""
+    from offdyn_agents.training import PopulationModule
+
+    real, begun = PopulationModule.training_step, []
+
+    def step(self, batch, batch_idx):
+        before = self.updates_done
+        real(self, batch, batch_idx)
+        if self.updates_done > before:
+            begun.append(before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PopulationModule, "training_step", step)
+        yield begun
+
+
 def dataset(rows, seed, noise=0.05, observation_dim=S, action_dim=A):
     """Linear dynamics with noise; the reward likes small states."""
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.behaviour.ppo import log_density
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import Ensemble
 from offdyn_agents.dynamics_reward import stage as stage_module
@@ -18,12 +19,13 @@ from offdyn_agents.dynamics_reward import training as training_module
 from offdyn_agents.dynamics_reward.checkpoints import FrozenOpponents
 from offdyn_agents.dynamics_reward.conditions import Asked, measure_conditions, other_policies, rank
 from offdyn_agents.dynamics_reward.discriminator import Scaling, discriminator_loss
+from offdyn_agents.dynamics_reward.generator import heads
 from offdyn_agents.dynamics_reward.models import split_rows
 from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.execution import can_compile
-from offdyn_agents.networks import Network
+from offdyn_agents.networks import Network, mlp
 from offdyn_agents.settings import build
 from offdyn_envs import load_dataset
 from offdyn_envs.errors import OffDynError
@@ -215,7 +217,7 @@ def test_snapshots_that_are_kept(iterations, kept, monkeypatch):
 
 
 def test_the_generator_follows_the_judges(trained):
-    """PPO makes rollouts that the judges rate higher; a reward that is not asked leaves only the likelihood."""
+    """PPO makes rollouts that the judges rate higher."""
     training = fit(LEARNING, iterations=1)
     judge = trained.usable()
 
@@ -232,6 +234,49 @@ def test_the_generator_follows_the_judges(trained):
         rollouts = training.models.play(training.improving.params).roll_out(10, 20, training.random)
         training._improve(rollouts, judge)
     assert rated() > before + 0.05
+
+
+def test_an_iteration_moves_the_generator_by_its_loss_and_the_values_to_the_returns(monkeypatch):
+    """One pass, one minibatch of all rows: what a step of Adam takes is the gradient of the whole loss."""
+    training = Adversaries(settings(TINY, minibatch=24, epochs=1), LAYOUT, ROWS)
+    training.advance()
+    assert (training.models.steps, training.iteration) == (TINY["pretraining"], 0)
+    pairs, changes = training.models.pairs[:24].clone(), training.models.outputs[:24].clone()
+    gains = torch.randn(24, generator=torch.Generator().manual_seed(2))
+    targets = 3.0 * torch.randn(24, generator=torch.Generator().manual_seed(3))
+    density = training._density(pairs, changes)
+    real = training.models.likelihood_rows()
+    monkeypatch.setattr(training.models, "likelihood_rows", lambda: real)
+
+    def losses(likelihood):
+        def loss(params):
+            ratio = torch.exp(log_density(*heads(params, pairs), changes) - density)
+            clipped = ratio.clamp(1 - training.settings.clip, 1 + training.settings.clip)
+            kept = log_density(*heads(params, real[0]), real[1]).mean()
+            return -torch.minimum(ratio * gains, clipped * gains).mean() - likelihood * kept
+
+        return torch.func.grad(loss)(training.improving.params)
+
+    assert training.settings.likelihood > 0.0
+    expected, without = losses(training.settings.likelihood), losses(0.0)
+    regression = torch.func.grad(lambda params: (mlp(params, pairs).squeeze(-1) - targets).square().mean())
+    towards = regression(training.critic.params)
+    before = {
+        name: [tensor.clone() for tensor in learned.params]
+        for name, learned in (("improving", training.improving), ("critic", training.critic))
+    }
+    training._pass(pairs, changes, density, gains, targets)
+
+    def against(name, gradients):
+        # A first step of Adam has the sign of the gradient, whatever its size.
+        steps = [new - old for new, old in zip(getattr(training, name).params, before[name], strict=True)]
+        moved, gradient = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (steps, gradients))
+        clear = gradient.abs() > 1e-3 * gradient.abs().max()
+        return float((moved.sign() == -gradient.sign())[clear].float().mean())
+
+    assert against("improving", expected) == 1.0
+    assert against("improving", without) < 0.95
+    assert against("critic", towards) == 1.0
 
 
 def equal(ours, theirs):

@@ -193,7 +193,6 @@ FORKS = {
     "the actor's loss": still("actor"),
     "advantages": {"temperature": 0.0},
 }
-SHORT = {what: FORKS[what] for what in ("V", "the expectile", "Q")}
 ENSEMBLE = {"dynamics.width": 32, "dynamics.batch_size": 64, "dynamics.learning_rate": 5e-3}
 ROLLOUTS = {
     "starts": 200,
@@ -389,7 +388,9 @@ def learned(lesson, folder, cache, without=None, seeds=(0,)):
         budget = Budget(lesson.updates)
         try:
             module = train_population(agent, seeds, *lesson.data(), budget, hardware, folder, quiet=True, cache=cache)
-        except OffDynError:
+        except OffDynError as error:
+            # Nothing else counts as not having learned.
+            assert "diverged before update" in str(error)
             return np.inf
     return lesson.error(module)
 

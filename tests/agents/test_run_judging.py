@@ -422,7 +422,7 @@ def test_agents_without_a_model(task, tmp_path):
 def test_two_tasks_of_a_population_are_judged_each(task, tmp_path):
     other = "hopper-gravity-2.0-random"
     asked = [plan("mopo", tmp_path), replace(plan("mopo", tmp_path), task=other)]
-    train_tasks(asked)
+    train_tasks(asked, 2)
     first, second = (json.loads((one.folder / "run.json").read_text()) for one in asked)
     assert first["population"] == {"tasks": 2, "runs": 4}
     assert first["stages"]["judged"]["errors"] == second["stages"]["judged"]["errors"]

@@ -18,7 +18,7 @@ from offdyn_agents.networks import policy
 from offdyn_agents.populations import train_population
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import A, S, dataset, killed_at, make
+from tests.agents.synthetic import A, S, dataset, first_updates, killed_at, make
 
 SOURCE, TARGET = dataset(600, 0), dataset(200, 1)
 
@@ -105,7 +105,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, monkeypatch, na
     checkpoint = tmp_path / "broken/checkpoints/last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["state_dict"]["updates"] == 20
     interrupted(tmp_path / "broken", monkeypatch, 50, name=name, budget=budget)
-    module = train(tmp_path / "broken", name, budget)
+    with first_updates(monkeypatch) as begun:
+        module = train(tmp_path / "broken", name, budget)
+    assert begun == [50]
     assert module.trainer.global_step == 6
     same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
     columns = [key for key in log(tmp_path / "whole")[0] if key != "seed_updates_per_second"]
@@ -119,15 +121,19 @@ def test_log_lines_after_the_checkpoint_are_written_once(tmp_path, monkeypatch):
     interrupted(tmp_path, monkeypatch, 20, budget=budget)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("30,1.0,1.0,1.0,1.0,1.0,1.0,5.0,,,\n40,1.0,1.")
-    train(tmp_path, budget=budget)
+    with first_updates(monkeypatch) as begun:
+        train(tmp_path, budget=budget)
+    assert begun == [20, 30, 40, 50]
     assert [row["updates"] for row in log(tmp_path)] == ["10", "20", "30", "40", "50", "60"]
     assert len({row["value_loss"] for row in log(tmp_path)}) == 6
 
 
-def test_a_finished_checkpoint_trains_no_more(tmp_path):
+def test_a_finished_checkpoint_trains_no_more(tmp_path, monkeypatch):
     train(tmp_path)
     before = weights(tmp_path)
-    module = train(tmp_path)
+    with first_updates(monkeypatch) as begun:
+        module = train(tmp_path)
+    assert begun == []
     assert module.updates_done == 60
     same(before, weights(tmp_path))
 
@@ -168,11 +174,14 @@ def test_kill_9_in_the_middle(tmp_path):
     assert not (tmp_path / "broken/seeds").exists()
     done = int(torch.load(checkpoint, weights_only=True)["state_dict"]["updates"])
     assert 60 <= done < 800
+    lines = (tmp_path / "broken/metrics.csv").read_text().splitlines()[: 1 + done // 20]
     again = start(tmp_path / "broken")
     whole = start(tmp_path / "whole")
     assert (again.wait(timeout=240), whole.wait(timeout=240)) == (0, 0)
     same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
     assert [row["updates"] for row in log(tmp_path / "broken")] == [str(20 * i) for i in range(1, 41)]
+    # What was logged before stands as it was, with its speeds: it was not trained once more.
+    assert (tmp_path / "broken/metrics.csv").read_text().splitlines()[: len(lines)] == lines
 
 
 def test_a_checkpoint_never_runs_ahead_of_the_log(tmp_path, monkeypatch):
@@ -190,7 +199,9 @@ def test_a_checkpoint_never_runs_ahead_of_the_log(tmp_path, monkeypatch):
         train(tmp_path, budget=budget)
     assert [row["updates"] for row in log(tmp_path)] == ["20", "40"]
     monkeypatch.undo()
-    train(tmp_path, budget=budget)
+    with first_updates(monkeypatch) as begun:
+        train(tmp_path, budget=budget)
+    assert begun == [40]
     assert [row["updates"] for row in log(tmp_path)] == ["20", "40", "60"]
 
 
