@@ -43,6 +43,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="Show the agent's settings, with a task those of its preset, and stop.")
+    ] = False,
     target_rows: Annotated[
         str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k; the task's by default.")
     ] = "",
@@ -86,6 +89,9 @@ def train(
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     quiet_waiting()
+    if show_settings:
+        _show_settings(agent, tasks or [], json_output)
+        return
     from offdyn_agents.cluster import connected
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
     from offdyn_agents.settings import parse_overrides
@@ -116,6 +122,17 @@ def train(
         # One task is one object; several are one list, whichever way they were named.
         print(json.dumps(found if len(plans) > 1 else found[0], indent=2, allow_nan=False))
     refuse_stopped(outcomes)
+
+
+def _show_settings(agent: str, tasks: list[str], json_output: bool) -> None:
+    from offdyn_agents.settings_page import setting_rows
+    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.report import print_table
+
+    if len(tasks) > 1:
+        raise OffDynError(f"--settings shows those of one task, not of {len(tasks)}")
+    rows = setting_rows(agent, *tasks)
+    print_table(f"Settings of {agent}{''.join(f' on {task}' for task in tasks)}", rows, json_output)
 
 
 def evaluate(

@@ -238,7 +238,7 @@ def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
 
 def test_target_sizes_are_other_datasets(data, tmp_path, capsys):
     words = ("--variant", "target-500", "--variant", "target-5k")
-    code, _, err = ablate(capsys, tmp_path, "droco-target-size", TASK, *words, "--json")
+    code, _, err = ablate(capsys, tmp_path, "droco-target-size", TASK, *words, "--together", "2", "--json")
     assert (code, err) == (0, "")
     assert data == ["offdyn/hopper/gravity-0p5/medium-500-v0", TASK]
     small, own = (
