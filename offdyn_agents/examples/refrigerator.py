@@ -70,6 +70,8 @@ class Experiment:
         horizon: Steps of a rollout.
         dynamics: How the model is trained.
         reward: How the reward is trained.
+        last: How many of the reward's discriminators, the newest, judge; 0 for all that were kept.
+        temperature: kappa of the choice among candidates; 0 takes the one with the highest reward.
         cache: Folder of results that are found again; None keeps none.
     """
 
@@ -82,6 +84,8 @@ class Experiment:
     reward: DynamicsRewardSettings = field(
         default_factory=lambda: DynamicsRewardSettings(iterations=400, width=64, batch_size=256, judges=5)
     )
+    last: int = 0
+    temperature: float = 0.0
     cache: Path | None = None
 
 
@@ -93,11 +97,13 @@ class Learned:
         ensemble: The model.
         reward: The dynamics reward.
         share: Share of held-out real transitions whose reward reaches .6; the method wants 95%.
+        temperature: As in `Experiment`.
     """
 
     ensemble: Ensemble
     reward: DynamicsReward
     share: float | None = None
+    temperature: float = 0.0
 
 
 def packed(data: RefrigeratorData) -> Tensor:
@@ -122,8 +128,10 @@ def learn(experiment: Experiment, seed: int) -> Learned:
     cache = experiment.cache
     (ensemble,) = fit_ensembles(experiment.dynamics, LAYOUT, rows, [seed], cache, compiled=False).sound()
     found = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
+    if experiment.last:
+        found = found.where(torch.arange(len(found))[-experiment.last :])
     reward = found.usable()
-    return Learned(ensemble, reward, real_share(reward, LAYOUT, rows, THRESHOLD, seed))
+    return Learned(ensemble, reward, real_share(reward, LAYOUT, rows, THRESHOLD, seed), experiment.temperature)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ def true_course(course: Course, p: float) -> Array:
 
 
 def rollout_error(learned: Learned, course: Course, p: float, how: str, seed: int = 0) -> Array:
-    """Return |temperature of a rollout - true temperature|, [N, T].
+    """Return temperature of a rollout - true temperature, [N, T].
 
     Args:
         learned: Model and reward.
@@ -183,7 +191,7 @@ def rollout_error(learned: Learned, course: Course, p: float, how: str, seed: in
         with torch.no_grad():
             state = _next(learned, propose, state, actions, how, (generator, chooser))
         found.append(state[:, 0].double().numpy())
-    return np.abs(np.stack(found, axis=1) - true_course(course, p))
+    return np.stack(found, axis=1) - true_course(course, p)
 
 
 def _next(
@@ -202,7 +210,7 @@ def _next(
         count = len(candidates)
         scores = learned.reward(states.expand(count, -1, -1), actions.expand(count, -1, -1), candidates)
     # Equal scores: any candidate, each as likely as the others.
-    chosen = softmax_choice(scores, 0.0 if how == "filtered" else 1.0, generators[1])
+    chosen = softmax_choice(scores, learned.temperature if how == "filtered" else 1.0, generators[1])
     return candidates[chosen, torch.arange(len(states))]
 
 
@@ -212,12 +220,14 @@ class Study:
 
     Attributes:
         errors: Mean absolute error in degrees of every step by controller and way, [seeds, T].
+        signed: Mean of the errors with their sign, likewise.
         first: What the first seed learned.
         data: The first seed's packed rows.
         shares: Of each seed, how many held-out real transitions have a reward of at least .6; None: none was held out.
     """
 
     errors: dict[tuple[float, str], Array]
+    signed: dict[tuple[float, str], Array]
     first: Learned
     data: Tensor
     shares: tuple[float | None, ...] = ()
@@ -237,27 +247,34 @@ class Study:
         return [*lines, f"held-out real transitions with r_D >= .6, seed by seed: {shares}"]
 
     def record(self) -> dict[str, Any]:
-        """Return the figures as plain JSON: the mean error of every seed by controller and way, and the shares."""
-        errors = {f"{p:g}": {how: self.means(p, how).tolist() for how in HOW} for p in (BEHAVIOUR, *TESTS)}
-        return {"errors": errors, "real_transitions_that_pass": list(self.shares)}
+        """Return the figures as plain JSON: the mean error of every seed by controller and way, and the shares.
+
+        "errors" are sizes; in "signed_errors" what is too cold takes off what is too warm.
+        """
+        shown = (BEHAVIOUR, *TESTS)
+        errors = {f"{p:g}": {how: self.means(p, how).tolist() for how in HOW} for p in shown}
+        signed = {f"{p:g}": {how: self.signed[p, how].mean(axis=1).tolist() for how in HOW} for p in shown}
+        return {"errors": errors, "signed_errors": signed, "real_transitions_that_pass": list(self.shares)}
 
 
 def study(experiment: Experiment, quiet: bool = True) -> Study:
     """Learn with every seed and measure the errors of all controllers and ways."""
     from offdyn_envs.progress import progress
 
-    errors: dict[tuple[float, str], list[Array]] = {(p, how): [] for p in (BEHAVIOUR, *TESTS) for how in HOW}
+    gaps: dict[tuple[float, str], list[Array]] = {(p, how): [] for p in (BEHAVIOUR, *TESTS) for how in HOW}
     learned: list[Learned] = []
     with progress("refrigerator", len(experiment.seeds), quiet=quiet) as advance:
         for seed in experiment.seeds:
             learned.append(learn(experiment, seed))
             course = draw_course(experiment, seed)
-            for (p, how), found in errors.items():
-                found.append(rollout_error(learned[-1], course, p, how, seed).mean(axis=0))
+            for (p, how), found in gaps.items():
+                found.append(rollout_error(learned[-1], course, p, how, seed))
             advance(1)
     data = packed(collect(BEHAVIOUR, experiment.episodes, experiment.seeds[0], experiment.steps))
     shares = tuple(each.share for each in learned)
-    return Study({key: np.stack(found) for key, found in errors.items()}, learned[0], data, shares)
+    errors = {key: np.abs(np.stack(found)).mean(axis=1) for key, found in gaps.items()}
+    signed = {key: np.stack(found).mean(axis=1) for key, found in gaps.items()}
+    return Study(errors, signed, learned[0], data, shares)
 
 
 def _with_interval(values: Array) -> str:
@@ -276,11 +293,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=plain.episodes, help="episodes of data")
     parser.add_argument("--epochs", type=int, default=plain.dynamics.epochs, help="epochs of the model's training")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the reward")
+    parser.add_argument("--last", type=int, default=0, help="judge with this many of the newest discriminators; 0: all")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the choice among candidates; 0: the best")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(arguments)
     reward = build(DynamicsRewardSettings, to_json(plain.reward), parse_overrides(asked.set))
     dynamics = replace(plain.dynamics, epochs=asked.epochs)
-    sizes = replace(plain, seeds=tuple(range(asked.seeds)), episodes=asked.episodes, dynamics=dynamics, reward=reward)
+    if asked.last < 0 or asked.temperature < 0:
+        parser.error("--last and --temperature are numbers of at least 0")
+    chosen = {"last": asked.last, "temperature": asked.temperature, "dynamics": dynamics, "reward": reward}
+    sizes = replace(plain, seeds=tuple(range(asked.seeds)), episodes=asked.episodes, **chosen)
     done = study(replace(sizes, cache=asked.out / ".stages"), quiet=False)
     lines = done.table()
     if asked.json:

@@ -69,12 +69,15 @@ class Knowing:
 @pytest.mark.parametrize("p", TESTS)
 def test_errors_of_a_model_that_knows(p):
     course, learned = refrigerator.draw_course(TINY, 0), Learned(Exact(), Knowing())
-    errors = {how: rollout_error(learned, course, p, how) for how in HOW}
+    errors = {how: np.abs(rollout_error(learned, course, p, how)) for how in HOW}
     assert errors["mean"].max() < 1e-3
     assert errors["filtered"].max() < 0.02
     assert errors["plain"].mean() > 0.5
     again = rollout_error(learned, course, p, "plain")
-    np.testing.assert_array_equal(again, errors["plain"])
+    np.testing.assert_array_equal(np.abs(again), errors["plain"])
+    # A choice that hardly looks at the reward is the plain one.
+    warm = Learned(Exact(), Knowing(), temperature=1e6)
+    assert np.abs(rollout_error(warm, course, p, "filtered")).mean() > 0.5
 
 
 def test_a_run(tmp_path, monkeypatch, capsys):
@@ -95,6 +98,15 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     record = json.loads(capsys.readouterr().out)
     assert list(record["errors"]) == ["0.2", "0.05", "0.1", "0.5", "1", "1.5"]
     assert f"{np.mean(record['errors']['0.1']['filtered']):.3f} +- " in lines[3]
+    signed, sizes = (np.array(record[key]["0.05"]["plain"]) for key in ("signed_errors", "errors"))
+    assert (np.abs(signed) <= sizes).all()
+    # With the newest discriminator alone, which needs no training anew, the model's own rollouts are the same.
+    refrigerator.main([*command, "--last", "1", "--json"])
+    one = json.loads(capsys.readouterr().out)
+    assert one["errors"]["0.1"]["plain"] == record["errors"]["0.1"]["plain"]
+    assert one["errors"]["0.1"]["filtered"] != record["errors"]["0.1"]["filtered"]
+    with pytest.raises(SystemExit):
+        refrigerator.main([*command, "--last", "-1"])
     passing = ", ".join(f"{share:.1%}" for share in record["real_transitions_that_pass"])
     assert shares == f"held-out real transitions with r_D >= .6, seed by seed: {passing}"
     assert len(record["real_transitions_that_pass"]) == 2
