@@ -1,59 +1,58 @@
-"""The figures of docs/results are those of the files beside them."""
+"""The figures of README and docs/results are those of the files beside them and of the leaderboard's entries."""
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offdyn_agents.evaluation import read_evaluation, summarise
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
+ROOT = Path(__file__).parents[2]
+RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"
 SCORE = re.compile(r"^(-?[\d.]+) (\[[^]]+\])")
 TASK = re.compile(r"^[a-z0-9]+-[a-z0-9.-]+-medium$")
-ELSEWHERE = {"leaderboard": None, "below": "@bf16"}
-"""What a cell says of a run that is not in the folder of its task and agent."""
 
 
-def tables():
+def tables(page):
     """Yield (header, task, cells) of every row about a task."""
     header = []
-    for line in (RESULTS / "README.md").read_text(encoding="utf-8").splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if cells[0] == "task":
             header = cells
-        elif TASK.match(cells[0]):
+        elif TASK.match(cells[0]) and len(cells) == len(header):
             yield header, cells[0], cells[1:]
 
 
-def folder(task, column, cell):
-    """Return where the run of a cell lies, None if that is not here."""
+def result(page, task, column, cell):
+    """Return what the run of a cell scored, in the form of an evaluation.json."""
     # Without an agent's name a column is of the one table that has DROCO alone.
     agent = "droco" if column.startswith(("return", "score")) else column.split(" (")[0].lower()
-    for word, suffix in ELSEWHERE.items():
-        if f"({word}" in cell:
-            return None if suffix is None else RESULTS / task / f"{agent}{suffix}"
-    return RESULTS / task / agent
+    if page.parent == ROOT or "(leaderboard" in cell:
+        entry = json.loads((ENTRIES / f"offdyn-{agent}/entry.json").read_text(encoding="utf-8"))
+        clean = {str(one["seed"]): one["returns"] for one in entry["results"] if one["task"] == task}
+        return {"task": task, "clean": clean, "perturbed": []}
+    return read_evaluation(RESULTS / task / (f"{agent}@bf16" if "(below" in cell and agent == "td3-bc" else agent))
 
 
 CELLS = [
-    pytest.param(task, column, cell, id=f"{task} {column}")
-    for header, task, cells in tables()
+    pytest.param(page, task, column, cell, id=f"{page.parent.name} {task} {column}")
+    for page in (ROOT / "README.md", RESULTS / "README.md")
+    for header, task, cells in tables(page)
     for column, cell in zip(header[1:], cells, strict=True)
+    if cell != "-"
 ]
 
 
 def test_there_are_tables():
-    assert len(CELLS) >= 30
+    assert len(CELLS) >= 40
 
 
-@pytest.mark.parametrize(("task", "column", "cell"), CELLS)
-def test_a_figure_is_that_of_its_file(task, column, cell):
-    if not cell[0].isdigit():
-        pytest.skip(cell)
-    place = folder(task, column, cell)
-    if place is None:
-        pytest.skip("on the leaderboard")
-    rows = {row["condition"]: row for row in summarise(read_evaluation(place))}
+@pytest.mark.parametrize(("page", "task", "column", "cell"), CELLS)
+def test_a_figure_is_that_of_its_file(page, task, column, cell):
+    rows = {row["condition"]: row for row in summarise(result(page, task, column, cell))}
     if column == "return":
         assert cell == f"{rows['clean']['return']:,.0f}"
     elif "min-Q" in column:
@@ -61,3 +60,16 @@ def test_a_figure_is_that_of_its_file(task, column, cell):
     else:
         found = SCORE.match(cell)
         assert found.groups() == (str(rows["clean"]["score"]), rows["clean"]["95% interval"])
+
+
+def test_the_refrigerators_table_is_that_of_its_file():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    head = "| p | mean of the elites | plain | filtered | filtered - plain |"
+    shown = [
+        [float(number) for number in re.findall(r"-?\d*\.?\d+", line.replace("(data)", ""))]
+        for line in text.partition(head)[2].strip().splitlines()[1:7]
+    ]
+    lines = (RESULTS / "refrigerator/errors.txt").read_text(encoding="utf-8").splitlines()[1:7]
+    written = [[float(word) for word in line.replace("+-", "").split()] for line in lines]
+    assert len(shown) == 6
+    np.testing.assert_array_equal(shown, written)
