@@ -7,14 +7,16 @@ import pytest
 from offdyn_agents import runs
 from offdyn_agents.ablations import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
 from offdyn_agents.ablations_report import markdown, record_rows
+from offdyn_agents.agent import agent_class
 from offdyn_agents.resources import Budget, Hardware
 from offdyn_agents.runs import Plan, make_agent, plan_agent
-from offdyn_agents.settings import build, to_json
+from offdyn_agents.settings import build, setting_names, to_json
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from tests.agents import stand_ins
 from tests.agents.synthetic import dataset
+from tests.agents.test_conformance import TINY
 
 TASK = "hopper-gravity-0.5-medium"
 OTHER = "hopper-from-kinematic-severe-medium"
@@ -118,6 +120,8 @@ def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
     monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.classifiers.can_compile", lambda _: False)
     return used
 
 
@@ -202,6 +206,28 @@ def test_tasks_and_variants_one_at_a_time_make_one_table(data, tmp_path, capsys)
     assert joined(alone, found)["rows"] == found["rows"]
     for earlier in ({**found, "episodes": 3}, {}):
         assert joined(alone, earlier) == alone
+
+
+MODELS = {
+    "mobody": ("single-encoder", "mopo-dynamics", "plain-cloning"),
+    "morec": ("no-filter", "no-early-stop", "single-discriminator", "temperature-1"),
+}
+
+
+@pytest.mark.parametrize("study", MODELS)
+def test_studies_of_learned_models(data, tmp_path, capsys, study):
+    """Each variant trains what it says, on stages that it shares with the others where it may."""
+    names = {*setting_names(agent_class(study).settings_class)}
+    small = [f"{key}={value}" for key, value in TINY.items() if key in names]
+    words = [word for variant in MODELS[study] for word in ("--variant", variant)]
+    code, _, err = ablate(capsys, tmp_path, study, TASK, *words, "--json", settings=small)
+    assert (code, err) == (0, "")
+    record = json.loads((tmp_path / f"ablations/{study}.json").read_text())
+    assert [row["variant"] for row in record["rows"]] == list(MODELS[study])
+    assert all(len(row["scores"]) == 2 and not row["stopped"] for row in record["rows"])
+    # Ensembles and discriminators are trained once for all; MOBODY's structures are dynamics of their own.
+    ended = len(list((tmp_path / ".stages").glob("*.safetensors")))
+    assert ended == {"mobody": 2 * 3 + 2, "morec": 2 + 1}[study]
 
 
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):

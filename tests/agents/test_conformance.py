@@ -160,6 +160,22 @@ def test_saved_networks_are_the_trained_ones(whole):
             np.testing.assert_allclose(critic(data.observations, data.actions), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_standardised_states_are_folded_into_what_is_saved(tmp_path):
+    module = train("td3-bc", tmp_path, data="target", normalise="true")
+    data = dataset(64, 3)
+    observations = torch.from_numpy(data.observations)
+    acted = module.act(observations.expand(2, -1, -1))
+    for run, seed in enumerate(SEEDS):
+        policy = load_policy(tmp_path / "seeds" / str(seed) / "policy.onnx", observation_dim=S, action_dim=A)
+        np.testing.assert_allclose(policy(data.observations), acted[run], atol=1e-5)
+        critic = load_critic(tmp_path / "seeds" / str(seed) / "critic.onnx", observation_dim=S, action_dim=A)
+        params = {name: [t[run] for t in tensors] for name, tensors in module.population.readable().items()}
+        mean, std = params["moments"]
+        standard = (observations - mean) / std
+        expected = twin(params["critic"], standard, torch.from_numpy(data.actions)).amin(0)
+        np.testing.assert_allclose(critic(data.observations, data.actions), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_losses_of_a_population_are_those_of_its_runs(whole):
     """One stacked update, as a GPU does it, in every phase."""
     _, module, _ = whole
