@@ -13,6 +13,10 @@ __all__ = ["DualDynamicsSettings"]
 class DualDynamicsSettings:
     """How the dynamics of two domains are learned together.
 
+    Of the reward's error at predicted next states only the paper's formula is kept: its noise needs the spread of all
+    members at the same rows, so that there one member's resample of the rows serves all; at true next states each has
+    its own.
+
     Attributes:
         structure: "dual" has an action encoder for each domain (the method), "single" one for both (ablation), "plain"
             no latent states at all: one network f(s, a) for both domains, as in MOPO (ablation).

@@ -28,11 +28,12 @@ from tests.agents import stand_ins
 ROOT = Path(__file__).parents[2]
 GRAVITIES = ("0.1", "0.5", "2.0", "5.0")
 TASKS = ("hopper-gravity-0.5-medium", "walker2d-gravity-0.5-medium", "halfcheetah-friction-0.1-medium")
+ROLLOUTS = {"starts": "40", "horizon": "2", "refill_every": "100", "dynamics.width": "16", "dynamics.epochs": "3"}
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
 def plan(task, out, budget=None, agent="bc", seeds=(0, 1), **where):
-    overrides = {"width": "16", "batch_size": "32"}
+    overrides = {"width": "16", "batch_size": "32", **(ROLLOUTS if agent == "mopo" else {})}
     hardware = Hardware(**({"threads": 1, "compiled": False} | where))
     return Plan(agent, task, seeds, overrides, budget or Budget(12, 12, 6), hardware, out, quiet=True)
 
@@ -434,11 +435,13 @@ def kill_midway(folder, updates, found):
 @pytest.mark.slow
 @NEEDS_RAY
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
-def test_a_killed_worker_costs_nothing(local_cluster, data, tmp_path):
+@pytest.mark.parametrize("agent", ["iql", "mopo"])
+def test_a_killed_worker_costs_nothing(local_cluster, data, tmp_path, agent):
+    """Also that of an agent with stages and a file of rollout rows."""
     budget = Budget(600, 300, 20, checkpoint_seconds=0.2)
     tasks = [*TASKS[:2], "hopper-friction-2.0-medium"]
-    ours = [plan(task, tmp_path / "spread", budget, "iql") for task in tasks]
-    theirs = [plan(task, tmp_path / "alone", budget, "iql") for task in tasks]
+    ours = [plan(task, tmp_path / "spread", budget, agent) for task in tasks]
+    theirs = [plan(task, tmp_path / "alone", budget, agent) for task in tasks]
     killed, reported = {}, []
     watcher = threading.Thread(target=kill_midway, args=(ours[0].folder, 200, killed))
     watcher.start()
