@@ -289,6 +289,8 @@ def draw(record: Record, path: Path) -> None:
         for (what, value), style in zip(record["references"][exam].items(), (":", "--"), strict=False):
             axes.axvline(value, linestyle=style, color="grey", label=what)
         axes.set(title=exam, xlabel="squared error of s' in units of its change", xscale="log")
+        # Between decades labels would lie on each other; no change, 1, is always one.
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
         axes.set_yticks(range(len(errors)), list(errors))
         axes.legend(fontsize=8)
     panels[0, 0].invert_yaxis()
