@@ -151,7 +151,15 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
                 assert np.isfinite(figures.pop("dimensions")).all()
                 assert np.isfinite(list(figures.values())).all()
     both = len(paper.source) + len(paper.target)
-    assert seen == [("dual", "both"), ("single", "both"), ("dual", "target"), both, len(paper.target), 600]
+    assert seen == [
+        ("dual", "both"),
+        ("single", "both"),
+        ("plain", "both"),
+        ("dual", "target"),
+        both,
+        len(paper.target),
+        600,
+    ]
 
 
 def test_command(datasets, tmp_path, monkeypatch):
