@@ -10,13 +10,12 @@ from __future__ import annotations
 import importlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from offdyn_agents.track import Ledger, Population, first_line
+from offdyn_agents.track import Ledger, Population, first_line, population_title, tell_not_judged
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class Cluster:
             try:
                 facts = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
-                ledger.failed(number, _plain(error, _title(plans, found.populations[number])))
+                ledger.failed(number, _plain(error, population_title(plans, found.populations[number])))
             else:
                 ledger.ended(number, facts)
         return ledger.outcomes()
@@ -125,9 +124,7 @@ class Cluster:
             try:
                 (facts,) = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:  # noqa: PERF203 - minutes lie between two
-                title = _title(plans, Population((index,), 0))
-                told = first_line(_plain(error, title))
-                print(f"offdyn: {title}: learned dynamics not judged: {told}", file=sys.stderr, flush=True)
+                tell_not_judged(plans[index], error)
             else:
                 found.earlier[index].update(facts)
 
@@ -140,7 +137,7 @@ class Cluster:
         hardware = chosen[0].hardware
         # A process of its own for each population: its memory and its GPU are free afterwards.
         task = self._ray.remote(max_calls=1)(train_here).options(
-            name=_title(plans, population),
+            name=population_title(plans, population),
             num_cpus=hardware.threads,
             num_gpus=1 if hardware.device == "cuda" else 0,
             max_retries=RETRIES,
@@ -214,11 +211,6 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value for name, value in environment.items() if name.startswith("OFFDYN_") or name in SHARED_VARIABLES
     }
-
-
-def _title(plans: Sequence[Plan], population: Population) -> str:
-    first, more = plans[population.members[0]], len(population.members) - 1
-    return f"{first.task} {first.agent}" + (f" and {more} more" if more else "")
 
 
 def _plain(error: Any, title: str) -> Exception:

@@ -90,7 +90,7 @@ def train(
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     quiet_waiting()
     if show_settings:
-        _show_settings(agent, tasks or [], json_output)
+        _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
     from offdyn_agents.cluster import connected
     from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
@@ -124,14 +124,15 @@ def train(
     refuse_stopped(outcomes)
 
 
-def _show_settings(agent: str, tasks: list[str], json_output: bool) -> None:
+def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
+    from offdyn_agents.settings import parse_overrides
     from offdyn_agents.settings_page import setting_rows
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table
 
     if len(tasks) > 1:
         raise OffDynError(f"--settings shows those of one task, not of {len(tasks)}")
-    rows = setting_rows(agent, *tasks)
+    rows = setting_rows(agent, "".join(tasks), parse_overrides(by_hand))
     print_table(f"Settings of {agent}{''.join(f' on {task}' for task in tasks)}", rows, json_output)
 
 

@@ -176,16 +176,19 @@ def references(paper: Paper) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, exam in paper.exams.items():
         taken = torch.isfinite(paper.shifted[name]).all(-1)
-        still = in_changes((exam.observations - exam.following).double(), exam)
-        found[name] = {"no change": float(still.nanmean())}
+        found[name] = {"no change": _mean_in_changes(exam.observations - exam.following, exam)}
         if bool(taken.any()):
             some = Exam(*(part[taken] for part in exam))
-            error = (paper.shifted[name][taken] - some.following).double()
-            found[name]["as in the source"] = float(in_changes(error, some).nanmean())
+            found[name]["as in the source"] = _mean_in_changes(paper.shifted[name][taken] - some.following, some)
     return found
 
 
-def in_changes(error: Tensor, exam: Exam) -> Tensor:
+def _mean_in_changes(error: Tensor, exam: Exam) -> float:
+    dimensions, moving = in_changes(error.double(), exam)
+    return float(dimensions[moving].mean())
+
+
+def in_changes(error: Tensor, exam: Exam) -> tuple[Tensor, Tensor]:
     """Return mean squared errors in units of the mean squared change, for each dimension.
 
     Args:
@@ -193,7 +196,8 @@ def in_changes(error: Tensor, exam: Exam) -> Tensor:
         exam: Whose changes are the units.
 
     Returns:
-        [|S|], NaN for dimensions that do not move.
+        The errors [|S|], NaN for dimensions that do not move; and which dimensions move, bool [|S|].
     """
     change = (exam.following - exam.observations).double().square().mean(0)
-    return torch.where(change > 1e-12, error.square().mean(0) / change, torch.nan)
+    moving = change > 1e-12
+    return torch.where(moving, error.square().mean(0) / change, torch.nan), moving

@@ -120,9 +120,9 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
         OffDynError: A training failed.
     """
     changes = {
-        "mobody": {},
-        "single": {"structure": "single"},
-        "plain": {"structure": "plain"},
+        "mobody": {"structure": "dual", "data": "both"},
+        "single": {"structure": "single", "data": "both"},
+        "plain": {"structure": "plain", "data": "both"},
         "alone": {"data": "target"},
     }
     if name in changes:
@@ -206,9 +206,9 @@ def examine(model: Means, exam: Exam) -> dict[str, Any]:
             spread.append(torch.linalg.vector_norm(following - following.mean(0), dim=-1).amax(0))
     error = (torch.cat(states) - exam.following).double()
     variance = exam.rewards.double().var(correction=0).clamp(min=1e-12)
-    dimensions = in_changes(error, exam)
+    dimensions, moving = in_changes(error, exam)
     return {
-        "state": float(dimensions.nanmean()),
+        "state": float(dimensions[moving].mean()),
         "reward": float((torch.cat(rewards) - exam.rewards).double().square().mean() / variance),
         "mse": float(error.square().mean()),
         "rank": _rank_correlation(torch.cat(spread), error.norm(dim=-1)),
@@ -275,7 +275,8 @@ def judge_datasets(
         quiet: Show no progress.
 
     Returns:
-        Plain JSON, numbers that are not finite as None: "seeds"; "holdout"; "rows" learned from and asked about;
+        Plain JSON, numbers that are not finite as None: "seeds"; "holdout"; "elites" of Gaussian ensembles; "rows"
+        learned from and asked about;
         "references" and "errors", see `references` and `judge`; "reward", see `judge_reward`.
 
     Raises:
@@ -304,6 +305,7 @@ def judge_datasets(
     record: dict[str, Any] = {
         "seeds": list(seeds),
         "holdout": terms.holdout,
+        "elites": settings.elites,
         "rows": rows | {exam: len(asked.rewards) for exam, asked in paper.exams.items()},
         "references": references(paper),
         "errors": judge(paper, settings, context, names),

@@ -26,7 +26,8 @@ def judge_command(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="dynamics.* of MOBODY, ensemble.* or dynamics_reward.*; may be repeated.",
+            help="dynamics.* of MOBODY, ensemble.*, elites of ensembles (DROCO asks all 7), or dynamics_reward.*; may "
+            "be repeated.",
         ),
     ] = None,
     models: Annotated[

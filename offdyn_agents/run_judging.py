@@ -1,8 +1,8 @@
 """What `offdyn train` says of the dynamics that a run's stages learned: their true errors, before the first update.
 
-Figures go into run.json under `stages.judged`, pictures beside it. They are those of `offdyn judge --holdout fresh`,
-from the same functions: the models of the stages are found in the cache of stages, and those to compare with are
-trained into it.
+Figures go into run.json under `stages.judged`, pictures beside it. They are those of `offdyn judge --holdout fresh`
+with as many elites as the agent has, from the same functions: the models of the stages are found in the cache of
+stages, and those to compare with are trained into it.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def _settings(agent: Agent) -> JudgeSettings:
     from offdyn_agents.judging import JudgeSettings
 
     own = agent.settings
-    kind = "dynamics" if isinstance(own.dynamics, DualDynamicsSettings) else "ensemble"
     names = ("dynamics_reward", "discriminators", "draws", "candidate_bound")
     reward = {name: getattr(own, name) for name in names} if hasattr(own, "dynamics_reward") else {}
+    if isinstance(own.dynamics, DualDynamicsSettings):
+        return JudgeSettings(dynamics=own.dynamics, **reward)
     # DROCO has no elites: it asks all members.
-    elites = getattr(own, "elites", own.dynamics.members)
-    return JudgeSettings(**{kind: own.dynamics}, elites=elites, **reward)
+    return JudgeSettings(ensemble=own.dynamics, elites=getattr(own, "elites", own.dynamics.members), **reward)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class RunJudge:
             found: What run.json had under `stages.judged`.
             data: SHA-256 of what the runs learn from.
         """
-        return found.get("data_sha256") == data and set(self.models) <= set(found.get("errors", ()))
+        # Before it was written down, the best five were asked.
+        same = found.get("data_sha256") == data and found.get("elites", 5) == _settings(self.agent).elites
+        return same and set(self.models) <= set(found.get("errors", ()))
 
     def judge(self, task: TaskRuns, data: str, failed: Collection[int]) -> dict[str, Any]:
         """Judge what the stages of one task's runs learned.

@@ -21,7 +21,7 @@ from offdyn_agents.populations import train_population, train_runs
 from offdyn_agents.run_judging import RunJudge, carry_judged, judge_stages, learned_model
 from offdyn_agents.settings import build, preset, shared
 from offdyn_agents.supplies import BUFFERS, Provision, TaskRuns, make_supply
-from offdyn_agents.track import Arrangement, Ledger, Population, Trained
+from offdyn_agents.track import Arrangement, Ledger, Population, Trained, tell_not_judged
 from offdyn_agents.training import PopulationModule
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scores import normaliser
@@ -180,7 +180,7 @@ def _arrange(jobs: Sequence[_Job], together: int, slots: int) -> Arrangement:
 
 def _company(plan: Plan, share: int) -> int:
     """Return how many tasks like a plan's a population suits, `share` being what there is for each at a time."""
-    return share if plan.hardware.device == "cuda" else max(1, plan.hardware.threads // len(plan.seeds))
+    return share if plan.hardware.device == "cuda" else math.ceil(plan.hardware.threads / len(plan.seeds))
 
 
 def _cut(members: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -270,14 +270,20 @@ def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:
         found: What `arrange` said of them; its facts are brought up to date.
     """
     for index, facts in found.earlier.items():
-        plan = plans[index]
-        if plan.judge:
-            job = _job(plan)
-            stopped = {seed for seed, told in facts.get("stopped", {}).items() if told["updates"] == 0}
-            failed = [place for place, seed in enumerate(plan.seeds) if str(seed) in stopped]
-            judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", True, plan.quiet)
-            judge_stages(judge, _load(job), facts["data"]["sha256"], failed, facts)
-            write_json(plan.folder / "run.json", facts)
+        if plans[index].judge:
+            try:
+                _judge_ended_run(plans[index], facts)
+            except Exception as error:
+                tell_not_judged(plans[index], error)
+
+
+def _judge_ended_run(plan: Plan, facts: dict[str, Any]) -> None:
+    job = _job(plan)
+    stopped = {seed for seed, told in facts.get("stopped", {}).items() if told["updates"] == 0}
+    failed = [place for place, seed in enumerate(plan.seeds) if str(seed) in stopped]
+    judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", True, plan.quiet)
+    judge_stages(judge, _load(job), facts["data"]["sha256"], failed, facts)
+    write_json(plan.folder / "run.json", facts)
 
 
 def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision) -> None:

@@ -5,40 +5,44 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any, get_type_hints
 
 from offdyn_agents.agent import agent_class
-from offdyn_agents.settings import preset, setting_names
+from offdyn_agents.settings import build, preset, setting_names
 
 __all__ = ["setting_rows"]
 
 _ENTRY = re.compile(r"^    (\w+): (.*)$")
 
 
-def setting_rows(agent: str, task: str = "") -> list[dict[str, Any]]:
+def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Return one row for each setting of an agent, in the order of its dataclasses.
 
     Args:
         agent: Name of the agent.
         task: A task, whose robot's and quality's preset then counts; "" for what the preset has for all robots.
+        overrides: Settings by hand, as `--set` gives them.
 
     Returns:
-        "setting", the dotted name that `--set` takes; "value" without `--set`; "default", where the preset has another
-        value; "allowed"; "meaning".
+        "setting", the dotted name that `--set` takes; "value" that training takes; "default", where preset or hand have
+        another value; "allowed"; "meaning".
 
     Raises:
-        OffDynError: No such agent or task.
+        OffDynError: No such agent, task or setting, or a value out of range.
     """
     from offdyn_envs.tasks import get_task
 
     kind = agent_class(agent).settings_class
-    known = get_task(task) if task else None
-    chosen = preset(agent, known.robot, known.quality) if known else preset(agent, "")
+    known, by_hand = get_task(task) if task else None, dict(overrides or {})
+    robot, quality = (known.robot, known.quality) if known else ("", "")
+    settings = build(kind, preset(agent, robot, quality, by_hand.get("data", "")), by_hand)
     rows: list[dict[str, Any]] = []
     for name in setting_names(kind):
         owner, field = _find(kind, name)
         default = field.default
-        value = chosen.get(name, default)
+        value = reduce(getattr, name.split("."), settings)
         rows.append(
             {
                 "setting": name,

@@ -351,7 +351,7 @@ def each_seed(
         fit: Is given a seed, and what to call with units that are done.
         shared: What `shares` gave.
         quiet: Show no progress.
-        at_most: Whether `each` is a bound that early stopping seldom reaches.
+        at_most: Whether `each` is a bound that training, stopped early, seldom reaches.
     """
     from offdyn_envs.progress import progress
 

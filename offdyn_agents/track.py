@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,18 @@ from typing import Any
 from offdyn_agents.plans import Plan
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Arrangement", "Ledger", "Population", "Trained", "duration", "first_line", "time_left"]
+__all__ = [
+    "Arrangement",
+    "Ledger",
+    "Population",
+    "Trained",
+    "duration",
+    "first_line",
+    "population_title",
+    "reason",
+    "tell_not_judged",
+    "time_left",
+]
 
 
 @dataclass(frozen=True)
@@ -88,10 +100,17 @@ class Ledger:
 
     def failed(self, number: int, error: Exception) -> None:
         """Take down that nothing more will come of a population, and why; the others go on."""
+        # What its training held in memory, a GPU's too, must not be held by its traceback while the others train.
+        traceback.clear_frames(error.__traceback__)
         self._works[number] = 0
         self._errors.append(error)
-        if len(self._ended) + len(self._errors) < len(self._populations):
-            print(f"offdyn: {first_line(error)}; the others go on", file=sys.stderr, flush=True)
+        if len(self._populations) > 1:
+            others = len(self._ended) + len(self._errors) < len(self._populations)
+            told = f"{self._title(number)}: {reason(error)}{'; the others go on' if others else ''}"
+            print(f"offdyn: {told}", file=sys.stderr, flush=True)
+
+    def _title(self, number: int) -> str:
+        return population_title(self._plans, self._populations[number])
 
     def outlook(self, elapsed: float) -> str:
         """Return one line on what is done and left after so many seconds."""
@@ -106,7 +125,8 @@ class Ledger:
         """Return what became of each plan, in their order.
 
         Raises:
-            OffDynError: Populations failed; it names them all. What else was raised comes before.
+            OffDynError: Populations failed; it names them all. The first of what else was raised comes before; a line
+                on each has been printed.
         """
         for error in self._errors:
             if not isinstance(error, OffDynError):
@@ -118,6 +138,25 @@ class Ledger:
     def _keep(self, outcome: Trained, index: int) -> None:
         self._outcomes[index] = outcome
         self._report(outcome)
+
+
+def population_title(plans: Sequence[Plan], population: Population) -> str:
+    """Return a population's first task and agent, and how many more it has."""
+    first, more = plans[population.members[0]], len(population.members) - 1
+    return f"{first.task} {first.agent}" + (f" and {more} more" if more else "")
+
+
+def tell_not_judged(plan: Plan, error: Exception) -> None:
+    """Say that what an ended run learned could not be judged, and why: no reason to train no others."""
+    told = f"{plan.task} {plan.agent}: learned dynamics not judged: {reason(error)}"
+    print(f"offdyn: {told}", file=sys.stderr, flush=True)
+
+
+def reason(error: Exception) -> str:
+    """Return why something failed, in one line: what was raised, on whichever machine, and of what kind."""
+    cause = getattr(error, "cause", None)
+    error = cause if isinstance(cause, Exception) else error
+    return first_line(error) if isinstance(error, OffDynError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(bound),
+        *([TextColumn(bound)] if bound else []),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )

@@ -1,5 +1,7 @@
 """Progress of long computations where no terminal shows a bar."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from offdyn_envs import progress as module
@@ -8,7 +10,7 @@ from offdyn_envs import progress as module
 @pytest.mark.parametrize(("at_most", "words"), [(False, "8 s left"), (True, "at most 8 s left")])
 def test_a_line_says_what_is_left_and_whether_that_is_a_bound(monkeypatch, capsys, at_most, words):
     clock = iter([0.0, 1.0, 12.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with module.progress("dynamics", 1000, start=400, at_most=at_most) as advance:
         advance(1)
         advance(359, epoch=360, error=0.123456)

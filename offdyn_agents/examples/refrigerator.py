@@ -233,7 +233,7 @@ class Study:
     shares: tuple[float | None, ...] = ()
 
     def means(self, p: float, how: str) -> Array:
-        """Return the mean error over the rollouts of one controller in degrees, [seeds]."""
+        """Return the mean absolute error over the rollouts of one controller in degrees, [seeds]."""
         return self.errors[p, how].mean(axis=1)
 
     def table(self) -> list[str]:

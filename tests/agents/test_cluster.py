@@ -19,7 +19,7 @@ from offdyn_agents.cluster import Cluster, connected, default_threads, slots
 from offdyn_agents.locks import held, holder
 from offdyn_agents.plans import Plan, read_run
 from offdyn_agents.runs import arrange, train_tasks
-from offdyn_agents.track import Arrangement, Ledger, Population, duration, time_left
+from offdyn_agents.track import Arrangement, Ledger, Population, duration, reason, time_left
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
@@ -66,7 +66,7 @@ def test_plans_of_equal_dimensions_are_one_population_of_a_gpu(data, tmp_path):
 
 def test_a_cpu_takes_as_many_tasks_as_its_threads_have_runs_for(data, tmp_path):
     tasks = [f"halfcheetah-gravity-{g}-medium" for g in GRAVITIES]
-    for threads, seeds, expected in ((1, 2, 1), (4, 3, 1), (4, 2, 2), (16, 1, 4), (2, 5, 1)):
+    for threads, seeds, expected in ((1, 2, 1), (2, 3, 1), (4, 3, 2), (4, 2, 2), (16, 1, 4), (2, 5, 1)):
         plans = [plan(task, tmp_path, seeds=tuple(range(seeds)), threads=threads) for task in tasks]
         assert [len(group) for group in members(plans)] == [expected] * (4 // expected)
         assert members(plans, 4) == [(0, 1, 2, 3)]
@@ -172,6 +172,10 @@ def test_a_track_shows_the_time_left(data, tmp_path, capsys):
     assert lines[1].startswith("2 of 2 populations done (3 of 3 tasks), 0 left; ")
 
 
+class Large:
+    """What a training holds in memory."""
+
+
 @pytest.mark.parametrize("error", [MemoryError("out of memory"), RuntimeError("a kernel"), OffDynError("settings")])
 def test_what_fails_on_one_machine_leaves_the_others_alone(data, tmp_path, monkeypatch, capsys, error):
     plans = [plan(task, tmp_path) for task in TASKS]
@@ -179,14 +183,23 @@ def test_what_fails_on_one_machine_leaves_the_others_alone(data, tmp_path, monke
 
     def load_task(name):
         if name == TASKS[0]:
-            raise error
+            loaded = Large()
+            raise error if loaded else KeyError
         return real(name)
 
     monkeypatch.setattr("offdyn_envs.load_task", load_task)
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(type(error), match=str(error)) as told:
         train_tasks(plans, 0, lambda outcome: found.append(outcome.plan.task))
     assert found == list(TASKS[1:])
-    assert capsys.readouterr().err.count(f"{error}; the others go on") == 1
+    line = f"offdyn: {TASKS[0]} bc: {reason(error)}; the others go on"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    assert isinstance(error, OffDynError) or reason(error) == f"{type(error).__name__}: {error}"
+    # What the failed one held is not kept while the others train.
+    where, held = told.tb, []
+    while where:
+        held += [value for value in where.tb_frame.f_locals.values() if isinstance(value, Large)]
+        where = where.tb_next
+    assert not held
 
 
 # ---- room on a cluster
@@ -248,7 +261,7 @@ class Wire:
         try:
             return function(list(plans))
         except Exception as cause:
-            error = self.RayError("a traceback")
+            error = self.RayError("ray::train_here() (pid=1, ip=127.0.0.1)\na traceback")
             error.cause = cause
             raise error from None
 
@@ -339,7 +352,7 @@ def test_a_fault_of_ours_keeps_its_traceback(data, tmp_path, monkeypatch):
         raise KeyError(name)
 
     monkeypatch.setattr("offdyn_envs.load_task", broken)
-    with pytest.raises(Wire.RayError, match="a traceback"):
+    with pytest.raises(Wire.RayError, match="\na traceback"):
         Cluster(Wire([{"CPU": 2.0}])).train([plan(TASKS[0], tmp_path)])
 
 
@@ -355,7 +368,13 @@ def test_an_ended_run_that_cannot_be_judged_keeps_no_other_from_training(data, t
     monkeypatch.setattr("offdyn_agents.runs.judge_stages", broken)
     outcomes = Cluster(wire).train([replace(plans[0], judge=True), replace(plans[1], judge=False)])
     assert [outcome.facts["status"] for outcome in outcomes] == ["complete"] * 2
-    assert f"{TASKS[0]} bc: learned dynamics not judged: " in capsys.readouterr().err
+    line = f"offdyn: {TASKS[0]} bc: learned dynamics not judged: RuntimeError: no memory"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    # Likewise on one machine.
+    plans[1] = plan(TASKS[2], tmp_path)
+    outcomes = train_tasks([replace(plans[0], judge=True), replace(plans[1], judge=False)])
+    assert [outcome.fresh for outcome in outcomes] == [False, True]
+    assert capsys.readouterr().err.splitlines().count(line) == 1
 
 
 # ---- the command

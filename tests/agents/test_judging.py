@@ -105,6 +105,9 @@ def test_figures():
     assert still["reward"] == pytest.approx(1.0, rel=1e-3)
     assert still["mse"] == pytest.approx(float(change.square().mean()), rel=1e-5)
     assert still["dimensions"] == pytest.approx([1.0, 1.0, np.nan], rel=1e-5, nan_ok=True)
+    # Numbers that are none are not left out.
+    lost = examine(lambda s, a: (s[None] + torch.tensor([torch.nan, 0.0, 0.0]), rewards.mean().expand(1, len(s))), exam)
+    assert np.isnan(lost["state"])
     # One dimension alone is wrong, by twice its own change.
     few = Exam(*(part[:500] for part in exam))
     away = few.following + 2.0 * change[:500] * torch.tensor([1.0, 0.0, 0.0])

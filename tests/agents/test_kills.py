@@ -60,19 +60,25 @@ def point(agent, where):
 
 
 @contextmanager
-def counted(agent, where, at=None):
-    """Count calls in the block, and be killed in the one that has this number."""
-    owner, name, _ = point(agent, where)
-    real, calls = getattr(owner, name), []
+def counted(agent, places, at=None):
+    """Count the calls of points in the block, and be killed in the one that has this number."""
+    calls = dict.fromkeys(places, 0)
 
-    def call(*arguments, **named):
-        calls.append(name)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **named)
+    def counting(where):
+        owner, name, _ = point(agent, where)
+        real = getattr(owner, name)
+
+        def call(*arguments, **named):
+            calls[where] += 1
+            if calls[where] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **named)
+
+        patch.setattr(owner, name, call)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, call)
+        for where in places:
+            counting(where)
         # Copies of what is not finished are written after every step of a stage, not every minute.
         for module in (dynamics_training, mobody_training, reward_stage):
             patch.setattr(module, "SAVE_SECONDS", 0.0)
@@ -81,7 +87,7 @@ def counted(agent, where, at=None):
 
 def be_killed(agent, where, folder):
     """Train in this process until it is killed."""
-    with counted(agent, where, point(agent, where)[2]):
+    with counted(agent, [where], point(agent, where)[2]):
         run(agent, Path(folder))
 
 
@@ -91,16 +97,16 @@ def run(agent, folder):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """Give the folder of an agent's training without a break, and how often a point was called in it."""
+    """Give the folder of an agent's training without a break, and how often each of its points was called in it."""
     done = {}
 
-    def get(agent, where):
-        if (agent, where) not in done:
+    def get(agent):
+        if agent not in done:
             folder = tmp_path_factory.mktemp(agent)
-            with counted(agent, where) as calls:
+            with counted(agent, [where for name, where in CASES if name == agent]) as calls:
                 run(agent, folder)
-            done[agent, where] = folder, len(calls)
-        return done[agent, where]
+            done[agent] = folder, calls
+        return done[agent]
 
     return get
 
@@ -112,11 +118,11 @@ def test_killed_and_gone_on(agent, where, unbroken, tmp_path):
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     killed = subprocess.run([sys.executable, "-c", script], cwd=root, env=env, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
-    whole, total = unbroken(agent, where)
-    with counted(agent, where) as calls:
+    whole, total = unbroken(agent)
+    with counted(agent, [where]) as calls:
         run(agent, tmp_path)
     # What was done before is not done again, but for predictions, seconds of work that no file keeps.
     kept = 0 if where == "predictions" else point(agent, where)[2] - 1
-    assert 0 < len(calls) == total - kept
+    assert 0 < calls[where] == total[where] - kept
     for seed in SEEDS:
         same(weights(tmp_path / "run", seed), weights(whole / "run", seed))

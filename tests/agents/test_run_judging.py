@@ -16,10 +16,12 @@ from offdyn_agents.dynamics_training import EnsembleLearner
 from offdyn_agents.exams import HOLDOUT, SOURCE
 from offdyn_agents.judging import Terms
 from offdyn_agents.judging_report import judge_task, reward_table, table
+from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.model_rollouts import Proposer
 from offdyn_agents.plans import Plan
 from offdyn_agents.run_judging import NAME, REWARD_NAME, RunJudge, learned_model
 from offdyn_agents.runs import make_agent, train_tasks
+from offdyn_agents.stages import Fitted
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins, synthetic
@@ -102,6 +104,20 @@ def test_ablated_dynamics_go_by_their_own_name(settings, models, tmp_path):
     assert learned_model(agent) == models[0]
     assert RunJudge(agent, HARDWARE, tmp_path, compare=True).models == models
     assert RunJudge(agent, HARDWARE, tmp_path).models == models[:1]
+
+
+@pytest.mark.parametrize("data", ["both", "target"])
+@pytest.mark.parametrize("structure", ["dual", "single", "plain"])
+def test_models_are_what_their_names_say_whatever_the_run_is(structure, data, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(judging, "fit_dynamics", lambda chosen, context: seen.update(found=chosen) or Fitted([], {}))
+    settings = judging.JudgeSettings(dynamics=DualDynamicsSettings(structure=structure, data=data))
+    names = {"mobody": "dual", "single": "single", "plain": "plain"}
+    for name, form in names.items():
+        judging.fit_models(settings, None, name)
+        assert (seen["found"].structure, seen["found"].data) == (form, "both")
+    judging.fit_models(settings, None, "alone")
+    assert seen["found"].data == "target"
 
 
 @pytest.mark.parametrize(("agent", "examined"), [("droco", 4), ("mopo", 2)])

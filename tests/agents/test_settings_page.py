@@ -60,6 +60,13 @@ def test_the_command(capsys):
     code, _, err = shown(capsys, "mobody", TASK, "ant-gravity-0.5-medium", "--settings")
     assert (code, err) == (2, "offdyn: --settings shows those of one task, not of 2\n")
     assert shown(capsys, "mobdy", "--settings")[0] == 2
+    # What is given with it counts, or is refused, as in training.
+    code, out, _ = shown(capsys, "td3-bc", "--settings", "--set", "data=target", "--set", "alpha=1", "--json")
+    values = {row["setting"]: row["value"] for row in json.loads(out)}
+    assert (values["data"], values["normalise"], values["alpha"]) == ("target", "true", "1.0")
+    code, _, err = shown(capsys, "td3-bc", "--settings", "--set", "alhpa=1")
+    assert code == 2 and "did you mean 'alpha'" in err
+    assert shown(capsys, "mobody", "--track", "core-12", "--settings")[0] == 2
 
 
 def test_unknown_tasks_are_refused():
