@@ -75,7 +75,9 @@ def test_what_is_no_number_of_a_run_is_refused(tmp_path):
 
 def test_tasks_of_equal_dimensions_are_one_population(tmp_path):
     """DROCO's preset gives HalfCheetah and Walker2d, which have equal dimensions, different weights of the penalty."""
-    plans = [Plan("droco", name, (0, 1, 2), {}, Budget(10), Hardware(), tmp_path) for name in get_track("mobody-32")]
+    plans = [
+        Plan("droco", name, (0, 1, 2), {}, Budget(10), Hardware("cuda"), tmp_path) for name in get_track("mobody-32")
+    ]
     populations = arrange(plans).populations
     assert sorted(len(population.members) for population in populations) == [8, 8, 16]
     other = [replace(plan, overrides={"robust_min": "q"}) for plan in plans[:2]]
