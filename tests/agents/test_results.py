@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from offdyn_agents.evaluation import read_evaluation, summarise
+from offdyn_agents.exams import HOLDOUT, SOURCE
+from offdyn_agents.judging_report import table
 
 ROOT = Path(__file__).parents[2]
 RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"
@@ -60,6 +62,42 @@ def test_a_figure_is_that_of_its_file(page, task, column, cell):
     else:
         found = SCORE.match(cell)
         assert found.groups() == (str(rows["clean"]["score"]), rows["clean"]["95% interval"])
+
+
+JUDGED = {
+    "mobody": ("judge", "mobody"),
+    "merged": ("judge", "merged"),
+    "target": ("target", "target"),
+    "mobody, standardised": ("standardised", "mobody"),
+    "single": ("single", "single"),
+    "mobody, the paper's weights": ("paper", "mobody"),
+}
+"""File and model of each row of a table of judged dynamics."""
+
+
+def judged_rows():
+    """Yield (task, cells) of the rows of tables of judged dynamics; the command above a table names its task."""
+    task, inside = "", False
+    for line in (RESULTS / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("offdyn judge "):
+            task = line.split()[2]
+        inside = line.startswith("| model | target hold-out") or (inside and line.startswith("|"))
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if inside and cells[0] in JUDGED:
+            yield task, cells
+        else:
+            assert not inside or cells[0] in ("model", "---"), cells[0]
+
+
+def test_errors_of_judged_dynamics_are_those_of_their_files():
+    rows = list(judged_rows())
+    assert len(rows) >= 4
+    for task, (label, *cells) in rows:
+        file, model = JUDGED[label]
+        record = json.loads((RESULTS / task / f"judge/{file}.json").read_text(encoding="utf-8"))
+        (found,) = (row for row in table(record) if row["model"] == model)
+        names = [name for exam in (HOLDOUT, SOURCE) for name in (exam, f"MSE, {exam}")]
+        assert cells == [found[name] for name in names], label
 
 
 def test_the_refrigerators_table_is_that_of_its_file():
