@@ -104,13 +104,14 @@ class Ledger:
         traceback.clear_frames(error.__traceback__)
         self._works[number] = 0
         self._errors.append(error)
-        if len(self._populations) > 1:
-            others = len(self._ended) + len(self._errors) < len(self._populations)
-            told = f"{self._title(number)}: {reason(error)}{'; the others go on' if others else ''}"
-            print(f"offdyn: {told}", file=sys.stderr, flush=True)
-
-    def _title(self, number: int) -> str:
-        return population_title(self._plans, self._populations[number])
+        others = len(self._ended) + len(self._errors) < len(self._populations)
+        told = reason(error)
+        if not isinstance(error, OffDynError):
+            # Lines of ours name what they are about, and `outcomes` names them all.
+            told = f"{population_title(self._plans, self._populations[number])}: {told}"
+        elif not others:
+            return
+        print(f"offdyn: {told}{'; the others go on' if others else ''}", file=sys.stderr, flush=True)
 
     def outlook(self, elapsed: float) -> str:
         """Return one line on what is done and left after so many seconds."""
