@@ -96,9 +96,7 @@ def _allowed(kind: type[Any], field: Any) -> str:
     if kind is str:
         return ", ".join(bounds.choices)
     what = bounds.describe()
-    return (
-        what.replace("a finite number", "a whole number").replace("a number", "a whole number") if kind is int else what
-    )
+    return re.sub(r"^a (finite )?number", "a whole number", what) if kind is int else what
 
 
 def _word(value: Any) -> str:

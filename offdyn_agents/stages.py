@@ -329,8 +329,10 @@ def _fit(
 
 def shares(device: torch.device, threads: int, seeds: Sequence[int]) -> tuple[int, int]:
     """Return how many seeds are trained at once, and the threads inside each."""
-    workers = max(1, min(threads, len(seeds))) if device.type == "cpu" else 1
-    return workers, max(1, threads // workers) if device.type == "cpu" else 1
+    if device.type != "cpu":
+        return 1, 1
+    workers = max(1, min(threads, len(seeds)))
+    return workers, max(1, threads // workers)
 
 
 def each_seed(
