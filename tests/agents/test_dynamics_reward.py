@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offdyn_agents import networks
 from offdyn_agents.dynamics_reward.discriminator import (
     DynamicsReward,
     Scaling,
@@ -346,3 +347,36 @@ def test_a_step_is_adams_with_a_bounded_gradient():
         optimizer.step()
     for a, b in zip(ours.params, theirs, strict=True):
         torch.testing.assert_close(a, b.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_layers_are_what_autocast_computes(monkeypatch):
+    params, x = make_reward().params, draw(300, 2 * S + A)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = mlp_in_turn_by(monkeypatch, None, params, x)
+        fused = mlp_in_turn_by(monkeypatch, networks._LINEAR, params, x)
+    # Processors may add products in different orders; most sums round to the same number all the same.
+    assert (fused == plain).float().mean() > 0.8
+    torch.testing.assert_close(fused, plain, rtol=2**-6, atol=2**-6 * float(plain.abs().max()))
+
+
+def mlp_in_turn_by(monkeypatch, linear, params, x):
+    """Evaluate with a certain product, and hold that it was called where it ought to be."""
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return linear(*args)
+
+    monkeypatch.setattr(networks, "_LINEAR", linear and counted)
+    result = networks.mlp_in_turn(params, x)
+    able = linear is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert len(calls) == (K * len(params) // 2 if able else 0)
+    return result
+
+
+def test_products_are_rounded_only_where_autocast_asks(monkeypatch):
+    params, x = make_reward().params, draw(300, 2 * S + A)
+    exact = mlp_in_turn_by(monkeypatch, None, params, x)
+    assert torch.equal(networks.mlp_in_turn(params, x), exact)
+    with torch.autocast("cpu", torch.float16):
+        assert not networks._fuses(x)
