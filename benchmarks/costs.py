@@ -39,13 +39,13 @@ from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.dynamics_training import EnsembleLearner
+from offdyn_agents.ensemble_stages import predict_all
 from offdyn_agents.execution import exact_fast_products, threads_inside
 from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.morec import Judged
 from offdyn_agents.provenance import processor_name
 from offdyn_agents.rollouts import ModelBased, Refill
 from offdyn_agents.runs import cpu_threads, make_agent
-from offdyn_agents.stages import predict_all
 from offdyn_agents.termination import never
 from offdyn_agents.training import Hardware
 from offdyn_envs.atomic import atomic_write

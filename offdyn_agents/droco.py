@@ -71,8 +71,9 @@ class DROCO(IQL):
     def stages(self, context: StageContext) -> StageResults:
         """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
         from offdyn_agents.dynamics import Ensemble, prediction_bytes
+        from offdyn_agents.ensemble_stages import fit_ensembles, predict_all
         from offdyn_agents.resources import room
-        from offdyn_agents.stages import StageResults, fit_ensembles, predict_all
+        from offdyn_agents.stages import StageResults
 
         dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
         ensembles = fit_ensembles(

@@ -20,12 +20,13 @@ from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import CHUNK, Ensemble
 from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.ensemble_stages import fit_ensembles
 from offdyn_agents.exams import Exam, Paper, in_changes, references, set_paper
 from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.mobody_stages import fit_dynamics
 from offdyn_agents.settings import setting
-from offdyn_agents.stages import StageContext, fit_ensembles
+from offdyn_agents.stages import StageContext
 from offdyn_agents.termination import termination
 
 if TYPE_CHECKING:

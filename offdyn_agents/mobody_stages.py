@@ -7,24 +7,15 @@ as it would have.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from offdyn_agents.classifiers import ClassifierLearner, Classifiers, ClassifierSettings
 from offdyn_agents.mobody_dynamics import DualDynamics
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.mobody_training import DualLearner
 from offdyn_agents.products import exact_fast_products
-from offdyn_agents.stages import (
-    Advance,
-    Fitted,
-    Keep,
-    StageContext,
-    Unfinished,
-    cached,
-    each_seed,
-    in_precision,
-    shares,
-    stage_key,
-)
+from offdyn_agents.stage_cache import Fitted, Keep, cached, in_precision
+from offdyn_agents.stages import Advance, StageContext, each_seed, resuming, shares
 
 __all__ = ["fit_classifiers", "fit_dynamics"]
 
@@ -54,20 +45,11 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
     name = in_precision(f"mobody dynamics {len(source)}", context.precision)
 
     def compute(missing: list[int], keep: Keep) -> None:
-        def fit(seed: int, advance: Advance) -> None:
-            copy = Unfinished(context.cache, stage_key(name, settings, (source, target), seed, VERSION))
-
-            def report(epoch: int, error: float) -> None:
-                advance(1, seed=seed, epoch=epoch, error=error)
-
-            result = learner.fit(source, target, seed, report, save=copy.write, resume=copy.read())
-            keep(seed, result.tensors(), result.failed)
-            copy.remove()
-
         s, a, latent = context.layout.observation_dim, context.layout.action_dim, settings.latent
         with exact_fast_products(settings.width, (s, latent, latent + a, 2 * s + a), settings.batch_size):
             # All of them share the compiled steps, so they are compiled before there are threads.
             learner.warm_up(source, target)
+            fit = resuming(partial(learner.fit, source, target), keep)
             each_seed("dynamics", settings.epochs, missing, fit, shared, context.quiet, at_most=True)
 
     found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION, "dynamics")

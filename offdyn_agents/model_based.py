@@ -13,11 +13,12 @@ from torch import Tensor
 
 from offdyn_agents.agent import RowCounts
 from offdyn_agents.dynamics_settings import EnsembleSettings
+from offdyn_agents.ensemble_stages import fit_ensembles
 from offdyn_agents.model_rollouts import Proposer, RolloutModel, roll_out
 from offdyn_agents.rollouts import ModelBased, RunView
 from offdyn_agents.sac import SAC, SACSettings, squashed
 from offdyn_agents.settings import setting
-from offdyn_agents.stages import StageContext, StageResults, fit_ensembles
+from offdyn_agents.stages import StageContext, StageResults
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["ModelBasedSAC", "ModelBasedSettings"]

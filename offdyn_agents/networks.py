@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -115,40 +116,59 @@ def _unrounded(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def mlp_in_turn(params: Params, x: Tensor) -> Tensor:
-    """Evaluate stacked networks on the same many rows, one network after the other, without gradients.
+class InTurn:
+    """Stacked networks evaluated on the same many rows, one network after the other, without gradients.
 
     On a CPU this is faster than stacked products: 40 discriminators took half the time for 20,480 rows on an Intel Xeon
     with AMX, and under autocast, from which stacked products hardly gain, about a tenth.
 
     Args:
-        params: [W0, b0, ...] with W [K, in, out].
-        x: inputs [batch, in].
-
-    Returns:
-        [K, batch, out], float32.
+        params: [W0, b0, ...] with W [K, in, out]; not to be changed in place while this is in use.
     """
-    layer, start = (_fused_layer, x.bfloat16()) if _fuses(x) else (_layer, x)
-    parts: list[Tensor] = []
-    with torch.no_grad():
-        for network in zip(*params, strict=True):
-            hidden = start
-            for index in range(0, len(network), 2):
-                hidden = layer(hidden, network[index], network[index + 1], index != len(network) - 2)
-            parts.append(hidden.float())
-    return torch.stack(parts)
+
+    def __init__(self, params: Params) -> None:
+        self.networks: list[Params] = [list(network) for network in zip(*params, strict=True)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate the networks.
+
+        Args:
+            x: inputs [batch, in].
+
+        Returns:
+            [K, batch, out], float32.
+        """
+        networks, layer = self.networks, _layer
+        if _fuses(x):
+            networks, layer, x = self._rounded, _fused_layer, x.bfloat16()
+        parts: list[Tensor] = []
+        with torch.no_grad():
+            for network in networks:
+                hidden = x
+                for index in range(0, len(network), 2):
+                    hidden = layer(hidden, network[index], network[index + 1], index != len(network) - 2)
+                parts.append(hidden.float())
+        return torch.stack(parts)
+
+    @cached_property
+    def _rounded(self) -> list[Params]:
+        """The networks as `_fused_layer` takes them: bf16, W [out, in], b [out]."""
+        rounded = [[tensor.detach().bfloat16() for tensor in network] for network in self.networks]
+        return [
+            [tensor.squeeze(0) if index % 2 else tensor.mT.contiguous() for index, tensor in enumerate(network)]
+            for network in rounded
+        ]
 
 
 def _layer(x: Tensor, weight: Tensor, bias: Tensor, inner: bool) -> Tensor:
-    """Return one layer of `mlp_in_turn`, with ReLU if it is an inner one."""
+    """Return one layer of `InTurn`, with ReLU if it is an inner one."""
     x = torch.addmm(bias, x, weight)
     return x.relu_() if inner else x
 
 
 def _fused_layer(x: Tensor, weight: Tensor, bias: Tensor, inner: bool) -> Tensor:
     """Return what `_layer` returns under autocast to bf16, in one pass instead of three."""
-    rounded = weight.to(torch.bfloat16).mT, bias.to(torch.bfloat16).squeeze(0)
-    return _LINEAR(x, *rounded, "relu" if inner else "none", [], "")
+    return _LINEAR(x, weight, bias, "relu" if inner else "none", [], "")
 
 
 _LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)

@@ -18,7 +18,7 @@ def test_a_line_says_what_is_left_and_whether_that_is_a_bound(monkeypatch, capsy
 
 
 def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
-    from offdyn_agents import mobody_stages, stages
+    from offdyn_agents import ensemble_stages, mobody_stages
     from offdyn_agents.data import pack
     from offdyn_agents.dynamics_settings import DynamicsSettings, EnsembleSettings
     from tests.agents import test_mobody_training as duals
@@ -34,6 +34,6 @@ def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
     monkeypatch.setattr(module, "progress", progress)
     rows = pack(dataset(200, 0), "target")
     for kind, more in ((EnsembleSettings, {}), (DynamicsSettings, {"schedule": "published"})):
-        stages.fit_ensembles(kind(**SMALL, epochs=1, **more), LAYOUT, rows, [0], None, compiled=False)
+        ensemble_stages.fit_ensembles(kind(**SMALL, epochs=1, **more), LAYOUT, rows, [0], None, compiled=False)
     mobody_stages.fit_dynamics(duals.settings(duals.TINY), duals.context(None))
     assert seen == [("dynamics", True), ("dynamics", False), ("dynamics", True)]

@@ -219,7 +219,7 @@ def check(name: str, settings: DynamicsRewardSettings, cache: Path | None = None
     """
     from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
     from offdyn_agents.dynamics_settings import EnsembleSettings
-    from offdyn_agents.stages import fit_ensembles
+    from offdyn_agents.ensemble_stages import fit_ensembles
     from offdyn_agents.termination import termination
     from offdyn_envs import load_dataset
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offdyn_agents.networks import Network, Params, mlp, mlp_in_turn
+from offdyn_agents.networks import InTurn, Network, Params, mlp
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -33,8 +34,9 @@ __all__ = [
 HIDDEN = (128, 256, 256)
 STATES, ACTIONS = 0.8, 1.0
 """Where the extremes of states and of actions come to lie."""
-CHUNK = 4096
-"""Rows judged at once on a CPU: few enough for the activations of one discriminator to stay in a core's cache."""
+CHUNK = 6144
+"""Rows judged at once on a CPU: ten candidates of as many rows as `offdyn_agents.dynamics.CHUNK` has are not split, and the
+activations of one discriminator nearly fit into a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,13 @@ class DynamicsReward:
         """Return the share of transitions, given as to a call, whose reward reaches a threshold."""
         return float((self(observations, actions, following) >= threshold).float().mean())
 
+    @cached_property
+    def _in_turn(self) -> InTurn:
+        return InTurn(self.params)
+
     def _shares(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu":
-            logits = mlp_in_turn(self.params, rows)
+            logits = self._in_turn(rows)
         else:
             logits = mlp(self.params, rows.unsqueeze(0)).float()
         return range_normalised(logits.squeeze(-1), self.expert, self.learner)

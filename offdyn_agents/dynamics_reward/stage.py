@@ -18,7 +18,7 @@ from offdyn_agents.dynamics_reward.models import split_rows
 from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.products import exact_fast_products, threads_inside
-from offdyn_agents.stages import Keep, Unfinished, cached, stage_key
+from offdyn_agents.stage_cache import Keep, Unfinished, cached
 from offdyn_agents.termination import Termination, never
 
 __all__ = ["fit_dynamics_reward", "real_share"]
@@ -61,9 +61,9 @@ def fit_dynamics_reward(
         All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
-    copy = Unfinished(cache, stage_key(NAME, settings, rows, seed, VERSION))
 
     def compute(missing: list[int], keep: Keep) -> None:
+        copy = keep.copy(missing[0])
         kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
         inputs = (2 * layout.observation_dim + layout.action_dim, layout.observation_dim + layout.action_dim)
         with threads_inside(threads), exact_fast_products(HIDDEN[-1], inputs, settings.batch_size):

@@ -122,7 +122,7 @@ def learn(experiment: Experiment, seed: int) -> Learned:
     """Train model and reward on the behaviour's data of a seed."""
     from offdyn_agents.dynamics_reward.conditions import THRESHOLD
     from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward, real_share
-    from offdyn_agents.stages import fit_ensembles
+    from offdyn_agents.ensemble_stages import fit_ensembles
 
     rows = packed(collect(BEHAVIOUR, experiment.episodes, seed, experiment.steps))
     cache = experiment.cache

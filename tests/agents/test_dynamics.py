@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import dynamics_training, stages
+from offdyn_agents import dynamics_training, ensemble_stages
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import DynamicsSettings
@@ -157,7 +157,7 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     monkeypatch.setattr(EnsembleLearner, "fit", counted)
 
     def fit(settings, rows, seeds):
-        return stages.fit_ensembles(settings, LAYOUT, rows, seeds, tmp_path, compiled=False)
+        return ensemble_stages.fit_ensembles(settings, LAYOUT, rows, seeds, tmp_path, compiled=False)
 
     first = fit(settings, rows, [0, 1])
     again = fit(settings, rows, [1, 0, 2])

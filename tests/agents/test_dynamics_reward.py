@@ -368,7 +368,7 @@ def mlp_in_turn_by(monkeypatch, linear, params, x):
         return linear(*args)
 
     monkeypatch.setattr(networks, "_LINEAR", linear and counted)
-    result = networks.mlp_in_turn(params, x)
+    result = networks.InTurn(params)(x)
     able = linear is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert len(calls) == (K * len(params) // 2 if able else 0)
     return result
@@ -377,6 +377,6 @@ def mlp_in_turn_by(monkeypatch, linear, params, x):
 def test_products_are_rounded_only_where_autocast_asks(monkeypatch):
     params, x = make_reward().params, draw(300, 2 * S + A)
     exact = mlp_in_turn_by(monkeypatch, None, params, x)
-    assert torch.equal(networks.mlp_in_turn(params, x), exact)
+    assert torch.equal(networks.InTurn(params)(x), exact)
     with torch.autocast("cpu", torch.float16):
         assert not networks._fuses(x)

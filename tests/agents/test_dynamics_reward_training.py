@@ -14,7 +14,6 @@ import torch
 from offdyn_agents.behaviour.ppo import log_density
 from offdyn_agents.data import Layout
 from offdyn_agents.dynamics import Ensemble
-from offdyn_agents.dynamics_reward import stage as stage_module
 from offdyn_agents.dynamics_reward import training as training_module
 from offdyn_agents.dynamics_reward.checkpoints import FrozenOpponents
 from offdyn_agents.dynamics_reward.conditions import Asked, measure_conditions, other_policies, rank
@@ -27,6 +26,7 @@ from offdyn_agents.dynamics_reward.training import Adversaries
 from offdyn_agents.execution import can_compile
 from offdyn_agents.networks import Network, mlp
 from offdyn_agents.settings import build
+from offdyn_agents.stage_cache import Unfinished, stage_key
 from offdyn_envs import load_dataset
 from offdyn_envs.errors import OffDynError
 
@@ -323,13 +323,11 @@ def test_the_stage_is_found_again_and_a_damaged_copy_is_left(tmp_path, monkeypat
     equal(first, again)
     assert all(run(**other)[1] for other in ({"rows": ROWS + 1.0}, {"seed": 1}, {"entropy": 0.1}))
     assert not list(tmp_path.glob("*.partial"))
-    (path,) = (
-        p for p in tmp_path.iterdir() if p.stem == stage_module.stage_key("dynamics-reward", settings(TINY), ROWS, 0, 1)
-    )
+    (path,) = (p for p in tmp_path.iterdir() if p.stem == stage_key("dynamics-reward", settings(TINY), ROWS, 0, 1))
     path.write_bytes(b"torn")
     path.with_suffix(".partial").write_bytes(b"torn too")
     equal(run()[0], first)
-    stage_module.Unfinished(tmp_path, path.stem).write({"iteration": torch.tensor(3)})
+    Unfinished(tmp_path, path.stem).write({"iteration": torch.tensor(3)})
     path.unlink()
     equal(run()[0], first)
 

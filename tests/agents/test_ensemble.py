@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import dynamics_training, stages
+from offdyn_agents import dynamics_training
 from offdyn_agents.data import Layout, pack
 from offdyn_agents.dynamics import MATRICES, Ensemble, ensemble_loss, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.dynamics_training import EnsembleLearner
+from offdyn_agents.ensemble_stages import fit_ensembles
 from offdyn_agents.soundness import better, fault
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset
@@ -139,7 +140,7 @@ def test_rounded_products_learn_the_same_but_for_rounding(tmp_path):
     settings = EnsembleSettings(**SMALL, epochs=5)
 
     def errors(precision):
-        (found,) = stages.fit_ensembles(settings, LAYOUT, rows, [0], tmp_path, compiled=False, precision=precision)
+        (found,) = fit_ensembles(settings, LAYOUT, rows, [0], tmp_path, compiled=False, precision=precision)
         assert all(tensor.dtype == torch.float32 for tensor in found.params)
         inputs = rows[:, :S], rows[:, S : S + A]
         return (found.predict(*inputs)[1].mean(0) - rows[:, S + A : 2 * S + A]).square().mean()
@@ -153,9 +154,9 @@ def test_rounded_products_learn_the_same_but_for_rounding(tmp_path):
 def test_it_is_cached(tmp_path, monkeypatch):
     rows = pack(dataset(200, 0), "target")
     settings = EnsembleSettings(**SMALL, epochs=2)
-    first = stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+    first = fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
     monkeypatch.setattr(EnsembleLearner, "fit", lambda *_, **__: pytest.fail("trained again"))
-    again = stages.fit_ensembles(settings, LAYOUT, rows, [1, 0], tmp_path, compiled=False)
+    again = fit_ensembles(settings, LAYOUT, rows, [1, 0], tmp_path, compiled=False)
     for ours, theirs in zip(first, again[::-1], strict=True):
         assert ours.tensors().keys() == theirs.tensors().keys()
         for name, tensor in ours.tensors().items():
@@ -175,7 +176,7 @@ def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(EnsembleLearner, "fit", dying)
-        stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+        fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
     seeds = []
 
     def fit(self, rows, seed, *more, **named):
@@ -183,7 +184,7 @@ def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
         return real(self, rows, seed, *more, **named)
 
     monkeypatch.setattr(EnsembleLearner, "fit", fit)
-    stages.fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
+    fit_ensembles(settings, LAYOUT, rows, [0, 1], tmp_path, compiled=False)
     assert seeds == [1]
 
 
@@ -191,7 +192,7 @@ def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
 def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, at):
     monkeypatch.setattr(dynamics_training, "SAVE_SECONDS", 0.0)
     rows, settings = pack(dataset(200, 0), "target"), EnsembleSettings(**SMALL, epochs=8)
-    (whole,) = stages.fit_ensembles(settings, LAYOUT, rows, [3], None, compiled=False)
+    (whole,) = fit_ensembles(settings, LAYOUT, rows, [3], None, compiled=False)
     real, epochs = dynamics_training._Training._epoch, []
 
     def epoch(self):
@@ -202,10 +203,10 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(dynamics_training._Training, "_epoch", epoch)
-        stages.fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+        fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
     assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
     monkeypatch.setattr(dynamics_training._Training, "_epoch", lambda self: epochs.append(self.epoch) or real(self))
-    (resumed,) = stages.fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+    (resumed,) = fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
     assert epochs == list(range(8))
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
@@ -217,21 +218,21 @@ def test_what_learns_nothing_is_told_and_not_tried_again(tmp_path, monkeypatch, 
     """Steps that are too large or too small, and an improvement that none is large enough for."""
     rows = pack(dataset(100, 0), "target")
     settings = EnsembleSettings(**(SMALL | {"learning_rate": 1e6, "epochs": 2, "patience": 2} | more))
-    found = stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
+    found = fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
     assert found.failed == dict.fromkeys((0, 1), "dynamics: training made none of 7 members better than at the start")
     assert [path.suffix for path in tmp_path.iterdir()] == [".failed"] * 2
     with pytest.raises(OffDynError, match="other settings are needed"):
         found.sound()
     real, fitted = EnsembleLearner.fit, []
     monkeypatch.setattr(EnsembleLearner, "fit", lambda self, *a, **k: fitted.append(a[1]) or real(self, *a, **k))
-    again = stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
+    again = fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False)
     assert (again.failed, fitted) == (found.failed, [])
     for ours, theirs in zip(found, again, strict=True):
         for name, tensor in ours.tensors().items():
             torch.testing.assert_close(tensor, theirs.tensors()[name], rtol=0, atol=0, equal_nan=True)
     # A file that is damaged says nothing.
     next(tmp_path.iterdir()).write_bytes(b"else")
-    assert stages.fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False).failed == found.failed
+    assert fit_ensembles(settings, LAYOUT, rows, [3, 4], tmp_path, compiled=False).failed == found.failed
     assert len(fitted) == 1
 
 

@@ -6,9 +6,9 @@ import torch
 from offdyn_agents.agent import AGENTS
 from offdyn_agents.data import Layout, Sampler, pack
 from offdyn_agents.dynamics_settings import DynamicsSettings
+from offdyn_agents.ensemble_stages import fit_ensembles, predict_all
 from offdyn_agents.resources import room
 from offdyn_agents.runs import train_population
-from offdyn_agents.stages import fit_ensembles, predict_all
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, killed_at

@@ -300,17 +300,17 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from offdyn_agents import mobody_stages, mobody_training, stages
+from offdyn_agents import mobody_stages, mobody_training, stage_cache
 from tests.agents.test_mobody_training import TINY, context, settings
 torch.set_num_threads(1)
 mobody_training.SAVE_SECONDS = 0.0
-write, epochs = stages.Unfinished.write, []
+write, epochs = stage_cache.Unfinished.write, []
 def dying(copy, tensors):
     write(copy, tensors)
     epochs.append(copy)
     if len(epochs) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-stages.Unfinished.write = dying
+stage_cache.Unfinished.write = dying
 mobody_stages.fit_dynamics(settings(TINY), context(Path(sys.argv[1])))
 """
 

@@ -21,7 +21,7 @@ from offdyn_agents.model_rollouts import Proposer
 from offdyn_agents.plans import Plan
 from offdyn_agents.run_judging import NAME, REWARD_NAME, RunJudge, learned_model
 from offdyn_agents.runs import make_agent, train_tasks
-from offdyn_agents.stages import Fitted
+from offdyn_agents.stage_cache import Fitted
 from offdyn_agents.training import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins, synthetic

@@ -8,7 +8,8 @@ from offdyn_agents.agent import AgentSettings, RowCounts
 from offdyn_agents.networks import Constant, detached, policy, twin
 from offdyn_agents.rollouts import ModelBased
 from offdyn_agents.settings import build, setting
-from offdyn_agents.stages import StageResults, cached
+from offdyn_agents.stage_cache import cached
+from offdyn_agents.stages import StageResults
 from tests.agents.synthetic import A, S
 
 
