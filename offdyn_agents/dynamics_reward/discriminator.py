@@ -35,8 +35,8 @@ HIDDEN = (128, 256, 256)
 STATES, ACTIONS = 0.8, 1.0
 """Where the extremes of states and of actions come to lie."""
 CHUNK = 6144
-"""Rows judged at once on a CPU: ten candidates of as many rows as `offdyn_agents.dynamics.CHUNK` has are not split, and the
-activations of one discriminator nearly fit into a core's cache."""
+"""Rows judged at once on a CPU: ten candidates of `offdyn_agents.dynamics.CHUNK` rows and some more, so that these are
+not split. The activations of one discriminator nearly fit into a core's cache."""
 
 
 @dataclass(frozen=True)
