@@ -103,7 +103,7 @@ def preset(agent: str, robot: str, quality: str = "", data: str = "") -> dict[st
     general = content.get("settings") or {}
     of_rows = (content.get("data") or {}).get(data or general.get("data")) or {}
     layers = (general, of_rows, own, qualities.get(quality) or {})
-    return {name: value for layer in layers for name, value in _flat(layer).items()}
+    return {name: value for layer in layers for name, value in flat(layer).items()}
 
 
 def tuning(agent: str) -> dict[str, Any]:
@@ -187,11 +187,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings of a preset or a run.json with the names that `build` and `--set` know, as `dynamics.width`."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return found
 
 
 def _build(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
