@@ -57,16 +57,18 @@ def fit_ensembles(
     Returns:
         The ensembles in the order of the seeds, and which of them diverged or never learned anything.
     """
-    workers, inside = shares(rows.device, threads, seeds)
-    learner = EnsembleLearner(settings, layout, rows.device, threads=inside, compiled=compiled, precision=precision)
 
     def compute(missing: list[int], keep: Keep) -> None:
+        shared = shares(rows.device, threads, missing)
+        learner = EnsembleLearner(
+            settings, layout, rows.device, threads=shared[1], compiled=compiled, precision=precision
+        )
         inputs = (layout.observation_dim + layout.action_dim,)
         with exact_fast_products(settings.width, inputs, settings.batch_size):
             # All of them share the compiled step, so it is compiled before there are threads.
             learner.warm_up(rows)
             fit = resuming(partial(learner.fit, rows), keep)
-            each_seed("dynamics", settings.epochs, missing, fit, (workers, inside), quiet, settings.early_stopping)
+            each_seed("dynamics", settings.epochs, missing, fit, shared, quiet, settings.early_stopping)
 
     found = cached(in_precision("dynamics", precision), settings, rows, seeds, cache, compute, VERSION, "dynamics")
     return Fitted([Ensemble.from_tensors(tensors, rows.device) for tensors in found], found.failed)

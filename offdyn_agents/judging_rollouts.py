@@ -3,8 +3,8 @@
     python -m offdyn_agents.judging_rollouts runs/hopper-gravity-0.5-medium/morec
 
 Where a model's errors are what a policy has learned to use, it gets further in the model. States are those of source
-and target rows, in which rollouts start too; actions are the policy's deterministic ones. For diagnosis, never for
-training.
+and target rows; with merged rows rollouts in training start in both, too. Actions are the policy's deterministic ones.
+For diagnosis, never for training.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.agent import agent_class
-from offdyn_agents.data import Layout, pack
+from offdyn_agents.data import Layout
 from offdyn_agents.model_based import ModelBasedSAC
 from offdyn_agents.model_rollouts import RolloutModel
 from offdyn_agents.plans import read_run
-from offdyn_agents.products import rounded_products
+from offdyn_agents.products import rounded_products, threads_inside
 from offdyn_agents.rollouts import RunView
 from offdyn_agents.settings import build, flat
 from offdyn_agents.stages import StageContext
+from offdyn_agents.supplies import TaskRuns, digest, packed_tables
 from offdyn_agents.termination import termination
 from offdyn_envs.errors import OffDynError
 
@@ -51,7 +52,7 @@ class Walks:
     Attributes:
         steps: Steps of each, [N].
         returns: Rewards of each added, without any penalty, [N].
-        fell: Whether it ended because the robot fell, bool [N].
+        fell: Whether it ended because the robot fell, or in the simulator because the simulation blew up, bool [N].
         refused: Whether it ended because no candidate was good enough, bool [N].
     """
 
@@ -87,7 +88,8 @@ def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any
     walks = _none(count)
     live = np.ones(count, dtype=bool)
     for _ in range(horizon):
-        observations, rewards, terminations, _, _ = env.step(policy(observations.astype(np.float32)))
+        actions = np.clip(policy(observations.astype(np.float32)), -1.0, 1.0)
+        observations, rewards, terminations, _, _ = env.step(actions)
         walks.steps[live] += 1.0
         walks.returns[live] += torch.from_numpy(rewards[live]).float()
         walks.fell[live] = torch.from_numpy(terminations[live])
@@ -95,7 +97,7 @@ def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any
         if not live.any():
             break
         if not live.all():
-            # Rows that have ended must not be stepped: they wait where they began.
+            # All rows are stepped: put back, those that have ended stay where the simulation is sound.
             observations = env.set_state(qpos, qvel, ~live)
     return walks
 
@@ -117,7 +119,7 @@ def walk_in_model(model: RolloutModel, policy: Policy, starts: Tensor, horizon: 
     for _ in range(horizon):
         if not len(live):
             break
-        actions = torch.from_numpy(np.asarray(policy(observations.numpy()))).clamp(-1.0, 1.0)
+        actions = torch.from_numpy(np.clip(policy(observations.numpy()), -1.0, 1.0))
         with torch.no_grad():
             rows, following = model.step(observations, actions, generator)
         _, _, reached, rewards, continues = Layout(observations.shape[-1], actions.shape[-1]).split(rows)
@@ -139,20 +141,19 @@ def judge_rollouts(folder: Path, starts: int = STARTS, threads: int = 1, quiet: 
     """Compare model and simulator for every seed of a finished run on a task's own datasets.
 
     Args:
-        folder: The run; its stages are in the cache beside it, or are computed again.
+        folder: The run. Its models are found in the cache of stages beside it; what is not there is trained again.
         starts: Rollouts from rows of each dataset.
         threads: CPU threads.
         quiet: Show no progress.
 
     Returns:
-        "task", "agent", "horizon", "starts" and, under "seeds", for each seed, dataset ("source", "target") and place
-        ("model", "simulator") what `Walks.figures` says.
+        "task", "agent", "horizon", "starts" and, under "seeds", for each seed whose training went well, dataset
+        ("source", "target") and place ("model", "simulator") what `Walks.figures` says.
 
     Raises:
-        OffDynError: No finished run of an agent with rollouts in an ensemble, or one on other target rows.
+        OffDynError: No finished run of an agent with rollouts in an ensemble, or its data are not the task's of now.
     """
     import offdyn_envs
-    from offdyn_envs.benchmark.onnx_policy import load_policy
 
     facts = read_run(folder)
     kind = agent_class(facts["agent"])
@@ -160,51 +161,59 @@ def judge_rollouts(folder: Path, starts: int = STARTS, threads: int = 1, quiet: 
         raise OffDynError(
             f"run '{folder}' is of agent '{facts['agent']}'; agents with rollouts in an ensemble are wanted"
         )
-    if facts.get("target_rows") or facts["settings"].get("data") == "oracle":
-        raise OffDynError(f"run '{folder}' learned from other target rows than its task's own; that is not supported")
+    if facts["status"] not in ("complete", "diverged"):
+        raise OffDynError(f"run '{folder}' is {facts['status']}; finish it with: {facts['command']}")
     env, source, target = offdyn_envs.load_task(facts["task"])
     env.close()
-    datasets = {"source": source, "target": target}
     settings = build(kind.settings_class, flat(facts["settings"]))
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
     agent = kind(settings, layout.observation_dim, layout.action_dim)
-    source_rows, target_rows = pack(source, "source"), pack(target, "target")
-    # As in training: an agent of one domain has no rows of the other.
-    if settings.data == "target":
-        source_rows = source_rows[:0]
-    elif settings.data == "source":
-        target_rows = target_rows[:0]
-    ends, seeds = termination(source.id.robot), tuple(facts["seeds"])
+    seeds, robot = tuple(facts["seeds"]), source.id.robot
+    tables = packed_tables(agent, TaskRuns(source, target, seeds, folder), layout)
+    if facts["data"]["sha256"] != digest(*tables):
+        raise OffDynError(f"run '{folder}' learned from other rows than task '{facts['task']}' has now")
+    policies = _policies(folder, facts, layout)
     context = StageContext(
         layout,
-        source_rows,
-        target_rows,
-        seeds,
+        *tables,
+        seeds=seeds,
         updates=facts["updates"],
-        cache=folder.parent.parent / ".stages",
-        robot=source.id.robot,
-        terminated=ends,
+        cache=folder.resolve().parent.parent / ".stages",
+        robot=robot,
+        terminated=termination(robot),
         threads=threads,
         quiet=quiet,
         precision=facts["precision"],
     )
-    stages, products = agent.stages(context), partial(rounded_products, "cpu", facts["precision"])
+    products = partial(rounded_products, "cpu", facts["precision"])
     found: list[dict[str, Any]] = []
-    for seed, result in zip(seeds, stages.results, strict=True):
-        view = RunView(seed, facts["updates"], {}, result, source_rows, target_rows, layout, ends, products)
-        path = folder / "seeds" / str(seed) / "policy.onnx"
-        policy = load_policy(path, observation_dim=layout.observation_dim, action_dim=layout.action_dim)
-        figures = {
-            name: _compare(agent.world(view), policy, dataset, target, starts, settings.horizon, threads)
-            for name, dataset in datasets.items()
-        }
-        found.append({"seed": seed, **figures})
+    with threads_inside(threads):
+        results = dict(zip(seeds, agent.stages(context).results, strict=True))
+        for seed, policy in policies.items():
+            view = RunView(
+                seed, context.updates, {}, results[seed], *tables, layout, termination(robot), products=products
+            )
+            figures = {
+                name: _compare(agent.world(view), policy, dataset, target, starts, settings.horizon, threads)
+                for name, dataset in (("source", source), ("target", target))
+            }
+            found.append({"seed": seed, **figures})
+    facts = {name: facts[name] for name in ("task", "agent")}
+    return {**facts, "horizon": settings.horizon, "starts": starts, "seeds": found}
+
+
+def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, Policy]:
+    """Load the policies of seeds that were not stopped."""
+    from offdyn_envs.benchmark.onnx_policy import load_policy
+
     return {
-        "task": facts["task"],
-        "agent": facts["agent"],
-        "horizon": settings.horizon,
-        "starts": starts,
-        "seeds": found,
+        seed: load_policy(
+            folder / "seeds" / str(seed) / "policy.onnx",
+            observation_dim=layout.observation_dim,
+            action_dim=layout.action_dim,
+        )
+        for seed in facts["seeds"]
+        if str(seed) not in facts.get("stopped", {})
     }
 
 
@@ -217,7 +226,7 @@ def _compare(
     env = OffDynVectorEnv(
         target.id.robot,
         starts,
-        shifts=target.card["shifts"],
+        shifts=target.card["shifts"] or None,
         profile=target.card["profile"],
         num_threads=threads,
         autoreset_mode="disabled",

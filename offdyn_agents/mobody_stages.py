@@ -32,19 +32,19 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
     """
     source = context.source if settings.data == "both" else context.source[:0]
     target = context.target
-    shared = shares(target.device, context.threads, context.seeds)
-    learner = DualLearner(
-        settings,
-        context.layout,
-        target.device,
-        threads=shared[1],
-        compiled=context.compiled,
-        precision=context.precision,
-    )
     # The digest of the rows does not say where the source ends.
     name = in_precision(f"mobody dynamics {len(source)}", context.precision)
 
     def compute(missing: list[int], keep: Keep) -> None:
+        shared = shares(target.device, context.threads, missing)
+        learner = DualLearner(
+            settings,
+            context.layout,
+            target.device,
+            threads=shared[1],
+            compiled=context.compiled,
+            precision=context.precision,
+        )
         s, a, latent = context.layout.observation_dim, context.layout.action_dim, settings.latent
         with exact_fast_products(settings.width, (s, latent, latent + a, 2 * s + a), settings.batch_size):
             # All of them share the compiled steps, so they are compiled before there are threads.

@@ -181,18 +181,18 @@ def to_json(settings: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in dataclasses.asdict(settings).items()}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return settings of a preset or a run.json with the names that `build` and `--set` know, as `dynamics.width`."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def _build(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:

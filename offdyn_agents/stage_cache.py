@@ -79,13 +79,17 @@ class Unfinished:
 
 
 class Keep:
-    """Takes a stage's results, each kept as soon as it is there, and gives trainings their copies.
+    """A stage's results in the cache: finds them, takes new ones, and gives trainings the place of their copies.
 
     What failed is kept apart, with its reason: the same training would fail again.
 
     Args:
         cache: Folder of results, None to keep none.
         keys: Key of each seed's result.
+
+    Attributes:
+        found: The results that are there, by seed.
+        reasons: Why some of them must not be used, by seed.
     """
 
     def __init__(self, cache: Path | None, keys: Mapping[int, str]) -> None:

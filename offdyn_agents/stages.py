@@ -23,13 +23,13 @@ from offdyn_agents.products import threads_inside
 from offdyn_agents.stage_cache import Keep, Tensors
 from offdyn_agents.termination import Termination, never
 
-__all__ = ["Advance", "StageContext", "StageResults", "Trained", "each_seed", "resuming", "shares"]
+__all__ = ["Advance", "StageContext", "StageResults", "TrainedStage", "each_seed", "resuming", "shares"]
 
 Advance = Callable[..., None]
 """Takes units of progress, and numbers to show beside them."""
 
 
-class Trained(Protocol):
+class TrainedStage(Protocol):
     """What a training returns."""
 
     @property
@@ -143,7 +143,7 @@ def each_seed(
         list(pool.map(one, seeds))
 
 
-def resuming(train: Callable[..., Trained], keep: Keep) -> Callable[[int, Advance], None]:
+def resuming(train: Callable[..., TrainedStage], keep: Keep) -> Callable[[int, Advance], None]:
     """Return what `each_seed` calls for trainings that go on from a copy where there is one.
 
     Args:

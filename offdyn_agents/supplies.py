@@ -25,7 +25,7 @@ from offdyn_agents.training import Budget, Hardware
 from offdyn_agents.update import numbers
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "settings_digest"]
+__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "packed_tables", "settings_digest"]
 
 BUFFERS = "buffers"
 """The folder of rollout buffers in a run folder."""
@@ -117,7 +117,7 @@ def make_supply(
             or settings.
     """
     layout = Layout(agent.observation_dim, agent.action_dim)
-    tables = [_tables(agent, task, layout) for task in tasks]
+    tables = [packed_tables(agent, task, layout) for task in tasks]
     table, rows = _joined(tables)
     table = table.to(hardware.device)
     own = [_own_settings(agent, task) for task in tasks]
@@ -161,7 +161,7 @@ def _own_settings(agent: Agent, task: TaskRuns) -> Any:
     return task.settings
 
 
-def _tables(agent: Agent, task: TaskRuns, layout: Layout) -> tuple[Tensor, Tensor]:
+def packed_tables(agent: Agent, task: TaskRuns, layout: Layout) -> tuple[Tensor, Tensor]:
     """Return a task's packed source and target rows; those that no batch would hold are left out."""
     counts, found = agent.rows(), []
     for data, what, wanted in ((task.source, "source", counts.source), (task.target, "target", counts.target)):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from offdyn_agents.networks import InTurn, Network, Params, mlp
+from offdyn_agents.networks import MLPsInTurn, Network, Params, mlp
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -35,8 +35,7 @@ HIDDEN = (128, 256, 256)
 STATES, ACTIONS = 0.8, 1.0
 """Where the extremes of states and of actions come to lie."""
 CHUNK = 6144
-"""Rows judged at once on a CPU: ten candidates of `offdyn_agents.dynamics.CHUNK` rows and some more, so that these are
-not split. The activations of one discriminator nearly fit into a core's cache."""
+"""Rows judged at once on a CPU: ten candidates of `offdyn_agents.dynamics.CHUNK` rows are not split."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +216,8 @@ class DynamicsReward:
         return float((self(observations, actions, following) >= threshold).float().mean())
 
     @cached_property
-    def _in_turn(self) -> InTurn:
-        return InTurn(self.params)
+    def _in_turn(self) -> MLPsInTurn:
+        return MLPsInTurn(self.params)
 
     def _shares(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu":

@@ -349,34 +349,53 @@ def test_a_step_is_adams_with_a_bounded_gradient():
         torch.testing.assert_close(a, b.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_fused_layers_are_what_autocast_computes(monkeypatch):
-    params, x = make_reward().params, draw(300, 2 * S + A)
+@pytest.fixture
+def fused(monkeypatch):
+    """The calls of the fused product."""
+    calls, real = [], networks._LINEAR
+    monkeypatch.setattr(networks, "_LINEAR", real and (lambda *args: (calls.append(args), real(*args))[1]))
+    return calls
+
+
+ABLE = networks._LINEAR is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def test_fused_layers_are_what_autocast_computes(fused, monkeypatch):
+    reward = make_reward()
+    given, inputs = transitions(300), draw(300, 2 * S + A)
+    evaluate = networks.MLPsInTurn(reward.params)
     with torch.autocast("cpu", torch.bfloat16):
-        plain = mlp_in_turn_by(monkeypatch, None, params, x)
-        fused = mlp_in_turn_by(monkeypatch, networks._LINEAR, params, x)
+        outputs, scores = evaluate(inputs), reward(*given)
+        assert len(fused) == (2 * K * len(reward.params) // 2 if ABLE else 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(networks, "_LINEAR", None)
+            plain, plain_scores = evaluate(inputs), reward(*given)
     # Processors may add products in different orders; most sums round to the same number all the same.
-    assert (fused == plain).float().mean() > 0.8
-    torch.testing.assert_close(fused, plain, rtol=2**-6, atol=2**-6 * float(plain.abs().max()))
+    assert (outputs == plain).float().mean() > 0.8
+    torch.testing.assert_close(outputs, plain, rtol=2**-6, atol=2**-6 * float(plain.abs().max()))
+    torch.testing.assert_close(scores, plain_scores, rtol=0.02, atol=0.02)
 
 
-def mlp_in_turn_by(monkeypatch, linear, params, x):
-    """Evaluate with a certain product, and hold that it was called where it ought to be."""
-    calls = []
-
-    def counted(*args):
-        calls.append(args)
-        return linear(*args)
-
-    monkeypatch.setattr(networks, "_LINEAR", linear and counted)
-    result = networks.InTurn(params)(x)
-    able = linear is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert len(calls) == (K * len(params) // 2 if able else 0)
-    return result
-
-
-def test_products_are_rounded_only_where_autocast_asks(monkeypatch):
-    params, x = make_reward().params, draw(300, 2 * S + A)
-    exact = mlp_in_turn_by(monkeypatch, None, params, x)
-    assert torch.equal(networks.InTurn(params)(x), exact)
+def test_products_are_rounded_only_where_autocast_asks(fused):
+    reward, given = make_reward(), transitions(300)
+    exact = reward(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = reward(*given)
+    assert bool(fused) == ABLE
+    fused.clear()
+    assert torch.equal(reward(*given), exact)
     with torch.autocast("cpu", torch.float16):
-        assert not networks._fuses(x)
+        reward(*given)
+    assert not fused
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_what_is_no_number_gets_no_reward(rounds, number, fused):
+    states, actions, following = transitions(300)
+    following[7, 1] = number
+    with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+        scores = make_reward()(states, actions, following)
+    assert torch.isnan(scores).nonzero().flatten().tolist() == [7]

@@ -1,19 +1,33 @@
 """Rollouts of a policy in a model and in the simulator: what is counted, and that equal dynamics give equal walks."""
 
 import json
-import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.agent import agent_class
+from offdyn_agents.data import Layout, pack
+from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
+from offdyn_agents.dynamics_reward.training import Adversaries
+from offdyn_agents.dynamics_training import EnsembleLearner
+from offdyn_agents.ensemble_stages import fit_ensembles
 from offdyn_agents.judging_rollouts import STARTS, judge_rollouts, main, walk_in_model, walk_in_simulator
 from offdyn_agents.model_rollouts import Candidates, Choice, RolloutModel
+from offdyn_agents.morec import Judged
+from offdyn_agents.plans import read_run
+from offdyn_agents.rollouts import RunView
+from offdyn_agents.settings import build, flat
 from offdyn_agents.termination import termination
+from offdyn_envs.benchmark.onnx_policy import load_policy
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.vector import OffDynVectorEnv
 from tests.agents.test_judging import datasets  # noqa: F401 - a fixture
 from tests.agents.test_run_judging import here, plan, task, trained  # noqa: F401 - fixtures
+
+HORIZON = 8
+"""Steps after which some robots have fallen and some have not."""
 
 
 def counting(limit):
@@ -62,14 +76,14 @@ def test_the_simulator_as_a_model_walks_like_itself(datasets):  # noqa: F811
         shifts = target.card["shifts"]
         return OffDynVectorEnv("hopper", len(rows), shifts=shifts, autoreset_mode="disabled")
 
-    real = walk_in_simulator(env(), policy, qpos, qvel, 30)
-    assert 0 < int(real.fell.sum()) < len(rows) or real.steps.min() < 30
+    real = walk_in_simulator(env(), policy, qpos, qvel, HORIZON)
+    assert 0 < int(real.fell.sum()) < len(rows)
     # Each row alone, with the environment's own words.
     for place in range(0, len(rows), 4):
         single = OffDynVectorEnv("hopper", 1, shifts=target.card["shifts"], autoreset_mode="disabled")
         single.reset(seed=3)
         seen, total, steps, ended = single.set_state(qpos[[place]], qvel[[place]]), 0.0, 0, False
-        while steps < 30 and not ended:
+        while steps < HORIZON and not ended:
             seen, rewards, ends, _, _ = single.step(policy(seen.astype(np.float32)))
             steps, total, ended = steps + 1, total + float(rewards[0]), bool(ends[0])
         assert (real.steps[place], bool(real.fell[place])) == (steps, ended)
@@ -93,32 +107,81 @@ def test_the_simulator_as_a_model_walks_like_itself(datasets):  # noqa: F811
 
     model = RolloutModel(propose, termination("hopper"))
     starts = torch.from_numpy(target.observations[rows])
-    learned = walk_in_model(model, policy, starts, 30)
+    learned = walk_in_model(model, policy, starts, HORIZON)
     assert torch.equal(learned.steps, real.steps)
     assert torch.equal(learned.fell, real.fell)
     torch.testing.assert_close(learned.returns, real.returns, rtol=1e-4, atol=1e-3)
     assert not learned.refused.any()
 
 
-def test_a_finished_run(task, tmp_path, capsys):  # noqa: F811
-    _, folder = trained("morec", tmp_path / "runs")
-    main([str(folder), "--starts", "20", "--json"])
+@pytest.mark.parametrize(("agent", "data"), [("morec", "merged"), ("mopo", "target")])
+def test_a_finished_run(agent, data, task, tmp_path, capsys, monkeypatch):  # noqa: F811
+    _, folder = trained(agent, tmp_path / "runs", data=data)
+    # Its stages are found, not trained again, wherever one stands.
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda *args, **named: pytest.fail("trained again"))
+    monkeypatch.setattr(Adversaries, "advance", lambda *args, **named: pytest.fail("trained again"))
+    monkeypatch.chdir(folder.parent)
+    main([folder.name, "--starts", "20", "--json"])
     record = json.loads(capsys.readouterr().out)
-    assert (record["agent"], record["starts"], record["horizon"]) == ("morec", 20, 2)
+    assert (record["agent"], record["starts"], record["horizon"]) == (agent, 20, 2)
     assert [seed["seed"] for seed in record["seeds"]] == [0, 1]
-    for seed in record["seeds"]:
-        for name in ("source", "target"):
-            for figures in seed[name].values():
-                assert 1.0 <= figures["steps"] <= 2.0
-                assert math.isfinite(figures["reward"])
-            assert seed[name]["simulator"]["refused"] == 0.0
-    main([str(folder), "--starts", "20"])
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2 * 2 * 2
+    # Every seed's policy is in the model of its own.
+    assert record["seeds"] == [by_hand(agent, folder, task, data, seed) for seed in (0, 1)]
+    main([folder.name, "--starts", "20"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 * 2 * 2
+    assert lines[-1].split()[:3] == ["1", "target", "simulator"]
 
 
-def test_runs_that_have_no_rollouts_in_an_ensemble(task, tmp_path):  # noqa: F811
+def by_hand(name, folder, task, data, seed):  # noqa: F811
+    """What a run's record says of a seed, from the files in its cache."""
+    facts, layout = read_run(folder), Layout(11, 3)
+    agent = agent_class(name)(build(agent_class(name).settings_class, flat(facts["settings"])), 11, 3)
+    without, cache = (data == "target", False), folder.parent.parent / ".stages"
+    rows = [pack(dataset, "rows")[: 0 if wanted else None] for dataset, wanted in zip(task, without, strict=True)]
+    (ensemble,) = fit_ensembles(agent.settings.dynamics, layout, torch.cat(rows), [seed], cache)
+    results = ensemble
+    if name == "morec":
+        reward = fit_dynamics_reward(
+            agent.settings.dynamics_reward, layout, rows[1], cache, terminated=termination("hopper")
+        )
+        results = Judged(ensemble, reward.thinned(agent.settings.discriminators).usable())
+    view = RunView(seed, 12, {}, results, *rows, layout, termination("hopper"))
+    policy = load_policy(folder / "seeds" / str(seed) / "policy.onnx", observation_dim=11, action_dim=3)
+    found = {"seed": seed}
+    for label, dataset in zip(("source", "target"), task, strict=True):
+        numbers = np.random.default_rng(0).integers(0, len(dataset), 20)
+        env = OffDynVectorEnv("hopper", 20, shifts=task[1].card["shifts"], autoreset_mode="disabled")
+        walks = {
+            "model": walk_in_model(agent.world(view), policy, torch.from_numpy(dataset.observations[numbers]), 2),
+            "simulator": walk_in_simulator(env, policy, dataset.qpos[numbers], dataset.qvel[numbers], 2),
+        }
+        found[label] = {where: walk.figures() for where, walk in walks.items()}
+    return found
+
+
+def test_a_nominal_target(task, tmp_path, monkeypatch):  # noqa: F811
+    source, target = task
+    monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), target, source))
+    _, folder = trained("mopo", tmp_path / "runs")
+    assert source.card["shifts"] == []
+    assert len(judge_rollouts(folder, 10, quiet=True)["seeds"]) == 2
+
+
+def test_runs_of_which_nothing_can_be_said(task, tmp_path, monkeypatch):  # noqa: F811
+    source, target = task
     _, folder = trained("bc", tmp_path / "runs")
     with pytest.raises(OffDynError, match=r"is of agent 'bc'; agents with rollouts in an ensemble are wanted"):
         judge_rollouts(folder, STARTS)
     with pytest.raises(OffDynError, match=r"is no run"):
         judge_rollouts(tmp_path)
+    _, folder = trained("mopo", tmp_path / "runs")
+    facts = read_run(folder)
+    (folder / "run.json").write_text(json.dumps(facts | {"status": "running"}))
+    with pytest.raises(OffDynError, match=r"is running; finish it with: offdyn train mopo"):
+        judge_rollouts(folder)
+    (folder / "run.json").write_text(json.dumps(facts | {"status": "diverged", "stopped": {"0": "a loss"}}))
+    assert [seed["seed"] for seed in judge_rollouts(folder, 10, quiet=True)["seeds"]] == [1]
+    monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), target, source))
+    with pytest.raises(OffDynError, match=r"learned from other rows than task '.*' has now"):
+        judge_rollouts(folder)
