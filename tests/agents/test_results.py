@@ -100,6 +100,30 @@ def test_errors_of_judged_dynamics_are_those_of_their_files():
         assert cells == [found[name] for name in names], label
 
 
+def test_rollouts_in_model_and_simulator_are_those_of_their_files():
+    text, rows = (RESULTS / "README.md").read_text(encoding="utf-8"), 0
+    for task, section in re.findall(r"judging_rollouts runs/([^/]+)/morec\n(.*?)\n## ", text, re.DOTALL):
+        folder = RESULTS / task / "morec"
+        record = json.loads((folder / "judged_rollouts.json").read_text(encoding="utf-8"))
+        returns = read_evaluation(folder)["clean"]
+        shown = re.findall(r"^\| (\d) \| (.*) \|$", section, re.MULTILINE)
+        assert [int(seed) for seed, _ in shown] == [seed["seed"] for seed in record["seeds"]]
+        for (seed, cells), found in zip(shown, record["seeds"], strict=True):
+            source, model, simulator = found["source"], found["target"]["model"], found["target"]["simulator"]
+            assert cells.split(" | ") == [
+                f"{np.mean(returns[seed]):,.0f}",
+                f"{source['model']['refused_at_once']:.1%}",
+                f"{source['simulator']['steps']:.1f}",
+                *(
+                    f"{where[name]:.{digits}f}"
+                    for where in (model, simulator)
+                    for name, digits in (("steps", 1), ("reward", 2))
+                ),
+            ]
+            rows += 1
+    assert rows >= 3
+
+
 def test_the_refrigerators_table_is_that_of_its_file():
     text = (RESULTS / "README.md").read_text(encoding="utf-8")
     head = "| p | mean of the elites | plain | filtered | filtered - plain |"
