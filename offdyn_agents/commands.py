@@ -190,13 +190,14 @@ def _plain(outcome: Trained) -> dict[str, Any]:
 
 
 def _report(outcome: Trained) -> None:
+    from offdyn_agents.plans import sound_seeds
+
     facts, folder = outcome.facts, outcome.plan.folder
     if not outcome.fresh:
         print(f"{folder}: already {facts['status']}")
         return
     speed = facts["seed_updates_per_second"]
-    seeds = len(facts["seeds"]) - len(facts.get("stopped", {}))
-    print(f"{folder}: {facts['updates']:,} updates of {seeds} seeds, {speed:,.0f} seed-updates/s")
+    print(f"{folder}: {facts['updates']:,} updates of {len(sound_seeds(facts))} seeds, {speed:,.0f} seed-updates/s")
     if facts["status"] == "complete":
         print(f"next: offdyn evaluate {folder}")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_agents.plans import read_run, run_label
+from offdyn_agents.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scores import normaliser
 from offdyn_envs.errors import OffDynError
@@ -61,8 +61,7 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         seeds = ", ".join(facts.get("stopped", {}))
         raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
     if facts["status"] != "complete":
-        command = f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
-        raise OffDynError(f"run '{folder}' is not complete; finish it with: {command}")
+        raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
     runner = _Runner(folder, facts, plan)
     cells = protocol.evaluation_cells(critic=runner.critics is not None)
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
@@ -103,7 +102,7 @@ def clean_returns(folder: Path, plan: EvaluationPlan) -> dict[str, list[float]]:
     from offdyn_envs.benchmark import protocol
 
     facts = read_run(folder)
-    if facts["status"] not in ("complete", "diverged"):
+    if facts["status"] not in ENDED:
         raise OffDynError(f"run '{folder}' has not ended")
     wanted = {"protocol": protocol.PROTOCOL, "task": facts["task"], "episodes": plan.episodes}
     for name in ("clean.json", "evaluation.json"):
@@ -142,7 +141,7 @@ class _Runner:
         self.task = get_task(facts["task"])
         self.robot = get_robot(self.task.robot)
         self.shifts = get_dynamics(self.task.robot, self.task.scoring)
-        self.seeds = [seed for seed in facts["seeds"] if str(seed) not in facts.get("stopped", {})]
+        self.seeds = sound_seeds(facts)
         widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]
         self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]

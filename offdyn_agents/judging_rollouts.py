@@ -25,7 +25,7 @@ from offdyn_agents.agent import agent_class
 from offdyn_agents.data import Layout
 from offdyn_agents.model_based import ModelBasedSAC
 from offdyn_agents.model_rollouts import RolloutModel
-from offdyn_agents.plans import read_run
+from offdyn_agents.plans import ENDED, finishing_command, read_run, sound_seeds
 from offdyn_agents.products import rounded_products, threads_inside
 from offdyn_agents.rollouts import RunView
 from offdyn_agents.settings import build, flat
@@ -161,8 +161,8 @@ def judge_rollouts(folder: Path, starts: int = STARTS, threads: int = 1, quiet: 
         raise OffDynError(
             f"run '{folder}' is of agent '{facts['agent']}'; agents with rollouts in an ensemble are wanted"
         )
-    if facts["status"] not in ("complete", "diverged"):
-        raise OffDynError(f"run '{folder}' is {facts['status']}; finish it with: {facts['command']}")
+    if facts["status"] not in ENDED:
+        raise OffDynError(f"run '{folder}' is {facts['status']}; finish it with: {finishing_command(folder, facts)}")
     env, source, target = offdyn_envs.load_task(facts["task"])
     env.close()
     settings = build(kind.settings_class, flat(facts["settings"]))
@@ -212,8 +212,7 @@ def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, 
             observation_dim=layout.observation_dim,
             action_dim=layout.action_dim,
         )
-        for seed in facts["seeds"]
-        if str(seed) not in facts.get("stopped", {})
+        for seed in sound_seeds(facts)
     }
 
 

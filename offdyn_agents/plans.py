@@ -21,10 +21,22 @@ from offdyn_envs.errors import OffDynError
 if TYPE_CHECKING:
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["FORMAT", "Plan", "already", "cpu_threads", "initial_facts", "read_run", "run_label"]
+__all__ = [
+    "ENDED",
+    "FORMAT",
+    "Plan",
+    "already",
+    "cpu_threads",
+    "finishing_command",
+    "initial_facts",
+    "read_run",
+    "run_label",
+    "sound_seeds",
+]
 
 FORMAT = 1
 ENDED = ("complete", "diverged")
+"""Statuses of runs that do not go on."""
 NEEDED = {"agent": str, "task": str, "seeds": list, "updates": int, "settings": dict, "status": str}
 """What everything that reads a `run.json` relies on."""
 
@@ -127,6 +139,16 @@ def read_run(folder: Path) -> dict[str, Any]:
         if not isinstance(facts.get(key), kind):
             raise OffDynError(f"run '{folder}': run.json has no {key} that is a {kind.__name__}; it is damaged")
     return facts
+
+
+def sound_seeds(facts: Mapping[str, Any]) -> list[int]:
+    """Return the seeds of a run.json that were not stopped."""
+    return [seed for seed in facts["seeds"] if str(seed) not in facts.get("stopped", {})]
+
+
+def finishing_command(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Return the command with which a run that was interrupted goes on in its place."""
+    return f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
 
 
 def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
