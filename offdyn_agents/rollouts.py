@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ class Refill:
             readable: What a loss may read, [R, ...].
             runs: Which runs.
             updates: Updates done.
-            workers: Threads, each at a run of its own.
+            workers: Threads, each at a run of its own; at least one.
             inside: Threads inside an operation.
 
         Returns:
@@ -212,14 +213,19 @@ class Refill:
         """
         views = [self._view(readable, run, updates) for run in runs]
 
-        def make(run: int, view: RunView) -> Tensor:
-            torch.set_num_threads(inside)
+        def make(view: RunView, threads: int) -> Tensor:
+            torch.set_num_threads(threads)
             generator = torch.Generator().manual_seed(stream(view.seed, "refill", updates))
             with torch.no_grad():
                 return self.agent.refill(view, generator)
 
-        with threads_inside(inside), ThreadPoolExecutor(max(1, workers)) as pool:
-            made = list(pool.map(make, runs, views))
+        made: list[Tensor] = []
+        # Runs that are left when every worker has had as many as the others share all threads out among them.
+        even = len(views) // workers * workers
+        for some in (part for part in (views[:even], views[even:]) if part):
+            threads = max(inside, workers * inside // len(some))
+            with threads_inside(threads), ThreadPoolExecutor(workers) as pool:
+                made += pool.map(make, some, repeat(threads))
         failed: dict[int, str] = {}
         for run, view, rows in zip(runs, views, made, strict=True):
             why = self._keep(run, view, rows)
