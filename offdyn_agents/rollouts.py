@@ -211,24 +211,28 @@ class Refill:
         Returns:
             Why runs cannot go on, by run: they got rows that are not finite, or none at all.
         """
-        views = [self._view(readable, run, updates) for run in runs]
+        views = {run: self._view(readable, run, updates) for run in runs}
 
-        def make(view: RunView, threads: int) -> Tensor:
+        def make(run: int, threads: int) -> Tensor:
             torch.set_num_threads(threads)
-            generator = torch.Generator().manual_seed(stream(view.seed, "refill", updates))
+            generator = torch.Generator().manual_seed(stream(self.seeds[run], "refill", updates))
             with torch.no_grad():
-                return self.agent.refill(view, generator)
+                return self.agent.refill(views[run], generator)
 
-        made: list[Tensor] = []
-        # Runs that are left when every worker has had as many as the others share all threads out among them.
-        even = len(views) // workers * workers
-        for some in (part for part in (views[:even], views[even:]) if part):
-            threads = max(inside, workers * inside // len(some))
+        made: dict[int, Tensor] = {}
+        # Of R runs the last R modulo workers share all threads out among them. Which ones does not depend on who was
+        # stopped before: how many threads work inside an operation may change its last bits.
+        left = len(self.seeds) % workers
+        even = len(self.seeds) - left
+        for some, threads in (
+            ([run for run in runs if run < even], inside),
+            ([run for run in runs if run >= even], workers * inside // max(1, left)),
+        ):
             with threads_inside(threads), ThreadPoolExecutor(workers) as pool:
-                made += pool.map(make, some, repeat(threads))
+                made |= zip(some, pool.map(make, some, repeat(threads)), strict=True)
         failed: dict[int, str] = {}
-        for run, view, rows in zip(runs, views, made, strict=True):
-            why = self._keep(run, view, rows)
+        for run, view in views.items():
+            why = self._keep(run, view, made[run])
             if why:
                 failed[run] = why
         return failed

@@ -126,7 +126,8 @@ def test_large_data_are_predicted_in_parts_alike():
 
 
 @pytest.mark.parametrize("name", ["mobody", "morec"])
-def test_stages_recorded_as_graphs_are_those_of_the_cpu(name, tmp_path):
+def test_stages_recorded_as_graphs_are_those_of_the_cpu(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "WORTH_COMPILING", 1)  # else so short a training of the reward is not compiled
     train(name, tmp_path / "cpu", Hardware(compiled=False))
     train(name, tmp_path / "cuda", Hardware("cuda"))
     for seed in SEEDS:

@@ -122,20 +122,19 @@ def test_chunks_and_threads_and_company_change_nothing(tmp_path):
     same(weights(tmp_path / "a", 1), weights(tmp_path / "c", 1))
 
 
-def test_runs_that_are_left_share_all_threads(tmp_path, monkeypatch):
+def test_runs_that_are_left_share_all_threads_whoever_was_stopped(tmp_path, monkeypatch):
     seen, real_refill = [], Toy.refill
 
     def refill(self, run, generator):
-        seen.append((run.seed, torch.get_num_threads()))
+        seen.append((run.updates, run.seed, torch.get_num_threads()))
         return real_refill(self, run, generator)
 
     monkeypatch.setattr(Toy, "refill", refill)
-    train(tmp_path / "two", seeds=(0, 1, 2), threads=2)
-    assert sorted(seen[:3]) == [(0, 1), (1, 1), (2, 2)]
-    train(tmp_path / "one", seeds=(0, 1, 2))
-    assert {threads for _, threads in seen[-12:]} == {1}
-    for seed in range(3):
-        same(weights(tmp_path / "one", seed), weights(tmp_path / "two", seed))
+    with pytest.raises(OffDynError, match="seed 0 diverged before update 20"):
+        train(tmp_path, seeds=(0, 1, 2), threads=2, fail_seed=0, fail_at=20)
+    first, later = [(0, 1), (1, 1), (2, 2)], [(1, 1), (2, 2)]
+    expected = {0: first, 20: first, 40: later, 60: later}
+    assert sorted(seen) == [(updates, *run) for updates, runs in expected.items() for run in runs]
 
 
 @pytest.mark.parametrize("where", ["mid-refill", "after-refill", "between"])
