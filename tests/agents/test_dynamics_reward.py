@@ -26,6 +26,7 @@ from offdyn_agents.model_rollouts import Candidates
 from offdyn_agents.settings import build
 from offdyn_agents.termination import never
 from offdyn_envs.errors import OffDynError
+from tests.agents.golden import net
 
 S, A, K = 3, 2, 5
 LOW, HIGH = -math.log(1 - 1 / (1 + math.e)), -math.log(1 - 1 / (1 + math.exp(-1)))
@@ -46,15 +47,6 @@ def make_reward(members=K, seed=0, expert=None, learner=None):
     expert = draw(members, seed=seed + 1).abs() if expert is None else expert
     learner = -draw(members, seed=seed + 2).abs() if learner is None else learner
     return DynamicsReward(params, expert, learner, Scaling.of(*transitions()))
-
-
-def forward(params, x):
-    """A network in float64; `params` of one member."""
-    arrays = [p.double().numpy() for p in params]
-    for i in range(0, len(arrays), 2):
-        x = x @ arrays[i] + arrays[i + 1]
-        x = np.maximum(x, 0) if i < len(arrays) - 2 else x
-    return x
 
 
 def sigmoid(x):
@@ -119,8 +111,8 @@ def test_discriminator_shape():
 def test_cross_entropy_with_bonus(entropy):
     params = [2.0 * p for p in discriminator_network(S, A).initial(torch.Generator().manual_seed(0))]
     real, fake = draw(30, 2 * S + A, seed=1), draw(20, 2 * S + A, seed=2)
-    p = sigmoid(forward(params, real.double().numpy())[:, 0])
-    q = sigmoid(forward(params, fake.double().numpy())[:, 0])
+    p = sigmoid(net(params, real.double().numpy())[:, 0])
+    q = sigmoid(net(params, fake.double().numpy())[:, 0])
     everyone = np.concatenate([p, q])
     shannon = -(everyone * np.log(everyone) + (1 - everyone) * np.log(1 - everyone))
     expected = -(np.log(p).sum() + np.log(1 - q).sum()) / 50 - entropy * shannon.mean()
@@ -141,7 +133,7 @@ def test_reward_of_an_ensemble():
     x = reward.scaling.inputs(states, actions, following).double().numpy()
     verdicts = []
     for i in range(K):
-        logit = forward([p[i] for p in reward.params], x)[:, 0]
+        logit = net([p[i] for p in reward.params], x)[:, 0]
         low, high = float(reward.learner[i]), float(reward.expert[i])
         y = 2 * (np.clip(logit, low, high) - low) / (high - low) - 1
         verdicts.append(sigmoid(y))
@@ -253,7 +245,7 @@ def test_filter_takes_and_refuses():
 
 
 def gaussian_density(params, x, y):
-    mean, log_std = np.split(forward(params, x), 2, axis=1)
+    mean, log_std = np.split(net(params, x), 2, axis=1)
     log_std = np.clip(log_std, -4, 1)
     return (-0.5 * ((y - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)).sum(1)
 

@@ -211,7 +211,7 @@ def test_snapshots_that_are_kept(iterations, kept, monkeypatch):
         training.advance()
     assert sorted(training.shots) == kept
     assert len(training.result()) == min(iterations, 40)
-    # The last is the discriminator as it is, and its means are those of logits.
+    # The last is the discriminator as it is.
     newest = training.shots[iterations]
     assert all(torch.equal(a[0], b) for a, b in zip(newest.params, training.discriminator.params, strict=True))
 

@@ -5,6 +5,7 @@ import torch
 
 from offdyn_agents.agent import AGENTS
 from offdyn_agents.data import Layout, Sampler, pack
+from offdyn_agents.dynamics_reward import stage
 from offdyn_agents.dynamics_settings import DynamicsSettings
 from offdyn_agents.ensemble_stages import fit_ensembles, predict_all
 from offdyn_agents.resources import room

@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 from offdyn_agents.droco import huber
 from offdyn_agents.networks import member
 from offdyn_agents.runs import make_agent
+from tests.agents.golden import net
 from tests.agents.synthetic import S, make, make_batch, make_params
-
-
-def net(params, x):
-    """A network in float64 NumPy."""
-    arrays = [tensor.double().numpy() for tensor in params]
-    for i in range(0, len(arrays), 2):
-        x = x @ arrays[i] + arrays[i + 1]
-        if i < len(arrays) - 2:
-            x = np.maximum(x, 0.0)
-    return x
 
 
 def twins(params, s, a):

@@ -15,6 +15,7 @@ from offdyn_agents.runs import make_agent, train_population
 from offdyn_agents.settings import build, preset, tuning
 from offdyn_agents.termination import never
 from offdyn_agents.training import Budget, Hardware
+from tests.agents.golden import net
 from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
 
 LAYOUT = Layout(S, A)
@@ -33,18 +34,27 @@ SMALL = {
 SOURCE, TARGET = dataset(400, 0), dataset(120, 1)
 
 
-def net(params, x):
-    arrays = [tensor.double().numpy() for tensor in params]
-    for i in range(0, len(arrays), 2):
-        x = x @ arrays[i] + arrays[i + 1]
-        if i < len(arrays) - 2:
-            x = np.maximum(x, 0.0)
-    return x
-
-
 def worst(params, s, a):
     pair = np.concatenate([s, a], axis=-1)
     return np.min([net([tensor[k] for tensor in params], pair)[:, 0] for k in range(2)], axis=0)
+
+
+def golden_weights(agent, params, batch):
+    """w of every row."""
+    n = len(batch.rewards) - batch.fake_rows
+    c = agent.settings
+    s, a = batch.observations.double().numpy()[:n], batch.actions.double().numpy()[:n]
+    if c.bc_weight == "paper":
+        q = worst(params["critic"], s, np.tanh(net(params["actor"], s)))
+        w = np.exp(q / np.abs(q).mean())
+    elif c.bc_weight == "code":
+        q = worst(params["critic"], s, a)
+        w = np.exp(c.temperature * q / np.abs(q).mean())
+    elif c.bc_weight == "awr":
+        w = np.exp(c.temperature * (worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]))
+    else:
+        w = np.ones(n)
+    return np.minimum(w, c.weight_clip)
 
 
 def golden(agent, params, batch):
@@ -57,18 +67,10 @@ def golden(agent, params, batch):
     twins = [net([tensor[k] for tensor in params["critic"]], pair)[:, 0] for k in range(2)]
     found = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins)}
     climbed = worst(params["critic"], s, pi)
-    if c.bc_weight == "paper":
-        w = np.exp(climbed[:n] / np.abs(climbed[:n]).mean())
-    elif c.bc_weight == "code":
-        q = np.min(twins, axis=0)[:n]
-        w = np.exp(c.temperature * q / np.abs(q).mean())
-    elif c.bc_weight == "awr":
-        best, v = worst(params["critic_target"], s, a), net(params["value"], s)[:, 0]
-        w = np.exp(c.temperature * (best - v))[:n]
-        found["value_loss"] = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in best - v])
-    else:
-        w = np.ones(n)
-    w = np.minimum(w, c.weight_clip)
+    if c.bc_weight == "awr":
+        ahead = worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]
+        found["value_loss"] = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in ahead])
+    w = golden_weights(agent, params, batch)
     found["imitation_loss"] = np.mean(w[:, None] * (pi[:n] - a[:n]) ** 2)
     lam = c.q_scale / np.abs(climbed).mean()
     found["actor_loss"] = -lam * climbed.mean() + c.bc * found["imitation_loss"]
@@ -112,7 +114,7 @@ def test_what_each_part_trains(bc_weight):
     n = len(batch.rewards) - batch.fake_rows
     double = {name: [t.double() for t in tensors] for name, tensors in params.items()}
     s, a = batch.observations.double(), batch.actions.double()
-    stored = golden_weights(agent, params, batch)
+    stored = torch.from_numpy(golden_weights(agent, params, batch))
 
     def actor(tensors):
         pi = torch.tanh(forward(tensors, s))
@@ -140,24 +142,6 @@ def forward(tensors, x):
         if i < len(tensors) - 2:
             x = torch.relu(x)
     return x
-
-
-def golden_weights(agent, params, batch):
-    """w of every row, in NumPy, out of its mean over single rows."""
-    n = len(batch.rewards) - batch.fake_rows
-    c = agent.settings
-    s, a = batch.observations.double().numpy()[:n], batch.actions.double().numpy()[:n]
-    if c.bc_weight == "paper":
-        q = worst(params["critic"], s, np.tanh(net(params["actor"], s)))
-        w = np.exp(q / np.abs(q).mean())
-    elif c.bc_weight == "code":
-        q = worst(params["critic"], s, a)
-        w = np.exp(c.temperature * q / np.abs(q).mean())
-    elif c.bc_weight == "awr":
-        w = np.exp(c.temperature * (worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]))
-    else:
-        w = np.ones(n)
-    return torch.from_numpy(np.minimum(w, c.weight_clip))
 
 
 def test_weights_stay_finite_where_values_are_huge():

@@ -10,6 +10,8 @@ from offdyn_agents.mobody_dynamics import DualDynamics, dual_networks
 from offdyn_agents.mobody_losses import Rows, dynamics_loss, terms, weights
 from offdyn_agents.mobody_settings import DualDynamicsSettings
 from offdyn_agents.settings import build
+from tests.agents.golden import net as numpy_net
+from tests.agents.golden import swish
 from tests.agents.synthetic import A, S
 
 K, B, Z = 3, 6, 4
@@ -38,13 +40,8 @@ def make_rows(seed=1):
 
 
 def net(params, k, x):
-    """Member k of a network with Swish, in float64 NumPy."""
-    arrays = [tensor[k].double().numpy() for tensor in params]
-    for i in range(0, len(arrays), 2):
-        x = x @ arrays[i] + arrays[i + 1]
-        if i < len(arrays) - 2:
-            x = x / (1.0 + np.exp(-x))
-    return x
+    """Member k of a network with Swish."""
+    return numpy_net([tensor[k] for tensor in params], x, swish)
 
 
 def cat(*parts):
