@@ -1,4 +1,4 @@
-"""What golden values are computed with: a network in float64 NumPy, written apart from `offdyn_agents.networks`."""
+"""What golden values are computed with: networks in float64 NumPy, written apart from `offdyn_agents.networks`."""
 
 import numpy as np
 
@@ -19,3 +19,9 @@ def net(params, x, activation=relu):
         if i < len(arrays) - 2:
             x = activation(x)
     return x
+
+
+def twins(params, s, a):
+    """Evaluate two critics: [2, ...]."""
+    pair = np.concatenate([s, a], axis=-1)
+    return np.stack([net([tensor[k] for tensor in params], pair)[..., 0] for k in range(2)])

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 from offdyn_agents.droco import huber
 from offdyn_agents.networks import member
 from offdyn_agents.runs import make_agent
-from tests.agents.golden import net
+from tests.agents.golden import net, twins
 from tests.agents.synthetic import S, make, make_batch, make_params
-
-
-def twins(params, s, a):
-    pair = np.concatenate([s, a], axis=-1)
-    return np.stack([net([tensor[k] for tensor in params], pair)[..., 0] for k in range(2)])
 
 
 def golden(agent, params, batch):

@@ -8,8 +8,8 @@ from offdyn_agents.dynamics import MATRICES, ensemble_network
 from offdyn_agents.dynamics_settings import EnsembleSettings
 from offdyn_agents.mobile import MOBILE, MOBILESettings
 from offdyn_agents.settings import build
+from tests.agents.golden import twins
 from tests.agents.synthetic import A, S, make_params
-from tests.agents.test_losses import twins
 from tests.agents.test_sac import draw, golden, noisy, run_of, with_alpha
 
 ELITES, SAMPLES, FAKE = 3, 4, 24

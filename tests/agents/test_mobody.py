@@ -15,7 +15,7 @@ from offdyn_agents.runs import make_agent, train_population
 from offdyn_agents.settings import build, preset, tuning
 from offdyn_agents.termination import never
 from offdyn_agents.training import Budget, Hardware
-from tests.agents.golden import net
+from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
 
 LAYOUT = Layout(S, A)
@@ -35,8 +35,7 @@ SOURCE, TARGET = dataset(400, 0), dataset(120, 1)
 
 
 def worst(params, s, a):
-    pair = np.concatenate([s, a], axis=-1)
-    return np.min([net([tensor[k] for tensor in params], pair)[:, 0] for k in range(2)], axis=0)
+    return twins(params, s, a).min(axis=0)
 
 
 def golden_weights(agent, params, batch):
@@ -63,9 +62,7 @@ def golden(agent, params, batch):
     n = len(r) - batch.fake_rows
     pi, pi2 = np.tanh(net(params["actor"], s)), np.tanh(net(params["actor"], s2))
     y = r + c.discount * m * worst(params["critic_target"], s2, pi2)
-    pair = np.concatenate([s, a], axis=-1)
-    twins = [net([tensor[k] for tensor in params["critic"]], pair)[:, 0] for k in range(2)]
-    found = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins)}
+    found = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins(params["critic"], s, a))}
     climbed = worst(params["critic"], s, pi)
     if c.bc_weight == "awr":
         ahead = worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]

@@ -121,7 +121,7 @@ def test_rollouts_in_model_and_simulator_are_those_of_their_files():
                 ),
             ]
             rows += 1
-    assert rows >= 3
+    assert rows == 6
 
 
 def test_hoppers_conditions_are_those_of_their_file():

@@ -9,9 +9,8 @@ import torch
 from offdyn_agents.networks import member
 from offdyn_agents.sac import SAC, SACSettings, gaussian, squashed
 from offdyn_agents.settings import build
-from tests.agents.golden import net
+from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, make_batch, make_params
-from tests.agents.test_losses import twins
 
 
 def make_sac(**settings):
