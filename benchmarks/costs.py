@@ -31,24 +31,25 @@ from torch import Tensor
 from training import population, speeds
 from training_peers import Work, products
 
-from offdyn_agents.agent import Agent
-from offdyn_agents.classifiers import ClassifierLearner
-from offdyn_agents.data import RowRange, RunRows
-from offdyn_agents.dynamics import Ensemble, ensemble_network, initial_ensemble
-from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
-from offdyn_agents.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
-from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.ensemble_stages import predict_all
-from offdyn_agents.execution import exact_fast_products, threads_inside
-from offdyn_agents.mobody_training import DualLearner
-from offdyn_agents.morec import Judged
-from offdyn_agents.provenance import processor_name
-from offdyn_agents.rollouts import ModelBased, Refill
-from offdyn_agents.runs import cpu_threads, make_agent
-from offdyn_agents.termination import never
-from offdyn_agents.training import Hardware
+from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.execution import exact_fast_products, threads_inside
+from offdyn_agents.engine.provenance import processor_name
+from offdyn_agents.engine.rollouts import ModelBased, Refill
+from offdyn_agents.engine.rows import RowRange, RunRows
+from offdyn_agents.engine.termination import never
+from offdyn_agents.engine.training.module import Hardware
+from offdyn_agents.models.classifiers import ClassifierLearner
+from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
+from offdyn_agents.models.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
+from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, initial_ensemble
+from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.stages import predict_all
+from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.atomic import atomic_write
+from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import TRACKS, get_task
 from offdyn_envs.vector import OffDynVectorEnv
@@ -411,7 +412,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/COSTS.md"))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=cpu_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--epochs", type=int, default=30, help="epochs that early stopping is assumed to take")
     parser.add_argument("--minutes", type=float, default=5.0, help="when to stop measuring other dimensions")
     parser.add_argument("--machine", default="", help="what the page calls the machine")

@@ -22,8 +22,9 @@ from typing import Any
 
 import mujoco
 
-from offdyn_envs.datasets.build import build, usable_threads
-from offdyn_envs.datasets.store import load_dataset
+from offdyn_envs.batching.threads import usable_threads
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.loading import load_dataset
 from offdyn_envs.tasks import DatasetId
 
 DEFAULT = [

@@ -21,10 +21,10 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 
-from offdyn_envs.crew import rows_at_a_time
+from offdyn_envs.batching.crew import rows_at_a_time
+from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Gravity, Shift
-from offdyn_envs.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
 

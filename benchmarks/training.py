@@ -40,11 +40,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from training_peers import PEERS, Work, products
 
-from offdyn_agents.agent import Agent
-from offdyn_agents.callbacks import Checkpoints, LossLines
-from offdyn_agents.execution import Executor, exact_fast_products
-from offdyn_agents.runs import cpu_threads, make_agent
-from offdyn_agents.training import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.execution import Executor, exact_fast_products
+from offdyn_agents.engine.training.callbacks import Checkpoints, LossLines
+from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.runs.runs import make_agent
+from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.robots import get_robot
 
 TURN = 100
@@ -280,7 +281,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", default=[w for w in WAYS if w != "single"], choices=WAYS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, default=cpu_threads())
+    parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--chunk", type=int, default=500, help="updates of a chunk in Lightning")

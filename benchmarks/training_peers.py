@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from offdyn_agents.agent import Agent, Batch
-from offdyn_agents.data import Layout, Sampler, Supply
-from offdyn_agents.execution import threads_inside
-from offdyn_agents.networks import Params
-from offdyn_agents.rollouts import ModelBased, RolloutBuffer
-from offdyn_agents.update import Population, initial_population
+from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.buffers import RolloutBuffer
+from offdyn_agents.engine.data import Sampler, Supply
+from offdyn_agents.engine.execution import threads_inside
+from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.rollouts import ModelBased
+from offdyn_agents.engine.rows import Batch, Layout
+from offdyn_agents.engine.update import Population, initial_population
 
 __all__ = ["PEERS", "Plain", "Work"]
 
@@ -107,7 +109,7 @@ class Work:
 
     def elites(self, runs: int) -> Params:
         """Return members of an ensemble that has learned nothing, as MOBILE's loss reads them."""
-        from offdyn_agents.dynamics import ensemble_network, initial_ensemble
+        from offdyn_agents.models.ensemble.model import ensemble_network, initial_ensemble
 
         agent, settings = self.agent, self.agent.settings
         network = ensemble_network(settings.dynamics, agent.observation_dim, agent.action_dim)

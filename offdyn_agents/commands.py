@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from offdyn_agents.runs import Trained
+from offdyn_agents.runs.console import quiet_waiting, task_names
 
-__all__ = ["quiet_waiting", "register", "task_names"]
+if TYPE_CHECKING:
+    from offdyn_agents.runs.runs import Trained
+
+__all__ = ["register"]
 
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -21,10 +22,10 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tab
 
 def register(app: typer.Typer) -> None:
     """Add the agents' commands to `offdyn`."""
-    from offdyn_agents.ablations_report import ablate
+    from offdyn_agents.ablations.report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
-    from offdyn_agents.curves import curves_command
-    from offdyn_agents.judging_report import judge_command
+    from offdyn_agents.judging.report import judge_command
+    from offdyn_agents.runs.curves import curves_command
 
     app.command("train")(train)
     app.command("evaluate")(evaluate)
@@ -92,11 +93,12 @@ def train(
     if show_settings:
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
-    from offdyn_agents.cluster import connected
-    from offdyn_agents.runs import Plan, cpu_threads, refuse_stopped, train_tasks
-    from offdyn_agents.settings import parse_overrides
-    from offdyn_agents.training import Hardware, choose_device
-    from offdyn_agents.variants import named
+    from offdyn_agents.engine.settings import parse_overrides
+    from offdyn_agents.engine.training.module import Hardware, choose_device
+    from offdyn_agents.runs.cluster import connected
+    from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
+    from offdyn_agents.runs.variants import named
+    from offdyn_envs.batching.threads import usable_threads
 
     overrides = parse_overrides(settings or [])
     names = task_names(tasks or [], track)
@@ -104,7 +106,7 @@ def train(
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
-            hardware = Hardware(choose_device(device), precision, threads or cpu_threads())
+            hardware = Hardware(choose_device(device), precision, threads or usable_threads())
         else:
             hardware = cluster.hardware(device, precision, threads)
         budget = hardware.budget(updates, eval_every)
@@ -125,8 +127,8 @@ def train(
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
-    from offdyn_agents.settings import parse_overrides
-    from offdyn_agents.settings_page import setting_rows
+    from offdyn_agents.engine.settings import parse_overrides
+    from offdyn_agents.runs.settings_page import setting_rows
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table
 
@@ -146,15 +148,16 @@ def evaluate(
 ) -> None:
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
     quiet_waiting()
-    from offdyn_agents.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
-    from offdyn_agents.plans import cpu_threads, read_run, run_label
-    from offdyn_envs.benchmark import protocol
+    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
+    from offdyn_agents.runs.plans import read_run, run_label
+    from offdyn_envs.batching.threads import usable_threads
+    from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.report import print_table
 
     plan = EvaluationPlan(
         episodes or protocol.CLEAN_EPISODES,
         cell_episodes or protocol.CELL_EPISODES,
-        threads or cpu_threads(),
+        threads or usable_threads(),
         quiet,
     )
     found: list[dict[str, Any]] = []
@@ -171,26 +174,12 @@ def evaluate(
         print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
 
 
-def task_names(tasks: list[str], track: str | None) -> list[str]:
-    """Return the tasks that were named, each once, or those of a track.
-
-    Raises:
-        OffDynError: Both or neither, or an unknown name.
-    """
-    from offdyn_envs.errors import OffDynError
-    from offdyn_envs.tasks import get_task, get_track
-
-    if bool(tasks) == (track is not None):
-        raise OffDynError("name tasks or --track, one of the two; `offdyn tasks` lists them")
-    return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
-
-
 def _plain(outcome: Trained) -> dict[str, Any]:
     return outcome.facts | {"folder": str(outcome.plan.folder), "trained": outcome.fresh}
 
 
 def _report(outcome: Trained) -> None:
-    from offdyn_agents.plans import sound_seeds
+    from offdyn_agents.runs.plans import sound_seeds
 
     facts, folder = outcome.facts, outcome.plan.folder
     if not outcome.fresh:
@@ -200,9 +189,3 @@ def _report(outcome: Trained) -> None:
     print(f"{folder}: {facts['updates']:,} updates of {len(sound_seeds(facts))} seeds, {speed:,.0f} seed-updates/s")
     if facts["status"] == "complete":
         print(f"next: offdyn evaluate {folder}")
-
-
-def quiet_waiting() -> None:
-    """Let idle threads sleep; to be called before torch is imported."""
-    # Set before torch is imported: threads that spin while they wait make a busy machine ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

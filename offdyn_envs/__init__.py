@@ -14,11 +14,11 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
 from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
 from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
+from offdyn_envs.version import __version__
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets import load_dataset, load_task
 
-__version__ = "0.1.0"
 __all__ = [
     "ROBOTS",
     "Friction",
@@ -26,6 +26,7 @@ __all__ = [
     "Kinematic",
     "Morphology",
     "OffDynError",
+    "__version__",
     "get_robot",
     "get_task",
     "list_env_ids",

@@ -53,7 +53,7 @@ def tasks(
     json_output: Json = False,
 ) -> None:
     """List every task: its source, its target and the environment that scores it; with --json its reference returns."""
-    from offdyn_envs.benchmark.scores import load_references
+    from offdyn_envs.benchmark.scoring.scores import load_references
     from offdyn_envs.report import print_table
     from offdyn_envs.tasks import get_task, get_track, list_tasks
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from functools import lru_cache
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.compiling import base_model, base_spec, compile_spec
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
-from offdyn_envs.simulator_log import log_simulator_warnings
 
 __all__ = ["compile_model", "dynamics_fields", "model_hash", "model_spec", "overwrite_model", "start_qpos"]
 
@@ -39,8 +36,7 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
         OffDynError: A shift that does not fit the robot, or not the others.
     """
     check_shifts(shifts, robot)
-    folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    spec = mujoco.MjSpec.from_file(str(folder / robot.xml_file))
+    spec = base_spec(robot)
     for shift in shifts:
         shift.apply(spec, robot, profile)
     return spec
@@ -48,15 +44,13 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
 
 @lru_cache(maxsize=256)
 def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
-    log_simulator_warnings()
+    if not shifts:
+        return base_model(robot_name)
     with warnings.catch_warnings():
-        # HalfCheetah's model asks for a total mass of 14 kg through an attribute that newer MuJoCo calls deprecated.
+        # As in `compile_spec`: shifts read and write that attribute too.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")
         spec = model_spec(get_robot(robot_name), shifts, profile)
-        try:
-            return spec.compile()
-        except ValueError as error:
-            raise OffDynError(f"{robot_name}: these shifts together make no valid model: {error}") from None
+    return compile_spec(spec, robot_name)
 
 
 def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjModel:

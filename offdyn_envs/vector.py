@@ -18,15 +18,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack, make_attack
-from offdyn_envs.crew import Crew
-from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import ROBOTS, Robot, get_robot
-from offdyn_envs.row_models import RowModels
-from offdyn_envs.schedule import Schedule, episode_option, make_schedule
-from offdyn_envs.shifts import Shift, check_profile, parse_shifts
-from offdyn_envs.step_timers import stop_step_timers
-from offdyn_envs.tasks import get_dynamics
-from offdyn_envs.vector_arguments import (
+from offdyn_envs.batching.arguments import (
     autoreset,
     finite_rows,
     row_mask,
@@ -34,6 +26,14 @@ from offdyn_envs.vector_arguments import (
     shifts_of_rows,
     whole_number,
 )
+from offdyn_envs.batching.crew import Crew
+from offdyn_envs.batching.row_models import RowModels
+from offdyn_envs.batching.step_timers import stop_step_timers
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.schedule import Schedule, episode_option, make_schedule
+from offdyn_envs.shifts import Shift, check_profile, parse_shifts
+from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
 
@@ -50,7 +50,7 @@ _PARAMETERS = (
 class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     """N rows of one robot, each under its own dynamics.
 
-    MuJoCo's step timers (`MjData.timer`) are turned off in this process, see `offdyn_envs.step_timers`.
+    MuJoCo's step timers (`MjData.timer`) are turned off in this process, see `offdyn_envs.batching.step_timers`.
 
     Args:
         robot: A robot or its name.

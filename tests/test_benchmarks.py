@@ -69,8 +69,8 @@ PEERS = ("droco", "iql", "td3-bc", "mobody")
 
 
 def small_work(monkeypatch, name, folder):
-    from offdyn_agents.agent import agent_class
-    from offdyn_agents.settings import build
+    from offdyn_agents.algorithms.registry import agent_class
+    from offdyn_agents.engine.settings import build
 
     monkeypatch.syspath_prepend(FOLDER)
     import training_peers
@@ -84,7 +84,7 @@ def small_work(monkeypatch, name, folder):
 
 
 def ours_after(work, updates):
-    from offdyn_agents.execution import Executor
+    from offdyn_agents.engine.execution import Executor
 
     population, sampler = work.population(), work.sampler()
     before = population.clone().readable()

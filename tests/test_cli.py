@@ -99,7 +99,7 @@ print(sorted(heavy))
 def test_environments_and_datasets_never_import_torch():
     code = """
 import sys, gymnasium, offdyn_envs
-import offdyn_envs.vector, offdyn_envs.datasets, offdyn_envs.policies, offdyn_envs.benchmark.rollouts
+import offdyn_envs.vector, offdyn_envs.datasets, offdyn_envs.policies, offdyn_envs.benchmark.scoring.rollouts
 gymnasium.make("OffDyn/Hopper-v0").reset(seed=0)
 print("torch" in sys.modules, any(name.startswith("offdyn_agents") for name in sys.modules))
 """

@@ -18,9 +18,10 @@ def test_a_line_says_what_is_left_and_whether_that_is_a_bound(monkeypatch, capsy
 
 
 def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
-    from offdyn_agents import ensemble_stages, mobody_stages
-    from offdyn_agents.data import pack
-    from offdyn_agents.dynamics_settings import DynamicsSettings, EnsembleSettings
+    from offdyn_agents.engine.rows import pack
+    from offdyn_agents.models.dual import stages as mobody_stages
+    from offdyn_agents.models.ensemble import stages as ensemble_stages
+    from offdyn_agents.models.ensemble.settings import DynamicsSettings, EnsembleSettings
     from tests.agents import test_mobody_training as duals
     from tests.agents.synthetic import dataset
     from tests.agents.test_ensemble import LAYOUT, SMALL

@@ -40,7 +40,7 @@ def train(
 
 def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
     """Train a behaviour that is missing; say why it fails, and return whether it did not."""
-    from offdyn_agents.locks import held
+    from offdyn_agents.runs.locks import held
     from offdyn_envs.errors import OffDynError
 
     if behaviour.done:

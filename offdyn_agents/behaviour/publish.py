@@ -21,8 +21,8 @@ from offdyn_agents.behaviour.learners import (
 from offdyn_agents.behaviour.programme import Behaviour
 from offdyn_agents.behaviour.recipes import HeadStart
 from offdyn_agents.behaviour.training import Learner, Run, learn, repeatable
-from offdyn_agents.locks import held
-from offdyn_agents.provenance import git_commit, package_versions
+from offdyn_agents.engine.provenance import git_commit, package_versions
+from offdyn_agents.runs.locks import held
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card

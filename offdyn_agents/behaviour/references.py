@@ -14,7 +14,7 @@ import numpy as np
 from offdyn_agents.behaviour.evaluation import evaluate, run_episodes
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark.protocol import PROTOCOL
+from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import get_robot

@@ -24,7 +24,7 @@ from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.training import matrix_precision
-from offdyn_agents.execution import can_compile
+from offdyn_agents.engine.execution import can_compile
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _LOG_2PI = math.log(2.0 * math.pi)

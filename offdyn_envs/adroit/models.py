@@ -8,8 +8,8 @@ import mujoco
 
 from offdyn_envs.adroit.shifts import HandShift, apply_hand_shifts, check_hand_profile
 from offdyn_envs.adroit.tasks import HandTask, get_hand_task
+from offdyn_envs.compiling import log_simulator_warnings
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.simulator_log import log_simulator_warnings
 
 __all__ = ["compile_hand"]
 

@@ -62,7 +62,7 @@ def _from_json(value: Mapping[str, Any], robot: Robot) -> RandomAttack | MinQAtt
     _check_width(fields["sigma"], robot)
     if kind == "random":
         return RandomAttack(**fields)
-    from offdyn_envs.benchmark.onnx_policy import load_critic, load_policy
+    from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 
     networks = {"policy": _network(fields, "policy", load_policy, robot)}
     networks["critic"] = _network(fields, "critic", load_critic, robot)

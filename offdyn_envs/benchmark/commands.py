@@ -31,7 +31,7 @@ def add(
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
     """Make an entry from finished runs: raw returns, policies and disclosure."""
-    from offdyn_envs.benchmark.entries_from_runs import Details, add_entry
+    from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
 
     details = Details(method, tuple(author or ()), code, commit, paper, command, reference)
     folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
@@ -55,9 +55,9 @@ def verify(
     json_output: Json = False,
 ) -> None:
     """Re-run every policy of every entry in a sandbox and write a verdict for each."""
-    from offdyn_envs.benchmark.protocol import CLEAN_EPISODES
-    from offdyn_envs.benchmark.report import print_verdicts
-    from offdyn_envs.benchmark.verification import Plan, verify_entries
+    from offdyn_envs.benchmark.entries.verification import Plan, verify_entries
+    from offdyn_envs.benchmark.page.report import print_verdicts
+    from offdyn_envs.benchmark.scoring.protocol import CLEAN_EPISODES
 
     plan = Plan(CLEAN_EPISODES if episodes is None else episodes, perturbed, salt)
     found = verify_entries(folders or None, leaderboard, plan)
@@ -70,8 +70,8 @@ def verify(
 @app.command("page")
 def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
     """Write standings.json and the self-contained index.html."""
-    from offdyn_envs.benchmark.page import write_page
-    from offdyn_envs.benchmark.report import print_standings
+    from offdyn_envs.benchmark.page.page import write_page
+    from offdyn_envs.benchmark.page.report import print_standings
 
     standings, refusals = write_page(leaderboard)
     print_standings(standings, leaderboard, json_output)

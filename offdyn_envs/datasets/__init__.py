@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.datasets.imported import ImportedDataset, load_imported
-from offdyn_envs.datasets.spec import Arrays, Dataset
-from offdyn_envs.datasets.store import data_root, load_dataset
+from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.datasets.store.folders import data_root
+from offdyn_envs.datasets.store.imported import ImportedDataset, load_imported
+from offdyn_envs.datasets.store.spec import Arrays, Dataset
 from offdyn_envs.datasets.task import load_task
 
 if TYPE_CHECKING:
-    from offdyn_envs.datasets.counterfactuals import counterfactual
-    from offdyn_envs.datasets.gap import dynamics_gap
+    from offdyn_envs.datasets.gap.counterfactuals import counterfactual
+    from offdyn_envs.datasets.gap.measure import dynamics_gap
 
 __all__ = [
     "Arrays",
@@ -29,11 +30,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what simulates when it is first used: loading a dataset needs no simulator."""
     if name == "counterfactual":
-        from offdyn_envs.datasets.counterfactuals import counterfactual
+        from offdyn_envs.datasets.gap.counterfactuals import counterfactual
 
         return counterfactual
     if name == "dynamics_gap":
-        from offdyn_envs.datasets.gap import dynamics_gap
+        from offdyn_envs.datasets.gap.measure import dynamics_gap
 
         return dynamics_gap
     raise AttributeError(f"module 'offdyn_envs.datasets' has no attribute '{name}'")

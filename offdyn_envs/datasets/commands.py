@@ -15,8 +15,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 @app.command("list")
 def list_datasets(json_output: Json = False) -> None:
     """List the datasets that are built, shipped or named by the manifest."""
-    from offdyn_envs.datasets.exchange import imported_rows
-    from offdyn_envs.datasets.show import inventory, print_inventory
+    from offdyn_envs.datasets.describing.show import inventory, print_inventory
+    from offdyn_envs.datasets.importing.exchange import imported_rows
 
     print_inventory(inventory() + imported_rows(), json_output)
 
@@ -28,10 +28,10 @@ def info(
     json_output: Json = False,
 ) -> None:
     """Show a dataset's card, or both of a task: returns, score, shift size, moments, behaviour, how to rebuild it."""
-    from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.exchange import print_imported, split_imported
-    from offdyn_envs.datasets.pictures import draw_card
-    from offdyn_envs.datasets.show import card_of, print_card
+    from offdyn_envs.datasets.collecting.build import resolve
+    from offdyn_envs.datasets.describing.pictures import draw_card
+    from offdyn_envs.datasets.describing.show import card_of, print_card
+    from offdyn_envs.datasets.importing.exchange import print_imported, split_imported
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_record, print_table
 
@@ -64,10 +64,10 @@ def build(
     json_output: Json = False,
 ) -> None:
     """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
-    from offdyn_envs.datasets.build import build as build_one
-    from offdyn_envs.datasets.build import ingredients, resolve
-    from offdyn_envs.datasets.ship import checkout, record_built
-    from offdyn_envs.datasets.show import print_built
+    from offdyn_envs.datasets.collecting.build import build as build_one
+    from offdyn_envs.datasets.collecting.build import ingredients, resolve
+    from offdyn_envs.datasets.describing.show import print_built
+    from offdyn_envs.datasets.sharing.ship import checkout, record_built
     from offdyn_envs.errors import OffDynError
 
     if record:
@@ -96,9 +96,9 @@ def ship(
 
     Builds the 5,000-row medium dataset of every behaviour policy where it is missing or its policy has changed.
     """
-    from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.ship import ship as ship_all
-    from offdyn_envs.datasets.show import print_built
+    from offdyn_envs.datasets.collecting.build import resolve
+    from offdyn_envs.datasets.describing.show import print_built
+    from offdyn_envs.datasets.sharing.ship import ship as ship_all
 
     print_built(ship_all(resolve(names or []) or None, force=force, num_threads=threads), json_output)
 
@@ -114,10 +114,10 @@ def verify(
     """Test checksums, schema and values, simulate random rows again, and compare with the manifest."""
     from dataclasses import asdict
 
-    from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.check import verify as verify_one
-    from offdyn_envs.datasets.exchange import split_imported, verify_all
-    from offdyn_envs.datasets.show import place_of, print_reports, refuse_different
+    from offdyn_envs.datasets.checking.check import verify as verify_one
+    from offdyn_envs.datasets.collecting.build import resolve
+    from offdyn_envs.datasets.describing.show import place_of, print_reports, refuse_different
+    from offdyn_envs.datasets.importing.exchange import split_imported, verify_all
 
     own, imported = split_imported(datasets)
     others = verify_all(imported, json_output)
@@ -138,7 +138,7 @@ def download(
     json_output: Json = False,
 ) -> None:
     """Download datasets and verify them; what is there already is left alone, what broke off is continued."""
-    from offdyn_envs.datasets.download import download_all, print_downloaded
+    from offdyn_envs.datasets.sharing.download import download_all, print_downloaded
 
     print_downloaded(download_all(names, url=url, force=force), json_output)
 
@@ -150,9 +150,9 @@ def publish(
     json_output: Json = False,
 ) -> None:
     """Write the files and the manifest that an HTTP server or a Minari remote needs to offer datasets for download."""
-    from offdyn_envs.datasets.build import resolve
-    from offdyn_envs.datasets.publish import print_published
-    from offdyn_envs.datasets.publish import publish as publish_all
+    from offdyn_envs.datasets.collecting.build import resolve
+    from offdyn_envs.datasets.sharing.publish import print_published
+    from offdyn_envs.datasets.sharing.publish import publish as publish_all
 
     print_published(folder, publish_all(folder, resolve(names or [])), json_output)
 
@@ -173,7 +173,7 @@ def import_data(
     json_output: Json = False,
 ) -> None:
     """Import a D4RL, ODRL/OTDF or Minari file as imported/NAME; what cannot be trusted is dropped and counted."""
-    from offdyn_envs.datasets.exchange import run_import
+    from offdyn_envs.datasets.importing.exchange import run_import
 
     given = {"robot": robot, "dynamics": dynamics, "quality": quality, "out": out, "layout": layout, "sha256": sha256}
     run_import(file, json_output, contact_forces=contact_forces, force=force, **given)
@@ -190,7 +190,7 @@ def export_data(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a dataset in the layout of D4RL or ODRL, for code that was made for those."""
-    from offdyn_envs.datasets.exchange import run_export
+    from offdyn_envs.datasets.importing.exchange import run_export
 
     run_export(dataset, file, layout, force=force, unpadded=unpadded)
 
@@ -208,7 +208,7 @@ def gap(
     json_output: Json = False,
 ) -> None:
     """Simulate a task's source transitions again under its target dynamics: for diagnosis, never for training."""
-    from offdyn_envs.datasets.gap_report import draw_gap, gap_record, print_gap, task_gap
+    from offdyn_envs.datasets.gap.report import draw_gap, gap_record, print_gap, task_gap
     from offdyn_envs.report import print_record
 
     found = task_gap(task, rows, source=source, units=units, num_threads=threads)

@@ -7,11 +7,12 @@ from typing import Any, overload
 
 import gymnasium
 
-from offdyn_envs.datasets.imported import is_imported
-from offdyn_envs.datasets.pairs import AnyDataset, load_pair
-from offdyn_envs.datasets.sources import configured_url
-from offdyn_envs.datasets.spec import Dataset
-from offdyn_envs.datasets.store import available, load_dataset
+from offdyn_envs.datasets.importing.pairs import AnyDataset, load_pair
+from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.datasets.sharing.sources import configured_url
+from offdyn_envs.datasets.store.folders import available
+from offdyn_envs.datasets.store.imported import is_imported
+from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId, env_id, get_task

@@ -17,7 +17,7 @@ from offdyn_envs.rendering.names import Side, make_environment
 from offdyn_envs.shipped import behaviour_path, shipped_root
 
 if TYPE_CHECKING:
-    from offdyn_envs.benchmark.onnx_policy import OnnxPolicy
+    from offdyn_envs.benchmark.gate.onnx_policy import OnnxPolicy
 
 __all__ = ["Actor", "Recording", "choose_actor", "play"]
 
@@ -121,7 +121,7 @@ def _from_file(name: str, side: Side) -> Actor:
         policy = BehaviourPolicy.load(path)
         widths, act = (policy.observation_dim, policy.action_dim), _network(policy)
     else:
-        from offdyn_envs.benchmark.onnx_policy import load_policy
+        from offdyn_envs.benchmark.gate.onnx_policy import load_policy
 
         network = load_policy(path)
         widths, act = (network.observation_dim, network.action_dim), _onnx(network)

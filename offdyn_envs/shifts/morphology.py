@@ -156,9 +156,9 @@ def check_morphologies(shifts: Sequence[Morphology], robot: Robot) -> None:
 
 def _geom_masses(robot: Robot) -> dict[str, float]:
     """Return the mass in kg of every named geom of the base robot: its share of its body by volume."""
-    from offdyn_envs.models import compile_model, model_spec
+    from offdyn_envs.compiling import base_model, base_spec
 
-    model, spec = compile_model(robot, ()), model_spec(robot, ())
+    model, spec = base_model(robot.name), base_spec(robot)
     volumes = {geom.name: geom.density * _volume(model.geom(geom.name).size) for geom in spec.geoms if geom.name}
     masses: dict[str, float] = {}
     for body in range(1, model.nbody):

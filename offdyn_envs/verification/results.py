@@ -96,7 +96,7 @@ def frozen_record(found: Sequence[Verification]) -> dict[str, Any]:
     Returns:
         Versions, platform, recipe, SHA-256 of the medium policies by robot, and figures by environment.
     """
-    from offdyn_envs.datasets.card import platform_facts, versions
+    from offdyn_envs.datasets.store.card import platform_facts, versions
     from offdyn_envs.verification.divergence import LONG_STATES, LONG_STEPS
     from offdyn_envs.verification.states import RECIPE
 

@@ -1,4 +1,4 @@
-"""What golden values are computed with: networks in float64 NumPy, written apart from `offdyn_agents.networks`."""
+"""Golden values are computed with networks in float64 NumPy, written apart from `offdyn_agents.engine.networks`."""
 
 import numpy as np
 

@@ -8,7 +8,8 @@ from tests.agents.synthetic import dataset
 def install():
     """Put them in place for the rest of the process."""
     import offdyn_envs
-    from offdyn_agents import execution, runs
+    from offdyn_agents.engine import execution
+    from offdyn_agents.runs import runs
     from offdyn_envs.datasets import task as task_module
 
     offdyn_envs.load_task = load_task

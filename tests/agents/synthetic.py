@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.agent import Batch, agent_class
-from offdyn_agents.settings import build
-from offdyn_agents.update import initial_population
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.update import initial_population
 
 S, A = 5, 2
 
@@ -21,7 +22,7 @@ class Killed(Exception):
 @contextmanager
 def killed_at(monkeypatch, updates):
     """Whatever trains in the block must reach this update, and dies there."""
-    from offdyn_agents.training import PopulationModule
+    from offdyn_agents.engine.training.module import PopulationModule
 
     real = PopulationModule.training_step
 
@@ -38,7 +39,7 @@ def killed_at(monkeypatch, updates):
 @contextmanager
 def first_updates(monkeypatch):
     """Give the list of how many updates there were before each chunk that is trained in the block: none twice."""
-    from offdyn_agents.training import PopulationModule
+    from offdyn_agents.engine.training.module import PopulationModule
 
     real, begun = PopulationModule.training_step, []
 

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from offdyn_agents import runs
-from offdyn_agents.ablations import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
-from offdyn_agents.ablations_report import markdown, record_rows
-from offdyn_agents.agent import agent_class
-from offdyn_agents.resources import Budget, Hardware
-from offdyn_agents.runs import Plan, make_agent, plan_agent
-from offdyn_agents.settings import build, setting_names, to_json
+from offdyn_agents.ablations.report import markdown, record_rows
+from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.resources import Budget, Hardware
+from offdyn_agents.engine.settings import build, setting_names, to_json
+from offdyn_agents.runs import runs
+from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
@@ -118,10 +118,10 @@ def data(monkeypatch):
     given = source
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.classifiers.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.ensemble.training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.dual.training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.classifiers.can_compile", lambda _: False)
     return used
 
 

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import classifiers
-from offdyn_agents.classifiers import ClassifierLearner, Classifiers, ClassifierSettings, classifier_loss, log_odds
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.mobody_stages import fit_classifiers
-from offdyn_agents.stages import StageContext
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.stages import StageContext
+from offdyn_agents.models import classifiers
+from offdyn_agents.models.classifiers import (
+    ClassifierLearner,
+    Classifiers,
+    ClassifierSettings,
+    classifier_loss,
+    log_odds,
+)
+from offdyn_agents.models.dual.stages import fit_classifiers
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(1, 1)

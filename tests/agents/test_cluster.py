@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.cluster import Cluster, connected, default_threads, slots
-from offdyn_agents.locks import held, holder
-from offdyn_agents.plans import Plan, read_run
-from offdyn_agents.runs import arrange, train_tasks
-from offdyn_agents.track import Arrangement, Ledger, Population, duration, reason, time_left
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.runs.cluster import Cluster, connected, default_threads, slots
+from offdyn_agents.runs.locks import held, holder
+from offdyn_agents.runs.plans import Plan, read_run
+from offdyn_agents.runs.runs import arrange, train_tasks
+from offdyn_agents.runs.track import Arrangement, Ledger, Population, duration, reason, time_left
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins
@@ -42,7 +42,7 @@ def plan(task, out, budget=None, agent="bc", seeds=(0, 1), **where):
 def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", stand_ins.load_task)
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    monkeypatch.setattr("offdyn_agents.runs.target_returns", stand_ins.target_returns)
+    monkeypatch.setattr("offdyn_agents.runs.runs.target_returns", stand_ins.target_returns)
 
 
 # ---- planning
@@ -85,7 +85,7 @@ def test_plans_with_nothing_left_are_left_alone(data, tmp_path):
 
 def test_what_is_equally_far_stays_together(data, tmp_path, monkeypatch):
     plans = [plan(task, tmp_path) for task in TASKS]
-    monkeypatch.setattr("offdyn_agents.runs.peek", lambda folder: 9 if "halfcheetah" in str(folder) else 0)
+    monkeypatch.setattr("offdyn_agents.runs.runs.peek", lambda folder: 9 if "halfcheetah" in str(folder) else 0)
     assert arrange(plans, 3).populations == [Population((0,), 24), Population((1,), 24), Population((2,), 6)]
 
 
@@ -311,8 +311,8 @@ def test_ended_runs_are_judged_by_workers(data, tmp_path, monkeypatch):
         facts["stages"] = {"judged": "told"}
 
     # Cloning has no model; what is looked at is who is asked.
-    monkeypatch.setattr("offdyn_agents.runs.learned_model", lambda agent: "merged")
-    monkeypatch.setattr("offdyn_agents.runs.judge_stages", judge_stages)
+    monkeypatch.setattr("offdyn_agents.runs.runs.learned_model", lambda agent: "merged")
+    monkeypatch.setattr("offdyn_agents.runs.runs.judge_stages", judge_stages)
     outcomes = Cluster(wire).train([replace(plans[0], judge=True), plans[1]])
     assert judged == [(plans[0].folder.resolve(), True)]
     assert [outcome.facts.get("stages", {}).get("judged") for outcome in outcomes] == ["told", None]
@@ -365,8 +365,8 @@ def test_an_ended_run_that_cannot_be_judged_keeps_no_other_from_training(data, t
     def broken(*_):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr("offdyn_agents.runs.learned_model", lambda agent: "merged")
-    monkeypatch.setattr("offdyn_agents.runs.judge_stages", broken)
+    monkeypatch.setattr("offdyn_agents.runs.runs.learned_model", lambda agent: "merged")
+    monkeypatch.setattr("offdyn_agents.runs.runs.judge_stages", broken)
     outcomes = Cluster(wire).train([replace(plans[0], judge=True), replace(plans[1], judge=False)])
     assert [outcome.facts["status"] for outcome in outcomes] == ["complete"] * 2
     line = f"offdyn: {TASKS[0]} bc: learned dynamics not judged: RuntimeError: no memory"

@@ -35,8 +35,8 @@ def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr(offdyn_envs.datasets, "load_dataset", lambda name: used.append(str(name)) or target)
     # Compiling takes longer than these runs.
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.ensemble.training.can_compile", lambda _: False)
     return used
 
 
@@ -111,7 +111,7 @@ def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, t
         return stand_ins.load_task(name)
 
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr("offdyn_agents.runs.target_returns", stand_ins.target_returns)
+    monkeypatch.setattr("offdyn_agents.runs.runs.target_returns", stand_ins.target_returns)
     tasks = ("walker2d-gravity-5.0-medium", "ant-gravity-5.0-medium", TASK)
     line = ("train", "bc", *tasks, "--out", tmp_path, "--updates", 4, "--quiet", "--set", "width=16", "--seeds", 1)
     code, out, err = offdyn(capsys, *line)
@@ -124,9 +124,9 @@ def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, t
 
 
 def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
-    from offdyn_envs.benchmark import protocol
-    from offdyn_envs.benchmark.onnx_policy import load_policy
-    from offdyn_envs.benchmark.rollouts import episode_returns
+    from offdyn_envs.benchmark.gate.onnx_policy import load_policy
+    from offdyn_envs.benchmark.scoring import protocol
+    from offdyn_envs.benchmark.scoring.rollouts import episode_returns
     from offdyn_envs.shifts import Gravity
 
     train(capsys, tmp_path, "--seeds", 2, agent="bc")

@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.agent import AGENTS, agent_class
-from offdyn_agents.data import Layout
-from offdyn_agents.execution import Executor, can_compile
-from offdyn_agents.networks import mlp, twin
-from offdyn_agents.runs import train_population
-from offdyn_agents.settings import build, setting_names
-from offdyn_agents.supplies import TaskRuns, make_supply
-from offdyn_agents.training import Budget, Hardware
-from offdyn_agents.update import initial_population, make_update, schedule
-from offdyn_envs.benchmark.onnx_policy import load_critic, load_policy
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.engine.execution import Executor, can_compile
+from offdyn_agents.engine.networks import mlp, twin
+from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.settings import build, setting_names
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
+from offdyn_agents.engine.update import initial_population, make_update, schedule
+from offdyn_agents.runs.runs import train_population
+from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 from tests.agents.synthetic import A, S, dataset, first_updates, killed_at
 
 SOURCE, TARGET = dataset(240, 0), dataset(120, 1)

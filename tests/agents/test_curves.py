@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from offdyn_agents import curves
-from offdyn_agents.curves import NAME, compare_curves, draw_curves, draw_ended
-from offdyn_agents.metrics import late_evaluations, read_metrics
+from offdyn_agents.runs import curves
+from offdyn_agents.runs.curves import NAME, compare_curves, draw_curves, draw_ended
+from offdyn_agents.runs.metrics import late_evaluations, read_metrics
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 
@@ -62,7 +62,7 @@ def axes_of(monkeypatch, *arguments, draw=draw_curves):
 
 
 def test_scores_of_seeds_and_their_mean(monkeypatch, tmp_path, facts):
-    from offdyn_envs.benchmark.scores import task_reference
+    from offdyn_envs.benchmark.scoring.scores import task_reference
 
     axes = axes_of(monkeypatch, write(tmp_path, *LINES), facts)
     assert [panel.get_title() for panel in axes] == ["normalised score, 2 seeds", "critic loss", "actor loss"]
@@ -74,14 +74,14 @@ def test_scores_of_seeds_and_their_mean(monkeypatch, tmp_path, facts):
 
 
 def test_without_references_returns_are_drawn(monkeypatch, tmp_path, facts):
-    monkeypatch.setattr("offdyn_envs.benchmark.scores.task_reference", lambda name: None)
+    monkeypatch.setattr("offdyn_envs.benchmark.scoring.scores.task_reference", lambda name: None)
     axes = axes_of(monkeypatch, write(tmp_path, *LINES), facts)
     assert axes[0].get_title() == "mean return, 2 seeds"
     assert axes[0].lines[2].get_ydata().tolist() == [120.0, 350.0]
 
 
 def test_a_stopped_seed_is_drawn_to_its_end_and_not_in_the_mean(monkeypatch, tmp_path, facts):
-    monkeypatch.setattr("offdyn_envs.benchmark.scores.task_reference", lambda name: None)
+    monkeypatch.setattr("offdyn_envs.benchmark.scoring.scores.task_reference", lambda name: None)
     facts |= {"stopped": {"1": {"updates": 18, "why": "x"}}}
     write(tmp_path, *LINES[:3], "24,0.001,0.1,93,9,300.0,")
     axes = axes_of(monkeypatch, tmp_path, facts)
@@ -153,7 +153,7 @@ def two_runs(root, facts, **second):
 
 
 def test_runs_beside_each_other(monkeypatch, tmp_path, facts):
-    monkeypatch.setattr("offdyn_envs.benchmark.scores.task_reference", lambda name: None)
+    monkeypatch.setattr("offdyn_envs.benchmark.scoring.scores.task_reference", lambda name: None)
     runs = two_runs(tmp_path, facts, precision="bf16", stopped={"1": {"updates": 18, "why": "x"}})
     axes = axes_of(monkeypatch, runs, tmp_path / "both.png", draw=compare_curves)
     assert [panel.get_title() for panel in axes] == [f"{TASK}, mean return", "critic loss", "actor loss"]

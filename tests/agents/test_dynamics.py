@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import dynamics_training, ensemble_stages
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics import Ensemble, ensemble_loss, ensemble_network
-from offdyn_agents.dynamics_settings import DynamicsSettings
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.mobody_training import DualLearner
-from offdyn_agents.supplies import TaskRuns, make_supply
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
+from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.ensemble import stages as ensemble_stages
+from offdyn_agents.models.ensemble import training as dynamics_training
+from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network
+from offdyn_agents.models.ensemble.settings import DynamicsSettings
+from offdyn_agents.models.ensemble.training import EnsembleLearner
 from tests.agents.synthetic import A, S, dataset, make
 
 CPU = torch.device("cpu")

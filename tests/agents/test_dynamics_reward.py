@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offdyn_agents import networks
-from offdyn_agents.dynamics_reward.discriminator import (
+from offdyn_agents.engine import networks
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.termination import never
+from offdyn_agents.models.dynamics_reward.discriminator import (
     DynamicsReward,
     Scaling,
     discriminator_loss,
@@ -18,13 +20,11 @@ from offdyn_agents.dynamics_reward.discriminator import (
     joined,
     range_normalised,
 )
-from offdyn_agents.dynamics_reward.filtering import RewardFilter, softmax_choice
-from offdyn_agents.dynamics_reward.generator import Play, likelihood_loss, surrogate_loss
-from offdyn_agents.dynamics_reward.learned import Learned
-from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
-from offdyn_agents.model_rollouts import Candidates
-from offdyn_agents.settings import build
-from offdyn_agents.termination import never
+from offdyn_agents.models.dynamics_reward.filtering import RewardFilter, softmax_choice
+from offdyn_agents.models.dynamics_reward.generator import Play, likelihood_loss, surrogate_loss
+from offdyn_agents.models.dynamics_reward.learned import Learned
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
+from offdyn_agents.models.ensemble.rollouts import Candidates
 from offdyn_envs.errors import OffDynError
 from tests.agents.golden import net
 

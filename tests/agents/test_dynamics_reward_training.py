@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.behaviour.ppo import log_density
-from offdyn_agents.data import Layout
-from offdyn_agents.dynamics import Ensemble
-from offdyn_agents.dynamics_reward import training as training_module
-from offdyn_agents.dynamics_reward.checkpoints import FrozenOpponents
-from offdyn_agents.dynamics_reward.conditions import Asked, measure_conditions, other_policies, rank
-from offdyn_agents.dynamics_reward.discriminator import Scaling, discriminator_loss
-from offdyn_agents.dynamics_reward.generator import heads
-from offdyn_agents.dynamics_reward.models import split_rows
-from offdyn_agents.dynamics_reward.settings import DynamicsRewardSettings
-from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
-from offdyn_agents.dynamics_reward.training import Adversaries
-from offdyn_agents.execution import can_compile
-from offdyn_agents.networks import Network, mlp
-from offdyn_agents.settings import build
-from offdyn_agents.stage_cache import Unfinished, stage_key
+from offdyn_agents.engine.execution import can_compile
+from offdyn_agents.engine.networks import Network, mlp
+from offdyn_agents.engine.policy_gradient import log_density
+from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.stage_cache import Unfinished, stage_key
+from offdyn_agents.models.dynamics_reward import training as training_module
+from offdyn_agents.models.dynamics_reward.checkpoints import FrozenOpponents
+from offdyn_agents.models.dynamics_reward.conditions import Asked, measure_conditions, other_policies, rank
+from offdyn_agents.models.dynamics_reward.discriminator import Scaling, discriminator_loss
+from offdyn_agents.models.dynamics_reward.generator import heads
+from offdyn_agents.models.dynamics_reward.models import split_rows
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
+from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
+from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_envs import load_dataset
 from offdyn_envs.errors import OffDynError
 
@@ -346,7 +346,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from offdyn_agents.dynamics_reward import stage
+from offdyn_agents.models.dynamics_reward import stage
 from tests.agents.test_dynamics_reward_training import LAYOUT, ROWS, TINY, settings
 stage.SAVE_SECONDS = 0.0
 write, times = stage.Unfinished.write, []

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import dynamics_training
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics import MATRICES, Ensemble, ensemble_loss, ensemble_network
-from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.ensemble_stages import fit_ensembles
-from offdyn_agents.soundness import better, fault
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.soundness import better, fault
+from offdyn_agents.models.ensemble import training as dynamics_training
+from offdyn_agents.models.ensemble.model import MATRICES, Ensemble, ensemble_loss, ensemble_network
+from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.stages import fit_ensembles
+from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset
 

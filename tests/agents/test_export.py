@@ -5,11 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.export import critic_model, export_run, policy_model
-from offdyn_agents.networks import Network, member, policy, twin
-from offdyn_agents.update import initial_population
-from offdyn_envs.benchmark.gate import inspect_model
-from offdyn_envs.benchmark.onnx_policy import load_critic, load_policy
+from offdyn_agents.engine.export import critic_model, export_run, policy_model
+from offdyn_agents.engine.networks import Network, member, policy, twin
+from offdyn_agents.engine.update import initial_population
+from offdyn_envs.benchmark.gate.gate import inspect_model
+from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 from tests.agents.synthetic import A, S, make
 
 

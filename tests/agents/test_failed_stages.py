@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.classifiers import ClassifierLearner
-from offdyn_agents.dynamics_reward import stage as reward_stage
-from offdyn_agents.dynamics_reward.training import Adversaries
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.mobody_training import DualLearner
-from offdyn_agents.populations import train_population, train_runs
-from offdyn_agents.supplies import TaskRuns
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.populations import train_population, train_runs
+from offdyn_agents.engine.training.supplies import TaskRuns
+from offdyn_agents.models.classifiers import ClassifierLearner
+from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.dynamics_reward import stage as reward_stage
+from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import dataset
 from tests.agents.test_conformance import tiny

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from offdyn_agents.agent import AGENTS
-from offdyn_agents.data import Layout, Sampler, pack
-from offdyn_agents.dynamics_reward import stage
-from offdyn_agents.dynamics_settings import DynamicsSettings
-from offdyn_agents.ensemble_stages import fit_ensembles, predict_all
-from offdyn_agents.resources import room
-from offdyn_agents.runs import train_population
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.algorithms.registry import AGENTS
+from offdyn_agents.engine.data import Sampler
+from offdyn_agents.engine.resources import room
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.models.dynamics_reward import stage
+from offdyn_agents.models.ensemble.settings import DynamicsSettings
+from offdyn_agents.models.ensemble.stages import fit_ensembles, predict_all
+from offdyn_agents.runs.runs import train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, killed_at
 from tests.agents.test_conformance import SEEDS, SOURCE, TARGET, tiny, weights

@@ -9,15 +9,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from offdyn_agents import judging
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.exams import Exam, references, set_paper, split_target
-from offdyn_agents.judging import JudgeSettings, examine, fit_models
-from offdyn_agents.judging_report import draw, table
-from offdyn_agents.settings import build
-from offdyn_agents.stages import StageContext
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.stages import StageContext
+from offdyn_agents.judging import judge as judging
+from offdyn_agents.judging.exams import Exam, references, set_paper, split_target
+from offdyn_agents.judging.judge import examine
+from offdyn_agents.judging.models import JudgeSettings, fit_models
+from offdyn_agents.judging.report import draw, table
 from offdyn_envs.datasets import counterfactual, load_dataset
-from offdyn_envs.datasets.build import build as build_dataset
+from offdyn_envs.datasets.collecting.build import build as build_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 
@@ -175,9 +176,9 @@ def test_command(datasets, tmp_path, monkeypatch):
     words = ["judge", TASK, "--seeds", "2", "--rows", "50", "--source-rows", "300", "--models", "mobody,target"]
     words += [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
     words += ["--out", str(tmp_path), "--threads", "1", "--quiet"]
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.mobody_training.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.dynamics_training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.dual.training.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.ensemble.training.can_compile", lambda _: False)
     runner = CliRunner()
     found = runner.invoke(cli.build_app(), [*words, "--json"], catch_exceptions=False)
     assert found.exit_code == 0, found.output

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.agent import agent_class
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics_reward.stage import fit_dynamics_reward
-from offdyn_agents.dynamics_reward.training import Adversaries
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.ensemble_stages import fit_ensembles
-from offdyn_agents.judging_rollouts import STARTS, judge_rollouts, main, walk_in_model, walk_in_simulator
-from offdyn_agents.model_rollouts import Candidates, Choice, RolloutModel
-from offdyn_agents.morec import Judged
-from offdyn_agents.plans import read_run
-from offdyn_agents.rollouts import RunView
-from offdyn_agents.settings import build, flat
-from offdyn_agents.termination import termination
-from offdyn_envs.benchmark.onnx_policy import load_policy
+from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.rollouts import RunView
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build, flat
+from offdyn_agents.engine.termination import termination
+from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
+from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
+from offdyn_agents.models.ensemble.stages import fit_ensembles
+from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.runs.judging_rollouts import STARTS, judge_rollouts, main, walk_in_model, walk_in_simulator
+from offdyn_agents.runs.plans import read_run
+from offdyn_envs.benchmark.gate.onnx_policy import load_policy
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.vector import OffDynVectorEnv
 from tests.agents.test_judging import datasets  # noqa: F401 - a fixture

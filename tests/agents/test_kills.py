@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from offdyn_agents import dynamics_training, mobody_training
-from offdyn_agents.agent import agent_class
-from offdyn_agents.classifiers import ClassifierLearner
-from offdyn_agents.dynamics import Ensemble
-from offdyn_agents.dynamics_reward import stage as reward_stage
-from offdyn_agents.dynamics_reward.training import Adversaries
-from offdyn_agents.training import PopulationModule
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_agents.models.classifiers import ClassifierLearner
+from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.models.dynamics_reward import stage as reward_stage
+from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.ensemble import training as dynamics_training
+from offdyn_agents.models.ensemble.model import Ensemble
 from tests.agents.test_conformance import same, train, weights
 
 SEEDS = (0, 1)

@@ -17,17 +17,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from offdyn_agents import classifiers, mobody_losses
-from offdyn_agents.agent import AGENTS, agent_class
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics_reward import training as reward_training
-from offdyn_agents.mobody_dynamics import encode
-from offdyn_agents.mobody_settings import DualDynamicsSettings
-from offdyn_agents.mobody_training import DualLearner
-from offdyn_agents.networks import mlp, policy, twin
-from offdyn_agents.runs import train_population
-from offdyn_agents.settings import build
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.engine.networks import mlp, policy, twin
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.models import classifiers
+from offdyn_agents.models.dual import losses as mobody_losses
+from offdyn_agents.models.dual.model import encode
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
+from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.dynamics_reward import training as reward_training
+from offdyn_agents.runs.runs import train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents import lessons
 from tests.agents.synthetic import A, S

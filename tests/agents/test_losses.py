@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offdyn_agents.droco import huber
-from offdyn_agents.networks import member
-from offdyn_agents.runs import make_agent
+from offdyn_agents.algorithms.droco import huber
+from offdyn_agents.engine.networks import member
+from offdyn_agents.runs.runs import make_agent
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import S, make, make_batch, make_params
 
@@ -218,7 +218,7 @@ def test_td3_bc_actors_loss_leaves_the_critics_alone():
 
 
 def test_td3_bc_exports_networks_of_states_as_they_come():
-    from offdyn_agents.networks import policy, twin
+    from offdyn_agents.engine.networks import policy, twin
 
     agent = make("td3-bc", normalise="true")
     params, batch = make_params(agent, runs=2), make_batch(agent, runs=2)

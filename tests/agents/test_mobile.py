@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.dynamics import MATRICES, ensemble_network
-from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.mobile import MOBILE, MOBILESettings
-from offdyn_agents.settings import build
+from offdyn_agents.algorithms.mobile import MOBILE, MOBILESettings
+from offdyn_agents.engine.settings import build
+from offdyn_agents.models.ensemble.model import MATRICES, ensemble_network
+from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from tests.agents.golden import twins
 from tests.agents.synthetic import A, S, make_params
 from tests.agents.test_sac import draw, golden, noisy, run_of, with_alpha

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.mobody_dynamics import DualDynamics, dual_networks
-from offdyn_agents.networks import member
-from offdyn_agents.rollouts import RunView
-from offdyn_agents.runs import make_agent, train_population
-from offdyn_agents.settings import build, preset, tuning
-from offdyn_agents.termination import never
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.engine.networks import member
+from offdyn_agents.engine.rollouts import RunView
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build, preset, tuning
+from offdyn_agents.engine.termination import never
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.models.dual.model import DualDynamics, dual_networks
+from offdyn_agents.runs.runs import make_agent, train_population
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
 
@@ -273,7 +273,7 @@ def test_an_interrupted_run_ends_as_it_would_have(tmp_path):
     stages = tmp_path / "stages"
     train(tmp_path / "whole", seeds=(0,), cache=stages)
     with pytest.raises((KeyboardInterrupt, SystemExit)), pytest.MonkeyPatch.context() as patch:
-        from offdyn_agents.mobody import MOBODY
+        from offdyn_agents.algorithms.mobody import MOBODY
 
         real = MOBODY.refill
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.mobody_dynamics import DualDynamics, dual_networks
-from offdyn_agents.mobody_losses import Rows, dynamics_loss, terms, weights
-from offdyn_agents.mobody_settings import DualDynamicsSettings
-from offdyn_agents.settings import build
+from offdyn_agents.engine.settings import build
+from offdyn_agents.models.dual.losses import Rows, dynamics_loss, terms, weights
+from offdyn_agents.models.dual.model import DualDynamics, dual_networks
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from tests.agents.golden import net as numpy_net
 from tests.agents.golden import swish
 from tests.agents.synthetic import A, S

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents import mobody_losses, mobody_training
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.mobody_settings import DualDynamicsSettings
-from offdyn_agents.mobody_stages import fit_dynamics
-from offdyn_agents.mobody_training import DualLearner
-from offdyn_agents.settings import build
-from offdyn_agents.stages import StageContext
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.stages import StageContext
+from offdyn_agents.models.dual import losses as mobody_losses
+from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
+from offdyn_agents.models.dual.stages import fit_dynamics
+from offdyn_agents.models.dual.training import DualLearner
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S
 

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.agent import RowCounts
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.mobile import MOBILE
-from offdyn_agents.mopo import MOPO
-from offdyn_agents.rollouts import RunView
-from offdyn_agents.runs import make_agent, train_population
-from offdyn_agents.settings import build, tuning
-from offdyn_agents.termination import never
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.algorithms.mobile import MOBILE
+from offdyn_agents.algorithms.mopo import MOPO
+from offdyn_agents.engine.rollouts import RunView
+from offdyn_agents.engine.rows import Layout, RowCounts, pack
+from offdyn_agents.engine.settings import build, tuning
+from offdyn_agents.engine.termination import never
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.runs.runs import make_agent, train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_rollouts import constant_ensemble, random_ensemble

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.data import Layout
-from offdyn_agents.dynamics import MATRICES, Ensemble, ensemble_network
-from offdyn_agents.dynamics_settings import EnsembleSettings
-from offdyn_agents.model_rollouts import Choice, Proposer, RolloutModel, choose_any, roll_out
-from offdyn_agents.termination import never
+from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.termination import never
+from offdyn_agents.models.ensemble.model import MATRICES, Ensemble, ensemble_network
+from offdyn_agents.models.ensemble.rollouts import Choice, Proposer, RolloutModel, choose_any, roll_out
+from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from tests.agents.synthetic import A, S
 
 LAYOUT = Layout(S, A)

@@ -5,19 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from offdyn_agents.data import Layout, pack
-from offdyn_agents.dynamics_reward import stage as stage_module
-from offdyn_agents.dynamics_reward.discriminator import DynamicsReward, Scaling, discriminator_network
-from offdyn_agents.model_based import ModelBasedSAC
-from offdyn_agents.model_rollouts import roll_out
-from offdyn_agents.morec import Judged
-from offdyn_agents.networks import mlp
-from offdyn_agents.runs import make_agent
-from offdyn_agents.settings import preset, tuning
-from offdyn_agents.stages import StageContext
-from offdyn_agents.supplies import TaskRuns, make_supply
-from offdyn_agents.training import Budget, Hardware
-from offdyn_agents.update import initial_population
+from offdyn_agents.algorithms.model_based import ModelBasedSAC
+from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.engine.networks import mlp
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import preset, tuning
+from offdyn_agents.engine.stages import StageContext
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
+from offdyn_agents.engine.update import initial_population
+from offdyn_agents.models.dynamics_reward import stage as stage_module
+from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward, Scaling, discriminator_network
+from offdyn_agents.models.ensemble.rollouts import roll_out
+from offdyn_agents.runs.runs import make_agent
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_based import view
 from tests.agents.test_model_rollouts import random_ensemble

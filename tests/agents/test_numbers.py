@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from offdyn_agents.agent import AGENTS, NUMBERS, agent_class
-from offdyn_agents.plans import Plan
-from offdyn_agents.populations import train_runs
-from offdyn_agents.runs import arrange
-from offdyn_agents.settings import per_run_names, shared
-from offdyn_agents.supplies import TaskRuns
-from offdyn_agents.training import Budget, Hardware
-from offdyn_agents.update import initial_population
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.engine.agent import NUMBERS
+from offdyn_agents.engine.settings import per_run_names, shared
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.populations import train_runs
+from offdyn_agents.engine.training.supplies import TaskRuns
+from offdyn_agents.engine.update import initial_population
+from offdyn_agents.runs.plans import Plan
+from offdyn_agents.runs.runs import arrange
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import get_track
 from tests.agents.synthetic import dataset

@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.dynamics import Ensemble
-from offdyn_agents.examples import refrigerator
-from offdyn_agents.examples.refrigerator import BEHAVIOUR, HOW, TESTS, Experiment, Learned, rollout_error, true_course
-from offdyn_agents.examples.refrigerator_figures import reward_map
+from offdyn_agents.examples.refrigerator import study as refrigerator
+from offdyn_agents.examples.refrigerator.__main__ import main
+from offdyn_agents.examples.refrigerator.figures import reward_map
+from offdyn_agents.examples.refrigerator.study import (
+    BEHAVIOUR,
+    HOW,
+    TESTS,
+    Experiment,
+    Learned,
+    rollout_error,
+    true_course,
+)
+from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_envs.refrigerator import Refrigerator, ThermostatPolicy, collect, step_temperature
 
 TINY = Experiment(seeds=(0, 1), episodes=1, steps=150, starts=20, horizon=30)
@@ -85,7 +94,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     sizes = ["iterations=6", "pretraining=10", "width=8", "rollouts=4", "horizon=5", "batch_size=32", "judges=2"]
     words = [word for size in sizes for word in ("--set", size)]
     command = ["--out", str(tmp_path), "--seeds", "2", "--epochs", "1", *words]
-    refrigerator.main(command)
+    main(command)
     assert (tmp_path / "errors.png").read_bytes()[:4] == (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     table = (tmp_path / "errors.txt").read_text()
     assert table in capsys.readouterr().out
@@ -93,7 +102,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert [line.split()[0] for line in lines] == ["p", "0.2", "0.05", "0.1", "0.5", "1.0", "1.5"]
     assert "nan" not in table
     # Found again.
-    refrigerator.main([*command, "--json"])
+    main([*command, "--json"])
     assert (tmp_path / "errors.txt").read_text() == table
     record = json.loads(capsys.readouterr().out)
     assert list(record["errors"]) == ["0.2", "0.05", "0.1", "0.5", "1", "1.5"]
@@ -101,12 +110,12 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     signed, sizes = (np.array(record[key]["0.05"]["plain"]) for key in ("signed_errors", "errors"))
     assert (np.abs(signed) <= sizes).all()
     # With the newest discriminator alone, which needs no training anew, the model's own rollouts are the same.
-    refrigerator.main([*command, "--last", "1", "--json"])
+    main([*command, "--last", "1", "--json"])
     one = json.loads(capsys.readouterr().out)
     assert one["errors"]["0.1"]["plain"] == record["errors"]["0.1"]["plain"]
     assert one["errors"]["0.1"]["filtered"] != record["errors"]["0.1"]["filtered"]
     with pytest.raises(SystemExit):
-        refrigerator.main([*command, "--last", "-1"])
+        main([*command, "--last", "-1"])
     passing = ", ".join(f"{share:.1%}" for share in record["real_transitions_that_pass"])
     assert shares == f"held-out real transitions with r_D >= .6, seed by seed: {passing}"
     assert len(record["real_transitions_that_pass"]) == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offdyn_agents.evaluation import read_evaluation, summarise
-from offdyn_agents.exams import HOLDOUT, SOURCE
-from offdyn_agents.judging_report import table
+from offdyn_agents.judging.exams import HOLDOUT, SOURCE
+from offdyn_agents.judging.report import table
+from offdyn_agents.runs.evaluation import read_evaluation, summarise
 
 ROOT = Path(__file__).parents[2]
 RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.populations import train_population
-from offdyn_agents.rollouts import RolloutBuffer
-from offdyn_agents.training import Budget, Hardware, PopulationModule
+from offdyn_agents.engine.buffers import RolloutBuffer
+from offdyn_agents.engine.training.module import Budget, Hardware, PopulationModule
+from offdyn_agents.engine.training.populations import train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import Killed, dataset
 from tests.agents.toy import Toy, make_toy
@@ -187,7 +187,7 @@ def test_one_run_fails_alone(tmp_path, capsys):
 
 
 def test_phases_count_their_own_updates(tmp_path):
-    from offdyn_agents.update import scales, schedule
+    from offdyn_agents.engine.update import scales, schedule
 
     agent = make_toy()
     table = schedule(agent, 7, 5, 70)
@@ -222,7 +222,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.agents.test_rollouts import train
-from offdyn_agents.training import Budget
+from offdyn_agents.engine.training.module import Budget
 train(Path(sys.argv[1]), budget=Budget(3000, 1000, 10, checkpoint_seconds=0.3), cache=Path(sys.argv[1]) / "stages")
 """
 

@@ -9,20 +9,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents import judging, judging_reward, run_judging, runs
-from offdyn_agents.agent import AGENTS
-from offdyn_agents.dynamics_reward.discriminator import DynamicsReward
-from offdyn_agents.dynamics_training import EnsembleLearner
-from offdyn_agents.exams import HOLDOUT, SOURCE
-from offdyn_agents.judging import Terms
-from offdyn_agents.judging_report import judge_task, reward_table, table
-from offdyn_agents.mobody_settings import DualDynamicsSettings
-from offdyn_agents.model_rollouts import Proposer
-from offdyn_agents.plans import Plan
-from offdyn_agents.run_judging import NAME, REWARD_NAME, RunJudge, learned_model
-from offdyn_agents.runs import make_agent, train_tasks
-from offdyn_agents.stage_cache import Fitted
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.algorithms.registry import AGENTS
+from offdyn_agents.engine.stage_cache import Fitted
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.judging import judge as judging
+from offdyn_agents.judging import reward as judging_reward
+from offdyn_agents.judging import stages as run_judging
+from offdyn_agents.judging.exams import HOLDOUT, SOURCE
+from offdyn_agents.judging.models import Terms
+from offdyn_agents.judging.report import judge_task, reward_table, table
+from offdyn_agents.judging.stages import NAME, REWARD_NAME, RunJudge, learned_model
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
+from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
+from offdyn_agents.models.ensemble.rollouts import Proposer
+from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.runs import runs
+from offdyn_agents.runs.plans import Plan
+from offdyn_agents.runs.runs import make_agent, train_tasks
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins, synthetic
 from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
@@ -275,7 +278,7 @@ def interrupted(monkeypatch, asked):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("offdyn_agents.populations.fit", fit)
+        patch.setattr("offdyn_agents.engine.training.populations.fit", fit)
         with pytest.raises(KeyboardInterrupt):
             train_tasks([asked])
     return json.loads((asked.folder / "run.json").read_text())
@@ -290,7 +293,7 @@ def test_a_resumed_run_keeps_its_figures(task, tmp_path, monkeypatch):
     (asked.folder / NAME).unlink()
     # Killed once more, before its stages are done.
     with monkeypatch.context() as patch:
-        patch.setattr("offdyn_agents.populations.make_supply", lambda *a, **n: 1 / 0)
+        patch.setattr("offdyn_agents.engine.training.populations.make_supply", lambda *a, **n: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train_tasks([asked])
     found, folder = trained("mopo", tmp_path)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.networks import member
-from offdyn_agents.sac import SAC, SACSettings, gaussian, squashed
-from offdyn_agents.settings import build
+from offdyn_agents.algorithms.sac import SAC, SACSettings, gaussian, squashed
+from offdyn_agents.engine.networks import member
+from offdyn_agents.engine.settings import build
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, make_batch, make_params
 
@@ -152,7 +152,7 @@ def test_each_part_moves_its_own_network():
 
 
 def critic_values(critic, batch):
-    from offdyn_agents.networks import twin
+    from offdyn_agents.engine.networks import twin
 
     return twin(critic, batch.observations, batch.actions)
 

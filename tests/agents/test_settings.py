@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from offdyn_agents.agent import AGENTS, DATA_CHOICES, RowCounts, agent_class
-from offdyn_agents.runs import make_agent
-from offdyn_agents.settings import build, parse_overrides, preset, setting_names, to_json, tuning
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.engine.agent import DATA_CHOICES
+from offdyn_agents.engine.rows import RowCounts
+from offdyn_agents.engine.settings import build, parse_overrides, preset, setting_names, to_json, tuning
+from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 
@@ -98,7 +100,7 @@ def test_bad_settings(name, words, message):
 def test_presets_name_robots_and_settings_that_exist(name):
     import yaml
 
-    from offdyn_agents import settings as module
+    from offdyn_agents.engine import settings as module
 
     folder = module.resources.files("offdyn_agents").joinpath("presets")
     content = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offdyn_agents.termination import termination
+from offdyn_agents.engine.termination import termination
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 

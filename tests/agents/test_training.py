@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.callbacks import Checkpoints, Evaluation
-from offdyn_agents.networks import policy
-from offdyn_agents.populations import train_population
-from offdyn_agents.training import Budget, Hardware
+from offdyn_agents.engine.networks import policy
+from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.populations import train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, first_updates, killed_at, make
 
@@ -150,7 +150,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.agents.test_training import train
-from offdyn_agents.training import Budget
+from offdyn_agents.engine.training.module import Budget
 train(Path(sys.argv[1]), "iql", Budget(800, 400, 20, checkpoint_seconds=0.0))
 """
 
@@ -194,7 +194,7 @@ def test_a_checkpoint_never_runs_ahead_of_the_log(tmp_path, monkeypatch):
             if pl_module.updates_done == 40:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("offdyn_agents.populations.Checkpoints", Dying)
+    monkeypatch.setattr("offdyn_agents.engine.training.populations.Checkpoints", Dying)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(tmp_path, budget=budget)
     assert [row["updates"] for row in log(tmp_path)] == ["20", "40"]
@@ -217,7 +217,7 @@ def test_divergence_is_one_line_and_leaves_no_policy(tmp_path):
 @pytest.mark.parametrize("at", [0, 30])
 def test_a_diverged_run_stops_alone(tmp_path, monkeypatch, capsys, at):
     """One run gets parameters that overflow; it keeps its last finite ones, and the others end as without it."""
-    from offdyn_agents.training import PopulationModule
+    from offdyn_agents.engine.training.module import PopulationModule
 
     real = PopulationModule.training_step
 
@@ -285,7 +285,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, how):
 def test_tensorboard_shows_no_step_twice(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from offdyn_agents.training import PopulationModule
+    from offdyn_agents.engine.training.module import PopulationModule
 
     budget = Budget(60, 30, 10, checkpoint_seconds=1e9)
     # The checkpoint of update 20 is the last one of a process that is killed at update 50.
@@ -309,8 +309,8 @@ def test_tensorboard_shows_no_step_twice(tmp_path, monkeypatch):
 
 def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
     """Two tasks side by side, with rows of their own; each may be continued in other company."""
-    from offdyn_agents.populations import train_runs
-    from offdyn_agents.supplies import TaskRuns
+    from offdyn_agents.engine.training.populations import train_runs
+    from offdyn_agents.engine.training.supplies import TaskRuns
 
     budget, hardware = Budget(60, 30, 10, checkpoint_seconds=0.0), Hardware(compiled=False, threads=2)
     data = {"a": (SOURCE, TARGET), "b": (dataset(350, 5), dataset(90, 6))}

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.data import Layout, Sampler, Supply, pack, stream
-from offdyn_agents.execution import Compiled, Executor, _share, bound, can_compile, exact_fast_products
-from offdyn_agents.networks import Network, mlp
-from offdyn_agents.training import Hardware
-from offdyn_agents.update import adam, initial_population, make_update, scales, schedule
+from offdyn_agents.engine.data import Sampler, Supply, stream
+from offdyn_agents.engine.execution import Compiled, Executor, _share, bound, can_compile, exact_fast_products
+from offdyn_agents.engine.networks import Network, mlp
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.training.module import Hardware
+from offdyn_agents.engine.update import adam, initial_population, make_update, scales, schedule
 from tests.agents.synthetic import A, S, dataset, make
 
 ROWS = 400
@@ -131,8 +132,8 @@ def test_a_failing_compiler_leaves_the_written_update(monkeypatch, capsys):
     def broken(*args):
         raise RuntimeError("no such compiler\nat all")
 
-    monkeypatch.setattr("offdyn_agents.execution.compile_flat", broken)
-    monkeypatch.setattr("offdyn_agents.execution.can_compile", lambda _: True)
+    monkeypatch.setattr("offdyn_agents.engine.execution.compile_flat", broken)
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: True)
     _, eager, sampler, executor = setting("iql", compiled=True)
     executor.run(sampler.draw(3))
     assert not executor.compiled
@@ -149,7 +150,7 @@ def test_a_graph_is_recorded_of_what_is_compiled_for_a_gpu_alone(monkeypatch):
     def compiled(*_):
         pass
 
-    monkeypatch.setattr("offdyn_agents.execution.graphed", lambda call, state, inputs: (call, state, inputs))
+    monkeypatch.setattr("offdyn_agents.engine.execution.graphed", lambda call, state, inputs: (call, state, inputs))
     assert bound(written, [], []) is written
     assert bound(Compiled(compiled, torch.device("cpu")), [], []) is compiled
     state, inputs = [torch.zeros(1)], [torch.ones(1)]

@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
-from offdyn_agents.plans import Plan
-from offdyn_agents.training import Budget, Hardware
-from offdyn_agents.variants import named
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.runs.plans import Plan
+from offdyn_agents.runs.variants import named
 from offdyn_envs.errors import OffDynError
 from tests.agents.test_commands import TASK, data, offdyn, train  # noqa: F401 - a fixture
 

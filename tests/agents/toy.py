@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from offdyn_agents.agent import AgentSettings, RowCounts
-from offdyn_agents.networks import Constant, detached, policy, twin
-from offdyn_agents.rollouts import ModelBased
-from offdyn_agents.settings import build, setting
-from offdyn_agents.stage_cache import cached
-from offdyn_agents.stages import StageResults
+from offdyn_agents.engine.agent import AgentSettings
+from offdyn_agents.engine.networks import Constant, detached, policy, twin
+from offdyn_agents.engine.rollouts import ModelBased
+from offdyn_agents.engine.rows import RowCounts
+from offdyn_agents.engine.settings import build, setting
+from offdyn_agents.engine.stage_cache import cached
+from offdyn_agents.engine.stages import StageResults
 from tests.agents.synthetic import A, S
 
 

@@ -23,8 +23,8 @@ from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
 from offdyn_agents.behaviour.recipes import SEED, HeadStart, Recipe, WarmStart
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_agents.behaviour.training import Run, repeatable
-from offdyn_agents.locks import held
-from offdyn_envs.benchmark.scores import get_reference
+from offdyn_agents.runs.locks import held
+from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import ROBOTS

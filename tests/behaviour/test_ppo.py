@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from offdyn_agents.behaviour import training
 from offdyn_agents.behaviour.moments import RunningMoments
-from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings, advantages, log_density
+from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.training import Run, learn
-from offdyn_agents.locks import held
+from offdyn_agents.engine.policy_gradient import advantages, log_density
+from offdyn_agents.runs.locks import held
 from offdyn_envs.errors import OffDynError
 
 SMALL = PpoSettings(rows=8, horizon=32, minibatch=64, epochs=2, steps=8 * 32 * 6)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from offdyn_envs.benchmark import gate, onnx_policy
+from offdyn_envs.benchmark.gate import gate, onnx_policy
 from offdyn_envs.errors import OffDynError
 
 

@@ -21,8 +21,10 @@ import pytest
 
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark import charts, markup, page, protocol, scores, standings, submissions, verdicts, verification
-from offdyn_envs.benchmark.statistics import iqm, t_interval
+from offdyn_envs.benchmark.entries import standings, submissions, verdicts, verification
+from offdyn_envs.benchmark.page import charts, markup, page
+from offdyn_envs.benchmark.scoring import protocol, scores
+from offdyn_envs.benchmark.scoring.statistics import iqm, t_interval
 
 CELLS = [("gravity", 0.5, 0.7), ("gravity", 2.0, 0.6), ("friction", 0.5, 0.9), ("min-q", 0.1, 0.8), ("min-q", 0.2, 0.5)]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"

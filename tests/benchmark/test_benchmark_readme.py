@@ -7,8 +7,8 @@ from pathlib import Path
 
 import benchmark_models as models
 
-from offdyn_envs.benchmark import submissions
-from offdyn_envs.benchmark.gate import OPERATORS
+from offdyn_envs.benchmark.entries import submissions
+from offdyn_envs.benchmark.gate.gate import OPERATORS
 
 README = Path(__file__).parents[2] / "leaderboard" / "README.md"
 

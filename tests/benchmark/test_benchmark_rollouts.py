@@ -10,7 +10,8 @@ import pytest
 
 import offdyn_envs  # noqa: F401  (registers the environments)
 from offdyn_envs.attacks import MinQAttack, RandomAttack
-from offdyn_envs.benchmark import onnx_policy, rollouts
+from offdyn_envs.benchmark.gate import onnx_policy
+from offdyn_envs.benchmark.scoring import rollouts
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts import Gravity
 

@@ -11,8 +11,9 @@ from typing import Any
 import benchmark_models as models
 import pytest
 
-from offdyn_envs.benchmark import isolation, rollouts, sandbox
-from offdyn_envs.benchmark.onnx_policy import load_policy
+from offdyn_envs.benchmark.gate.onnx_policy import load_policy
+from offdyn_envs.benchmark.sandbox import isolation, sandbox
+from offdyn_envs.benchmark.scoring import rollouts
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts import Gravity
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offdyn_envs.benchmark import protocol, scores
+from offdyn_envs.benchmark.scoring import protocol, scores
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts import Friction, Gravity
 

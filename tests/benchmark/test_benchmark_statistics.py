@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offdyn_envs.benchmark import statistics
+from offdyn_envs.benchmark.scoring import statistics
 from offdyn_envs.errors import OffDynError
 
 # Two-sided 95% and 99% critical values of Student's t, from printed tables.

@@ -15,7 +15,8 @@ import benchmark_models as models
 import pytest
 
 from offdyn_envs import cli
-from offdyn_envs.benchmark import entries_from_runs, schemas, strict_json, submissions, verdicts
+from offdyn_envs.benchmark.entries import entries_from_runs, schemas, submissions, verdicts
+from offdyn_envs.benchmark.gate import strict_json
 from offdyn_envs.errors import OffDynError
 
 Change = Callable[[dict[str, Any], dict[str, bytes]], None]

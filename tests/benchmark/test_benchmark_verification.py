@@ -13,16 +13,10 @@ import numpy as np
 import pytest
 
 from offdyn_envs import attacks, cli
-from offdyn_envs.benchmark import (
-    onnx_policy,
-    protocol,
-    rollouts,
-    sandbox,
-    standings,
-    submissions,
-    verdicts,
-    verification,
-)
+from offdyn_envs.benchmark.entries import standings, submissions, verdicts, verification
+from offdyn_envs.benchmark.gate import onnx_policy
+from offdyn_envs.benchmark.sandbox import sandbox
+from offdyn_envs.benchmark.scoring import protocol, rollouts
 from offdyn_envs.datasets import load_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.build import build
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId
@@ -61,5 +61,12 @@ def root(built_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def hide_shipped(monkeypatch: pytest.MonkeyPatch, instead: Path) -> None:
     """Let an empty folder stand for what is shipped."""
-    for module in ("store", "build", "manifest", "ship", "show", "check"):
+    for module in (
+        "store.folders",
+        "collecting.build",
+        "store.manifest",
+        "sharing.ship",
+        "describing.show",
+        "checking.check",
+    ):
         monkeypatch.setattr(f"offdyn_envs.datasets.{module}.shipped_root", lambda: instead)

@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from offdyn_envs.datasets.spec import Arrays
-from offdyn_envs.datasets.store import read_dataset, save
+from offdyn_envs.datasets.store.folders import read_dataset, save
+from offdyn_envs.datasets.store.spec import Arrays
 
 HDF5, METADATA = Path("data/main_data.hdf5"), Path("data/metadata.json")
 ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations", "infos/qpos", "infos/qvel")

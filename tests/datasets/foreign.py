@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from offdyn_envs.datasets.spec import Arrays, Dataset
+from offdyn_envs.datasets.store.spec import Arrays, Dataset
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from offdyn_envs import load_dataset
-from offdyn_envs.datasets.build import build, resolve
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.fields import CARD, Each, Maybe
-from offdyn_envs.datasets.store import read_dataset, read_metadata
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build, resolve
+from offdyn_envs.datasets.store.fields import CARD, Each, Maybe
+from offdyn_envs.datasets.store.folders import read_dataset, read_metadata
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from offdyn_envs.datasets import load_dataset
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import resimulate, verify
-from offdyn_envs.datasets.manifest import compare, read_manifest
-from offdyn_envs.datasets.ship import record_built, ship
-from offdyn_envs.datasets.spec import Dataset
+from offdyn_envs.datasets.checking.check import resimulate, verify
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.sharing.ship import record_built, ship
+from offdyn_envs.datasets.store.manifest import compare, read_manifest
+from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
@@ -147,7 +147,7 @@ def test_comparison_without_a_whole_episode(root: Path) -> None:
 
 RECORD = """
 import sys
-from offdyn_envs.datasets.manifest import record
+from offdyn_envs.datasets.store.manifest import record
 from pathlib import Path
 import json
 card = json.loads(Path(sys.argv[1]).read_text())

@@ -9,10 +9,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.collect import PolicyBehaviour, RandomBehaviour, collect, episode_seed
-from offdyn_envs.datasets.spec import Arrays, array_digests, validate
-from offdyn_envs.datasets.store import read_dataset, read_metadata
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.collecting.collect import PolicyBehaviour, RandomBehaviour, collect, episode_seed
+from offdyn_envs.datasets.store.folders import read_dataset, read_metadata
+from offdyn_envs.datasets.store.spec import Arrays, array_digests, validate
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import REPLAY
@@ -129,8 +129,8 @@ def test_medium_expert_is_half_and_half(behaviours: Path, tmp_path: Path) -> Non
 
 CHILD = """
 import sys
-from offdyn_envs.datasets.collect import PolicyBehaviour, collect
-from offdyn_envs.datasets.spec import array_digests, combined_digest
+from offdyn_envs.datasets.collecting.collect import PolicyBehaviour, collect
+from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from tests.datasets.conftest import make_policy
 behaviour = PolicyBehaviour(make_policy("hopper", 0, width=256))
 arrays = collect("hopper", "nominal", behaviour, 2000, seed=5, num_threads=int(sys.argv[1]))

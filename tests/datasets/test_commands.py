@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from offdyn_envs.benchmark.scores import get_reference
+from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.datasets import load_dataset
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.derived import score as derived_score
-from offdyn_envs.datasets.derived import shift_size
-from offdyn_envs.datasets.pictures import draw_card
+from offdyn_envs.datasets.describing.derived import score as derived_score
+from offdyn_envs.datasets.describing.derived import shift_size
+from offdyn_envs.datasets.describing.pictures import draw_card
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId, get_task
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
@@ -96,7 +96,7 @@ def test_info_of_a_task_shows_both(root: Path, monkeypatch: pytest.MonkeyPatch) 
     task = replace(
         get_task("hopper-gravity-0.5-medium"), source=DatasetId.parse(NOMINAL), target=DatasetId.parse(SMALL)
     )
-    monkeypatch.setattr("offdyn_envs.datasets.build.get_task", lambda name: task)
+    monkeypatch.setattr("offdyn_envs.datasets.collecting.build.get_task", lambda name: task)
     assert [card["id"] for card in run_json("info", task.name)] == [NOMINAL, SMALL]
     text = run("info", task.name)
     assert NOMINAL in text

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.manifest import manifest_path
-from offdyn_envs.datasets.spec import Arrays
-from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.store.folders import read_dataset
+from offdyn_envs.datasets.store.manifest import manifest_path
+from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, hide_shipped

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from offdyn_envs.datasets import Dataset, counterfactual, load_dataset
-from offdyn_envs.datasets.admissible import TOLERANCES, Admission, overshoot, penetration
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.counterfactuals import REASONS, Counterfactual
+from offdyn_envs.datasets.checking.admissible import TOLERANCES, Admission, overshoot, penetration
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.gap.counterfactuals import REASONS, Counterfactual
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import ROBOTS, get_robot
@@ -144,7 +144,7 @@ def test_order_chunks_threads_and_repetition_do_not_matter(
     source = sets["halfcheetah/nominal"]
     whole = under(source, "morphology-torso-hard")
     again = under(source, "morphology-torso-hard", num_threads=4)
-    monkeypatch.setattr("offdyn_envs.datasets.counterfactuals.CHUNK", 37)
+    monkeypatch.setattr("offdyn_envs.datasets.gap.counterfactuals.CHUNK", 37)
     rows = np.random.default_rng(0).permutation(500)[:301]
     some = under(source, "morphology-torso-hard", rows, num_threads=2)
     for key in ("next_qpos", "next_qvel", "next_observations", "rewards", "terminations"):

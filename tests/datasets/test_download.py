@@ -19,16 +19,17 @@ import pytest
 from typer.testing import CliRunner
 
 from offdyn_envs.cli import main
-from offdyn_envs.datasets import download as download_module
-from offdyn_envs.datasets import load_dataset, load_task, sources, transfer
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
+from offdyn_envs.datasets import load_dataset, load_task
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.download import download
-from offdyn_envs.datasets.manifest import record
-from offdyn_envs.datasets.publish import publish
-from offdyn_envs.datasets.staging import locked
-from offdyn_envs.datasets.store import find, local_ids, read_dataset, read_metadata
+from offdyn_envs.datasets.sharing import download as download_module
+from offdyn_envs.datasets.sharing import sources, transfer
+from offdyn_envs.datasets.sharing.download import download
+from offdyn_envs.datasets.sharing.publish import publish
+from offdyn_envs.datasets.store.folders import find, local_ids, read_dataset, read_metadata
+from offdyn_envs.datasets.store.manifest import record
+from offdyn_envs.datasets.store.staging import locked
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
@@ -41,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 
 def hide(monkeypatch: pytest.MonkeyPatch, instead: Path) -> None:
     hide_shipped(monkeypatch, instead)
-    monkeypatch.setattr("offdyn_envs.datasets.publish.shipped_root", lambda: instead)
+    monkeypatch.setattr("offdyn_envs.datasets.sharing.publish.shipped_root", lambda: instead)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +295,7 @@ def test_consistent_but_damaged_dataset_is_refused(own_server: DataServer, local
     """The server's checksums are right for its files, but the arrays are not those of the card."""
     import h5py
 
-    from offdyn_envs.datasets.store import file_digest
+    from offdyn_envs.datasets.store.folders import file_digest
 
     data = own_server.root / SMALL / "data"
     with h5py.File(data / HDF5, "r+") as file:

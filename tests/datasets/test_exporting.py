@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.exporters import export
-from offdyn_envs.datasets.imported import load_imported
 from offdyn_envs.datasets.importing import import_file
-from offdyn_envs.datasets.store import load_dataset
+from offdyn_envs.datasets.importing.exporters import export
+from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from tests.datasets.conftest import SMALL
@@ -106,7 +106,7 @@ def test_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("offdyn_envs.datasets.exporters._write", fail)
+    monkeypatch.setattr("offdyn_envs.datasets.importing.exporters._write", fail)
     with pytest.raises(OSError, match="disk full"):
         export(make_dataset("hopper"), tmp_path / "a.hdf5", "d4rl")
     assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from offdyn_envs.datasets import Dataset, counterfactual, dynamics_gap, load_dataset
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.derived import shift_size
-from offdyn_envs.datasets.gap import Gap
-from offdyn_envs.datasets.gap_report import draw_gap, gap_histogram, task_gap
+from offdyn_envs.datasets.describing.derived import shift_size
+from offdyn_envs.datasets.gap.measure import Gap
+from offdyn_envs.datasets.gap.report import draw_gap, gap_histogram, task_gap
 from offdyn_envs.errors import OffDynError
 from tests.datasets.conftest import NOMINAL, SMALL
 

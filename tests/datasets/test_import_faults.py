@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offdyn_envs.datasets.exporters import export
-from offdyn_envs.datasets.imported import load_imported
 from offdyn_envs.datasets.importing import import_file
+from offdyn_envs.datasets.importing.exporters import export
+from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
 from tests.datasets.foreign import d4rl_keys, make_arrays, make_dataset, minari_keys, odrl_keys, write
 

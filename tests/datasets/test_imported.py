@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from offdyn_envs.cli import main
 from offdyn_envs.datasets import ImportedDataset, load_imported, load_task
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.imported import imported_ids
 from offdyn_envs.datasets.importing import import_file
+from offdyn_envs.datasets.store.imported import imported_ids
 from offdyn_envs.errors import OffDynError
 from tests.datasets.conftest import NOMINAL, SMALL
 from tests.datasets.foreign import make_arrays, odrl_keys, write

@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.imported import ImportedDataset, imported_ids, load_imported
 from offdyn_envs.datasets.importing import Imported, import_file
 from offdyn_envs.datasets.importing.episodes import hidden_resets
-from offdyn_envs.datasets.spec import Arrays
+from offdyn_envs.datasets.store.imported import ImportedDataset, imported_ids, load_imported
+from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
 from tests.datasets.foreign import (

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets import build as building
-from offdyn_envs.datasets import journal as journals
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect
-from offdyn_envs.datasets.journal import Journal, begin
-from offdyn_envs.datasets.spec import Arrays
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting import build as building
+from offdyn_envs.datasets.collecting import journal as journals
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.collecting.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect
+from offdyn_envs.datasets.collecting.journal import Journal, begin
+from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import make_policy
 from tests.datasets.corruption import flip

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from offdyn_envs import load_dataset
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.store import find, local_ids, read_dataset
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.store.folders import find, local_ids, read_dataset
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
 from tests.datasets.test_store import assert_equal
@@ -29,12 +29,12 @@ MOMENTS = 20
 CHILD = """
 import sys
 sys.path.insert(0, {repository!r})
-import offdyn_envs.datasets.build
+import offdyn_envs.datasets.collecting.build
 print("begun", flush=True)
 {work}
 """
 BUILD = """
-from offdyn_envs.datasets.build import build
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.tasks import DatasetId
 build(DatasetId.parse("offdyn/hopper/nominal/random-5k-v0"), num_threads=1, quiet=True)
 """
@@ -109,7 +109,7 @@ def test_kill_during_build(tmp_path: Path, whole: Path) -> None:
 REPLACE_AND_DIE = """
 import os, signal
 from pathlib import Path
-from offdyn_envs.datasets.build import build
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.tasks import DatasetId
 rename, left = Path.rename, {left}
 def counted(self, target):

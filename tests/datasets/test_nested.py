@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.build import build, ingredients
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.spec import Arrays
-from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build, ingredients
+from offdyn_envs.datasets.store.folders import read_dataset
+from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.tasks import QUALITIES, DatasetId
 
 STEPS = ("observations", "actions", "next_observations", "rewards", "terminations")

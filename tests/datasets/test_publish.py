@@ -19,13 +19,14 @@ from minari.storage.remotes.cloud_storage import CloudStorage
 from typer.testing import CliRunner
 
 from offdyn_envs.cli import main
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.download import download, download_all
-from offdyn_envs.datasets.manifest import read_manifest, record
-from offdyn_envs.datasets.publish import publish
-from offdyn_envs.datasets.store import file_digest, load_dataset, local_ids, read_dataset, read_metadata
+from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.datasets.sharing.download import download, download_all
+from offdyn_envs.datasets.sharing.publish import publish
+from offdyn_envs.datasets.store.folders import file_digest, local_ids, read_dataset, read_metadata
+from offdyn_envs.datasets.store.manifest import read_manifest, record
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
@@ -51,7 +52,7 @@ def environment(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def hide(monkeypatch: pytest.MonkeyPatch, instead: Path) -> None:
     hide_shipped(monkeypatch, instead)
-    monkeypatch.setattr("offdyn_envs.datasets.publish.shipped_root", lambda: instead)
+    monkeypatch.setattr("offdyn_envs.datasets.sharing.publish.shipped_root", lambda: instead)
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from offdyn_envs.benchmark.scores import load_references
+from offdyn_envs.benchmark.scoring.scores import load_references
 from offdyn_envs.datasets.commands import app
-from offdyn_envs.datasets.derived import score
-from offdyn_envs.datasets.manifest import read_manifest
-from offdyn_envs.datasets.pictures import drawn_from, picture_path
-from offdyn_envs.datasets.readme import TEMPLATE, readme, write_readme
-from offdyn_envs.datasets.ship import shipped_ids
-from offdyn_envs.datasets.store import read_dataset
+from offdyn_envs.datasets.describing.derived import score
+from offdyn_envs.datasets.describing.pictures import drawn_from, picture_path
+from offdyn_envs.datasets.sharing.readme import TEMPLATE, readme, write_readme
+from offdyn_envs.datasets.store.folders import read_dataset
+from offdyn_envs.datasets.store.manifest import read_manifest, shipped_ids
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shipped import shipped_root
 from tests.datasets.conftest import NOMINAL, hide_shipped, make_policy

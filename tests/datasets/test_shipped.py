@@ -9,10 +9,9 @@ import minari
 import numpy as np
 import pytest
 
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.manifest import read_manifest
-from offdyn_envs.datasets.ship import shipped_ids
-from offdyn_envs.datasets.store import local_ids, read_dataset
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.store.folders import local_ids, read_dataset
+from offdyn_envs.datasets.store.manifest import read_manifest, shipped_ids
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import REPLAY, shipped_root

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from offdyn_envs.datasets.store import read_metadata
+from offdyn_envs.datasets.store.folders import read_metadata
 from tests.datasets.conftest import NOMINAL
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "datasets.py"

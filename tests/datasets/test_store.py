@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from offdyn_envs import load_dataset, load_task
-from offdyn_envs.datasets.build import build
-from offdyn_envs.datasets.check import verify
-from offdyn_envs.datasets.hdf5 import write_hdf5
-from offdyn_envs.datasets.spec import Arrays, Dataset
-from offdyn_envs.datasets.staging import locked
-from offdyn_envs.datasets.store import data_root, read_dataset
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.store.folders import data_root, read_dataset
+from offdyn_envs.datasets.store.hdf5 import write_hdf5
+from offdyn_envs.datasets.store.spec import Arrays, Dataset
+from offdyn_envs.datasets.store.staging import locked
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
@@ -108,8 +108,8 @@ def test_progress_reaches_the_end(root: Path, monkeypatch: pytest.MonkeyPatch, e
         seen.append((total, []))
         yield seen[-1][1].append
 
-    monkeypatch.setattr("offdyn_envs.datasets.hdf5.progress", record)
-    monkeypatch.setattr("offdyn_envs.datasets.hdf5.EVERY", every)
+    monkeypatch.setattr("offdyn_envs.datasets.store.hdf5.progress", record)
+    monkeypatch.setattr("offdyn_envs.datasets.store.hdf5.EVERY", every)
     data = read_dataset(root / SMALL)
     write_hdf5(root / "copy.hdf5", data.arrays, "copy")
     episodes = len(data.arrays.lengths)

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from offdyn_envs.datasets import transfer, web
-from offdyn_envs.datasets.transfer import fetch_file, fetch_text
-from offdyn_envs.datasets.web import check_url
+from offdyn_envs.datasets.sharing import transfer, web
+from offdyn_envs.datasets.sharing.transfer import fetch_file, fetch_text
+from offdyn_envs.datasets.sharing.web import check_url
 from offdyn_envs.errors import OffDynError
 from tests.datasets.server import DataServer, Fault, serve
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from offdyn_envs.datasets import load_dataset
-from offdyn_envs.datasets.spec import Dataset, validate
-from offdyn_envs.datasets.unseen import collect_unseen
+from offdyn_envs.datasets.collecting.unseen import collect_unseen
+from offdyn_envs.datasets.store.spec import Dataset, validate
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 
@@ -45,7 +45,7 @@ def test_they_are_of_the_same_dynamics(shipped: Dataset) -> None:
 
 
 def test_behaviours_share_the_rows(shipped: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from offdyn_envs.datasets import unseen
+    from offdyn_envs.datasets.collecting import unseen
 
     real, asked = unseen.collect, list[tuple[int, int]]()
 

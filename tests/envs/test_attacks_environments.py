@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offdyn_envs.attacks import MinQAttack, RandomAttack
-from offdyn_envs.benchmark.onnx_policy import load_critic, load_policy
+from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.vector import OffDynVectorEnv

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from offdyn_envs.crew import Crew, rows_at_a_time
+from offdyn_envs.batching.crew import Crew, rows_at_a_time
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import ROBOTS

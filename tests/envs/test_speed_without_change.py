@@ -6,9 +6,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import ROBOTS
-from offdyn_envs.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
 

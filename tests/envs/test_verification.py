@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from offdyn_envs.cli import main
-from offdyn_envs.datasets.card import same_platform
+from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import model_hash
 from offdyn_envs.robots import ROBOTS

@@ -1,0 +1,1 @@
+"""The papers' ablations as tables of variants."""

@@ -1,0 +1,335 @@
+"""The papers' own ablations: each study a method and its variants, each variant some settings that differ.
+
+A variant that is the method as it stands shares the folder `<out>/<task>/<agent>` with `offdyn train`; the others have
+`<out>/<task>/<agent>@<variant>`. Tables lie in `<out>/ablations`. Stages are cached for all of them in one place, so
+that what a variant leaves as it is (the ensemble of another beta, the dynamics reward of another threshold) is trained
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from offdyn_envs.errors import OffDynError, unknown
+
+if TYPE_CHECKING:
+    from offdyn_agents.runs.evaluation import EvaluationPlan
+    from offdyn_agents.runs.plans import Plan
+    from offdyn_agents.runs.track import Trained
+
+__all__ = [
+    "STUDIES",
+    "Study",
+    "Variant",
+    "ablation_row",
+    "get_study",
+    "joined",
+    "over_tasks",
+    "run_study",
+    "variant_plans",
+]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study.
+
+    Attributes:
+        name: Also part of a folder's name.
+        about: What is different, in words.
+        settings: Dotted names and text, as for `--set`; everything else is the method's preset.
+        target_rows: Size of the target dataset; "" for the task's own.
+    """
+
+    name: str
+    about: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    target_rows: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """An agent and the variants of it that are compared.
+
+    Attributes:
+        name: For instance "droco-beta".
+        agent: Name of the agent.
+        about: The question, in words.
+        variants: In the order of the table.
+    """
+
+    name: str
+    agent: str
+    about: str
+    variants: tuple[Variant, ...]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The settings in which variants differ, which cannot be set by hand too."""
+        return tuple(dict.fromkeys(key for variant in self.variants for key in variant.settings))
+
+    def only(self, names: Sequence[str]) -> Study:
+        """Return the study with some of its variants; with all where no names are given.
+
+        Raises:
+            OffDynError: No such variant; the message names the nearest.
+        """
+        known = {variant.name: variant for variant in self.variants}
+        for name in names:
+            if name not in known:
+                raise unknown(f"variant of study {self.name}", name, known)
+        return replace(self, variants=tuple(known[name] for name in dict.fromkeys(names))) if names else self
+
+
+TERMS = ("format", "study", "agent", "seeds", "updates", "settings", "precision", "protocol", "episodes")
+"""What the rows of one table have in common."""
+FULL = Variant("full", "the method")
+
+
+def _sweep(setting: str, word: str, values: Sequence[str]) -> tuple[Variant, ...]:
+    """Return a variant for each value of a setting."""
+    return tuple(Variant(f"{word}-{value}", f"{setting} = {value}", {setting: value}) for value in values)
+
+
+_MOBODY = Study(
+    "mobody",
+    "mobody",
+    "what shared dynamics with two action encoders, and target-Q-weighted cloning, are worth (arXiv 2506.08460)",
+    (
+        FULL,
+        Variant("single-encoder", "one action encoder for both domains", {"dynamics.structure": "single"}),
+        Variant("paper-weights", "weights of the dynamics' losses as in the paper", {"dynamics.loss_weights": "paper"}),
+        Variant("no-cycle-loss", "without L_cycle", {"dynamics.cycle_loss": "false"}),
+        Variant(
+            "no-representation-loss",
+            "without L_rep and L_cycle, as in the first year of the public code",
+            {"dynamics.representation_loss": "false"},
+        ),
+        Variant("mopo-dynamics", "no latent states: one f(s, a) for both domains", {"dynamics.structure": "plain"}),
+        Variant("plain-cloning", "every data action imitated alike", {"bc_weight": "plain"}),
+        Variant("awr-cloning", "imitation weighted by advantage, as in IQL", {"bc_weight": "awr"}),
+    ),
+)
+_MOREC = Study(
+    "morec",
+    "morec",
+    "what the dynamics reward's two uses, its ensemble, threshold and temperature are worth (arXiv 2310.05422)",
+    (
+        FULL,
+        Variant("no-filter", "candidates taken at random; the threshold still ends rollouts", {"filtered": "false"}),
+        Variant("no-early-stop", "the threshold ends no rollout", {"threshold": "0"}),
+        Variant("neither", "plain rollouts of the same length", {"filtered": "false", "threshold": "0"}),
+        Variant("single-discriminator", "the last discriminator alone", {"discriminators": "1"}),
+        *_sweep("threshold", "threshold", ("0.4", "0.5", "0.6", "0.7", "0.8")),
+        *_sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
+    ),
+)
+_DROCO_BETA = Study(
+    "droco-beta",
+    "droco",
+    "how much pessimism on source rows (arXiv 2512.02486); 0 is none, its search grid begins at .1",
+    _sweep("beta", "beta", ("0", "0.1", "0.3", "0.5", "1", "2")),
+)
+_DROCO_DELTA = Study(
+    "droco-delta",
+    "droco",
+    "where the Huber loss on source rows turns linear (arXiv 2512.02486); inf is the squared loss",
+    _sweep("delta", "delta", ("3", "10", "30", "50", "inf")),
+)
+_DROCO_TARGET_SIZE = Study(
+    "droco-target-size",
+    "droco",
+    "how many target rows are needed; a task's own target has 5,000",
+    tuple(Variant(f"target-{rows}", f"{rows} target rows", {}, rows) for rows in ("500", "5k", "50k", "100k")),
+)
+STUDIES: Mapping[str, Study] = {
+    study.name: study for study in (_MOBODY, _MOREC, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
+}
+"""All studies by name. Values of sweeps beyond the published ones are ours."""
+
+
+def get_study(name: str) -> Study:
+    """Return a study by name.
+
+    Raises:
+        OffDynError: No such study; the message names the nearest.
+    """
+    if name not in STUDIES:
+        raise unknown("study", name, STUDIES)
+    return STUDIES[name]
+
+
+def variant_plans(study: Study, plans: Sequence[Plan]) -> list[tuple[Variant, Plan]]:
+    """Return the plan of every variant on every task; those that are the same run have the same folder.
+
+    Args:
+        study: The study.
+        plans: The plan of the method as it stands for every task, with settings by hand for all variants.
+
+    Returns:
+        Task by task, the variants in their order.
+
+    Raises:
+        OffDynError: A setting by hand that is the study's to vary, or an unknown one or a value out of range.
+    """
+    for key in study.varied:
+        if any(key in plan.overrides for plan in plans):
+            raise OffDynError(f"setting '{key}' is what study {study.name} varies; leave it out, or choose variants")
+    return [(variant, _variant_plan(variant, plan)) for plan in plans for variant in study.variants]
+
+
+def _variant_plan(variant: Variant, plan: Plan) -> Plan:
+    from offdyn_agents.runs.runs import plan_agent
+
+    changed = replace(
+        plan,
+        overrides=plan.overrides | dict(variant.settings),
+        target_rows=variant.target_rows,
+        variant=variant.name,
+    )
+    same = not changed.other_target and plan_agent(changed).settings == plan_agent(plan).settings
+    return plan if same else changed
+
+
+def run_study(
+    study: Study,
+    plans: Sequence[Plan],
+    evaluation: EvaluationPlan,
+    report: Callable[[Trained], None] = lambda trained: None,
+    together: int = 0,
+) -> dict[str, Any]:
+    """Train and score every variant on every task; what was done before is left alone, what was begun continued.
+
+    Args:
+        study: The study.
+        plans: As for `variant_plans`; all of one `out` and one budget.
+        evaluation: Clean episodes of every final policy.
+        report: Called with every run's outcome as soon as it is trained.
+        together: Most variants of tasks trained side by side, as in `train_tasks`; those that differ in numbers of the
+            loss alone may be. 0 for what suits the hardware.
+
+    Returns:
+        A record, plain JSON: what was asked, and one row for each task and variant. See `ablation_row`.
+
+    Raises:
+        OffDynError: As `variant_plans` and `train_tasks`.
+    """
+    from offdyn_agents.engine.provenance import git_commit, package_versions
+    from offdyn_agents.runs.runs import train_tasks
+    from offdyn_envs.benchmark.scoring import protocol
+    from offdyn_envs.progress import progress
+
+    pairs = variant_plans(study, plans)
+    unique = {plan.folder: plan for _, plan in pairs}
+    outcomes = train_tasks(list(unique.values()), together, report)
+    trained = {outcome.plan.folder: outcome.facts for outcome in outcomes}
+    rows: list[dict[str, Any]] = []
+    with progress(f"evaluate {study.name}", len(pairs), quiet=evaluation.quiet) as advance:
+        for variant, plan in pairs:
+            rows.append(ablation_row(variant, plan, trained[plan.folder], evaluation))
+            advance(1)
+    return {
+        "format": 1,
+        "study": study.name,
+        "agent": study.agent,
+        "about": study.about,
+        "tasks": [plan.task for plan in plans],
+        "seeds": list(plans[0].seeds),
+        "updates": plans[0].budget.updates,
+        "settings": dict(plans[0].overrides),
+        "precision": plans[0].hardware.precision,
+        "protocol": protocol.PROTOCOL,
+        "episodes": evaluation.episodes,
+        "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
+        "commit": git_commit(),
+        "rows": rows,
+        "over tasks": over_tasks(study, rows),
+    }
+
+
+def joined(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with those rows of an earlier one that it lacks: tasks and variants may be run one at a time.
+
+    Args:
+        record: What `run_study` made.
+        earlier: Likewise, or nothing; where it is of other terms, such as another budget, none of it is taken.
+    """
+    if any(earlier.get(term) != record[term] for term in TERMS):
+        return dict(record)
+    study = get_study(record["study"])
+    rows = {(row["task"], row["variant"]): row for row in (*earlier["rows"], *record["rows"])}
+    tasks = list(dict.fromkeys([*earlier["tasks"], *record["tasks"]]))
+    kept = [rows[task, v.name] for task in tasks for v in study.variants if (task, v.name) in rows]
+    return {**record, "tasks": tasks, "rows": kept, "over tasks": over_tasks(study, kept)}
+
+
+def ablation_row(variant: Variant, plan: Plan, facts: Mapping[str, Any], evaluation: EvaluationPlan) -> dict[str, Any]:
+    """Score one run.
+
+    Args:
+        variant: What it is.
+        plan: How it was trained.
+        facts: Its run.json.
+        evaluation: Clean episodes of every policy.
+
+    Returns:
+        "task", "variant", "about"; "settings" and "target_rows" that differ; "folder" under `out`; "seconds" of work;
+        "returns" and "scores", the mean of each seed by its name; "stopped", the seeds that diverged, which have none;
+        "return" and "score", each with "mean", "low" and "high" (95% t interval over seeds, None for fewer than two).
+        Where a task has no reference returns that are far enough apart, there are no scores.
+    """
+    from offdyn_agents.runs.evaluation import clean_returns
+    from offdyn_envs.benchmark.scoring.scores import task_reference
+
+    clean = clean_returns(plan.folder, evaluation)
+    means = {seed: sum(values) / len(values) for seed, values in clean.items()}
+    reference = task_reference(plan.task)
+    scores = {seed: float(reference.normalise(value)) for seed, value in means.items()} if reference else {}
+    return {
+        "task": plan.task,
+        "variant": variant.name,
+        "about": variant.about,
+        "settings": dict(variant.settings),
+        "target_rows": variant.target_rows,
+        "folder": plan.folder.relative_to(plan.out).as_posix(),
+        "seconds": facts["wall_clock_s"],
+        "returns": means,
+        "scores": scores,
+        "stopped": sorted(facts.get("stopped", {}), key=int),
+        "return": _interval(list(means.values())),
+        "score": _interval(list(scores.values())),
+    }
+
+
+def over_tasks(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each variant scores over all tasks that are scored, where these are at least two.
+
+    Args:
+        study: The study.
+        rows: Of all its variants on all tasks.
+
+    Returns:
+        "variant", "tasks" that have a score, and the interquartile mean over tasks and seeds with its 95% stratified
+        bootstrap interval, "iqm", "low", "high".
+    """
+    from offdyn_envs.benchmark.scoring.statistics import stratified_bootstrap
+
+    found: list[dict[str, Any]] = []
+    for variant in study.variants:
+        strata = [list(row["scores"].values()) for row in rows if row["variant"] == variant.name and row["scores"]]
+        if len(strata) > 1:
+            iqm, low, high = stratified_bootstrap(strata)
+            found.append({"variant": variant.name, "tasks": len(strata), "iqm": iqm, "low": low, "high": high})
+    return found
+
+
+def _interval(values: Sequence[float]) -> dict[str, float | None] | None:
+    from offdyn_envs.benchmark.scoring.statistics import t_interval
+
+    if not values:
+        return None
+    if len(values) < 2:
+        return {"mean": values[0], "low": None, "high": None}
+    return t_interval(values)._asdict()

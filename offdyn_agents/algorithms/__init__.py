@@ -1,0 +1,1 @@
+"""The agents, one file a method; `registry` finds them by name."""

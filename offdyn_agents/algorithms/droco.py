@@ -1,0 +1,139 @@
+"""DROCO (arXiv 2512.02486): dual-robust cross-domain offline RL.
+
+Target rows get IQL's in-sample target. Source rows get the worst next state of a ball around s', approximated by the
+predictions of an ensemble trained on target rows: with u = V(s') - min_i V(s'_i), their target is
+r + gamma m (V(s') - beta u), fitted with a Huber loss. beta = 0 and delta = inf is IQL on the merged rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.algorithms.iql import IQL, IQLSettings
+from offdyn_agents.engine.networks import Params, policy, twin, value
+from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.settings import setting
+from offdyn_agents.models.ensemble.settings import DynamicsSettings
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.stages import StageContext, StageResults
+
+__all__ = ["DROCO", "DROCOSettings", "huber"]
+
+
+@dataclass(frozen=True)
+class DROCOSettings(IQLSettings):
+    """Settings of DROCO, and the switches between the paper's form (the default) and its public code's.
+
+    Attributes:
+        data: Always "merged": the method is about the two kinds of rows.
+        beta: Weight of the penalty u on source rows; the presets give each robot its own.
+        delta: Where the Huber loss turns linear; "inf" for the squared loss.
+        robust_min: "value" takes min_i V(s'_i) (paper), "q" takes min_i Q(s'_i, pi(s'_i)), "coordinate" takes V at the
+            element-wise minimum over members of mean + variance (public code).
+        penalty_clamp: Clamp u at 0 from below (public code).
+        huber_on: "source" rows (paper), or "both" for one Huber mean over all rows.
+        dynamics: The ensemble's own settings.
+    """
+
+    data: str = setting("merged", choices=("merged",))
+    beta: float = setting(1.0, low=0.0, per_run=True)
+    delta: float = setting(30.0, low=0.0, open_low=True, infinite=True, per_run=True)
+    robust_min: str = setting("value", choices=("value", "q", "coordinate"))
+    penalty_clamp: bool = setting(False)
+    huber_on: str = setting("source", choices=("source", "both"))
+    dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
+
+
+def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
+    """Return .5 e^2 where |e| <= delta and delta (|e| - delta / 2) elsewhere.
+
+    Written with the clipped error c as c (e - c / 2), which has no infinite branch at delta = inf.
+    """
+    bound: Any = delta
+    clipped = errors.clamp(-bound, bound)
+    return clipped * (errors - 0.5 * clipped)
+
+
+class DROCO(IQL):
+    """IQL with the robust target and the Huber loss on source rows."""
+
+    name = "droco"
+    settings_class = DROCOSettings
+    settings: DROCOSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    metrics = (*IQL.metrics, "penalty")
+
+    def stages(self, context: StageContext) -> StageResults:
+        """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
+        from offdyn_agents.engine.resources import room
+        from offdyn_agents.engine.stages import StageResults
+        from offdyn_agents.models.ensemble.model import Ensemble, prediction_bytes
+        from offdyn_agents.models.ensemble.stages import fit_ensembles, predict_all
+
+        dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
+        ensembles = fit_ensembles(
+            dynamics,
+            layout,
+            context.target,
+            context.seeds,
+            context.cache,
+            threads=context.threads,
+            compiled=context.compiled,
+            quiet=context.quiet,
+            precision=context.precision,
+        )
+
+        def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:
+            def predict(rows: Tensor) -> Tensor:
+                with torch.no_grad():
+                    return ensemble.next_states(layout, rows, robust_min)
+
+            return predict
+
+        members = 1 if robust_min == "coordinate" else dynamics.members
+        needed = context.population * prediction_bytes(len(context.source), members, layout.observation_dim)
+        worth_it = context.updates * self.rows().source >= len(context.source)
+        predicted: list[Tensor] = []
+        if worth_it and needed <= room(context.source.device, dynamics.memory_gb):
+            threads, quiet = context.threads, context.quiet
+            predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
+        predictors = [predictor(ensemble) for ensemble in ensembles]
+        return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
+
+    def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows."""
+        v_next, worst = self._next_values(params, batch)
+        penalty = v_next[..., : batch.source_rows] - worst
+        if self.settings.penalty_clamp:
+            penalty = penalty.clamp(min=0.0)
+        robust = v_next[..., : batch.source_rows] - self.number(params, "beta", 1) * penalty
+        v_next = torch.cat([robust, v_next[..., batch.source_rows :]], dim=-1)
+        targets = batch.rewards + self.settings.discount * batch.continues * v_next
+        return targets, {"penalty": penalty.mean(-1)}
+
+    def _next_values(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return V(s') [*lead, B] and the worst value of the predicted next states [*lead, source rows]."""
+        assert batch.predicted is not None
+        count, members = batch.predicted.shape[-3], batch.predicted.shape[-2]
+        predicted = batch.predicted.flatten(-3, -2)
+        if self.settings.robust_min == "q":
+            values = twin(params["critic_target"], predicted, policy(params["actor"], predicted)).amin(-2)
+            return value(params["value"], batch.next_observations), values.unflatten(-1, (count, members)).amin(-1)
+        # One product for the stored and the predicted next states.
+        values = value(params["value"], torch.cat([batch.next_observations, predicted], dim=-2))
+        rows = batch.next_observations.shape[-2]
+        return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
+
+    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
+        """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""
+        delta = self.number(params, "delta", 2)
+        if self.settings.huber_on == "both":
+            return huber(errors, delta).mean(-1).sum(-1)
+        source = huber(errors[..., :source_rows], delta).mean(-1)
+        target = (0.5 * errors[..., source_rows:].square()).mean(-1)
+        return (source + target).sum(-1)

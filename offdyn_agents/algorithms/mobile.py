@@ -1,0 +1,91 @@
+"""MOBILE (Sun et al., 2023): model-based SAC that penalises where models disagree about the Bellman backup.
+
+With Q' the smaller of the averaged critics, the penalty of a rollout's row is u = std over elites of the mean over
+samples of Q'(s', a'), where s' is drawn from the elite at (s, a) and a' from the policy. Targets are
+max(0, r - beta u + gamma m Q'(s', a')), with u = 0 on real rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.algorithms.model_based import ModelBasedSAC, ModelBasedSettings
+from offdyn_agents.algorithms.sac import SAC, squashed
+from offdyn_agents.engine.networks import Params, twin
+from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.stages import StageContext, StageResults
+from offdyn_agents.models.ensemble.model import gaussians
+
+__all__ = ["MOBILE", "MOBILESettings"]
+
+
+@dataclass(frozen=True)
+class MOBILESettings(ModelBasedSettings):
+    """Settings of MOBILE.
+
+    Attributes:
+        beta: Weight of the penalty u.
+        samples: Next states that each elite draws for u.
+        deterministic_backup: Leave the entropy out of the critics' targets.
+        actor_critics: With two critics the averaged copies judge the actor.
+    """
+
+    beta: float = setting(0.5, low=0.0, per_run=True)
+    samples: int = setting(10, low=1)
+    deterministic_backup: bool = setting(True)
+    actor_critics: str = setting("target", choices=("online", "target"))
+
+
+class MOBILE(ModelBasedSAC):
+    """SAC on rollouts whose targets carry the Bellman inconsistency of the elites.
+
+    A row's noise goes on after SAC's with [elites, samples, |S| + |A|] numbers: next states, then actions in them.
+    """
+
+    name = "mobile"
+    settings_class = MOBILESettings
+    settings: MOBILESettings  # pyright: ignore[reportIncompatibleVariableOverride]
+    metrics = (*SAC.metrics, "penalty")
+
+    @property
+    def noise_width(self) -> int:
+        """Standard normal numbers that a row needs."""
+        draws = self.settings.elites * self.settings.samples
+        return super().noise_width + draws * (self.observation_dim + self.action_dim)
+
+    def stages(self, context: StageContext) -> StageResults:
+        """Train an ensemble for each seed; the loss reads its elites."""
+        results = super().stages(context)
+        elites = [ensemble.elites(self.settings.elites) for ensemble in results.results]
+        frozen = [[elite.mean, elite.std, *elite.params] for elite in elites]
+        return replace(results, frozen={"elites": [torch.stack(tensors) for tensors in zip(*frozen, strict=True)]})
+
+    def targets(self, params: Mapping[str, Params], batch: Batch, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return SAC's targets less beta u on rollouts' rows, none below 0; see `SAC.targets`."""
+        targets, _ = super().targets(params, batch, alpha)
+        penalty = self.inconsistency(params, batch)
+        real, fake = targets.split([targets.shape[-1] - batch.fake_rows, batch.fake_rows], dim=-1)
+        targets = torch.cat([real, fake - self.number(params, "beta", 1) * penalty], dim=-1)
+        return targets.clamp(min=0.0), {"penalty": penalty.mean(-1)}
+
+    def inconsistency(self, params: Mapping[str, Params], batch: Batch) -> Tensor:
+        """Return u [*lead, fake rows]; the standard deviation is that of a sample, over elites - 1."""
+        assert batch.noise is not None
+        rows, elites, samples = batch.fake_rows, self.settings.elites, self.settings.samples
+        mean, std, *members = params["elites"]
+        _, means, variances = gaussians(
+            members, mean, std, batch.observations[..., -rows:, :], batch.actions[..., -rows:, :]
+        )
+        noise = batch.noise[..., -rows:, super().noise_width :].unflatten(-1, (elites, samples, -1))
+        drawn, following = noise.split([self.observation_dim, self.action_dim], dim=-1)
+        # Rows before elites, as in the noise.
+        means, stds = (part.transpose(-3, -2).unsqueeze(-2) for part in (means, variances[..., 1:].sqrt()))
+        states = (means + stds * drawn).flatten(-4, -2)
+        actions, _ = squashed(params["actor"], states, following.flatten(-4, -2))
+        values = twin(params["critic_target"], states, actions).amin(-2)
+        return values.unflatten(-1, (rows, elites, samples)).mean(-1).std(-1)

@@ -1,0 +1,160 @@
+"""TD3 with a behaviour-cloning term (Fujimoto and Gu, 2021): a deterministic actor held near the data.
+
+Target policy smoothing, delayed actor and target actor are those of TD3. One update computes every part from the
+parameters before it: the actor is judged by the critic as it was before the critic's step of the same update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.engine.agent import Agent, AgentSettings
+from offdyn_agents.engine.networks import Network, Params, detached, mlp, policy, twin
+from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.settings import setting
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.stages import StageContext, StageResults
+
+__all__ = ["TD3BC", "TD3BCSettings", "folded"]
+
+
+@dataclass(frozen=True)
+class TD3BCSettings(AgentSettings):
+    """Settings of TD3-BC.
+
+    Attributes:
+        discount: gamma.
+        polyak: Share of critics and actor that enters their averaged copies, at the updates that train the actor.
+        alpha: Weight of the normalised Q against the cloning term.
+        target_noise: Standard deviation of the noise on target actions.
+        target_noise_clip: Its bound.
+        actor_delay: Updates of the critics for each one of the actor.
+        normalise: Standardise states with the moments of the rows (the single-domain form, which the preset has for
+            rows of one domain); they are folded into the networks that are exported.
+        normalise_eps: Added to the standard deviations.
+    """
+
+    discount: float = setting(0.99, low=0.0, high=1.0)
+    polyak: float = setting(0.005, low=0.0, high=1.0)
+    alpha: float = setting(2.5, low=0.0, per_run=True)
+    target_noise: float = setting(0.2, low=0.0)
+    target_noise_clip: float = setting(0.5, low=0.0)
+    actor_delay: int = setting(2, low=1)
+    normalise: bool = setting(False)
+    normalise_eps: float = setting(1e-3, low=0.0)
+
+
+def folded(network: Params, mean: Tensor, std: Tensor) -> Params:
+    """Return the network f with f(x) = network((x - mean) / std) in the first inputs.
+
+    Args:
+        network: Its parameters, W0 [*lead, in, out].
+        mean: Of the first k inputs, [*lead, 1, k], or with axes of size one that broadcast against lead.
+        std: Likewise.
+    """
+    first, bias, *rest = network
+    size = mean.shape[-1]
+    scaled = first[..., :size, :] / std.mT
+    return [torch.cat([scaled, first[..., size:, :]], dim=-2), bias - mean @ scaled, *rest]
+
+
+class TD3BC(Agent):
+    """Twin critics and a tanh actor, each with an averaged copy."""
+
+    name = "td3-bc"
+    settings_class = TD3BCSettings
+    settings: TD3BCSettings
+    metrics = ("critic_loss", "actor_loss", "q", "cloning")
+    averaged = ("critic", "actor")
+
+    @property
+    def polyak(self) -> float:
+        """Share of the networks that enters their averaged copies."""
+        return self.settings.polyak
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The critics' updates and, every so many, one of both."""
+        return ("critic",) * (self.settings.actor_delay - 1) + ("both",)
+
+    @property
+    def noise_width(self) -> int:
+        """One number for each dimension of a target action."""
+        return self.action_dim
+
+    def networks(self) -> dict[str, Network]:
+        """Return twin critics and actor."""
+        s, a = self.observation_dim, self.action_dim
+        return {"critic": self.hidden(s + a, 1, copies=2), "actor": self.hidden(s, a)}
+
+    def trained(self, phase: str) -> tuple[str, ...]:
+        """Return the networks that an update of a phase changes."""
+        return ("critic",) if phase == "critic" else ("critic", "actor")
+
+    def averaging(self, phase: str) -> tuple[str, ...]:
+        """Return the networks whose copies move: all, with the actor's updates."""
+        return () if phase == "critic" else self.averaged
+
+    def stages(self, context: StageContext) -> StageResults:
+        """Take the moments of all states, where they are to be standardised."""
+        from offdyn_agents.engine.stages import StageResults
+
+        if not self.settings.normalise:
+            return StageResults()
+        states, *_ = context.layout.split(torch.cat([context.source, context.target]))
+        mean, std = states.mean(0), states.std(0, correction=0) + self.settings.normalise_eps
+        return StageResults(frozen={"moments": [t.expand(len(context.seeds), 1, -1).clone() for t in (mean, std)]})
+
+    def deterministic(self, params: Mapping[str, Params]) -> Params:
+        """Return the actor of states as they come."""
+        return folded(params["actor"], *params["moments"]) if self.settings.normalise else params["actor"]
+
+    def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        """Return critics and actor of states as they come."""
+        found = super().exported(params)
+        if self.settings.normalise:
+            mean, std = (tensor.unsqueeze(-3) for tensor in params["moments"])
+            found["critic"] = folded(params["critic"], mean, std)
+        return found
+
+    def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the critics' loss, in the phase "both" with the actor's; see `Agent.loss`."""
+        states, following = (self._states(params, t) for t in (batch.observations, batch.next_observations))
+        with torch.no_grad():
+            targets = self._targets(params, batch, following)
+        q = twin(params["critic"], states, batch.actions)
+        critic_loss = (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
+        metrics = {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
+        loss = critic_loss
+        if batch.phase == "both":
+            actions = policy(params["actor"], states)
+            # The first critic alone judges the actor, as in TD3.
+            judge = [tensor[..., 0, :, :] for tensor in detached(params["critic"])]
+            value = mlp(judge, torch.cat([states, actions], dim=-1)).squeeze(-1)
+            weight = self.number(params, "alpha") / value.detach().abs().mean(-1)
+            cloning = (actions - batch.actions).square().mean((-2, -1))
+            actor_loss = cloning - weight * value.mean(-1)
+            metrics |= {"actor_loss": actor_loss, "cloning": cloning}
+            loss = loss + actor_loss
+        return loss, {name: metric.detach() for name, metric in metrics.items()}
+
+    def _states(self, params: Mapping[str, Params], observations: Tensor) -> Tensor:
+        if not self.settings.normalise:
+            return observations
+        mean, std = params["moments"]
+        return (observations - mean) / std
+
+    def _targets(self, params: Mapping[str, Params], batch: Batch, following: Tensor) -> Tensor:
+        """Return r + gamma m min Q'(s', clip(pi'(s') + clip(noise))) [*lead, B]."""
+        assert batch.noise is not None
+        settings = self.settings
+        noise = (settings.target_noise * batch.noise).clamp(-settings.target_noise_clip, settings.target_noise_clip)
+        actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
+        values = twin(params["critic_target"], following, actions).amin(-2)
+        return batch.rewards + settings.discount * batch.continues * values

@@ -1,0 +1,184 @@
+"""What happens between chunks: scores on the batched environment, checkpoints, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+
+from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_envs.progress import progress
+
+__all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine", "target_returns"]
+
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+Returns = Callable[[Act, int], NDArray[np.float64]]
+"""Maps a population's policies (observations [R, E, |S|] to actions [R, E, |A|]) and R to returns [R, E]."""
+
+EVALUATION_SEED = 500_000
+"""Fixed: every point of a learning curve starts from the same states. Reported scores have other seeds."""
+
+
+def target_returns(robot: str, dynamics: str, episodes: int, threads: int) -> Returns:
+    """Return the function that runs every policy for some episodes in a robot's environment.
+
+    Args:
+        robot: Name of the robot.
+        dynamics: Slug of the dynamics.
+        episodes: E.
+        threads: Simulation threads.
+    """
+    from offdyn_envs.benchmark.scoring.rollouts import population_returns
+    from offdyn_envs.tasks import get_dynamics
+
+    shifts = get_dynamics(robot, dynamics)
+
+    def returns(act: Act, members: int) -> NDArray[np.float64]:
+        return population_returns(act, members, robot, shifts, episodes, EVALUATION_SEED, num_threads=threads)
+
+    return returns
+
+
+class Evaluation(Callback):
+    """Deterministic episodes of one task's policies side by side, every so many updates and at the end.
+
+    Args:
+        returns: Runs the episodes.
+        normalise: Maps mean returns to scores, or None where no reference returns exist.
+        part: Number of the task in the population.
+    """
+
+    def __init__(
+        self, returns: Returns, normalise: Callable[[NDArray[Any]], NDArray[Any]] | None, part: int = 0
+    ) -> None:
+        self._returns, self._normalise, self.part = returns, normalise, part
+        self.last: dict[str, float] = {}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate where an evaluation is due."""
+        del trainer, outputs, batch, batch_idx
+        module: PopulationModule = pl_module
+        done, budget = module.updates_done, module.budget
+        if done % budget.evaluate_every and done != budget.updates:
+            return
+        runs = module.runs_of(self.part)
+        seeds = module.parts[self.part].seeds
+        live = [i for i in range(len(seeds)) if runs.start + i in module.live]
+        if not live:
+            return
+
+        def act(observations: NDArray[Any]) -> NDArray[Any]:
+            return module.act(torch.from_numpy(np.asarray(observations, dtype=np.float32)), runs).cpu().numpy()
+
+        means = self._returns(act, len(seeds)).mean(axis=1)[live]
+        self.last = {f"return_{seeds[i]}": float(value) for i, value in zip(live, means, strict=True)}
+        if self._normalise is not None:
+            self.last["score"] = float(self._normalise(means).mean())
+        module.logs[self.part].write(self.last, done)
+
+
+class LossLines(Callback):
+    """Logs the losses of every chunk, before a checkpoint says that it is done."""
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log them."""
+        del trainer, outputs, batch_idx
+        module: PopulationModule = pl_module
+        for part, log in enumerate(module.logs):
+            losses = module.metrics_of(part)
+            if losses:
+                speed = {"seed_updates_per_second": seed_updates_per_second(module, int(batch))}
+                log.write(losses | speed, module.updates_done)
+
+
+class Checkpoints(Callback):
+    """Writes checkpoints, whole or not at all: every so many seconds, right before a refill, and at the end."""
+
+    def __init__(self) -> None:
+        self._written = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one where it is due."""
+        del trainer, outputs, batch, batch_idx
+        module: PopulationModule = pl_module
+        done, every = module.updates_done, module.refill_every
+        ended = done >= module.budget.updates or not module.live
+        before_refill = every > 0 and done % every == 0
+        if ended or before_refill or time.monotonic() - self._written >= module.budget.checkpoint_seconds:
+            module.write_checkpoint()
+            self._written = time.monotonic()
+
+
+def seed_updates_per_second(module: PopulationModule, updates: int) -> float:
+    """Return how fast the last chunk was, over all tasks of the population."""
+    return max(len(module.live), 1) * updates / max(module.chunk_seconds, 1e-9)
+
+
+class ProgressLine(Callback):
+    """Progress with seed-updates per second, losses and the last score.
+
+    Args:
+        title: What is trained.
+        evaluations: Where the last scores are found, if there are any.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, title: str, evaluations: Sequence[Evaluation] = (), quiet: bool = False) -> None:
+        self._title, self._evaluations, self._quiet = title, tuple(evaluations), quiet
+        self._stack = ExitStack()
+        self._advance: Callable[..., None] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Show the line, with what an earlier process did already done."""
+        del trainer
+        total, done = pl_module.budget.updates, pl_module.updates_done
+        self._advance = self._stack.enter_context(progress(self._title, total, start=done, quiet=self._quiet))
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move it on."""
+        del trainer, outputs, batch_idx
+        module: PopulationModule = pl_module
+        fields: dict[str, object] = {"seed-updates/s": round(seed_updates_per_second(module, int(batch)))}
+        parts = [losses for losses in map(module.metrics_of, range(len(module.parts))) if losses]
+        for name in (name for name in module.agent.metrics if name.endswith("_loss")):
+            values = [losses[name] for losses in parts if name in losses]
+            if values:
+                fields[name.removesuffix("_loss")] = sum(values) / len(values)
+        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
+        if scores:
+            fields["score"] = round(sum(scores) / len(scores), 1)
+        stopped = len(module.seeds) - len(module.live)
+        if stopped:
+            fields["stopped"] = stopped
+        if self._advance is not None:
+            self._advance(int(batch), **fields)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Take the line away."""
+        del trainer, pl_module
+        self._stack.close()
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Take the line away."""
+        del trainer, pl_module, exception
+        self._stack.close()

@@ -1,0 +1,129 @@
+"""From data in memory to trained, exported policies in one run folder for each task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.networks import member
+from offdyn_agents.engine.rows import Transitions
+from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine
+from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.engine.training.supplies import Provision, TaskRuns, make_supply
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["train_population", "train_runs"]
+
+
+def train_population(
+    agent: Agent,
+    seeds: Sequence[int],
+    source: Transitions,
+    target: Transitions,
+    budget: Budget,
+    hardware: Hardware,
+    folder: Path,
+    evaluation: Evaluation | None = None,
+    title: str = "train",
+    *,
+    quiet: bool = False,
+    cache: Path | None = None,
+    robot: str | None = None,
+) -> PopulationModule:
+    """Train and export a population on one task; `train_task` without the names.
+
+    Args:
+        agent: The agent.
+        seeds: Seeds of the runs.
+        source: Source dataset.
+        target: Target dataset.
+        budget: How long.
+        hardware: Where.
+        folder: The run's folder.
+        evaluation: Scores policies during training; None for none.
+        title: What the progress line says.
+        quiet: Show no progress.
+        cache: Folder of cached stages, None for none.
+        robot: Name of the robot, for agents that roll out models.
+
+    Returns:
+        The trained module.
+
+    Raises:
+        OffDynError: A run diverged; the others are trained and exported.
+    """
+    tasks = [TaskRuns(source, target, tuple(seeds), folder, title, robot)]
+    evaluations = [evaluation] if evaluation else []
+    module = train_runs(agent, tasks, budget, hardware, evaluations, title, quiet=quiet, cache=cache)
+    stopped = [run for run in range(len(module.seeds)) if module.stopped[run]]
+    if stopped:
+        raise OffDynError(module.describe_stop(stopped[0]))
+    return module
+
+
+def train_runs(
+    agent: Agent,
+    tasks: Sequence[TaskRuns],
+    budget: Budget,
+    hardware: Hardware,
+    evaluations: Sequence[Evaluation],
+    title: str,
+    *,
+    quiet: bool,
+    cache: Path | None,
+    identified: Callable[[Provision], None] = lambda provision: None,
+) -> PopulationModule:
+    """Train and export the runs of some tasks as one population.
+
+    Args:
+        agent: The agent.
+        tasks: The tasks and their seeds.
+        budget: How long.
+        hardware: Where.
+        evaluations: Score policies during training; none for none.
+        title: What the progress line says.
+        quiet: Show no progress.
+        cache: Folder of cached stages, None for none.
+        identified: Called once the stages are there, before the first update.
+
+    Returns:
+        The trained module; it says which runs were stopped.
+    """
+    begun = time.monotonic()
+    provision = make_supply(agent, tasks, budget, hardware, quiet=quiet, cache=cache)
+    seconds = time.monotonic() - begun
+    identified(provision)
+    parts = [
+        Part(task.folder, task.title, task.seeds, identity)
+        for task, identity in zip(tasks, provision.identities, strict=True)
+    ]
+    module = PopulationModule(
+        agent,
+        parts,
+        provision.supply,
+        provision.sampler,
+        budget,
+        hardware,
+        provision.frozen,
+        provision.refill,
+        provision.failed,
+    )
+    module.stage_seconds = seconds
+    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
+    for part in range(len(parts)):
+        _export(module, part)
+    return module
+
+
+def _export(module: PopulationModule, part: int) -> None:
+    """Write the policies of a task's runs; one that has diverged gets none."""
+    from offdyn_agents.engine.export import export_run
+
+    runs, population, agent = module.runs_of(part), module.population, module.agent
+    for run in range(runs.start, runs.stop):
+        if not module.stopped[run]:
+            readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
+            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
+            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)

@@ -1,0 +1,1 @@
+"""MOREC's refrigerator: plain and filtered rollouts of a learned model, on a world of one number."""

@@ -1,0 +1,1 @@
+"""How good what agents learn of the target is, held against exact outcomes. For diagnosis, never for training."""

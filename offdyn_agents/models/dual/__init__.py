@@ -1,0 +1,1 @@
+"""MOBODY's dynamics of two domains: networks, losses, settings, training, the cached stage."""

@@ -1,0 +1,261 @@
+"""What must hold of a dynamics reward before rollouts are filtered with it, measured against the simulator.
+
+1. At least 95% of held-out real transitions score above the threshold .6.
+2. Over the candidates of a model, r_D is strongly negatively correlated with the logarithm of their error.
+3. Of ten candidates the one with the highest r_D has a lower error than a random one; for the behaviour and for others.
+
+The true next states of other actions come from the simulator: for diagnosis, never for training.
+
+    python -m offdyn_agents.models.dynamics_reward.conditions DATASET --set iterations=200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offdyn_agents.engine.rows import Layout, pack
+from offdyn_agents.engine.settings import build, parse_overrides, to_json
+from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
+from offdyn_agents.models.dynamics_reward.models import split_rows
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
+from offdyn_agents.models.ensemble.model import Ensemble
+from offdyn_agents.models.ensemble.rollouts import Proposer
+
+__all__ = [
+    "SHARE",
+    "THRESHOLD",
+    "Asked",
+    "Conditions",
+    "Ranking",
+    "measure_conditions",
+    "other_policies",
+    "rank",
+    "score_candidates",
+]
+
+THRESHOLD, SHARE, STRONG = 0.6, 0.95, -0.5
+ELITES, DRAWS, BOUND = 5, 2, 25.0
+NOISE = 0.5
+"""Standard deviation of what the noisy policy adds to the behaviour's actions."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Transitions whose next states are the true ones.
+
+    Attributes:
+        observations: [N, |S|].
+        actions: [N, |A|].
+        following: [N, |S|].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    following: Tensor
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How well r_D ranks candidates. Errors are root mean squares in units of the standard deviations of real changes.
+
+    Attributes:
+        correlation: Of r_D with the logarithm of the error, over all candidates.
+        within: Mean over states of the same correlation among the candidates of one state.
+        best: Mean error of the candidate with the highest r_D.
+        random: Mean error of all candidates.
+        lowest: Mean of the lowest error.
+    """
+
+    correlation: float
+    within: float
+    best: float
+    random: float
+    lowest: float
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What was measured.
+
+    Attributes:
+        real: Share of held-out real transitions with r_D of at least .6.
+        rankings: Of each policy's candidates, the behaviour's first.
+    """
+
+    real: float
+    rankings: Mapping[str, Ranking]
+
+    def holds(self) -> dict[str, bool]:
+        """Say which of the three conditions hold."""
+        rankings = self.rankings.values()
+        return {
+            "real transitions pass": self.real >= SHARE,
+            "r_D falls with the error": all(ranking.correlation <= STRONG for ranking in rankings),
+            "the best candidate beats a random one": all(ranking.best < ranking.random for ranking in rankings),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the numbers and verdicts as text."""
+        head = f"{'policy':<11}{'correlation':>13}{'in a state':>12}{'best r_D':>10}{'random':>9}{'lowest':>9}"
+        rows = [
+            f"{name:<11}{r.correlation:>13.2f}{r.within:>12.2f}{r.best:>10.3f}{r.random:>9.3f}{r.lowest:>9.3f}"
+            for name, r in self.rankings.items()
+        ]
+        verdicts = [f"{'holds' if held else 'FAILS'}: {what}" for what, held in self.holds().items()]
+        return [f"held-out real transitions with r_D >= {THRESHOLD}: {self.real:.1%}", head, *rows, *verdicts]
+
+
+def measure_conditions(
+    reward: DynamicsReward, ensemble: Ensemble, held: Asked, others: Mapping[str, Asked], scale: Tensor, seed: int = 0
+) -> Conditions:
+    """Measure the three conditions.
+
+    Args:
+        reward: Usable discriminators.
+        ensemble: The model that proposes candidates.
+        held: Held-out real transitions of the behaviour.
+        others: Transitions of other policies by name.
+        scale: Standard deviations of real changes, [|S|]: the unit of errors.
+        seed: Of the candidates.
+    """
+    propose = Proposer(ensemble, ELITES, DRAWS, BOUND)
+    real = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
+    rankings = {
+        name: rank(*score_candidates(reward, propose, asked, scale, seed))
+        for name, asked in {"behaviour": held, **others}.items()
+    }
+    return Conditions(real, rankings)
+
+
+def score_candidates(
+    reward: DynamicsReward, propose: Proposer, asked: Asked, scale: Tensor, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Draw candidates for the next states of N transitions and compare them with the true ones.
+
+    Args:
+        reward: Usable discriminators.
+        propose: Draws C candidates for each.
+        asked: The transitions.
+        scale: The unit of errors, [|S|].
+        seed: Of the candidates.
+
+    Returns:
+        r_D and true errors of the candidates, both float64 [C, N].
+    """
+    with torch.no_grad():
+        drawn = propose(asked.observations, asked.actions, torch.Generator().manual_seed(seed)).next_observations
+    count = len(drawn)
+    scores = reward(asked.observations.expand(count, -1, -1), asked.actions.expand(count, -1, -1), drawn)
+    errors = ((drawn - asked.following) / scale).square().mean(-1).sqrt()
+    return scores.double(), errors.double()
+
+
+def rank(scores: Tensor, errors: Tensor) -> Ranking:
+    """Compare rewards and errors of candidates, both [C, N]."""
+    logs = errors.clamp(min=1e-12).log()
+    within = _correlation(scores, logs)
+    # Where all candidates score the same, the reward says nothing of them.
+    best = errors.gather(0, scores.argmax(0).unsqueeze(0)).mean()
+    pooled = _correlation(scores.reshape(-1, 1), logs.reshape(-1, 1))
+    return Ranking(*(float(t) for t in (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean())))
+
+
+def _correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Return the correlation of columns [C, N], 0 where one does not vary."""
+    a, b = first - first.mean(0), second - second.mean(0)
+    norm = (a.square().sum(0) * b.square().sum(0)).sqrt()
+    return torch.where(norm > 1e-12, (a * b).sum(0) / norm.clamp(min=1e-12), torch.zeros_like(norm))
+
+
+def other_policies(dataset: Any, rows: Sequence[int], seed: int = 0, *, threads: int | None = None) -> dict[str, Asked]:
+    """Let other policies act in the states of some rows of a dataset and simulate what follows.
+
+    Args:
+        dataset: A dataset with simulator states, as `offdyn_envs.load_dataset` returns it.
+        rows: Numbers of rows.
+        seed: Of the actions.
+        threads: Threads of the simulation; by default all usable cores.
+
+    Returns:
+        "noisy": the behaviour's actions with noise; "random": uniform actions.
+
+    Raises:
+        OffDynError: The dataset has no simulator states.
+    """
+    from offdyn_envs.datasets.gap.counterfactuals import counterfactual
+
+    rng, numbers = np.random.default_rng(seed), np.asarray(rows)
+    behaviour = np.asarray(dataset.actions)
+    noisy = behaviour + rng.normal(0.0, NOISE, behaviour.shape)
+    policies = {"noisy": np.clip(noisy, -1.0, 1.0), "random": rng.uniform(-1.0, 1.0, behaviour.shape)}
+    found: dict[str, Asked] = {}
+    for name, actions in policies.items():
+        acted = actions.astype(np.float32)
+        changed = replace(dataset, arrays=replace(dataset.arrays, actions=acted))
+        answer = counterfactual(changed, dataset.card["shifts"], numbers, num_threads=threads, quiet=True)
+        valid = answer.valid
+        parts = (np.asarray(dataset.observations)[numbers], acted[numbers], answer.next_observations)
+        found[name] = Asked(*(torch.from_numpy(np.ascontiguousarray(part[valid])) for part in parts))
+    return found
+
+
+def check(name: str, settings: DynamicsRewardSettings, cache: Path | None = None, rows: int = 0) -> Conditions:
+    """Learn model and reward from a dataset with simulator states, and measure the conditions on held-out rows.
+
+    Args:
+        name: The dataset.
+        settings: How the reward is trained.
+        cache: Folder of results.
+        rows: Only so many first rows; 0 for all.
+    """
+    from offdyn_agents.engine.termination import termination
+    from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
+    from offdyn_agents.models.ensemble.settings import EnsembleSettings
+    from offdyn_agents.models.ensemble.stages import fit_ensembles
+    from offdyn_envs import load_dataset
+
+    dataset = load_dataset(name)
+    packed = pack(dataset, name)[: rows or None]
+    layout = Layout(dataset.observations.shape[1], dataset.actions.shape[1])
+    # The place of a row goes along through the split.
+    numbered = torch.cat([packed, torch.arange(len(packed))[:, None].float()], dim=1)
+    kept, held = split_rows(numbered)
+    train, s, a, following, *_ = (kept[:, :-1], *layout.split(held[:, :-1]))
+    (ensemble,) = fit_ensembles(EnsembleSettings(), layout, train, [0], cache).sound()
+    ends = termination(dataset.id.robot)
+    found = fit_dynamics_reward(settings, layout, packed, cache, terminated=ends, quiet=False)
+    others = other_policies(dataset, held[:, -1].long().tolist())
+    states, _, nexts, *_ = layout.split(train)
+    scale = (nexts - states).std(0).clamp(min=1e-6)
+    return measure_conditions(found.usable(), ensemble, Asked(s, a, following), others, scale)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the conditions of one dataset."""
+    parser = argparse.ArgumentParser(description="What must hold of a dynamics reward.")
+    parser.add_argument("dataset", help="a dataset that was collected in this simulator")
+    parser.add_argument("--rows", type=int, default=0, help="only so many first rows")
+    parser.add_argument("--cache", type=Path, default=Path("runs/.stages"), help="folder of results")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the reward")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    asked = parser.parse_args(arguments)
+    settings = build(DynamicsRewardSettings, parse_overrides(asked.set))
+    found = check(asked.dataset, settings, asked.cache, asked.rows)
+    if asked.json:
+        record = {"dataset": asked.dataset, "settings": to_json(settings), **asdict(found), "holds": found.holds()}
+        print(json.dumps(record, indent=2))
+    else:
+        print(asked.dataset, *found.lines(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Ensembles of Gaussian dynamics: networks, settings, training, the cached stage, rollouts."""

@@ -1,0 +1,124 @@
+"""Ensembles of Gaussian dynamics as a stage before the policy, cached by content, and what they predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.engine.products import exact_fast_products, threads_inside
+from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
+from offdyn_agents.engine.stages import each_seed, resuming, shares
+from offdyn_agents.models.ensemble.model import Ensemble
+from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.training import EnsembleLearner
+
+__all__ = ["fit_ensembles", "predict_all"]
+
+VERSION = 3
+"""Raised when the same settings would give another ensemble."""
+PART = 16_384
+"""Rows that a thread predicts before it takes others."""
+
+
+def fit_ensembles(
+    settings: EnsembleSettings,
+    layout: Layout,
+    rows: Tensor,
+    seeds: Sequence[int],
+    cache: Path | None,
+    *,
+    threads: int = 1,
+    compiled: bool = True,
+    quiet: bool = True,
+    precision: str = "fp32",
+) -> Fitted[Ensemble]:
+    """Train or find one ensemble per seed; each is kept as soon as it is trained.
+
+    A training that was interrupted goes on from a copy that is at most a minute and an epoch old, and ends as it would
+    have.
+
+    Args:
+        settings: How they are trained.
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W] on the device.
+        seeds: One per run.
+        cache: Folder of results, or None to keep none.
+        threads: CPU threads.
+        compiled: Whether to compile the step.
+        quiet: Show no progress.
+        precision: As in `StageContext`.
+
+    Returns:
+        The ensembles in the order of the seeds, and which of them diverged or never learned anything.
+    """
+
+    def compute(missing: list[int], keep: Keep) -> None:
+        shared = shares(rows.device, threads, missing)
+        learner = EnsembleLearner(
+            settings, layout, rows.device, threads=shared[1], compiled=compiled, precision=precision
+        )
+        inputs = (layout.observation_dim + layout.action_dim,)
+        with exact_fast_products(settings.width, inputs, settings.batch_size):
+            # All of them share the compiled step, so it is compiled before there are threads.
+            learner.warm_up(rows)
+            fit = resuming(partial(learner.fit, rows), keep)
+            each_seed("dynamics", settings.epochs, missing, fit, shared, quiet, settings.early_stopping)
+
+    found = cached(in_precision("dynamics", precision), settings, rows, seeds, cache, compute, VERSION, "dynamics")
+    return Fitted([Ensemble.from_tensors(tensors, rows.device) for tensors in found], found.failed)
+
+
+def predict_all(
+    ensembles: Sequence[Ensemble],
+    layout: Layout,
+    rows: Tensor,
+    robust_min: str = "value",
+    *,
+    threads: int = 1,
+    quiet: bool = True,
+) -> list[Tensor]:
+    """Predict the next states of all rows with every ensemble: frozen, they would give the same at every visit.
+
+    Args:
+        ensembles: One per run.
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W].
+        robust_min: As in `Ensemble.next_states`.
+        threads: CPU threads, each at rows of its own.
+        quiet: Show no progress.
+
+    Returns:
+        [N, members, |S|] per run.
+    """
+    from offdyn_envs.progress import progress
+
+    workers = threads if rows.device.type == "cpu" else 1
+    members = 1 if robust_min == "coordinate" else len(ensembles[0].params[0])
+    tables = [rows.new_empty(len(rows), members, layout.observation_dim) for _ in ensembles]
+    parts = [
+        (e, table, start) for e, table in zip(ensembles, tables, strict=True) for start in range(0, len(rows), PART)
+    ]
+    width, inputs = ensembles[0].params[2].shape[-1], layout.observation_dim + layout.action_dim
+
+    def predict(ensemble: Ensemble, table: Tensor, start: int) -> int:
+        torch.set_num_threads(1)
+        part = rows[start : start + PART]
+        with torch.no_grad():
+            table[start : start + PART] = ensemble.next_states(layout, part, robust_min)
+        return len(part)
+
+    with (
+        threads_inside(1),
+        exact_fast_products(width, (inputs,), 512),
+        progress("predictions", len(ensembles) * len(rows), quiet=quiet) as advance,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for count in pool.map(predict, *zip(*parts, strict=True)):
+            advance(count)
+    return tables

@@ -1,0 +1,1 @@
+"""From names to run folders: plans, training of tasks and tracks, evaluation, curves."""

@@ -1,0 +1,246 @@
+"""Scores of a finished run: the clean target, the gravity and friction sweeps, the min-Q attack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
+from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.scoring.scores import normaliser
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "summarise"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """How much to run.
+
+    Attributes:
+        episodes: Clean episodes of each policy.
+        cell_episodes: Episodes of each policy in each perturbed cell.
+        threads: Simulation threads.
+        quiet: Show no progress.
+    """
+
+    episodes: int
+    cell_episodes: int
+    threads: int = 1
+    quiet: bool = False
+
+
+def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
+    """Run the exported policies of a complete run and write `evaluation.json`.
+
+    The policies are read back through the leaderboard's own gate, so that what is scored is what would be submitted.
+
+    Args:
+        folder: The run's folder.
+        plan: How much to run.
+
+    Returns:
+        What was written.
+
+    Raises:
+        OffDynError: The folder holds no complete run, or one of its ONNX files breaks a rule.
+    """
+    from offdyn_envs.benchmark.scoring import protocol
+    from offdyn_envs.progress import progress
+
+    facts = read_run(folder)
+    if facts["status"] == "diverged":
+        seeds = ", ".join(facts.get("stopped", {}))
+        raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
+    if facts["status"] != "complete":
+        raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
+    runner = _Runner(folder, facts, plan)
+    cells = protocol.evaluation_cells(critic=runner.critics is not None)
+    total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
+    with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
+        clean = runner.clean()
+        advance(len(runner.seeds) * plan.episodes, clean=float(np.mean(clean)))
+        perturbed: list[dict[str, Any]] = []
+        for cell in cells:
+            returns = runner.cell(cell)
+            row = {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes}
+            perturbed.append(row | {"returns": runner.by_seed(returns)})
+            advance(returns.size, **{cell.family: cell.level})
+    result = {
+        "protocol": protocol.PROTOCOL,
+        "task": facts["task"],
+        "agent": facts["agent"],
+        "episodes": plan.episodes,
+        "clean": runner.by_seed(clean),
+        "perturbed": perturbed,
+    }
+    write_json(folder / "evaluation.json", result)
+    return result
+
+
+def clean_returns(folder: Path, plan: EvaluationPlan) -> dict[str, list[float]]:
+    """Return the clean returns of every exported policy of a run that has ended; those of diverged seeds are missing.
+
+    They are kept in the run's folder as `clean.json`, and taken from there or from its `evaluation.json` where these
+    have as many episodes.
+
+    Args:
+        folder: The run's folder.
+        plan: How many clean episodes; the rest is not asked.
+
+    Raises:
+        OffDynError: The folder holds no run that has ended, or one of its ONNX files breaks a rule.
+    """
+    from offdyn_envs.benchmark.scoring import protocol
+
+    facts = read_run(folder)
+    if facts["status"] not in ENDED:
+        raise OffDynError(f"run '{folder}' has not ended")
+    wanted = {"protocol": protocol.PROTOCOL, "task": facts["task"], "episodes": plan.episodes}
+    for name in ("clean.json", "evaluation.json"):
+        found = _read_json(folder / name)
+        if all(found.get(key) == value for key, value in wanted.items()):
+            return found["clean"]
+    runner = _Runner(folder, facts, plan)
+    clean = runner.by_seed(runner.clean()) if runner.seeds else {}
+    write_json(folder / "clean.json", {**wanted, "agent": facts["agent"], "clean": clean})
+    return clean
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return what a file of results says; nothing where it is missing or damaged, and is made anew."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def has_critics(folder: Path) -> bool:
+    """Whether a run's agent has a critic, which the min-Q attack needs."""
+    return all((folder / "seeds" / str(seed) / "critic.onnx").exists() for seed in read_run(folder)["seeds"])
+
+
+class _Runner:
+    """The policies of one run, and the environment that scores them."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any], plan: EvaluationPlan) -> None:
+        from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
+        from offdyn_envs.robots import get_robot
+        from offdyn_envs.tasks import get_dynamics, get_task
+
+        self.plan = plan
+        self.task = get_task(facts["task"])
+        self.robot = get_robot(self.task.robot)
+        self.shifts = get_dynamics(self.task.robot, self.task.scoring)
+        self.seeds = sound_seeds(facts)
+        widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
+        homes = [folder / "seeds" / str(seed) for seed in self.seeds]
+        self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]
+        self.critics = [load_critic(home / "critic.onnx", **widths) for home in homes] if has_critics(folder) else None
+
+    def clean(self) -> Floats:
+        """Return the returns [R, episodes] in the scoring environment."""
+        return self._returns(self.shifts, self.plan.episodes, None)
+
+    def cell(self, cell: Any) -> Floats:
+        """Return the returns [R, cell episodes] in one cell of the robustness grid."""
+        from offdyn_envs.attacks import MinQAttack
+        from offdyn_envs.benchmark.scoring.protocol import cell_shifts
+        from offdyn_envs.benchmark.scoring.rollouts import target_sigma
+
+        attacks: Sequence[Any] | None = None
+        if cell.family == "min-q":
+            sigma, pairs = target_sigma(self.task), zip(self.policies, self.critics or (), strict=True)
+            attacks = [MinQAttack(cell.level, sigma, policy, critic) for policy, critic in pairs]
+        return self._returns(cell_shifts(self.shifts, cell), self.plan.cell_episodes, attacks)
+
+    def by_seed(self, returns: Floats) -> dict[str, list[float]]:
+        """Return a row of returns per seed, as JSON has it.
+
+        Raises:
+            OffDynError: An episode failed: the policy gave an action that is not finite.
+        """
+        failed = [seed for seed, row in zip(self.seeds, returns, strict=True) if not np.isfinite(row).all()]
+        if failed:
+            raise OffDynError(f"seed {failed[0]} of this run gave an action that is not finite; nothing was written")
+        return {str(seed): [float(value) for value in row] for seed, row in zip(self.seeds, returns, strict=True)}
+
+    def _returns(self, shifts: Sequence[Any], episodes: int, attacks: Sequence[Any] | None) -> Floats:
+        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
+        from offdyn_envs.benchmark.scoring.rollouts import population_returns
+
+        def act(observations: Floats) -> NDArray[np.float32]:
+            return np.stack([policy(rows) for policy, rows in zip(self.policies, observations, strict=True)])
+
+        threads = self.plan.threads
+        return population_returns(
+            act, len(self.seeds), self.robot, shifts, episodes, EVALUATION_SEED, attacks, num_threads=threads
+        )
+
+
+def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the table of an evaluation.
+
+    Args:
+        result: Contents of an evaluation.json.
+
+    Returns:
+        One row for the clean environment and one per cell: mean return, and where reference returns exist the
+        normalised score, its t interval over seeds and the degradation.
+    """
+    normalise = normaliser(result["task"])
+    clean = _means(result["clean"])
+    rows = [{"condition": "clean", **_scored(clean, normalise), "degradation": "-"}]
+    for cell in result["perturbed"]:
+        means = _means(cell["returns"])
+        row = {"condition": f"{cell['family']} {cell['level']:g}", **_scored(means, normalise)}
+        rows.append(row | {"degradation": _degradation(means, clean, normalise)})
+    return rows
+
+
+def _means(by_seed: dict[str, list[float]]) -> Floats:
+    return np.array([np.mean(values) for values in by_seed.values()])
+
+
+def _scored(means: Floats, normalise: Callable[[Floats], Floats] | None) -> dict[str, Any]:
+    from offdyn_envs.benchmark.scoring.statistics import t_interval
+
+    row: dict[str, Any] = {"return": round(float(means.mean()), 1), "score": "-", "95% interval": "-"}
+    if normalise is None:
+        return row
+    scores = normalise(means)
+    row["score"] = round(float(scores.mean()), 1)
+    if len(scores) > 1 and np.isfinite(scores).all():
+        interval = t_interval(scores)
+        row["95% interval"] = f"[{interval.low:.1f}, {interval.high:.1f}]"
+    return row
+
+
+def _degradation(means: Floats, clean: Floats, normalise: Callable[[Floats], Floats] | None) -> Any:
+    from offdyn_envs.benchmark.scoring.scores import degradation
+
+    if normalise is None:
+        return "-"
+    lost = degradation([float(normalise(means).mean())], [float(normalise(clean).mean())])
+    return "-" if lost is None else f"{100 * lost:.0f} %"
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """Read a run's evaluation.json.
+
+    Raises:
+        OffDynError: The run has not been evaluated.
+    """
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        raise OffDynError(f"run '{folder}' is not evaluated; use: offdyn evaluate {folder}")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,212 @@
+"""What `offdyn train` was asked for, and what a run's `run.json` says about it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
+from offdyn_agents.engine.settings import to_json, tuning
+from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_envs.tasks import DatasetId
+
+__all__ = [
+    "ENDED",
+    "FORMAT",
+    "Plan",
+    "already",
+    "finishing_command",
+    "initial_facts",
+    "read_run",
+    "run_label",
+    "sound_seeds",
+]
+
+FORMAT = 1
+ENDED = ("complete", "diverged")
+"""Statuses of runs that do not go on."""
+NEEDED = {"agent": str, "task": str, "seeds": list, "updates": int, "settings": dict, "status": str}
+"""What everything that reads a `run.json` relies on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `offdyn train` was asked for, for one task.
+
+    Attributes:
+        agent: Name of the agent.
+        task: Name of the task.
+        seeds: Seeds of the runs, trained as one population.
+        overrides: Settings given by hand, dotted names and text.
+        budget: How long.
+        hardware: Where.
+        out: Folder of all runs.
+        quiet: Show no progress.
+        target_rows: Size of the target dataset where it is not the task's own, for instance "500".
+        variant: What tells the run's folder from that of the agent as it is, for instance "no-filter".
+        judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
+            those of merged and of target rows beside them, False for nothing.
+    """
+
+    agent: str
+    task: str
+    seeds: tuple[int, ...]
+    overrides: dict[str, str]
+    budget: Budget
+    hardware: Hardware
+    out: Path
+    quiet: bool = False
+    target_rows: str = ""
+    variant: str = ""
+    judge: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The agent, and which variant of it."""
+        return f"{self.agent}@{self.variant}" if self.variant else self.agent
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out / self.task / self.label
+
+    @property
+    def target(self) -> DatasetId:
+        """The target dataset.
+
+        Raises:
+            OffDynError: No such task or size.
+        """
+        from offdyn_envs.tasks import get_task
+
+        own = get_task(self.task).target
+        return replace(own, rows=self.target_rows) if self.target_rows else own
+
+    @property
+    def other_target(self) -> bool:
+        """Whether the target dataset is not the task's own."""
+        from offdyn_envs.tasks import get_task
+
+        return self.target != get_task(self.task).target
+
+    @property
+    def command(self) -> str:
+        """The command that makes this run from nothing."""
+        words = ["offdyn", "train", self.agent, self.task, "--seeds", str(len(self.seeds))]
+        words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
+        for key, value in self.overrides.items():
+            words += ["--set", f"{key}={value}"]
+        words += ["--judge"] if self.judge else []
+        words += ["--variant", self.variant] if self.variant else []
+        if self.other_target:
+            words += ["--target-rows", self.target_rows]
+        return shlex.join(words)
+
+
+def run_label(facts: Mapping[str, Any]) -> str:
+    """Return the agent of a run.json, and which variant of it, as its folder is called."""
+    return f"{facts['agent']}@{facts['variant']}" if facts.get("variant") else str(facts["agent"])
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read a run's run.json.
+
+    Raises:
+        OffDynError: There is none, or it is damaged, or of another format.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise OffDynError(f"'{folder}' is no run: it has no run.json; make one with: offdyn train")
+    try:
+        facts: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OffDynError(f"run '{folder}': run.json is no JSON: {error}") from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise OffDynError(f"run '{folder}': run.json is not of format {FORMAT}")
+    for key, kind in NEEDED.items():
+        if not isinstance(facts.get(key), kind):
+            raise OffDynError(f"run '{folder}': run.json has no {key} that is a {kind.__name__}; it is damaged")
+    return facts
+
+
+def sound_seeds(facts: Mapping[str, Any]) -> list[int]:
+    """Return the seeds of a run.json that were not stopped."""
+    return [seed for seed in facts["seeds"] if str(seed) not in facts.get("stopped", {})]
+
+
+def finishing_command(folder: Path, facts: Mapping[str, Any]) -> str:
+    """Return the command with which a run that was interrupted goes on in its place."""
+    return f"{facts.get('command', 'offdyn train')} --out {folder.parent.parent}"
+
+
+def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
+    """Return what `run.json` says before training."""
+    own = {"target_rows": plan.target_rows} if plan.other_target else {}
+    variant = {"variant": plan.variant} if plan.variant else {}
+    return {
+        "format": FORMAT,
+        "agent": plan.agent,
+        "task": plan.task,
+        "seeds": list(plan.seeds),
+        "updates": plan.budget.updates,
+        "settings": to_json(agent.settings),
+        "status": "running",
+        "wall_clock_s": 0.0,
+        "device": _device(plan.hardware),
+        "precision": plan.hardware.precision,
+        "parameters": agent.parameters,
+        "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
+        "commit": git_commit(),
+        **tuning(plan.agent),
+        **own,
+        **variant,
+        "command": plan.command,
+    }
+
+
+def already(folder: Path, facts: dict[str, Any]) -> bool:
+    """Say whether the folder holds this run with nothing left to do.
+
+    Args:
+        folder: The run folder.
+        facts: What `initial_facts` says of the run that is wanted.
+
+    Raises:
+        OffDynError: It holds a run of other settings, which is never continued or overwritten, or a damaged one.
+    """
+    if not (folder / "run.json").exists():
+        return False
+    found = read_run(folder)
+    for key in ("seeds", "updates", "precision", "settings", "target_rows"):
+        if found.get(key) != facts.get(key):
+            what, old, new = _difference(key, found.get(key), facts.get(key))
+            raise OffDynError(
+                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out, "
+                "or --variant of offdyn train, or remove that folder"
+            )
+    return found["status"] in ENDED
+
+
+def _device(hardware: Hardware) -> str:
+    """Return the name of the processor that trains."""
+    if hardware.device == "cuda":
+        # A machine that only plans for a cluster need not have one.
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
+    return f"{processor_name()}, {hardware.threads} threads"
+
+
+def _difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    while isinstance(old, dict) and isinstance(new, dict):
+        inner = next(name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+        key, old, new = inner, old.get(inner), new.get(inner)
+    return key, old, new

@@ -1,0 +1,1 @@
+"""What the batched environment is made of: arguments, threads, models of rows."""

@@ -1,0 +1,1 @@
+"""Entries of the leaderboard: made from runs, checked, run again, ranked."""

@@ -1,0 +1,274 @@
+"""Makes entries of the leaderboard from finished and evaluated runs; `submissions` reads and checks them."""
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
+from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
+from offdyn_envs.benchmark.gate.printable import printable
+from offdyn_envs.benchmark.gate.strict_json import read_json
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
+from offdyn_envs.tasks import get_task
+
+__all__ = ["Details", "add_entry"]
+
+RUN_FORMAT = 1
+REFERENCE_AGENTS = frozenset({"bc", "target-bc", "behaviour-cloning"})
+"""Agents whose entries are reference rows: they stand for the data, not for a method."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """What an entry says beyond its runs.
+
+    Attributes:
+        method: Name of the method; None takes the agent's.
+        authors: Names.
+        code: https link to the code.
+        commit: Commit of that code; None takes the runs' own.
+        paper: https link to the paper.
+        command: Command that reproduces the training; None takes the suite's own for the run.
+        reference: Whether the entry is a reference row.
+    """
+
+    method: str | None = None
+    authors: tuple[str, ...] = ()
+    code: str | None = None
+    commit: str | None = None
+    paper: str | None = None
+    command: str | None = None
+    reference: bool = False
+
+
+def add_entry(
+    runs: Sequence[Path],
+    name: str,
+    board: Path,
+    *,
+    details: Details | None = None,
+    replace: bool = False,
+) -> Path:
+    """Makes an entry from finished and evaluated runs, one run folder per task.
+
+    Args:
+        runs: Run folders with `run.json`, `evaluation.json` and `seeds/<seed>/policy.onnx`.
+        name: Name of the entry.
+        board: The leaderboard's folder; the entry goes to `submissions/<name>`.
+        details: What the runs do not say themselves.
+        replace: Whether an entry of that name may be replaced.
+
+    Returns:
+        The entry's folder. It appears whole or not at all. A killed command leaves a hidden folder; the next one
+        brings an entry back that was being replaced, and removes the rest.
+
+    Raises:
+        OffDynError: A run is unfinished, not evaluated or broken, or the entry exists.
+    """
+    final = board / "submissions" / check_name(name)
+    _recover(board, name)
+    if final.exists() and not replace:
+        raise OffDynError(f"entry '{name}' exists in '{board}'; give another name or --replace")
+    if not runs:
+        raise OffDynError(f"entry '{name}': at least one run folder is needed")
+    loaded = [_Run.load(Path(run)) for run in runs]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
+    work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
+    try:
+        built = work / name
+        built.mkdir()
+        _write_entry(loaded, name, built, details or Details())
+        load_entry(built)
+        _put(built, final, work / REPLACED)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _recover(board: Path, name: str) -> None:
+    """Brings back an entry whose replacement was killed between its two steps, and clears what is left over."""
+    final = board / "submissions" / name
+    for stale in unfinished(board, name):
+        if (stale / REPLACED).is_dir() and not final.exists():
+            (stale / REPLACED).rename(final)
+        shutil.rmtree(stale)
+
+
+def _put(built: Path, final: Path, old: Path) -> None:
+    """Moves an entry to its place; whatever stood there is kept until the new one stands."""
+    if final.exists():
+        final.rename(old)
+    try:
+        built.rename(final)
+    except BaseException:
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished, evaluated run folder."""
+
+    folder: Path
+    run: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+
+    @staticmethod
+    def load(folder: Path) -> "_Run":
+        run = read_json(folder / "run.json", f"run '{folder}': run.json")
+        evaluation_path = folder / "evaluation.json"
+        if not evaluation_path.exists():
+            raise OffDynError(f"run '{folder}' is not evaluated; use: offdyn evaluate {folder}")
+        evaluation = read_json(evaluation_path, f"run '{folder}': evaluation.json")
+        if not (isinstance(run, dict) and isinstance(evaluation, dict)):
+            raise OffDynError(f"run '{folder}': run.json and evaluation.json must hold JSON objects")
+        if run.get("format") != RUN_FORMAT:
+            raise OffDynError(f"run '{folder}' has format {run.get('format')!r}; {RUN_FORMAT} is allowed")
+        if run.get("status") != "complete":
+            raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
+        if run.get("target_rows"):
+            raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
+        if evaluation.get("protocol") != protocol.PROTOCOL:
+            raise OffDynError(
+                f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"
+            )
+        if (run.get("task"), run.get("agent")) != (evaluation.get("task"), evaluation.get("agent")):
+            raise OffDynError(f"run '{folder}': its evaluation.json is of another task or agent")
+        return _Run(folder, run, evaluation)
+
+    @property
+    def task(self) -> str:
+        return str(self.run["task"])
+
+
+def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details) -> None:
+    agents = sorted({str(run.run["agent"]) for run in runs})
+    if len(agents) != 1 or len({run.task for run in runs}) != len(runs):
+        raise OffDynError(
+            f"entry '{name}': one run per task and one agent are needed, not {len(runs)} runs of {', '.join(agents)}"
+        )
+    try:
+        results = [item for run in runs for item in _results(run, folder)]
+        perturbed = [item for run in runs for item in _perturbed(run)]
+        episodes = int(runs[0].evaluation["episodes"])
+        cell_episodes = len(perturbed[0]["returns"]) if perturbed else protocol.CELL_EPISODES
+        training = {run.task: _training(run, details.command) for run in runs}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, OffDynError):
+            raise
+        raise OffDynError(f"entry '{name}': a run's JSON lacks or misstates {error}") from None
+    entry = {
+        "schema": SCHEMA,
+        "protocol": protocol.PROTOCOL,
+        "name": name,
+        "method": details.method or _method(runs, agents[0]),
+        "authors": list(details.authors),
+        "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
+        "reference": details.reference or agents[0] in REFERENCE_AGENTS,
+        "episodes": episodes,
+        "cell_episodes": cell_episodes,
+        "disclosure": {"commit": _commit(runs, name) if details.commit is None else details.commit, "tasks": training},
+        "results": results,
+        "perturbed": perturbed,
+    }
+    write_json(folder / "entry.json", entry)
+
+
+def _method(runs: Sequence[_Run], agent: str) -> str:
+    """Returns the agent's name, with that of its variant where all runs are of the same one."""
+    variants = {run.run.get("variant") for run in runs}
+    (variant, *others) = variants
+    return f"{agent}@{variant}" if isinstance(variant, str) and variant and not others else agent
+
+
+def _commit(runs: Sequence[_Run], name: str) -> str:
+    """Returns the commit that the runs were made from; empty when they do not say."""
+    commits = sorted({str(run.run.get("commit") or "") for run in runs})
+    if len(commits) > 1:
+        shown = ", ".join(printable(commit, 12) or "an unknown one" for commit in commits)
+        raise OffDynError(f"entry '{name}': its runs are of different commits ({shown}); say which with --commit")
+    return commits[0]
+
+
+def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
+    robot = get_robot(get_task(run.task).robot)
+    widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
+    for seed in run.run["seeds"]:
+        item: dict[str, Any] = {"task": run.task, "seed": int(seed), "returns": _clean(run, str(seed))}
+        kinds: tuple[tuple[ModelKind, str], ...] = (("policy", "onnx"), ("critic", "critic.onnx"))
+        for kind, ending in kinds:
+            source = run.folder / "seeds" / str(seed) / f"{kind}.onnx"
+            if kind == "critic" and not source.exists():
+                continue
+            data = read_model(source)
+            signature = inspect_model(data, kind, label=f"{kind} '{source}'", **widths)
+            path = policy_path(run.task, int(seed), ending)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+            item |= {kind: path, f"{kind}_sha256": signature.sha256}
+        yield item
+
+
+def _perturbed(run: _Run) -> Iterable[dict[str, Any]]:
+    for cell in run.evaluation["perturbed"]:
+        for seed, returns in cell["returns"].items():
+            what = f"perturbed {cell['family']} {cell['level']} returns of seed {seed}"
+            yield {
+                "task": run.task,
+                "seed": int(seed),
+                "family": cell["family"],
+                "level": float(cell["level"]),
+                "returns": _finite(run, returns, what),
+            }
+
+
+def _clean(run: _Run, seed: str) -> list[float]:
+    return _finite(run, run.evaluation["clean"][seed], f"clean returns of seed {seed}")
+
+
+def _finite(run: _Run, returns: Sequence[Any], what: str) -> list[float]:
+    """Passes finite returns on; JSON has no NaN, so a failed episode may stand there as null or as text."""
+    for value in returns:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise OffDynError(
+                f"run '{run.folder}': the {what} hold {printable(repr(value), 40)}, no finite number; "
+                "a policy with failed episodes cannot be added"
+            )
+    return list(returns)
+
+
+def _training(run: _Run, command: str | None) -> dict[str, Any]:
+    facts = run.run
+    count = len(facts["seeds"])
+    default = f"offdyn train {facts['agent']} {run.task} --seeds {count} --updates {facts['updates']}"
+    training = {
+        "updates": int(facts["updates"]),
+        "wall_clock_s": round(float(facts["wall_clock_s"]), 1),
+        "device": str(facts["device"]),
+        "precision": str(facts["precision"]),
+        "parameters": int(facts["parameters"]),
+        "tuning_evaluations": int(facts["tuning_evaluations"]),
+        "hyperparameters": dict(sorted(_flat(facts["settings"]))),
+        "command": command or str(facts.get("command") or default),
+    }
+    note = facts.get("tuning_note")
+    return training | ({"tuning_note": str(note)} if note else {})
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yields `a.b` and a plain value for every leaf of nested settings."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str | int | float | bool | None) else json.dumps(value)

@@ -1,0 +1,288 @@
+"""Turns entries and verdicts into the figures of the leaderboard: plain JSON that the page only draws.
+
+A figure comes from the suite's own re-run where there is one, and from the claim otherwise; the other stands beside
+it. Ranks are given per track among entries that cover the same tasks, and only to entries whose score was reproduced
+with five seeds or more. Nothing is filled in: a task that an entry does not cover is absent.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
+from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.scores import Reference, degradation, get_reference
+from offdyn_envs.benchmark.scoring.statistics import (
+    Interval,
+    probability_of_improvement,
+    stratified_bootstrap,
+    t_interval,
+)
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import TRACKS, get_task
+
+__all__ = ["CLAIM", "RERUN", "Json", "build_standings"]
+
+SELF_REPORTED = "self-reported"
+CLAIM, RERUN = "claim", "re-run"
+"""Where a figure comes from."""
+
+Json = dict[str, Any]
+
+
+def build_standings(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[Json, list[str]]:
+    """Computes the standings of a leaderboard.
+
+    Args:
+        board: Folder with `submissions/` and `verdicts/`.
+        table: Contents of a references.json to use instead of the package's.
+
+    Returns:
+        The standings as plain JSON, and one line for each refused entry or verdict.
+    """
+    entries, refusals = load_entries(board)
+    references = _references({task for entry in entries for task in entry.tasks}, table)
+    rows: list[Json] = []
+    for entry in entries:
+        verdict = _verdict(board, entry, refusals)
+        rows.append(_entry_row(entry, verdict, references))
+    tracks = [_track(name, tasks, rows) for name, tasks in TRACKS.items()]
+    standings: Json = {
+        "protocol": protocol.PROTOCOL,
+        "verifier": protocol.VERIFIER_VERSION,
+        "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
+        "entries": rows,
+        "tracks": [track for track in tracks if track["rows"]],
+    }
+    return _rounded(standings), refusals
+
+
+def _verdict(board: Path, entry: Entry, refusals: list[str]) -> Mapping[str, Any] | None:
+    try:
+        return load_verdict(board, entry)
+    except OffDynError as error:
+        refusals.append(str(error))
+        return None
+
+
+def _references(tasks: Iterable[str], table: Mapping[str, Any] | None) -> dict[str, Reference | None]:
+    return {task: _reference(task, table) for task in tasks}
+
+
+def _reference(task: str, table: Mapping[str, Any] | None) -> Reference | None:
+    place = get_task(task)
+    try:
+        return get_reference(place.robot, place.scoring, table=table)
+    except OffDynError:
+        return None
+
+
+def _task_row(task: str, reference: Reference | None) -> Json:
+    place = get_task(task)
+    row: Json = {"robot": place.robot, "dynamics": place.dynamics, "quality": place.quality, "env": place.env_id}
+    row["scored"] = reference is not None and reference.scored
+    if reference is not None:
+        row["random"] = _reference_row(reference, reference.random, reference.random_se)
+        row["expert"] = _reference_row(reference, reference.expert, reference.expert_se)
+    return row
+
+
+def _reference_row(reference: Reference, value: float, error: float) -> Json:
+    """The interval of a reference return is normal: it is a mean over many episodes of one policy."""
+    half = 1.959963985 * float(reference.scale(error))
+    score = float(reference.normalise(value))
+    return {"return": value, "se": error, "score": _interval(Interval(score, score - half, score + half))}
+
+
+def _interval(interval: Interval) -> Json:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapping[str, Reference | None]) -> Json:
+    status = SELF_REPORTED if verdict is None else str(verdict["status"])
+    rerun: Mapping[str, list[float]] | None = None
+    if verdict is not None and status in (REPRODUCED, NOT_REPRODUCED):
+        rerun = verdict["returns"]
+    tasks = {task: _scores(entry, task, rerun, references[task]) for task in entry.tasks}
+    robustness = _robustness(_Perturbed.of(entry, tasks, verdict), references)
+    row: Json = {
+        "name": entry.name,
+        "method": entry.method,
+        "authors": list(entry.authors),
+        "links": dict(entry.links),
+        "reference": entry.reference,
+        "status": status,
+        "episodes": entry.episodes,
+        "commit": entry.disclosure["commit"],
+        "disclosure": dict(entry.disclosure["tasks"]),
+        "tasks": tasks,
+        "robustness": robustness,
+        "degradation": _degradations(robustness),
+    }
+    if verdict is not None:
+        row["verdict"] = {key: verdict[key] for key in _VERDICT_KEYS if key in verdict}
+    return row
+
+
+_VERDICT_KEYS = ("status", "reason", "episodes", "salt", "seed", "p_values", "worst", "isolation")
+
+
+def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, reference: Reference | None) -> Json:
+    results = [result for result in entry.results if result.task == task]
+    claimed = np.array([np.mean(result.returns) for result in results])
+    used = claimed if rerun is None else np.array([np.mean(rerun[f"{task}/{result.seed}"]) for result in results])
+    row: Json = {
+        "seeds": [result.seed for result in results],
+        "source": CLAIM if rerun is None else RERUN,
+        "returns": used.tolist(),
+        "claimed_returns": claimed.tolist(),
+        "return": _interval(t_interval(used)),
+    }
+    if reference is not None and reference.scored:
+        row["scores"] = reference.normalise(used).tolist()
+        row["score"] = _interval(t_interval(reference.normalise(used)))
+        row["claimed_score"] = float(reference.normalise(claimed).mean())
+    return row
+
+
+@dataclass(frozen=True)
+class _Perturbed:
+    """Mean returns per seed, clean and in every cell, all claimed or all re-run."""
+
+    source: str
+    clean: Mapping[str, list[float]]
+    cells: Mapping[str, Mapping[tuple[str, float], list[float]]]
+
+    @staticmethod
+    def of(entry: Entry, tasks: Mapping[str, Json], verdict: Mapping[str, Any] | None) -> "_Perturbed":
+        rerun = verdict is not None and "perturbed" in verdict and verdict["status"] in (REPRODUCED, NOT_REPRODUCED)
+        claimed = [asdict(cell) for cell in entry.perturbed]
+        cells: dict[str, dict[tuple[str, float], list[float]]] = {}
+        for cell in verdict["perturbed"] if rerun and verdict is not None else claimed:
+            seeds = cells.setdefault(cell["task"], {}).setdefault((cell["family"], cell["level"]), [])
+            seeds.append(float(np.mean(cell["returns"])))
+        key = "returns" if rerun else "claimed_returns"
+        return _Perturbed(RERUN if rerun else CLAIM, {task: row[key] for task, row in tasks.items()}, cells)
+
+
+def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None]) -> Json:
+    """Scores under perturbation per task, t intervals over seeds; the clean score of the same source beside them."""
+    result: Json = {}
+    for task, cells in sorted(perturbed.cells.items()):
+        reference = references[task]
+        if reference is None or not reference.scored:
+            continue
+        result[task] = {
+            "source": perturbed.source,
+            "clean": _interval(t_interval(reference.normalise(perturbed.clean[task]))),
+            "cells": [
+                {"family": family, "level": level, "score": _interval(t_interval(reference.normalise(means)))}
+                for (family, level), means in sorted(cells.items())
+            ],
+        }
+    return result
+
+
+def _degradations(robustness: Mapping[str, Json]) -> list[Json]:
+    """Degradation of each cell over the tasks that have it (contract.md, Numbers)."""
+    pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    source = _weakest(row["source"] for row in robustness.values())
+    for row in robustness.values():
+        for cell in row["cells"]:
+            both = (cell["score"]["mean"], row["clean"]["mean"])
+            pairs.setdefault((cell["family"], cell["level"]), []).append(both)
+    return [
+        {
+            "family": family,
+            "level": level,
+            "source": source,
+            "tasks": len(both),
+            "value": degradation(*zip(*both, strict=True)),
+        }
+        for (family, level), both in sorted(pairs.items())
+    ]
+
+
+def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
+    covered = {task for entry in entries for task in entry["tasks"] if task in tasks}
+    rows = [row for entry in entries if (row := _track_row(entry, tasks)) is not None]
+    baseline = next((row for row in rows if row["name"] == protocol.REFERENCE_IQL), None)
+    by_name = {entry["name"]: entry for entry in entries}
+    for row in rows:
+        row["improvement"] = _improvement(row, baseline, by_name)
+    rows.sort(key=lambda row: (-len(row["tasks"]), row["tasks"], -row["iqm"]["mean"], row["name"]))
+    _rank(rows)
+    return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows}
+
+
+def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
+    scored = [task for task in tasks if "scores" in entry["tasks"].get(task, {})]
+    if not scored:
+        return None
+    strata = [entry["tasks"][task]["scores"] for task in scored]
+    means = [float(np.mean(stratum)) for stratum in strata]
+    row: Json = {
+        "name": entry["name"],
+        "source": _weakest(entry["tasks"][task]["source"] for task in scored),
+        "tasks": sorted(scored),
+        "seeds": min(len(stratum) for stratum in strata),
+        "iqm": _interval(stratified_bootstrap(strata)),
+        "mean": float(np.mean(means)),
+        "sum": float(np.sum(means)),
+        "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in scored),
+    }
+    row["unranked"] = _why_unranked(entry, row["seeds"])
+    return row
+
+
+def _weakest(sources: Iterable[str]) -> str:
+    """A figure made of several is re-run only when all of them are."""
+    return CLAIM if CLAIM in set(sources) else RERUN
+
+
+def _why_unranked(entry: Json, seeds: int) -> str | None:
+    if entry["reference"]:
+        return "reference row"
+    if entry["status"] != REPRODUCED:
+        return "not verified" if entry["status"] == SELF_REPORTED else entry["status"]
+    if entry["verdict"]["episodes"] < protocol.CLEAN_EPISODES:
+        return f"re-run over {entry['verdict']['episodes']} episodes, {protocol.CLEAN_EPISODES} needed"
+    if seeds < protocol.RANKED_SEEDS:
+        return f"{seeds} seeds, {protocol.RANKED_SEEDS} needed"
+    return None
+
+
+def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) -> Json | None:
+    if baseline is None or baseline["name"] == row["name"] or baseline["tasks"] != row["tasks"]:
+        return None
+    ours, theirs = (
+        [entries[name]["tasks"][task]["scores"] for task in row["tasks"]] for name in (row["name"], baseline["name"])
+    )
+    source = _weakest((row["source"], baseline["source"]))
+    return _interval(probability_of_improvement(ours, theirs)) | {"over": baseline["name"], "source": source}
+
+
+def _rank(rows: Sequence[Json]) -> None:
+    """Ranks rows in place, from 1, separately for each set of covered tasks."""
+    places: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        row["rank"] = None
+        if row["unranked"] is None:
+            key = tuple(row["tasks"])
+            places[key] = places.get(key, 0) + 1
+            row["rank"] = places[key]
+
+
+def _rounded(value: Any) -> Any:
+    """Rounds every float to 6 decimals: enough for any reader, and the same bytes on any machine."""
+    if isinstance(value, float):
+        return round(value, 6) + 0.0
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""What a file from outside must be like before it is opened: ONNX, JSON, text."""

@@ -1,0 +1,1 @@
+"""The leaderboard as one static page, and as a table of the terminal."""

@@ -1,0 +1,1 @@
+"""Policies of others run in a process that may do nothing else."""

@@ -1,0 +1,1 @@
+"""The protocol, normalised scores, statistics, and the episodes behind them."""

@@ -1,0 +1,235 @@
+"""The statistics of the leaderboard: t intervals, interquartile means and stratified bootstraps.
+
+They follow Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021). The
+library of that paper ignores its random state and does not import with current pandas, so these few functions are
+written out here.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.errors import OffDynError
+
+__all__ = [
+    "Interval",
+    "incomplete_beta",
+    "iqm",
+    "iqm_of_strata",
+    "mean_of_strata",
+    "probability_of_improvement",
+    "stratified_bootstrap",
+    "student_cdf",
+    "student_quantile",
+    "t_interval",
+]
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[list[Floats]], Floats]
+
+
+class Interval(NamedTuple):
+    """A point estimate with its interval, all in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """Returns the regularised incomplete beta function I_x(a, b).
+
+    Lentz's evaluation of the continued fraction (Abramowitz and Stegun 26.5.8), accurate to about 1e-14.
+
+    Args:
+        a: First parameter, positive.
+        b: Second parameter, positive.
+        x: Argument in [0, 1].
+    """
+    if x <= 0.0 or x >= 1.0:
+        return float(x >= 1.0)
+    if x > (a + 1.0) / (a + b + 2.0):
+        return 1.0 - incomplete_beta(b, a, 1.0 - x)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    tiny = 1e-300
+    c, d = 1.0, 1.0 / max(1.0 - (a + b) * x / (a + 1.0), tiny)
+    fraction = d
+    for m in range(1, 10_000):
+        even = m * (b - m) * x / ((a + 2 * m - 1.0) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1.0))
+        step = 1.0
+        for term in (even, odd):
+            d = 1.0 / (1.0 + term * d or tiny)
+            c = 1.0 + term / c or tiny
+            step = c * d
+            fraction *= step
+        if abs(step - 1.0) < 1e-15:
+            break
+    return math.exp(log_front) * fraction / a
+
+
+def student_cdf(t: float, freedom: float) -> float:
+    """Returns the probability that a Student t variable with `freedom` degrees of freedom is at most `t`."""
+    tail = 0.5 * incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + t * t))
+    return 1.0 - tail if t > 0 else tail
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """Returns the quantile of Student's t distribution, by bisection on its upper tail.
+
+    Args:
+        probability: In (0, 1).
+        freedom: Degrees of freedom, positive.
+
+    Raises:
+        OffDynError: An argument is outside its range.
+    """
+    if not (0.0 < probability < 1.0 and freedom > 0.0):
+        raise OffDynError(f"t quantile of ({probability!r}, {freedom!r}): needs 0 < probability < 1 and freedom > 0")
+    tail = min(probability, 1.0 - probability)
+    if tail == 0.5:
+        return 0.0
+    low, high = 0.0, 1.0
+    while student_cdf(-high, freedom) > tail:
+        high *= 2.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        if middle in (low, high):
+            break
+        if student_cdf(-middle, freedom) > tail:
+            low = middle
+        else:
+            high = middle
+    return math.copysign(0.5 * (low + high), probability - 0.5)
+
+
+def t_interval(values: ArrayLike, level: float = protocol.LEVEL) -> Interval:
+    """Returns the mean of a sample with Student's t interval.
+
+    Args:
+        values: At least two finite numbers, for example one score a seed, shape [N].
+        level: Coverage of the interval, in (0, 1).
+
+    Raises:
+        OffDynError: There are fewer than two values, one is not finite, or the level is outside (0, 1).
+    """
+    array = _vector("values of a t interval", values)
+    if array.size < 2:
+        raise OffDynError(f"a t interval over {array.size} value: at least 2 are needed")
+    if not 0.0 < level < 1.0:
+        raise OffDynError(f"interval level {level!r}: a number between 0 and 1 is allowed")
+    mean = float(array.mean())
+    half = student_quantile(0.5 + level / 2.0, array.size - 1) * float(array.std(ddof=1)) / math.sqrt(array.size)
+    return Interval(mean, mean - half, mean + half)
+
+
+def iqm(values: ArrayLike, axis: int = -1) -> Floats:
+    """Returns the interquartile mean: the mean after a quarter (rounded down) is cut from each end.
+
+    Args:
+        values: Any shape; finite.
+        axis: The axis to reduce.
+
+    Raises:
+        OffDynError: There are no values.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    count = array.shape[axis] if array.ndim else 0
+    if count == 0:
+        raise OffDynError("an interquartile mean over 0 values: at least 1 is needed")
+    cut = count // 4
+    ordered = np.sort(array, axis=axis)
+    return np.asarray(np.take(ordered, np.arange(cut, count - cut), axis=axis).mean(axis=axis), dtype=np.float64)
+
+
+def iqm_of_strata(strata: list[Floats]) -> Floats:
+    """Returns the interquartile mean over all runs of all strata, each [..., runs]."""
+    return iqm(np.concatenate(strata, axis=-1))
+
+
+def mean_of_strata(strata: list[Floats]) -> Floats:
+    """Returns the mean over strata of each stratum's mean, each [..., runs]."""
+    return np.mean([stratum.mean(axis=-1) for stratum in strata], axis=0)
+
+
+def stratified_bootstrap(
+    strata: Sequence[ArrayLike],
+    statistic: Statistic = iqm_of_strata,
+    *,
+    level: float = protocol.LEVEL,
+    replicates: int = protocol.BOOTSTRAP_REPLICATES,
+    seed: int = protocol.BOOTSTRAP_SEED,
+) -> Interval:
+    """Returns a statistic over runs x tasks with its percentile bootstrap interval.
+
+    Runs are drawn with replacement inside each stratum (task), never across. The same arguments give the same interval.
+
+    Args:
+        strata: One vector of run scores per task; lengths may differ.
+        statistic: Maps a list of arrays [replicates, runs of the task] to [replicates].
+        level: Coverage of the interval, in (0, 1).
+        replicates: Number of bootstrap samples.
+        seed: Seed of the draws.
+
+    Raises:
+        OffDynError: There are no strata, or one is empty or not finite.
+    """
+    arrays = [_vector("bootstrap stratum", stratum) for stratum in strata]
+    if not arrays or any(array.size == 0 for array in arrays):
+        raise OffDynError("a stratified bootstrap needs at least one stratum and one run in each")
+    rng = np.random.default_rng(seed)
+    drawn = [array[rng.integers(0, array.size, size=(replicates, array.size))] for array in arrays]
+    low, high = np.quantile(statistic(drawn), [0.5 - level / 2.0, 0.5 + level / 2.0])
+    point = float(statistic([array[None, :] for array in arrays])[0])
+    return Interval(point, float(low), float(high))
+
+
+def probability_of_improvement(
+    ours: Sequence[ArrayLike],
+    theirs: Sequence[ArrayLike],
+    *,
+    level: float = protocol.LEVEL,
+    replicates: int = protocol.BOOTSTRAP_REPLICATES,
+    seed: int = protocol.BOOTSTRAP_SEED,
+) -> Interval:
+    """Returns the probability that a run of ours scores higher than one of theirs, averaged over tasks.
+
+    Ties count one half (the Mann-Whitney statistic). The interval is a stratified bootstrap over the runs of both.
+
+    Args:
+        ours: One vector of run scores per task.
+        theirs: The same tasks in the same order; numbers of runs may differ.
+        level: Coverage of the interval, in (0, 1).
+        replicates: Number of bootstrap samples.
+        seed: Seed of the draws.
+
+    Raises:
+        OffDynError: The two cover different numbers of tasks, or as in `stratified_bootstrap`.
+    """
+    if len(ours) != len(theirs):
+        raise OffDynError(
+            f"probability of improvement over {len(ours)} and {len(theirs)} tasks: both must cover the same tasks"
+        )
+    count = len(ours)
+
+    def improvement(drawn: list[Floats]) -> Floats:
+        wins = [_mann_whitney(left, right) for left, right in zip(drawn[:count], drawn[count:], strict=True)]
+        return np.mean(wins, axis=0)
+
+    return stratified_bootstrap([*ours, *theirs], improvement, level=level, replicates=replicates, seed=seed)
+
+
+def _mann_whitney(left: Floats, right: Floats) -> Floats:
+    difference = left[..., :, None] - right[..., None, :]
+    return (0.5 * np.sign(difference) + 0.5).mean(axis=(-2, -1))
+
+
+def _vector(what: str, values: ArrayLike | Any) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise OffDynError(f"{what}: a one-dimensional array of finite numbers is allowed, not shape {array.shape}")
+    return array

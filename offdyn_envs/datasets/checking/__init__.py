@@ -1,0 +1,1 @@
+"""Whether datasets are what they say: simulated again and compared."""

@@ -1,0 +1,1 @@
+"""What datasets hold, in words, figures and pictures."""

@@ -1,0 +1,1 @@
+"""The exact dynamics gap: transitions of one domain simulated again in another."""

@@ -1,0 +1,268 @@
+"""What every stored transition would have been under other dynamics: the simulator's own answer, to the last bit.
+
+For diagnosis only (how large is a dynamics gap, how good is a learned model of it), never for training: an agent that
+reads it has been shown the target domain in the source's states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.datasets.checking.admissible import Admission
+from offdyn_envs.datasets.gap.domains import Dynamics, model_of
+from offdyn_envs.datasets.store.spec import Dataset
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.models import compile_model
+from offdyn_envs.progress import progress
+from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.shifts import parse_shifts
+
+__all__ = ["REASONS", "Counterfactual", "counterfactual"]
+
+Array = NDArray[Any]
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "penetration": "the other body would be inside the floor, or inside itself",
+        "limit": "a joint would be beyond its limit in the other body",
+        "diverged": "the simulation blew up",
+    }
+)
+"""Why a row has no meaningful answer."""
+
+CHUNK = 4096
+_NEEDED = "only datasets collected in this simulator can be simulated again"
+_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The answers for n rows of a source dataset.
+
+    Rows that the other body cannot take hold NaN and no termination. Rows whose simulation blew up hold what the
+    environments return: the state kept, and a termination.
+
+    Attributes:
+        rows: Which rows of the source, int64 [n].
+        next_observations: float32 [n, |S|], rounded like stored ones.
+        rewards: float32 [n].
+        terminations: bool [n].
+        next_qpos: Simulator positions after the step, float64 [n, nq].
+        next_qvel: Simulator velocities after the step, float64 [n, nv].
+        masks: For each of `REASONS` the rows that it excludes, bool [n]; a row may have several.
+    """
+
+    rows: NDArray[np.int64]
+    next_observations: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    next_qpos: NDArray[np.float64]
+    next_qvel: NDArray[np.float64]
+    masks: Mapping[str, NDArray[np.bool_]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Rows with a meaningful answer, bool [n]."""
+        return ~np.any(list(self.masks.values()), axis=0)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows each reason excludes; a row with two reasons is counted twice."""
+        return {reason: int(mask.sum()) for reason, mask in self.masks.items()}
+
+
+def counterfactual(
+    source: Dataset,
+    env: Dynamics,
+    rows: Array | Sequence[int] | None = None,
+    *,
+    profile: str | None = None,
+    num_threads: int | None = None,
+    quiet: bool = False,
+) -> Counterfactual:
+    """Simulate stored transitions again under other dynamics.
+
+    Each row starts from the stored simulator state before the step and executes the stored action. Under the dataset's
+    own dynamics the answers are the stored ones bit for bit (on the platform that made them). For diagnosis, never for
+    training.
+
+    Args:
+        source: A dataset with simulator states.
+        env: The other dynamics, of the same robot: an environment (scalar or batched, all rows alike; its attack is
+            left aside), the id of one such as "OffDyn/Hopper-gravity-0.5-v0", a dynamics slug such as "gravity-0.5", or
+            a list of shifts of the nominal robot.
+        rows: Which rows, whole numbers [n] in any order; all of them where left out.
+        profile: Variant of the edits where `env` is no environment; by default the dataset's.
+        num_threads: Threads of the simulation; by default all usable cores. The answers do not depend on it.
+        quiet: No progress bar.
+
+    Returns:
+        The answers, in the order of `rows`.
+
+    Raises:
+        OffDynError: No simulator states, another robot, rows that are empty or out of range, unknown dynamics, or an
+            environment whose rows differ or whose dynamics change in time.
+    """
+    robot = _robot_of(source)
+    chosen = _rows(rows, len(source))
+    domain = model_of(env, robot, source.card["profile"] if profile is None else profile)
+    own = compile_model(robot, parse_shifts(source.card["shifts"] or None), source.card["profile"])
+    simulator = _Simulator(robot, domain, num_threads or _usable_threads())
+    admission = Admission(robot, own, domain)
+    try:
+        with progress(f"{source.id} under other dynamics", len(chosen), quiet=quiet) as advance:
+            return _collect(source, chosen, simulator, admission, advance)
+    finally:
+        simulator.close()
+
+
+def _usable_threads() -> int:
+    from offdyn_envs.batching.threads import usable_threads
+
+    return usable_threads()
+
+
+def _robot_of(source: Dataset) -> Robot:
+    """Return the robot of a dataset that can be simulated again."""
+    if not isinstance(source, Dataset):
+        name = getattr(source, "id", None) or getattr(source, "name", None) or type(source).__name__
+        raise OffDynError(f"source '{name}' holds no simulator states; {_NEEDED}")
+    robot, states = get_robot(source.id.robot), len(source) + len(source.arrays.lengths)
+    for key, width in (("qpos", robot.nq), ("qvel", robot.nv)):
+        array: Any = getattr(source.arrays, key, None)
+        shape = None if array is None else array.shape
+        if shape != (states, width):
+            found = "missing" if not shape or 0 in shape else f"{list(shape)}"
+            raise OffDynError(
+                f"dataset '{source.id}' holds no simulator states: '{key}' is {found}, expected {[states, width]}; "
+                f"{_NEEDED}"
+            )
+    return robot
+
+
+def _rows(rows: Array | Sequence[int] | None, total: int) -> NDArray[np.int64]:
+    if rows is None:
+        return np.arange(total)
+    chosen = np.asarray(rows)
+    if chosen.ndim != 1 or not len(chosen) or chosen.dtype.kind not in "iu":
+        raise OffDynError(
+            f"rows must be a list of at least one whole number, got {chosen.dtype} {list(chosen.shape)}; "
+            "leave it out for all rows"
+        )
+    if chosen.min() < 0 or chosen.max() >= total:
+        raise OffDynError(f"rows must lie in 0 to {total - 1}, got {chosen.min()} to {chosen.max()}")
+    return chosen.astype(np.int64)
+
+
+class _Simulator:
+    """One control step of many states of one model."""
+
+    def __init__(self, robot: Robot, model: mujoco.MjModel, num_threads: int) -> None:
+        if isinstance(num_threads, bool) or num_threads < 1:
+            raise OffDynError(f"num_threads must be at least 1, got {num_threads}")
+        # Rewards are per second of the simulated model, as in the environments.
+        self.robot = replace(robot, timestep=float(model.opt.timestep))
+        self._models = [model] * CHUNK
+        self._datas = [mujoco.MjData(model) for _ in range(num_threads)]
+        self._rollout = mujoco.rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
+        size = mujoco.mj_stateSize(model, _PHYSICS)
+        self._state = np.zeros((CHUNK, size))
+        self._control = np.zeros((CHUNK, robot.frame_skip, robot.action_dim))
+        self._trajectory = np.zeros((CHUNK, robot.frame_skip, size))
+
+    def step(self, qpos: Array, qvel: Array, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Return the next qpos [n, nq], qvel [n, nv] and where the simulation blew up [n]; n up to `CHUNK`."""
+        count, nq = len(qpos), self.robot.nq
+        if not count:
+            return qpos, qvel, np.zeros(0, dtype=bool)
+        state, control = self._state[:count], self._control[:count]
+        state[:, 1 : 1 + nq], state[:, 1 + nq :] = qpos, qvel
+        control[:] = actions[:, None, :]
+        # Rows in contact cost more than rows in flight: small portions let the threads share them evenly.
+        portion = max(1, count // (8 * len(self._datas)))
+        trajectory = self._trajectory[:count]
+        self._rollout.rollout(
+            self._models[:count],
+            self._datas,
+            state,
+            control,
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=self.robot.frame_skip,
+            state=trajectory,
+            chunk_size=portion,
+        )
+        after = trajectory[:, -1].copy()
+        # rollout repeats the last good state of a row that diverged, so its clock falls behind; the environments keep
+        # the state from before the step there.
+        diverged = after[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
+        after[diverged] = state[diverged]
+        return after[:, 1 : 1 + nq], after[:, 1 + nq :], diverged
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._rollout.close()
+
+
+def _empty(robot: Robot, rows: NDArray[np.int64]) -> Counterfactual:
+    count = len(rows)
+    return Counterfactual(
+        rows=rows,
+        next_observations=np.full((count, robot.observation_dim), np.nan, np.float32),
+        rewards=np.full(count, np.nan, np.float32),
+        terminations=np.zeros(count, dtype=bool),
+        next_qpos=np.full((count, robot.nq), np.nan),
+        next_qvel=np.full((count, robot.nv), np.nan),
+        masks={reason: np.zeros(count, dtype=bool) for reason in REASONS},
+    )
+
+
+def _collect(
+    source: Dataset, rows: NDArray[np.int64], simulator: _Simulator, admission: Admission, advance: Any
+) -> Counterfactual:
+    """Fill in the answers, one chunk after the other."""
+    answers, state_rows = _empty(simulator.robot, rows), source.arrays.state_rows
+    for begin in range(0, len(rows), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        states, actions = state_rows[rows[part]], np.asarray(source.arrays.actions[rows[part]])
+        qpos, qvel = np.asarray(source.arrays.qpos[states]), np.asarray(source.arrays.qvel[states])
+        if not (np.isfinite(qpos).all() and np.isfinite(qvel).all()):
+            raise OffDynError(f"dataset '{source.id}' holds no simulator states in some rows; {_NEEDED}")
+        _fill(answers, begin, (qpos, qvel, actions), simulator, admission)
+        advance(len(states))
+    return answers
+
+
+def _fill(
+    answers: Counterfactual,
+    begin: int,
+    inputs: tuple[Array, Array, Array],
+    simulator: _Simulator,
+    admission: Admission,
+) -> None:
+    """Fill in the answers of one chunk."""
+    qpos, qvel, actions = inputs
+    inside, beyond = admission.refused(qpos)
+    part = slice(begin, begin + len(qpos))
+    answers.masks["penetration"][part], answers.masks["limit"][part] = inside, beyond
+    taken = np.flatnonzero(~(inside | beyond))
+    next_qpos, next_qvel, diverged = simulator.step(qpos[taken], qvel[taken], actions[taken])
+    robot, at = simulator.robot, taken + begin
+    fallen = robot.terminated(next_qpos, next_qvel)
+    answers.masks["diverged"][at] = diverged
+    answers.next_qpos[at], answers.next_qvel[at] = next_qpos, next_qvel
+    answers.next_observations[at] = robot.observe(next_qpos, next_qvel)
+    answers.rewards[at] = robot.reward(qpos[taken, 0], next_qpos, next_qvel, actions[taken], fallen)
+    answers.terminations[at] = fallen | diverged

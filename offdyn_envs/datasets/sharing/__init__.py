@@ -1,0 +1,1 @@
+"""Datasets shipped with the project, published to and downloaded from servers."""
