@@ -167,7 +167,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "parameters": agent.parameters,
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
-        **tuning(plan.agent),
+        **tuning(type(agent)),
         **own,
         **variant,
         "command": plan.command,
