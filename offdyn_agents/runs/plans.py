@@ -1,4 +1,4 @@
-"""What `offdyn train` was asked for, and what a run's `run.json` says about it."""
+"""What `offdyn train` was asked for, and what a run's `run.json` says about it; reading one imports no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
-from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
+    from offdyn_agents.engine.agent import Agent
+    from offdyn_agents.engine.resources import Budget, Hardware
     from offdyn_envs.tasks import DatasetId
 
 __all__ = [
@@ -200,6 +198,8 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
 def _device(hardware: Hardware) -> str:
     """Return the name of the processor that trains."""
     if hardware.device == "cuda":
+        import torch
+
         # A machine that only plans for a cluster need not have one.
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
     return f"{processor_name()}, {hardware.threads} threads"
