@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,10 +15,8 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
 from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem
 from offdyn_envs.errors import OffDynError
-
-if TYPE_CHECKING:
-    from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "ENDED",
@@ -45,7 +43,7 @@ class Plan:
 
     Attributes:
         agent: Name of the agent.
-        task: Name of the task.
+        task: Name of the task, or of the pair.
         seeds: Seeds of the runs, trained as one population.
         overrides: Settings given by hand, dotted names and text.
         budget: How long.
@@ -56,6 +54,7 @@ class Plan:
         variant: What tells the run's folder from that of the agent as it is, for instance "no-filter".
         judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
             those of merged and of target rows beside them, False for nothing.
+        pair: Own data in the place of a task; `task` is then its title.
     """
 
     agent: str
@@ -69,6 +68,7 @@ class Plan:
     target_rows: str = ""
     variant: str = ""
     judge: bool | None = None
+    pair: OwnPair | None = None
 
     @property
     def label(self) -> str:
@@ -81,34 +81,20 @@ class Plan:
         return self.out / self.task / self.label
 
     @property
-    def target(self) -> DatasetId:
-        """The target dataset.
-
-        Raises:
-            OffDynError: No such task or size.
-        """
-        from offdyn_envs.tasks import get_task
-
-        own = get_task(self.task).target
-        return replace(own, rows=self.target_rows) if self.target_rows else own
-
-    @property
-    def other_target(self) -> bool:
-        """Whether the target dataset is not the task's own."""
-        from offdyn_envs.tasks import get_task
-
-        return self.target != get_task(self.task).target
+    def problem(self) -> Problem:
+        """The data that are learned from, and the environment that scores."""
+        return self.pair or NamedTask(self.task, self.target_rows)
 
     @property
     def command(self) -> str:
         """The command that makes this run from nothing."""
-        words = ["offdyn", "train", self.agent, self.task, "--seeds", str(len(self.seeds))]
+        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", str(len(self.seeds))]
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
         words += ["--judge"] if self.judge else []
         words += ["--variant", self.variant] if self.variant else []
-        if self.other_target:
+        if self.problem.other_target:
             words += ["--target-rows", self.target_rows]
         return shlex.join(words)
 
@@ -151,7 +137,6 @@ def finishing_command(folder: Path, facts: Mapping[str, Any]) -> str:
 
 def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     """Return what `run.json` says before training."""
-    own = {"target_rows": plan.target_rows} if plan.other_target else {}
     variant = {"variant": plan.variant} if plan.variant else {}
     return {
         "format": FORMAT,
@@ -168,7 +153,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
         **tuning(plan.agent),
-        **own,
+        **plan.problem.facts(),
         **variant,
         "command": plan.command,
     }
@@ -187,7 +172,7 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
     if not (folder / "run.json").exists():
         return False
     found = read_run(folder)
-    for key in ("seeds", "updates", "precision", "settings", "target_rows"):
+    for key in ("seeds", "updates", "precision", "settings", "target_rows", "pair"):
         if found.get(key) != facts.get(key):
             what, old, new = _difference(key, found.get(key), facts.get(key))
             raise OffDynError(

@@ -24,7 +24,7 @@ from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.ensemble.rollouts import Proposer
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs import runs
+from offdyn_agents.runs import problems, runs
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import make_agent, train_tasks
 from offdyn_envs.errors import OffDynError
@@ -62,7 +62,7 @@ def task(datasets, monkeypatch):  # noqa: F811
     """The small datasets in the place of the task's own."""
     env = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (env, *datasets))
-    monkeypatch.setattr(runs, "target_returns", stand_ins.target_returns)
+    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
     # What 20,000 rows of a source of 5,000 are.
     monkeypatch.setattr(judging.Terms.__init__, "__defaults__", (300, 0, "episodes"))
     return datasets
@@ -358,7 +358,7 @@ def test_data_without_states_are_said_in_a_line(monkeypatch, tmp_path, capsys):
     sets = [synthetic.dataset(rows, seed, observation_dim=11, action_dim=3) for rows, seed in ((300, 0), (120, 1))]
     env = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (env, *sets))
-    monkeypatch.setattr(runs, "target_returns", stand_ins.target_returns)
+    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
     found, folder = trained("mopo", tmp_path)
     assert "was not collected in this simulator" in skipped(found)
     assert not (folder / NAME).exists()
