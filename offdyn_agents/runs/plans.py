@@ -13,8 +13,9 @@ import torch
 
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
+from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.settings import to_json, tuning
-from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.engine.training.module import Extras
 from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem
 from offdyn_envs.errors import OffDynError
 
@@ -55,6 +56,7 @@ class Plan:
         judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
             those of merged and of target rows beside them, False for nothing.
         pair: Own data in the place of a task; `task` is then its title.
+        extras: Lightning callbacks, loggers and arguments of the trainer, from Python.
     """
 
     agent: str
@@ -69,6 +71,7 @@ class Plan:
     variant: str = ""
     judge: bool | None = None
     pair: OwnPair | None = None
+    extras: Extras = Extras()
 
     @property
     def label(self) -> str:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_agents.engine.training.callbacks import Returns, target_returns
+from offdyn_agents.engine.training.callbacks import EVALUATION_SEED, Returns, target_returns
 from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
+from offdyn_envs.benchmark.scoring.rollouts import population_returns
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.errors import OffDynError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "NamedTask", "OwnPair", "Problem", "problem_of"]
 
 Normalise = Callable[[Any], NDArray[np.float64]]
-EVALUATION_SEED = 500_000
+Act = Callable[[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,34 @@ class Problem(abc.ABC):
     def returns(self, episodes: int, threads: int) -> Returns | None:
         """Return the function that scores policies during training; None without an environment."""
 
+    @abc.abstractmethod
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """Return the returns [R, E] of policies that act in the units of the data.
+
+        Args:
+            act: Maps observations [R, E, |S|] to actions [R, E, |A|].
+            members: R.
+            episodes: E.
+            seed: Episode e of every policy is seeded with seed + e.
+            threads: Simulation threads.
+
+        Raises:
+            OffDynError: There is no environment.
+        """
+
     def normalise(self) -> Normalise | None:
         """Return what maps returns to scores; None without reference returns."""
         return None
+
+    def scored_in(self, place: Place) -> bool:
+        """Say whether an environment is the one whose returns `normalise` takes."""
+        del place
+        return False
+
+    @property
+    def contract(self) -> Contract:
+        """What the columns of the data are; the suite's own have actions in [-1, 1]."""
+        return plain_contract(*self.sizes)
 
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -217,9 +243,23 @@ class NamedTask(Problem):
         """See `Problem.returns`."""
         return target_returns(self.robot, self._task.scoring, episodes, threads)
 
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """See `Problem.score`."""
+        from offdyn_envs.tasks import get_dynamics
+
+        shifts = get_dynamics(self.robot, self._task.scoring)
+        return population_returns(act, members, self.robot, shifts, episodes, seed, num_threads=threads)
+
     def normalise(self) -> Normalise | None:
         """See `Problem.normalise`."""
         return normaliser(self.name)
+
+    def scored_in(self, place: Place) -> bool:
+        """See `Problem.scored_in`."""
+        from offdyn_envs.robots import get_robot
+        from offdyn_envs.tasks import get_dynamics
+
+        return place.suite == (get_robot(self.robot), get_dynamics(self.robot, self._task.scoring))
 
     def facts(self) -> dict[str, Any]:
         """See `Problem.facts`."""
@@ -241,6 +281,7 @@ class OwnPair(Problem):
         termination: What ends episodes inside learned models: a robot's name, "learned", "never", a function, or None
             for what the data suggest.
         name: What folders are called; "" for the names of the data.
+        declared: What the columns of the data are, where that is known without them.
     """
 
     source: Any
@@ -248,6 +289,7 @@ class OwnPair(Problem):
     env: Any = None
     termination: Any = None
     name: str = ""
+    declared: Contract | None = None
 
     @property
     def title(self) -> str:
@@ -287,7 +329,7 @@ class OwnPair(Problem):
     @property
     def contract(self) -> Contract:
         """What the columns of the data are."""
-        return contract_of(self.pair[1])
+        return self.declared or contract_of(self.pair[1])
 
     @property
     def robot(self) -> str | None:
@@ -298,7 +340,7 @@ class OwnPair(Problem):
     @property
     def sizes(self) -> tuple[int, int]:
         """|S| and |A|."""
-        return self.pair[1].observations.shape[1], self.pair[1].actions.shape[1]
+        return len(self.contract.observations), len(self.contract.actions)
 
     def check(self, data: str) -> None:
         """See `Problem.check`."""
@@ -318,19 +360,23 @@ class OwnPair(Problem):
 
     def returns(self, episodes: int, threads: int) -> Returns | None:
         """See `Problem.returns`."""
-        del threads
-        place, contract = self.place, self.contract
-        if place is None:
+        if self.place is None:
             return None
-        low, high = np.array(contract.action_low), np.array(contract.action_high)
+        low, high = np.array(self.contract.action_low), np.array(self.contract.action_high)
 
-        def returns(act: Callable[[Any], Any], members: int) -> NDArray[np.float64]:
+        def returns(act: Act, members: int) -> NDArray[np.float64]:
             def scaled(observations: Any) -> Any:
                 return low + (np.asarray(act(observations), dtype=np.float64) + 1.0) * ((high - low) / 2.0)
 
-            return place_returns(place, scaled, members, episodes, EVALUATION_SEED)
+            return self.score(scaled, members, episodes, EVALUATION_SEED, threads)
 
         return returns
+
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """See `Problem.score`."""
+        if self.place is None:
+            raise OffDynError(f"{self.title}: there is no environment to score in; name one, or use --offline")
+        return place_returns(self.place, act, members, episodes, seed, threads)
 
     def facts(self) -> dict[str, Any]:
         """See `Problem.facts`."""
@@ -364,11 +410,12 @@ def problem_of(facts: Mapping[str, Any]) -> Problem:
     pair = facts.get("pair")
     if pair is None:
         return NamedTask(facts["task"], facts.get("target_rows", ""))
-    return OwnPair(pair["source"], pair["target"], pair["env"], pair["termination"], facts["task"])
+    declared = Contract.from_json(facts["contract"])
+    return OwnPair(pair["source"], pair["target"], pair["env"], pair["termination"], facts["task"], declared)
 
 
 def contract_of(data: Any) -> Contract:
-    """Return what the columns of a dataset are; the suite's own have actions in [-1, 1]."""
+    """Return what the columns of a dataset are."""
     found = getattr(data, "contract", None)
     return found or plain_contract(data.observations.shape[1], data.actions.shape[1])
 

@@ -62,7 +62,7 @@ class _Job:
         """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(shared(self.agent.settings), sort_keys=True)
-        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, updates)
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, updates)
 
 
 def make_agent(
@@ -231,6 +231,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         quiet=plan.quiet,
         cache=plan.out / ".stages",
         identified=identified,
+        extras=plan.extras,
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))

@@ -10,7 +10,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rows import Transitions
 from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine
-from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.engine.training.module import NONE, Budget, Extras, Hardware, Part, PopulationModule, fit
 from offdyn_agents.engine.training.supplies import Provision, TaskRuns, make_supply
 from offdyn_envs.errors import OffDynError
 
@@ -74,6 +74,7 @@ def train_runs(
     quiet: bool,
     cache: Path | None,
     identified: Callable[[Provision], None] = lambda provision: None,
+    extras: Extras = NONE,
 ) -> PopulationModule:
     """Train and export the runs of some tasks as one population.
 
@@ -87,6 +88,7 @@ def train_runs(
         quiet: Show no progress.
         cache: Folder of cached stages, None for none.
         identified: Called once the stages are there, before the first update.
+        extras: A user's own callbacks, loggers and arguments of the trainer.
 
     Returns:
         The trained module; it says which runs were stopped.
@@ -111,7 +113,7 @@ def train_runs(
         provision.failed,
     )
     module.stage_seconds = seconds
-    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
+    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)], extras)
     for part in range(len(parts)):
         _export(module, part)
     return module
