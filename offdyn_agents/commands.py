@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.algorithms.registry import names
 from offdyn_agents.runs.console import quiet_waiting, task_names
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help="bc, td3-bc, iql, droco, mobody, mopo, mobile, morec or morec-mobile.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(names())}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,

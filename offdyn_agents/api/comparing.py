@@ -46,10 +46,9 @@ def compare(*runs: Run | str | Path, episodes: int = EPISODES) -> Table:
     normalise = loaded[0].problem.normalise()
     what = "return" if normalise is None else "score"
     values = [_by_seed(clean_returns(run.folder, plan), normalise) for run in loaded]
-    return Table(
-        _row(run, what, own, values[0] if place else None)
-        for place, (run, own) in enumerate(zip(loaded, values, strict=True))
-    )
+
+
+XX
 
 
 def _by_seed(returns: dict[str, list[float]], normalise: Any) -> Floats:

@@ -14,6 +14,7 @@ from offdyn_agents.api.recipe import Recipe, recipe
 from offdyn_agents.api.run import Run
 from offdyn_agents.engine.resources import Hardware, choose_device
 from offdyn_agents.engine.training.module import Extras
+from offdyn_agents.runs.console import count, seed_numbers
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.problems import NamedTask, OwnPair
 from offdyn_agents.runs.runs import train_tasks
@@ -89,14 +90,14 @@ def fit(
     pair = [_data(data, what, place) for data, what in ((source, "source"), (target, "target"))]
     problem = _problem(pair[0], pair[1], place, termination, name)
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
-    count = updates_count(updates)
-    every = min(10_000, max(1, count // 10)) if eval_every is None else updates_count(eval_every)
+    total = count(updates)
+    every = min(10_000, max(1, total // 10)) if eval_every is None else count(eval_every)
     plan = Plan(
         chosen.name,
         problem.title,
         seed_numbers(seeds),
         dict(chosen.settings),
-        hardware.budget(count, every),
+        hardware.budget(total, every),
         hardware,
         Path("runs") if out is None else Path(out),
         not progress,
@@ -127,18 +128,18 @@ def _is_minari(data: Any) -> bool:
 
 def _contract(data: Any, place: Place | None) -> Contract | None:
     """Return the bounds of actions that arrays bring along, or those of the environment."""
-    given = [
-        data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
-        for key in ("action_low", "action_high")
-    ]
-    if all(bound is None for bound in given):
-        given = place.action_bounds() if place else []
-    if len(given) < 2 or any(bound is None for bound in given):
+    low, high = _part(data, "action_low"), _part(data, "action_high")
+    if low is None and high is None and place is not None:
+        low, high = place.action_bounds() or (None, None)
+    sizes = [np.shape(_part(data, key)) for key in ("observations", "actions")]
+    if low is None or high is None or any(len(size) != 2 for size in sizes):
+        # What is no table is told by `from_arrays`.
         return None
-    found = data if isinstance(data, Mapping) else vars(data)
-    sizes = (np.shape(found.get("observations")), np.shape(found.get("actions")))
-    # What is no table is told by `from_arrays`.
-    return plain_contract(sizes[0][1], sizes[1][1], *given) if all(len(size) == 2 for size in sizes) else None
+    return plain_contract(sizes[0][1], sizes[1][1], low, high)
+
+
+def _part(data: Any, key: str) -> Any:
+    return data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
 
 
 def _problem(source: Any, target: Any, place: Place | None, termination: Any, name: str) -> NamedTask | OwnPair:

@@ -146,7 +146,7 @@ def evaluate(policies: Any, env: Any = None, episodes: int = EPISODES, *, thread
     score, normalise = _scoring(env, run.problem if run else None)
     if episodes < 1:
         raise OffDynError(f"episodes is {episodes}; at least 1 is allowed")
-    functions = [run.policy(seed) for seed in seeds] if run else [policies]
+    functions: list[Any] = [run.policy(seed) for seed in seeds] if run else [policies]
 
     def act(observations: NDArray[Any]) -> NDArray[Any]:
         pairs = zip(functions, observations, strict=True)

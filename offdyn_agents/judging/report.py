@@ -113,6 +113,7 @@ def judge_task(
     """
     import time
 
+    from offdyn_agents.algorithms.registry import agent_class
     from offdyn_agents.engine.provenance import package_versions
     from offdyn_agents.engine.settings import build, preset, to_json
     from offdyn_agents.judging.judge import judge_datasets
@@ -121,7 +122,11 @@ def judge_task(
     from offdyn_envs.atomic import write_json
     from offdyn_envs.tasks import get_task
 
-    own = {key: value for key, value in preset("mobody", get_task(name).robot).items() if key.startswith("dynamics.")}
+    own = {
+        key: value
+        for key, value in preset(agent_class("mobody"), get_task(name).robot).items()
+        if key.startswith("dynamics.")
+    }
     settings = build(JudgeSettings, own, overrides)
     env, source, target = load_task(name)
     env.close()

@@ -15,7 +15,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.settings import to_json, tuning
-from offdyn_agents.engine.training.module import Extras
+from offdyn_agents.engine.training.module import NONE, Extras
 from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem
 from offdyn_envs.errors import OffDynError
 
@@ -71,7 +71,7 @@ class Plan:
     variant: str = ""
     judge: bool | None = None
     pair: OwnPair | None = None
-    extras: Extras = Extras()
+    extras: Extras = NONE
 
     @property
     def label(self) -> str:
@@ -155,7 +155,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "parameters": agent.parameters,
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
-        **tuning(plan.agent),
+        **tuning(type(agent)),
         **plan.problem.facts(),
         **variant,
         "command": plan.command,

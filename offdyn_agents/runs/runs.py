@@ -74,7 +74,7 @@ def make_agent(
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(name, robot, quality, overrides.get("data", "")), overrides)
+    settings = build(kind.settings_class, preset(kind, robot, quality, overrides.get("data", "")), overrides)
     return kind(settings, observation_dim, action_dim)
 
 
