@@ -46,9 +46,8 @@ def compare(*runs: Run | str | Path, episodes: int = EPISODES) -> Table:
     normalise = loaded[0].problem.normalise()
     what = "return" if normalise is None else "score"
     values = [_by_seed(clean_returns(run.folder, plan), normalise) for run in loaded]
-
-
-XX
+    firsts = [None, *(values[:1] * (len(values) - 1))]
+    return Table(_row(run, what, own, first) for run, own, first in zip(loaded, values, firsts, strict=True))
 
 
 def _by_seed(returns: dict[str, list[float]], normalise: Any) -> Floats:
