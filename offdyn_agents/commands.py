@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offdyn_agents.algorithms.registry import names
+from offdyn_agents.algorithms import registry
+from offdyn_agents.engine.settings import parse_overrides
 from offdyn_agents.runs.console import quiet_waiting, task_names
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(names())}.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,
@@ -90,19 +91,19 @@ def train(
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
+    # What is misspelt is told before torch is imported, which takes seconds.
+    registry.check_name(agent)
     quiet_waiting()
     if show_settings:
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
-    from offdyn_agents.engine.settings import parse_overrides
+    names, overrides = task_names(tasks or [], track), parse_overrides(settings or [])
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
-    overrides = parse_overrides(settings or [])
-    names = task_names(tasks or [], track)
     seed_numbers = tuple(range(seeds))
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
@@ -128,7 +129,6 @@ def train(
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
-    from offdyn_agents.engine.settings import parse_overrides
     from offdyn_agents.runs.settings_page import setting_rows
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table

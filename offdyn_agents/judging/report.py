@@ -63,13 +63,16 @@ def judge_command(
     import json
 
     from offdyn_agents.engine.settings import parse_overrides
+    from offdyn_envs.tasks import get_task
+
+    # What is misspelt is told before torch is imported, which takes seconds.
+    overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.judging.exams import HOLDOUTS
     from offdyn_agents.judging.models import MODELS, REWARD, USUAL, Terms
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.errors import unknown
     from offdyn_envs.report import print_table
-    from offdyn_envs.tasks import get_task
 
     chosen = list(USUAL) if models is None else models.split(",")
     for name in chosen:
@@ -78,7 +81,6 @@ def judge_command(
     if holdout not in HOLDOUTS:
         raise unknown("hold-out", holdout, HOLDOUTS)
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
-    overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []
     for name in names:

@@ -16,7 +16,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.settings import build, preset, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
-from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_agents.engine.training.module import NONE, PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
@@ -231,7 +231,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         quiet=plan.quiet,
         cache=plan.out / ".stages",
         identified=identified,
-        extras=plan.extras,
+        extras=plan.extras or NONE,
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
