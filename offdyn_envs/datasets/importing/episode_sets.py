@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.datasets.importing.rows import Facts, Reading, Rows, known_columns, observation_widths
-from offdyn_envs.datasets.importing.source import Source
+from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
+from offdyn_envs.datasets.store.source import Facts, Source
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.tasks import list_env_ids
