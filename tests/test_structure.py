@@ -21,7 +21,7 @@ AGENT_FLOORS = (
     ("ablations", "behaviour", "examples"),
 )
 ENV_FLOORS = (
-    ("store",),
+    ("store", "own"),
     ("collecting", "checking", "describing"),
     ("sharing",),
     ("loading",),

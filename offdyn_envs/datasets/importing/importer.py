@@ -15,7 +15,6 @@ from offdyn_envs.datasets.importing.episode_sets import (
     read_minari_metadata,
 )
 from offdyn_envs.datasets.importing.episodes import to_episodes
-from offdyn_envs.datasets.importing.exporters import check_stamp, read_stamp
 from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
 from offdyn_envs.datasets.importing.rows import Reading, check_values, simulator_states
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
@@ -23,6 +22,7 @@ from offdyn_envs.datasets.store.folders import HDF5_NAME, data_root, file_digest
 from offdyn_envs.datasets.store.imported import NAMESPACE, check_id, read_imported_card, save_imported
 from offdyn_envs.datasets.store.source import Facts, Source, opened
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays
+from offdyn_envs.datasets.store.stamp import check_stamp, read_stamp
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, get_robot
 from offdyn_envs.tasks import QUALITIES, env_id

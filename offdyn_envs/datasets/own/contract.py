@@ -87,7 +87,10 @@ class Contract:
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Contract:
         """Return what `to_json` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+        }
+        return cls(**values)
 
 
 def plain_contract(
