@@ -17,7 +17,7 @@ from offdyn_envs.datasets.store.source import Source, opened
 from offdyn_envs.datasets.store.stamp import read_stamp
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["hdf5_file", "open_episodes", "open_hdf5"]
+__all__ = ["hdf5_file", "open_episodes", "open_hdf5", "stamped_robot"]
 
 Array = NDArray[Any]
 EPISODE = "episode_"
@@ -171,3 +171,13 @@ def _leaves(name: str, value: Any) -> dict[str, Array]:
     if not isinstance(value, Mapping):
         return {name: np.asarray(value)}
     return {key: leaf for inner, item in value.items() for key, leaf in _leaves(f"{name}/{inner}", item).items()}
+
+
+def stamped_robot(path: Path) -> str | None:
+    """Return the robot of an exported HDF5 file, "" where a file does not say; None where it was of no robot."""
+    file = hdf5_file(path)
+    if file is None or not file.is_file():
+        return ""
+    with opened(file) as source:
+        stamp = read_stamp(source.group, str(file))
+    return "" if stamp is None else stamp["robot"]
