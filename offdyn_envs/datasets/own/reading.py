@@ -166,18 +166,14 @@ def _contract(table: Table, spec: Spec, wide: Mapping[str, tuple[NDArray[Any], t
 
 def _renamed(contract: Contract, spec: Spec, where: str) -> Contract:
     """Return a contract with the names, units and time step that the user says."""
-    said = {
-        "observations": spec.observation_names,
-        "actions": spec.action_names,
-        "observation_units": spec.observation_units,
-        "action_units": spec.action_units,
-        "time_step": spec.time_step,
-    }
+    fields = {"observation_names": "observations", "action_names": "actions"}
+    fields |= {key: key for key in ("observation_units", "action_units", "time_step")}
+    said = {key: getattr(spec, key) for key in fields if getattr(spec, key) is not None}
     for key, value in said.items():
-        wanted = len(getattr(contract, key)) if isinstance(value, tuple) else 0
-        if isinstance(value, tuple) and len(value) != wanted:
-            raise OffDynError(f"{where}: {key} of the spec has {len(value)} values; {wanted} are wanted")
-    return replace(contract, **{key: value for key, value in said.items() if value is not None})
+        known = getattr(contract, fields[key])
+        if isinstance(value, tuple) and len(value) != len(known):
+            raise OffDynError(f"{where}: {key} of the spec has {len(value)} values; {len(known)} are wanted")
+    return replace(contract, **{fields[key]: value for key, value in said.items()})
 
 
 def _check_declared(table: Table, spec: Spec, contract: Contract, actions: NDArray[Any]) -> None:
