@@ -144,7 +144,9 @@ def _complete(said: _Choice, source: Source, path: Path, stamp: Mapping[str, Any
         robot, dynamics = collecting_environment(metadata, source.path, facts)
         name = metadata.get("dataset_id")
     if said.robot is None and robot is None:
-        raise OffDynError(f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}")
+        raise OffDynError(
+            f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}, or none for any other"
+        )
     chosen = _agreed(where, "robot", said.robot, robot)
     return _Choice(
         robot=chosen,

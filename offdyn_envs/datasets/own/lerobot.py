@@ -108,6 +108,8 @@ def _check_frames(folder: Path, found: Mapping[str, Array], info: Mapping[str, A
     if EPISODE not in found or FRAME not in found or not rows:
         return
     episode, frame = found[EPISODE], found[FRAME]
+    if (episode[1:] < episode[:-1]).any():
+        return  # Said in full where episodes are cut.
     same = np.concatenate(([False], episode[1:] == episode[:-1]))
     wanted = np.where(same, np.concatenate(([0], frame[:-1])) + 1, 0)
     wrong = np.flatnonzero(frame != wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,12 @@ def open_npz(path: Path) -> Table:
 
 
 def _npz(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise OffDynError(f"{path}: is no npz archive, truncated or damaged; named arrays of numbers are wanted")
     try:
-        archive = np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except Exception as error:  # zipfile, zlib and NumPy each have their own.
-        raise OffDynError(
-            f"{path}: cannot be read as an npz archive ({error}); arrays of numbers are allowed"
-        ) from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise OffDynError(f"{path}: holds one array without a name; an npz archive of named arrays is wanted")
-    return archive
+        raise OffDynError(f"{path}: cannot be read as an npz archive ({error})") from None
 
 
 def _npz_array(path: Path, archive: Any, name: str) -> Array:
