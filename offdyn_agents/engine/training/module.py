@@ -31,6 +31,7 @@ from offdyn_agents.engine.settings import flat, to_json
 from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
 from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
+from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Budget", "Chunks", "Hardware", "Part", "PopulationModule", "choose_device", "fit"]
@@ -45,12 +46,14 @@ class Part:
         title: What messages and progress call it.
         seeds: Seeds of the runs.
         identity: SHA-256 of the data and of the settings, which a checkpoint must agree with.
+        contract: What the columns of the data are, for exported policies; None where nothing is to be said.
     """
 
     folder: Path
     title: str
     seeds: tuple[int, ...]
     identity: Mapping[str, str] = field(default_factory=dict)
+    contract: Contract | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,7 +98,7 @@ def train_runs(
     seconds = time.monotonic() - begun
     identified(provision)
     parts = [
-        Part(task.folder, task.title, task.seeds, identity)
+        Part(task.folder, task.title, task.seeds, identity, task.contract)
         for task, identity in zip(tasks, provision.identities, strict=True)
     ]
     module = PopulationModule(
@@ -121,11 +121,15 @@ def train_runs(
 
 def _export(module: PopulationModule, part: int) -> None:
     """Write the policies of a task's runs; one that has diverged gets none."""
-    from offdyn_agents.engine.export import export_run
+    from offdyn_agents.engine.export import bounds_of, export_run, write_contract
 
-    runs, population, agent = module.runs_of(part), module.population, module.agent
+    runs, population, agent, told = module.runs_of(part), module.population, module.agent, module.parts[part]
+    sizes = (agent.observation_dim, agent.action_dim)
     for run in range(runs.start, runs.stop):
         if not module.stopped[run]:
             readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
-            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
-            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)
+            home = told.folder / "seeds" / str(module.seeds[run])
+            export_run(agent.exported(readable), home, *sizes, bounds_of(told.contract))
+            if told.contract is not None:
+                digests = {f"{what}_sha256": digest for what, digest in told.identity.items()}
+                write_contract(home, told.contract, {"agent": agent.name, "seed": module.seeds[run], **digests})
