@@ -21,7 +21,7 @@ AGENT_FLOORS = (
     ("ablations", "behaviour", "examples", "testing"),
 )
 ENV_FLOORS = (
-    ("store",),
+    ("store", "own"),
     ("collecting", "checking", "describing"),
     ("sharing",),
     ("loading",),

@@ -3,8 +3,83 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
+from decimal import Decimal
 
-__all__ = ["quiet_waiting", "task_names"]
+__all__ = [
+    "COUNT",
+    "DEFAULT_SEEDS",
+    "DEFAULT_UPDATES",
+    "SEEDS",
+    "count",
+    "quiet_waiting",
+    "seed_numbers",
+    "seeds_text",
+    "task_names",
+]
+
+DEFAULT_SEEDS, DEFAULT_UPDATES = "5", "100k"
+COUNT, SEEDS = "N", "N|A,B,..."
+"""What the help calls a count, and seeds."""
+MOST_SEED = 2**31 - 1
+
+_COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
+_SCALES = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def count(text: str | int) -> int:
+    """Return a count that may be written as 100000, 100_000, 100k, 1.5m or 1e5.
+
+    Raises:
+        OffDynError: It is no whole number from 1 on.
+    """
+    from offdyn_envs.errors import OffDynError, beginning
+
+    written = _COUNT.fullmatch(str(text).strip())
+    # Decimals: 1.1e6 is a whole number there.
+    value = Decimal(written[1]) * _SCALES[written[2].lower()] if written else Decimal(0)
+    if value < 1 or value != value.to_integral_value():
+        raise OffDynError(
+            f"'{beginning(text, 40)}' is no whole number from 1 on; 100000, 100_000, 100k, 1m and 1e5 are allowed"
+        )
+    return int(value)
+
+
+def seed_numbers(text: str | int | Sequence[int]) -> tuple[int, ...]:
+    """Return seeds in ascending order: "5" stands for 0 to 4, "0,3,4" for these three and "3," for one alone.
+
+    Args:
+        text: As above; or a number, or chosen seeds.
+
+    Raises:
+        OffDynError: There are none, one is no whole number from 0 on, or one is there twice.
+    """
+    from offdyn_envs.errors import OffDynError, beginning
+
+    told = str(text) if isinstance(text, str | int) else seeds_text(tuple(text))
+    words = [word.strip() for word in told.removesuffix(",").split(",")]
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) <= MOST_SEED for word in words):
+        raise OffDynError(
+            f"seeds '{beginning(told, 40)}' are neither a number of seeds nor seeds; 5 (for 0 to 4), 0,3,4 and 3, "
+            "(for seed 3 alone) are allowed"
+        )
+    numbers = [int(word) for word in words]
+    if "," not in told:
+        if not numbers[0]:
+            raise OffDynError("0 seeds train nothing; at least 1 is allowed")
+        return tuple(range(numbers[0]))
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise OffDynError(f"seed {twice[0]} is there twice in '{beginning(told, 40)}'; each seed once is allowed")
+    return tuple(sorted(numbers))
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return how `seed_numbers` takes these seeds."""
+    if list(seeds) == list(range(len(seeds))) and seeds:
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
 
 
 def task_names(tasks: list[str], track: str | None) -> list[str]:

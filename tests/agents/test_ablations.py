@@ -83,7 +83,7 @@ def test_the_method_itself_has_the_folder_of_offdyn_train(tmp_path):
         (variant.name, found) for variant, found in variant_plans(get_study("droco-target-size"), [pairs[1][1]])
     )
     assert sized["target-5k"] == plan("droco", tmp_path)
-    assert str(sized["target-500"].target) == "offdyn/hopper/gravity-0p5/medium-500-v0"
+    assert str(sized["target-500"].problem.target) == "offdyn/hopper/gravity-0p5/medium-500-v0"
     assert sized["target-500"].command.endswith("--target-rows 500")
 
 

@@ -301,7 +301,7 @@ def test_a_replacement_that_fails_leaves_the_old_entry(tmp_path: Path, monkeypat
 KILLED = """
 import os, sys
 from pathlib import Path
-from offdyn_envs.benchmark import entries_from_runs
+from offdyn_envs.benchmark.entries import entries_from_runs
 rename = Path.rename
 def killed(self, target):
     if self.parent.suffix == ".part":

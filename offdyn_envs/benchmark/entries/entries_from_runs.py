@@ -138,6 +138,8 @@ class _Run:
             raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
         if run.get("target_rows"):
             raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
+        if "pair" in run:
+            raise OffDynError(f"run '{folder}' is of own data; the leaderboard takes runs of tasks (offdyn tasks)")
         if evaluation.get("protocol") != protocol.PROTOCOL:
             raise OffDynError(
                 f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"
