@@ -149,8 +149,11 @@ def evaluate(
 ) -> None:
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
     quiet_waiting()
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_agents.runs.plans import read_run, run_label
+
+    # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
+    labels = [run_label(read_run(folder)) for folder in runs]
+    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.report import print_table
@@ -162,9 +165,9 @@ def evaluate(
         quiet,
     )
     found: list[dict[str, Any]] = []
-    for folder in runs:
+    for folder, label in zip(runs, labels, strict=True):
         result = evaluate_run(folder, plan)
-        label, rows = run_label(read_run(folder)), summarise(result)
+        rows = summarise(result)
         found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
         if not json_output:
             print_table(f"{result['task']} {label}", rows, False)
