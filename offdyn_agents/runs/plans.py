@@ -15,6 +15,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
 from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.runs.console import seeds_text
 from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem
 from offdyn_envs.errors import OffDynError
 
@@ -88,7 +89,7 @@ class Plan:
     @property
     def command(self) -> str:
         """The command that makes this run from nothing."""
-        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", str(len(self.seeds))]
+        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", seeds_text(self.seeds)]
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
