@@ -11,7 +11,16 @@ import typer
 
 from offdyn_agents.algorithms import registry
 from offdyn_agents.engine.settings import parse_overrides
-from offdyn_agents.runs.console import quiet_waiting, task_names
+from offdyn_agents.runs.console import (
+    DEFAULT_EVERY,
+    DEFAULT_SEEDS,
+    DEFAULT_UPDATES,
+    EveryOption,
+    SeedsOption,
+    UpdatesOption,
+    quiet_waiting,
+    task_names,
+)
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.runs import Trained
@@ -41,8 +50,8 @@ def train(
     agent: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,
-    updates: Annotated[int, typer.Option(min=1, help="Updates of every run.")] = 1_000_000,
+    seeds: SeedsOption = DEFAULT_SEEDS,
+    updates: UpdatesOption = DEFAULT_UPDATES,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
@@ -71,7 +80,7 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
-    eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
+    eval_every: EveryOption = DEFAULT_EVERY,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -104,7 +113,6 @@ def train(
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
-    seed_numbers = tuple(range(seeds))
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
@@ -114,7 +122,7 @@ def train(
         budget = hardware.budget(updates, eval_every)
         plans = [
             named(
-                Plan(agent, name, seed_numbers, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
+                Plan(agent, name, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
                 variant,
             )
             for name in names

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from offdyn_envs.errors import OffDynError, beginning
 
 __all__ = [
-    "COUNT",
+    "DEFAULT_EVERY",
     "DEFAULT_SEEDS",
     "DEFAULT_UPDATES",
-    "SEEDS",
+    "EveryOption",
+    "SeedsOption",
+    "UpdatesOption",
     "count",
     "quiet_waiting",
     "seed_numbers",
@@ -19,9 +26,7 @@ __all__ = [
     "task_names",
 ]
 
-DEFAULT_SEEDS, DEFAULT_UPDATES = "5", "100k"
-COUNT, SEEDS = "N", "N|A,B,..."
-"""What the help calls a count, and seeds."""
+DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 100_000, 10_000
 MOST_SEED = 2**31 - 1
 
 _COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
@@ -34,8 +39,6 @@ def count(text: str | int) -> int:
     Raises:
         OffDynError: It is no whole number from 1 on.
     """
-    from offdyn_envs.errors import OffDynError, beginning
-
     written = _COUNT.fullmatch(str(text).strip())
     # Decimals: 1.1e6 is a whole number there.
     value = Decimal(written[1]) * _SCALES[written[2].lower()] if written else Decimal(0)
@@ -55,8 +58,6 @@ def seed_numbers(text: str | int | Sequence[int]) -> tuple[int, ...]:
     Raises:
         OffDynError: There are none, one is no whole number from 0 on, or one is there twice.
     """
-    from offdyn_envs.errors import OffDynError, beginning
-
     told = str(text) if isinstance(text, str | int) else seeds_text(tuple(text))
     words = [word.strip() for word in told.removesuffix(",").split(",")]
     if not all(word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) <= MOST_SEED for word in words):
@@ -88,7 +89,6 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     Raises:
         OffDynError: Both or neither, or an unknown name.
     """
-    from offdyn_envs.errors import OffDynError
     from offdyn_envs.tasks import get_task, get_track
 
     if bool(tasks) == (track is not None):
@@ -100,3 +100,33 @@ def quiet_waiting() -> None:
     """Let idle threads sleep; to be called before torch is imported."""
     # Set before torch is imported: threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+T = TypeVar("T")
+
+
+def _option(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a parser whose errors say which option they are about."""
+
+    def parser(text: Any) -> T:
+        try:
+            return parse(text)
+        except OffDynError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parser
+
+
+UpdatesOption = Annotated[
+    int, typer.Option(parser=_option(count), metavar="N", help="Updates of every run; 100k, 1m and 1e5 are numbers.")
+]
+EveryOption = Annotated[int, typer.Option(parser=_option(count), metavar="N", help="Updates between evaluations.")]
+SeedsOption = Annotated[
+    # What the parser gives is no type that a command line knows.
+    Any,
+    typer.Option(
+        parser=_option(seed_numbers),
+        metavar="N|A,B,...",
+        help="Runs, trained as one population: a number of seeds, 5 for 0 to 4, or chosen ones, 0,3,4 (3, for one).",
+    ),
+]

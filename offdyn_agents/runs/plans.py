@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
+from offdyn_agents.runs.console import seeds_text
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Plan:
     @property
     def command(self) -> str:
         """The command that makes this run from nothing."""
-        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", str(len(self.seeds))]
+        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", seeds_text(self.seeds)]
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
