@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+# Typer reads brackets as markup, and another package may call its agent anything.
+_AGENTS = ", ".join(registry.names()).replace("[", "\\[")
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -47,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {_AGENTS}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     seeds: SeedsOption = DEFAULT_SEEDS,
