@@ -16,7 +16,9 @@ from offdyn_agents.runs.problems import EVALUATION_SEED, Act, Loaded, NamedTask,
 from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
 from offdyn_envs.datasets.importing.pairs import check_pair, load_any
 from offdyn_envs.datasets.own.contract import Contract, plain_contract
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.datasets.own.functions import load_function
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import ROBOTS
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware
@@ -77,6 +79,15 @@ class OwnPair(Problem):
         return place
 
     @property
+    def ends(self) -> Any:
+        """What ends episodes inside learned models, a function's name looked up."""
+        if isinstance(self.termination, str) and ":" in self.termination:
+            return load_function(self.termination, "termination")
+        if isinstance(self.termination, str) and self.termination not in ("learned", "never", *ROBOTS):
+            raise unknown("termination", self.termination, ("learned", "never", *ROBOTS, "module:function"))
+        return self.termination
+
+    @property
     def contract(self) -> Contract:
         """What the columns of the data are."""
         return self.declared or contract_of(self.pair[1])
@@ -127,7 +138,7 @@ class OwnPair(Problem):
         from offdyn_agents.models.termination import resolve
 
         pair = (loaded.source, loaded.target)
-        return resolve(self.termination, *pair, cache=cache, threads=hardware.threads, quiet=quiet)
+        return resolve(self.ends, *pair, cache=cache, threads=hardware.threads, quiet=quiet)
 
     def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
         """See `Problem.score`."""
