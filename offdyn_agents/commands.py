@@ -68,9 +68,7 @@ def train(
             "module:function. By default learned where the data hold terminations.",
         ),
     ] = None,
-    spec: Annotated[
-        Path | None, typer.Option(help="What the columns of own files are, as data import takes it.")
-    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="What the columns of own files are: a YAML file.")] = None,
     name: Annotated[str, typer.Option(help="What own data are called in folders; by default after them.")] = "",
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,

@@ -17,7 +17,8 @@ from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import build, preset, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
-from offdyn_agents.engine.training.module import NONE, PopulationModule
+from offdyn_agents.engine.training.extras import NONE
+from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
