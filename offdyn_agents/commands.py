@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offdyn_agents.runs.console import quiet_waiting, task_names
+from offdyn_agents.algorithms import registry
+from offdyn_agents.engine.settings import parse_overrides
+from offdyn_agents.runs.console import (
+    DEFAULT_EVERY,
+    DEFAULT_SEEDS,
+    DEFAULT_UPDATES,
+    EveryOption,
+    SeedsOption,
+    UpdatesOption,
+    quiet_waiting,
+    task_names,
+)
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.runs import Trained
@@ -36,11 +47,11 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help="bc, td3-bc, iql, droco, mobody, mopo, mobile, morec or morec-mobile.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, trained as one population: seeds 0 to n - 1.")] = 3,
-    updates: Annotated[int, typer.Option(min=1, help="Updates of every run.")] = 1_000_000,
+    seeds: SeedsOption = DEFAULT_SEEDS,
+    updates: UpdatesOption = DEFAULT_UPDATES,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
@@ -69,7 +80,7 @@ def train(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
-    eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
+    eval_every: EveryOption = DEFAULT_EVERY,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -89,20 +100,19 @@ def train(
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
+    # What is misspelt is told before torch is imported, which takes seconds.
+    registry.check_name(agent)
     quiet_waiting()
     if show_settings:
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
-    from offdyn_agents.engine.settings import parse_overrides
+    names, overrides = task_names(tasks or [], track), parse_overrides(settings or [])
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
-    overrides = parse_overrides(settings or [])
-    names = task_names(tasks or [], track)
-    seed_numbers = tuple(range(seeds))
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
@@ -112,7 +122,7 @@ def train(
         budget = hardware.budget(updates, eval_every)
         plans = [
             named(
-                Plan(agent, name, seed_numbers, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
+                Plan(agent, name, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
                 variant,
             )
             for name in names
@@ -127,7 +137,6 @@ def train(
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
-    from offdyn_agents.engine.settings import parse_overrides
     from offdyn_agents.runs.settings_page import setting_rows
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table

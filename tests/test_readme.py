@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from offdyn_agents.algorithms.table import with_table
 from offdyn_envs.cli import main
+from offdyn_envs.errors import OffDynError
 
 ROOT = Path(__file__).parents[1]
 TEXT, RESULTS, OWN_DATA = (
@@ -94,3 +96,9 @@ def test_readme_names_the_two_commands():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "\ndemo:" in makefile and "\ntest:" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_table_of_agents_is_what_make_docs_writes():
+    assert with_table(TEXT) == TEXT, "stale: make docs"
+    with pytest.raises(OffDynError, match="the page lacks"):
+        with_table("# A page")

@@ -18,7 +18,7 @@ AGENT_FLOORS = (
     ("algorithms",),
     ("judging",),
     ("runs",),
-    ("ablations", "behaviour", "examples"),
+    ("ablations", "behaviour", "examples", "testing"),
 )
 ENV_FLOORS = (
     ("store", "own"),

@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.ablations.studies import STUDIES
+from offdyn_agents.runs.console import (
+    DEFAULT_EVERY,
+    DEFAULT_SEEDS,
+    DEFAULT_UPDATES,
+    EveryOption,
+    SeedsOption,
+    UpdatesOption,
+)
+
 if TYPE_CHECKING:
     from offdyn_agents.ablations.studies import Study
     from offdyn_agents.runs.track import Trained
@@ -18,23 +28,21 @@ Record = Mapping[str, Any]
 
 
 def ablate(
-    study: Annotated[
-        str | None, typer.Argument(help="mobody, morec, droco-beta, droco-delta or droco-target-size.")
-    ] = None,
+    study: Annotated[str | None, typer.Argument(help=f"One of {', '.join(STUDIES)}.")] = None,
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     variants: Annotated[
         list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant; may be repeated.")
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="Show the studies, or the variants of one, and stop.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant: seeds 0 to n - 1.")] = 3,
-    updates: Annotated[int, typer.Option(min=1, help="Updates of every run.")] = 1_000_000,
+    seeds: SeedsOption = DEFAULT_SEEDS,
+    updates: UpdatesOption = DEFAULT_UPDATES,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all variants; may be repeated.")
     ] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
-    eval_every: Annotated[int, typer.Option(min=1, help="Updates between evaluations.")] = 10_000,
+    eval_every: EveryOption = DEFAULT_EVERY,
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -69,8 +77,8 @@ def ablate(
 
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
     budget = hardware.budget(updates, eval_every)
-    overrides, runs = parse_overrides(settings or []), tuple(range(seeds))
-    plans = [Plan(chosen.agent, name, runs, overrides, budget, hardware, out, quiet) for name in names]
+    overrides = parse_overrides(settings or [])
+    plans = [Plan(chosen.agent, name, seeds, overrides, budget, hardware, out, quiet) for name in names]
     evaluation = EvaluationPlan(episodes or protocol.CLEAN_EPISODES, 1, hardware.threads, quiet)
     report = _say_nothing if json_output else _report
     record = joined(run_study(chosen, plans, evaluation, report, together or 0), read_record(study, out / "ablations"))

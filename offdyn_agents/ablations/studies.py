@@ -189,7 +189,7 @@ def _variant_plan(variant: Variant, plan: Plan) -> Plan:
         target_rows=variant.target_rows,
         variant=variant.name,
     )
-    same = not changed.other_target and plan_agent(changed).settings == plan_agent(plan).settings
+    same = not changed.problem.other_target and plan_agent(changed).settings == plan_agent(plan).settings
     return plan if same else changed
 
 

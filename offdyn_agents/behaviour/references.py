@@ -15,6 +15,7 @@ from offdyn_agents.behaviour.evaluation import evaluate, run_episodes
 from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
+from offdyn_envs.benchmark.scoring.scores import REFERENCES_PATH
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import get_robot
@@ -27,9 +28,7 @@ _FIGURES = ("mean", "se", "episodes")
 
 def default_path() -> Path:
     """The file that the benchmark reads."""
-    import offdyn_envs
-
-    return Path(str(offdyn_envs.__file__)).parent / "benchmark" / "references.json"
+    return REFERENCES_PATH
 
 
 def random_returns(robot: str, dynamics: str, episodes: int) -> dict[str, Any]:

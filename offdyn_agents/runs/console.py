@@ -3,8 +3,84 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
 
-__all__ = ["quiet_waiting", "task_names"]
+import typer
+
+from offdyn_envs.errors import OffDynError, beginning
+
+__all__ = [
+    "DEFAULT_EVERY",
+    "DEFAULT_SEEDS",
+    "DEFAULT_UPDATES",
+    "EveryOption",
+    "SeedsOption",
+    "UpdatesOption",
+    "count",
+    "quiet_waiting",
+    "seed_numbers",
+    "seeds_text",
+    "task_names",
+]
+
+DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 100_000, 10_000
+MOST_SEED = 2**31 - 1
+
+_COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
+_SCALES = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def count(text: str | int) -> int:
+    """Return a count that may be written as 100000, 100_000, 100k, 1.5m or 1e5.
+
+    Raises:
+        OffDynError: It is no whole number from 1 on.
+    """
+    written = _COUNT.fullmatch(str(text).strip())
+    # Decimals: 1.1e6 is a whole number there.
+    value = Decimal(written[1]) * _SCALES[written[2].lower()] if written else Decimal(0)
+    if value < 1 or value != value.to_integral_value():
+        raise OffDynError(
+            f"'{beginning(text, 40)}' is no whole number from 1 on; 100000, 100_000, 100k, 1m and 1e5 are allowed"
+        )
+    return int(value)
+
+
+def seed_numbers(text: str | int | Sequence[int]) -> tuple[int, ...]:
+    """Return seeds in ascending order: "5" stands for 0 to 4, "0,3,4" for these three and "3," for one alone.
+
+    Args:
+        text: As above; or a number, or chosen seeds.
+
+    Raises:
+        OffDynError: There are none, one is no whole number from 0 on, or one is there twice.
+    """
+    told = str(text) if isinstance(text, str | int) else seeds_text(tuple(text))
+    words = [word.strip() for word in told.removesuffix(",").split(",")]
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 10 and int(word) <= MOST_SEED for word in words):
+        raise OffDynError(
+            f"seeds '{beginning(told, 40)}' are neither a number of seeds nor seeds; 5 (for 0 to 4), 0,3,4 and 3, "
+            "(for seed 3 alone) are allowed"
+        )
+    numbers = [int(word) for word in words]
+    if "," not in told:
+        if not numbers[0]:
+            raise OffDynError("0 seeds train nothing; at least 1 is allowed")
+        return tuple(range(numbers[0]))
+    twice = sorted({number for number in numbers if numbers.count(number) > 1})
+    if twice:
+        raise OffDynError(f"seed {twice[0]} is there twice in '{beginning(told, 40)}'; each seed once is allowed")
+    return tuple(sorted(numbers))
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return how `seed_numbers` takes these seeds."""
+    if list(seeds) == list(range(len(seeds))) and seeds:
+        return str(len(seeds))
+    return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
 
 
 def task_names(tasks: list[str], track: str | None) -> list[str]:
@@ -13,7 +89,6 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     Raises:
         OffDynError: Both or neither, or an unknown name.
     """
-    from offdyn_envs.errors import OffDynError
     from offdyn_envs.tasks import get_task, get_track
 
     if bool(tasks) == (track is not None):
@@ -25,3 +100,33 @@ def quiet_waiting() -> None:
     """Let idle threads sleep; to be called before torch is imported."""
     # Set before torch is imported: threads that spin while they wait make a busy machine ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+T = TypeVar("T")
+
+
+def _option(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a parser whose errors say which option they are about."""
+
+    def parser(text: Any) -> T:
+        try:
+            return parse(text)
+        except OffDynError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parser
+
+
+UpdatesOption = Annotated[
+    int, typer.Option(parser=_option(count), metavar="N", help="Updates of every run; 100k, 1m and 1e5 are numbers.")
+]
+EveryOption = Annotated[int, typer.Option(parser=_option(count), metavar="N", help="Updates between evaluations.")]
+SeedsOption = Annotated[
+    # What the parser gives is no type that a command line knows.
+    Any,
+    typer.Option(
+        parser=_option(seed_numbers),
+        metavar="N|A,B,...",
+        help="Runs, trained as one population: a number of seeds, 5 for 0 to 4, or chosen ones, 0,3,4 (3, for one).",
+    ),
+]

@@ -1,24 +1,24 @@
-"""What `offdyn train` was asked for, and what a run's `run.json` says about it."""
+"""What `offdyn train` was asked for, and what a run's `run.json` says about it; reading one imports no torch."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
-from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.runs.console import seeds_text
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
-    from offdyn_envs.tasks import DatasetId
+    from offdyn_agents.engine.agent import Agent
+    from offdyn_agents.engine.resources import Budget, Hardware
+    from offdyn_agents.engine.training.module import Extras
+    from offdyn_agents.runs.problems import OwnPair, Problem
 
 __all__ = [
     "ENDED",
@@ -45,7 +45,7 @@ class Plan:
 
     Attributes:
         agent: Name of the agent.
-        task: Name of the task.
+        task: Name of the task, or of the pair.
         seeds: Seeds of the runs, trained as one population.
         overrides: Settings given by hand, dotted names and text.
         budget: How long.
@@ -56,6 +56,8 @@ class Plan:
         variant: What tells the run's folder from that of the agent as it is, for instance "no-filter".
         judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
             those of merged and of target rows beside them, False for nothing.
+        pair: Own data in the place of a task; `task` is then its title.
+        extras: Lightning callbacks, loggers and arguments of the trainer, from Python.
     """
 
     agent: str
@@ -69,6 +71,8 @@ class Plan:
     target_rows: str = ""
     variant: str = ""
     judge: bool | None = None
+    pair: OwnPair | None = None
+    extras: Extras | None = None
 
     @property
     def label(self) -> str:
@@ -81,34 +85,22 @@ class Plan:
         return self.out / self.task / self.label
 
     @property
-    def target(self) -> DatasetId:
-        """The target dataset.
+    def problem(self) -> Problem:
+        """The data that are learned from, and the environment that scores."""
+        from offdyn_agents.runs.problems import NamedTask
 
-        Raises:
-            OffDynError: No such task or size.
-        """
-        from offdyn_envs.tasks import get_task
-
-        own = get_task(self.task).target
-        return replace(own, rows=self.target_rows) if self.target_rows else own
-
-    @property
-    def other_target(self) -> bool:
-        """Whether the target dataset is not the task's own."""
-        from offdyn_envs.tasks import get_task
-
-        return self.target != get_task(self.task).target
+        return self.pair or NamedTask(self.task, self.target_rows)
 
     @property
     def command(self) -> str:
         """The command that makes this run from nothing."""
-        words = ["offdyn", "train", self.agent, self.task, "--seeds", str(len(self.seeds))]
+        words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", seeds_text(self.seeds)]
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
         words += ["--judge"] if self.judge else []
         words += ["--variant", self.variant] if self.variant else []
-        if self.other_target:
+        if self.problem.other_target:
             words += ["--target-rows", self.target_rows]
         return shlex.join(words)
 
@@ -151,7 +143,6 @@ def finishing_command(folder: Path, facts: Mapping[str, Any]) -> str:
 
 def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     """Return what `run.json` says before training."""
-    own = {"target_rows": plan.target_rows} if plan.other_target else {}
     variant = {"variant": plan.variant} if plan.variant else {}
     return {
         "format": FORMAT,
@@ -167,8 +158,8 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "parameters": agent.parameters,
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
-        **tuning(plan.agent),
-        **own,
+        **tuning(type(agent)),
+        **plan.problem.facts(),
         **variant,
         "command": plan.command,
     }
@@ -187,7 +178,7 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
     if not (folder / "run.json").exists():
         return False
     found = read_run(folder)
-    for key in ("seeds", "updates", "precision", "settings", "target_rows"):
+    for key in ("seeds", "updates", "precision", "settings", "target_rows", "pair"):
         if found.get(key) != facts.get(key):
             what, old, new = _difference(key, found.get(key), facts.get(key))
             raise OffDynError(
@@ -200,6 +191,8 @@ def already(folder: Path, facts: dict[str, Any]) -> bool:
 def _device(hardware: Hardware) -> str:
     """Return the name of the processor that trains."""
     if hardware.device == "cuda":
+        import torch
+
         # A machine that only plans for a cluster need not have one.
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
     return f"{processor_name()}, {hardware.threads} threads"

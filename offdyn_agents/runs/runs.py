@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.settings import build, preset, shared
-from offdyn_agents.engine.training.callbacks import Evaluation, target_returns
+from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
-from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_agents.engine.training.module import NONE, PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
@@ -26,11 +26,7 @@ from offdyn_agents.runs.metrics import late_evaluations
 from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, read_run
 from offdyn_agents.runs.track import Arrangement, Ledger, Population, Trained, tell_not_judged
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
-
-if TYPE_CHECKING:
-    from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "FORMAT",
@@ -66,7 +62,7 @@ class _Job:
         """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(shared(self.agent.settings), sort_keys=True)
-        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, updates)
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, updates)
 
 
 def make_agent(
@@ -78,7 +74,7 @@ def make_agent(
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(name, robot, quality, overrides.get("data", "")), overrides)
+    settings = build(kind.settings_class, preset(kind, robot, quality, overrides.get("data", "")), overrides)
     return kind(settings, observation_dim, action_dim)
 
 
@@ -194,21 +190,15 @@ def plan_agent(plan: Plan) -> Agent:
     Raises:
         OffDynError: Unknown agent, task or setting, or a value out of range.
     """
-    from offdyn_envs.robots import get_robot
-    from offdyn_envs.tasks import get_task
-
-    task = get_task(plan.task)
-    robot = get_robot(task.robot)
-    sizes = (robot.observation_dim, robot.action_dim)
-    return make_agent(plan.agent, task.robot, *sizes, plan.overrides, task.quality)
+    problem = plan.problem
+    return make_agent(plan.agent, problem.robot or "", *problem.sizes, plan.overrides, problem.quality)
 
 
 def _job(plan: Plan) -> _Job:
     agent = plan_agent(plan)
     if plan.judge and not learned_model(agent):
         raise OffDynError(f"agent '{plan.agent}' learns no model of the target that could be judged; leave --judge out")
-    if plan.other_target and agent.settings.data == "oracle":
-        raise OffDynError(f"data=oracle learns from 1m target rows; target size '{plan.target_rows}' says otherwise")
+    plan.problem.check(agent.settings.data)
     return _Job(plan, agent, initial_facts(plan, agent))
 
 
@@ -228,7 +218,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
             write_json(job.plan.folder / "run.json", job.facts)
         _judge(jobs, tasks, provision)
 
-    evaluations = [_evaluation(job, part) for part, job in enumerate(jobs)]
+    evaluations = _evaluations(jobs)
     more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
     title = f"{plan.task} {plan.label}{more}"
     module = train_runs(
@@ -241,6 +231,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         quiet=plan.quiet,
         cache=plan.out / ".stages",
         identified=identified,
+        extras=plan.extras or NONE,
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
@@ -268,7 +259,8 @@ def _need_data(jobs: Sequence[_Job]) -> None:
     """
     from offdyn_envs.datasets.task import require_available
 
-    require_available(dict.fromkeys(dataset for job in jobs for dataset in _datasets(job).values()))
+    needed = [name for job in jobs for name in job.plan.problem.needed(job.agent.settings.data)]
+    require_available(dict.fromkeys(needed))
 
 
 def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:
@@ -301,7 +293,7 @@ def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision
     for job, task, identity in zip(jobs, tasks, provision.identities, strict=True):
         plan, runs = job.plan, range(start, start + len(task.seeds))
         start = runs.stop
-        if plan.judge is not False and learned_model(job.agent):
+        if plan.judge is not False and plan.pair is None and learned_model(job.agent):
             failed = [run - runs.start for run in provision.failed if run in runs]
             judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", bool(plan.judge), plan.quiet)
             judge_stages(judge, task, identity["data"], failed, job.facts)
@@ -326,49 +318,26 @@ def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
 
 def _late(plan: Plan) -> dict[str, Any] | None:
     """Return what run.json says about the last evaluations during training."""
-    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, normaliser(plan.task))
+    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, plan.problem.normalise())
 
 
 def _load(job: _Job) -> TaskRuns:
     """Load what one job learns from, and note its name in the facts."""
-    from offdyn_envs import datasets
-    from offdyn_envs.tasks import get_task
-
-    plan, names = job.plan, _datasets(job)
-    job.facts["data"] = {what: str(name) for what, name in names.items()}
-    source, target = _load_pair(plan) if "source" in names else (None, datasets.load_dataset(names["target"]))
+    plan, problem = job.plan, job.plan.problem
+    found = problem.load(job.agent.settings.data)
+    job.facts["data"] = dict(found.names)
     title = f"{plan.task} {plan.label}"
-    return TaskRuns(source, target, plan.seeds, plan.folder, title, get_task(plan.task).robot, job.agent.settings)
+    return TaskRuns(found.source, found.target, plan.seeds, plan.folder, title, problem.robot, job.agent.settings)
 
 
-def _load_pair(plan: Plan) -> tuple[Any, Any]:
-    import offdyn_envs
-    from offdyn_envs.tasks import get_task
-
-    if plan.other_target:
-        env, source, target = offdyn_envs.load_task(source=get_task(plan.task).source, target=plan.target)
-    else:
-        env, source, target = offdyn_envs.load_task(plan.task)
-    env.close()
-    return source, target
-
-
-def _datasets(job: _Job) -> dict[str, DatasetId]:
-    """Return the "source" and "target" that one job learns from; an oracle has a target alone, as large as a source."""
-    from offdyn_envs.tasks import DatasetId, get_task
-
-    task = get_task(job.plan.task)
-    if job.agent.settings.data == "oracle":
-        return {"target": DatasetId(task.robot, task.scoring, task.quality, "1m")}
-    return {"source": task.source, "target": job.plan.target}
-
-
-def _evaluation(job: _Job, part: int) -> Evaluation:
-    from offdyn_envs.tasks import get_task
-
-    task = get_task(job.plan.task)
-    returns = target_returns(task.robot, task.scoring, EPISODES, job.plan.hardware.threads)
-    return Evaluation(returns, normaliser(job.plan.task), part)
+def _evaluations(jobs: Sequence[_Job]) -> list[Evaluation]:
+    """Return what scores policies during training, where there is an environment."""
+    found: list[Evaluation] = []
+    for part, job in enumerate(jobs):
+        returns = job.plan.problem.returns(EPISODES, job.plan.hardware.threads)
+        if returns is not None:
+            found.append(Evaluation(returns, job.plan.problem.normalise(), part))
+    return found
 
 
 def refuse_stopped(outcomes: Sequence[Trained]) -> None:

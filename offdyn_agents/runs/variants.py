@@ -47,5 +47,5 @@ def _rows(plan: Plan) -> list[str]:
     data, own = (plan_agent(found).settings.data for found in (plan, replace(plan, overrides=others)))
     return [
         *([f"data-{data}"] if data != own else []),
-        *([f"target-{plan.target_rows}"] if plan.other_target else []),
+        *([f"target-{plan.target_rows}"] if plan.problem.other_target else []),
     ]

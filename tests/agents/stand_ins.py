@@ -9,12 +9,12 @@ def install():
     """Put them in place for the rest of the process."""
     import offdyn_envs
     from offdyn_agents.engine import execution
-    from offdyn_agents.runs import runs
+    from offdyn_agents.runs import problems
     from offdyn_envs.datasets import task as task_module
 
     offdyn_envs.load_task = load_task
     task_module.available = available
-    runs.target_returns = target_returns
+    problems.target_returns = target_returns
     # Compiling takes longer than these runs.
     execution.can_compile = lambda _: False
 

@@ -42,7 +42,7 @@ def plan(task, out, budget=None, agent="bc", seeds=(0, 1), **where):
 def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", stand_ins.load_task)
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    monkeypatch.setattr("offdyn_agents.runs.runs.target_returns", stand_ins.target_returns)
+    monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
 
 
 # ---- planning

@@ -111,7 +111,7 @@ def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, t
         return stand_ins.load_task(name)
 
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
-    monkeypatch.setattr("offdyn_agents.runs.runs.target_returns", stand_ins.target_returns)
+    monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
     tasks = ("walker2d-gravity-5.0-medium", "ant-gravity-5.0-medium", TASK)
     line = ("train", "bc", *tasks, "--out", tmp_path, "--updates", 4, "--quiet", "--set", "width=16", "--seeds", 1)
     code, out, err = offdyn(capsys, *line)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.stages import StageContext
-from offdyn_agents.judging import judge as judging
+from offdyn_agents.judging import models
 from offdyn_agents.judging.exams import Exam, references, set_paper, split_target
 from offdyn_agents.judging.judge import examine
 from offdyn_agents.judging.models import JudgeSettings, fit_models
@@ -135,7 +135,7 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
     settings = build(JudgeSettings, TINY)
     context = StageContext(layout, paper.source, paper.target, (0, 1), 0, compiled=False)
     seen = []
-    duals, ensembles = judging.fit_dynamics, judging.fit_ensembles
+    duals, ensembles = models.fit_dynamics, models.fit_ensembles
 
     def dual(chosen, context):
         seen.append((chosen.structure, chosen.data))
@@ -145,13 +145,13 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
         seen.append(len(rows))
         return ensembles(chosen, layout, rows, *more, **named)
 
-    monkeypatch.setattr(judging, "fit_dynamics", dual)
-    monkeypatch.setattr(judging, "fit_ensembles", gaussian)
-    for name in judging.MODELS:
-        models = fit_models(settings, context, name)
-        assert len(models) == 2
+    monkeypatch.setattr(models, "fit_dynamics", dual)
+    monkeypatch.setattr(models, "fit_ensembles", gaussian)
+    for name in models.MODELS:
+        fitted = fit_models(settings, context, name)
+        assert len(fitted) == 2
         for exam in paper.exams.values():
-            for figures in (examine(model, exam) for model in models):
+            for figures in (examine(model, exam) for model in fitted):
                 assert np.isfinite(figures.pop("dimensions")).all()
                 assert np.isfinite(list(figures.values())).all()
     both = len(paper.source) + len(paper.target)

@@ -301,7 +301,9 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from offdyn_agents import mobody_stages, mobody_training, stage_cache
+from offdyn_agents.models.dual import stages as mobody_stages
+from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.engine import stage_cache
 from tests.agents.test_mobody_training import TINY, context, settings
 torch.set_num_threads(1)
 mobody_training.SAVE_SECONDS = 0.0

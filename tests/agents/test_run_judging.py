@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.algorithms.registry import AGENTS
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.stage_cache import Fitted
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.judging import judge as judging
+from offdyn_agents.judging import models as judged_models
 from offdyn_agents.judging import reward as judging_reward
 from offdyn_agents.judging import stages as run_judging
 from offdyn_agents.judging.exams import HOLDOUT, SOURCE
@@ -23,7 +24,7 @@ from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.ensemble.rollouts import Proposer
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs import runs
+from offdyn_agents.runs import problems, runs
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import make_agent, train_tasks
 from offdyn_envs.errors import OffDynError
@@ -61,7 +62,7 @@ def task(datasets, monkeypatch):  # noqa: F811
     """The small datasets in the place of the task's own."""
     env = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (env, *datasets))
-    monkeypatch.setattr(runs, "target_returns", stand_ins.target_returns)
+    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
     # What 20,000 rows of a source of 5,000 are.
     monkeypatch.setattr(judging.Terms.__init__, "__defaults__", (300, 0, "episodes"))
     return datasets
@@ -86,10 +87,10 @@ def weights(folder):
 
 def test_which_agents_learn_a_model():
     found = {name: learned_model(make_agent(name, "hopper", 11, 3, {})) for name in AGENTS}
-    learned = {"mobody": "mobody", "droco": "target"} | dict.fromkeys(
-        ("mopo", "mobile", "morec", "morec-mobile"), "merged"
-    )
-    assert found == dict.fromkeys(("iql", "bc", "td3-bc"), "") | learned
+    with_dynamics = {name for name in AGENTS if hasattr(agent_class(name).settings_class(), "dynamics")}
+    assert {name for name in found if found[name]} == with_dynamics
+    learned = {"mobody": "mobody", "droco": "target", "mopo": "merged", "morec": "merged"}
+    assert {name: found[name] for name in learned} == learned
     assert learned_model(make_agent("mopo", "hopper", 11, 3, {"data": "source"})) == "source"
 
 
@@ -113,13 +114,15 @@ def test_ablated_dynamics_go_by_their_own_name(settings, models, tmp_path):
 @pytest.mark.parametrize("structure", ["dual", "single", "plain"])
 def test_models_are_what_their_names_say_whatever_the_run_is(structure, data, monkeypatch):
     seen = {}
-    monkeypatch.setattr(judging, "fit_dynamics", lambda chosen, context: seen.update(found=chosen) or Fitted([], {}))
-    settings = judging.JudgeSettings(dynamics=DualDynamicsSettings(structure=structure, data=data))
+    monkeypatch.setattr(
+        judged_models, "fit_dynamics", lambda chosen, context: seen.update(found=chosen) or Fitted([], {})
+    )
+    settings = judged_models.JudgeSettings(dynamics=DualDynamicsSettings(structure=structure, data=data))
     names = {"mobody": "dual", "single": "single", "plain": "plain"}
     for name, form in names.items():
-        judging.fit_models(settings, None, name)
+        judged_models.fit_models(settings, None, name)
         assert (seen["found"].structure, seen["found"].data) == (form, "both")
-    judging.fit_models(settings, None, "alone")
+    judged_models.fit_models(settings, None, "alone")
     assert seen["found"].data == "target"
 
 
@@ -355,13 +358,13 @@ def test_data_without_states_are_said_in_a_line(monkeypatch, tmp_path, capsys):
     sets = [synthetic.dataset(rows, seed, observation_dim=11, action_dim=3) for rows, seed in ((300, 0), (120, 1))]
     env = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (env, *sets))
-    monkeypatch.setattr(runs, "target_returns", stand_ins.target_returns)
+    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
     found, folder = trained("mopo", tmp_path)
     assert "was not collected in this simulator" in skipped(found)
     assert not (folder / NAME).exists()
     assert capsys.readouterr().err == ""
     train_tasks([replace(plan("droco", tmp_path), quiet=False)])
-    assert f"{TASK}: learned dynamics not judged: 'SimpleNamespace' was not" in capsys.readouterr().err
+    assert f"{TASK}: learned dynamics not judged: 'Rows' was not" in capsys.readouterr().err
 
 
 def test_an_imported_source_and_another_policy_are_said_too(task, datasets, tmp_path, monkeypatch):  # noqa: F811
@@ -399,14 +402,14 @@ def test_failed_seeds_are_left_out(task, tmp_path, monkeypatch):
 
 
 def test_models_to_compare_with_may_fail(task, tmp_path, monkeypatch):
-    real = judging.fit_gaussians
+    real = judged_models.fit_gaussians
 
     def fit(settings, context, name):
         if name == "target":
             raise OffDynError("training made none of 3 members better")
         return real(settings, context, name)
 
-    monkeypatch.setattr(judging, "fit_gaussians", fit)
+    monkeypatch.setattr(judged_models, "fit_gaussians", fit)
     found, folder = trained("mopo", tmp_path, judge=True)
     assert set(found["errors"]) == {"merged"}
     assert found["not_compared"] == "training made none of 3 members better"

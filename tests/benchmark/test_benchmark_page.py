@@ -403,7 +403,7 @@ def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
     page.write_page(board, table=boards.REFERENCES)
     assert first == ((board / "index.html").read_bytes(), (board / "standings.json").read_bytes())
     program = (
-        "import sys, json; from pathlib import Path; from offdyn_envs.benchmark import page;"
+        "import sys, json; from pathlib import Path; from offdyn_envs.benchmark.page import page;"
         "page.write_page(Path(sys.argv[1]), table=json.loads(sys.argv[2]))"
     )
     subprocess.run(
@@ -423,7 +423,7 @@ def test_standings_are_strict_json(board: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from offdyn_envs.benchmark import page
+from offdyn_envs.benchmark.page import page
 board = Path(sys.argv[1])
 page.build_standings = lambda board, table=None: ({"protocol": 1, "tasks": {}, "entries": [], "tracks": []}, [])
 original = Path.write_text

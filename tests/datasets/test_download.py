@@ -437,7 +437,8 @@ def test_kill_at_twenty_moments(server: DataServer, local: Path, published: Path
 DIE = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from offdyn_envs.datasets import download as module, staging
+from offdyn_envs.datasets.sharing import download as module
+from offdyn_envs.datasets.store import staging
 left = {left}
 def counted(function):
     def call(*arguments, **options):

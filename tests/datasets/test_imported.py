@@ -177,7 +177,7 @@ def test_one_line_and_status_2(
 IMPORT_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from offdyn_envs.datasets import imported
+from offdyn_envs.datasets.store import imported
 from offdyn_envs.datasets.importing import import_file
 os_kill = lambda *arguments, **options: os.kill(os.getpid(), signal.SIGKILL)
 setattr(imported, {function!r}, os_kill)

@@ -128,7 +128,8 @@ def test_full_disk_does_not_stop_a_build(tmp_path: Path, monkeypatch: pytest.Mon
 DIE = """
 import os, signal
 from pathlib import Path
-from offdyn_envs.datasets import build as building, journal
+from offdyn_envs.datasets.collecting import build as building
+from offdyn_envs.datasets.collecting import journal
 from offdyn_envs.tasks import DatasetId
 building.RESUMABLE, journal.EVERY = 0, 200
 flush = journal.Journal.flush

@@ -214,7 +214,10 @@ WORK = """
 import os, shutil, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from offdyn_envs.datasets import manifest, publish, staging, store
+from offdyn_envs.datasets.store import manifest
+from offdyn_envs.datasets.sharing import publish
+from offdyn_envs.datasets.store import staging
+from offdyn_envs.datasets.store import folders as store
 for module in (manifest, publish, store):
     module.shipped_root = lambda: Path({shipped!r})
 

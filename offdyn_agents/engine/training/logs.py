@@ -32,11 +32,16 @@ class RunLog:
         self._folder = folder
         self.loggers: list[Logger] = []
 
-    def resume(self, updates: int) -> None:
-        """Drop what a killed process wrote beyond its last checkpoint, and open the logs."""
+    def resume(self, updates: int, others: Sequence[Logger] = ()) -> None:
+        """Drop what a killed process wrote beyond its last checkpoint, and open the logs.
+
+        Args:
+            updates: Updates of the last checkpoint.
+            others: Loggers of a user, which are told the same.
+        """
         self._csv.cut(updates)
         again = any((self._folder / "tensorboard").glob("events.out.tfevents.*"))
-        self.loggers = [self._csv, TensorBoardLog(self._folder, updates + 1 if again else None)]
+        self.loggers = [self._csv, TensorBoardLog(self._folder, updates + 1 if again else None), *others]
         path = self._folder / "rollouts.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()

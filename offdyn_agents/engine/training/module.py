@@ -18,6 +18,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from offdyn_agents.engine.agent import Agent
@@ -26,9 +27,11 @@ from offdyn_agents.engine.execution import Executor, exact_fast_products
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.resources import Budget, Hardware, choose_device
 from offdyn_agents.engine.rollouts import ModelBased, Refill
+from offdyn_agents.engine.settings import flat, to_json
 from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
 from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
+from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Budget", "Chunks", "Hardware", "Part", "PopulationModule", "choose_device", "fit"]
@@ -43,12 +46,59 @@ class Part:
         title: What messages and progress call it.
         seeds: Seeds of the runs.
         identity: SHA-256 of the data and of the settings, which a checkpoint must agree with.
+        contract: What the columns of the data are, for exported policies; None where nothing is to be said.
     """
 
     folder: Path
     title: str
     seeds: tuple[int, ...]
     identity: Mapping[str, str] = field(default_factory=dict)
+    contract: Contract | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What a user of Python brings to a training.
+
+    Attributes:
+        callbacks: Lightning callbacks, called after the training's own.
+        loggers: Lightning loggers, beside the run's own; they get the settings as hyperparameters.
+        trainer: Further arguments of `lightning.Trainer`.
+
+    Raises:
+        OffDynError: An argument of the trainer that training sets itself.
+    """
+
+    callbacks: tuple[Callback, ...] = ()
+    loggers: tuple[Logger, ...] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, items, kind in (("callbacks", self.callbacks, Callback), ("loggers", self.loggers, Logger)):
+            for item in items:
+                if not isinstance(item, kind):
+                    raise OffDynError(f"{what}: {type(item).__name__} is no lightning.pytorch {kind.__name__}")
+        for name in self.trainer:
+            if name in TAKEN:
+                raise OffDynError(f"trainer: '{name}' is set by {TAKEN[name]}; other arguments of Trainer are allowed")
+
+
+TAKEN = {
+    "accelerator": "device=",
+    "devices": "device=",
+    "strategy": "the training itself, whose runs are side by side in one process",
+    "precision": "precision=",
+    "max_epochs": "updates=",
+    "max_steps": "updates=",
+    "logger": "loggers=",
+    "callbacks": "callbacks=",
+    "plugins": "the training itself, which keeps a checkpoint for each task",
+    "default_root_dir": "out=",
+}
+"""Arguments of the trainer that are not a user's, and what to use in their place."""
+NONE = Extras()
+QUIET: Mapping[str, Any] = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+"""What Lightning would do beside training."""
 
 
 class Chunks:
@@ -112,6 +162,16 @@ class PopulationModule(lightning.LightningModule):
         if refill is not None:
             refill.log = self._log_refill
         self._executor: Executor | None = None
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What loggers are told: agent, seeds, budget, and the settings by their dotted names."""
+        told = {"agent": self.agent.name, "seeds": str(list(self.seeds)), "updates": self.budget.updates}
+        return told | {"precision": self.hardware.precision, **flat(to_json(self.agent.settings))}
+
+    def loader(self) -> Any:
+        """Return the loader of a `lightning.Trainer` with `max_epochs=1`: the chunks of updates that are left."""
+        return Chunks(self, self.budget)
 
     @property
     def updates_done(self) -> int:
@@ -275,12 +335,13 @@ class PopulationModule(lightning.LightningModule):
         self.trainer.save_checkpoint(FILE)
 
 
-def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
+def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Extras = NONE) -> None:
     """Train until the budget is spent, going on from the checkpoints of the tasks if there are any.
 
     Args:
         module: The population.
         callbacks: Evaluation, checkpoints, progress, in the order in which they should act.
+        extras: What a user brings.
 
     Raises:
         OffDynError: A checkpoint is damaged, or of something else; or those of the tasks are not equally far.
@@ -291,7 +352,9 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
     if len(done) > 1:
         raise OffDynError(f"the tasks are {sorted(done)} updates far; tasks are trained together from equally far on")
     for log in module.logs:
-        log.resume(max(done))
+        log.resume(max(done), extras.loggers)
+    for logger in extras.loggers:
+        logger.log_hyperparams(module.hyperparameters)
     inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
     settings = agent.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -306,12 +369,9 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
             devices=1,
             max_epochs=1,
             logger=[logger for log in module.logs for logger in log.loggers],
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *extras.callbacks],
             plugins=[files],
             default_root_dir=parts[0].folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+            **{**QUIET, **extras.trainer},
         )
-        chunks: Any = Chunks(module, module.budget)
-        trainer.fit(module, train_dataloaders=chunks, ckpt_path=FILE if resumed else None, weights_only=True)
+        trainer.fit(module, train_dataloaders=module.loader(), ckpt_path=FILE if resumed else None, weights_only=True)

@@ -10,7 +10,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rows import Transitions
 from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine
-from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
+from offdyn_agents.engine.training.module import NONE, Budget, Extras, Hardware, Part, PopulationModule, fit
 from offdyn_agents.engine.training.supplies import Provision, TaskRuns, make_supply
 from offdyn_envs.errors import OffDynError
 
@@ -74,6 +74,7 @@ def train_runs(
     quiet: bool,
     cache: Path | None,
     identified: Callable[[Provision], None] = lambda provision: None,
+    extras: Extras = NONE,
 ) -> PopulationModule:
     """Train and export the runs of some tasks as one population.
 
@@ -87,6 +88,7 @@ def train_runs(
         quiet: Show no progress.
         cache: Folder of cached stages, None for none.
         identified: Called once the stages are there, before the first update.
+        extras: A user's own callbacks, loggers and arguments of the trainer.
 
     Returns:
         The trained module; it says which runs were stopped.
@@ -96,7 +98,7 @@ def train_runs(
     seconds = time.monotonic() - begun
     identified(provision)
     parts = [
-        Part(task.folder, task.title, task.seeds, identity)
+        Part(task.folder, task.title, task.seeds, identity, task.contract)
         for task, identity in zip(tasks, provision.identities, strict=True)
     ]
     module = PopulationModule(
@@ -111,7 +113,7 @@ def train_runs(
         provision.failed,
     )
     module.stage_seconds = seconds
-    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
+    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)], extras)
     for part in range(len(parts)):
         _export(module, part)
     return module
@@ -119,11 +121,15 @@ def train_runs(
 
 def _export(module: PopulationModule, part: int) -> None:
     """Write the policies of a task's runs; one that has diverged gets none."""
-    from offdyn_agents.engine.export import export_run
+    from offdyn_agents.engine.export import bounds_of, export_run, write_contract
 
-    runs, population, agent = module.runs_of(part), module.population, module.agent
+    runs, population, agent, told = module.runs_of(part), module.population, module.agent, module.parts[part]
+    sizes = (agent.observation_dim, agent.action_dim)
     for run in range(runs.start, runs.stop):
         if not module.stopped[run]:
             readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
-            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
-            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)
+            home = told.folder / "seeds" / str(module.seeds[run])
+            export_run(agent.exported(readable), home, *sizes, bounds_of(told.contract))
+            if told.contract is not None:
+                digests = {f"{what}_sha256": digest for what, digest in told.identity.items()}
+                write_contract(home, told.contract, {"agent": agent.name, "seed": module.seeds[run], **digests})

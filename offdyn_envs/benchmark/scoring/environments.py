@@ -1,0 +1,247 @@
+"""Episode returns in any Gymnasium environment: your own, by id, by class, by a function, or as an object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from numpy.typing import NDArray
+
+from offdyn_envs.benchmark.scoring.rollouts import population_returns
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import Robot
+
+__all__ = ["Place", "find_place", "place_returns"]
+
+Floats = NDArray[np.float64]
+Act = Callable[[Floats], NDArray[Any]]
+_ENDING = "-v"
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """An environment that scores policies.
+
+    Attributes:
+        told: What a run.json says of it: text that `find_place` takes again, or None where it lives in memory only.
+        title: What messages call it.
+        make: Makes it.
+        copies: Whether `make` gives another environment at every call.
+        suite: Robot and shifts, where it is one of the suite's and can be run as a batch, with the same returns.
+    """
+
+    told: str | None
+    title: str
+    make: Callable[[], gymnasium.Env[Any, Any]]
+    copies: bool = True
+    suite: tuple[Robot, Any] | None = None
+
+    def action_bounds(self) -> list[Floats]:
+        """Return the bounds of actions, low and high [|A|]; nothing where there are none or they are infinite."""
+        env = self.make()
+        space = env.action_space
+        if self.copies:
+            env.close()
+        if not isinstance(space, gymnasium.spaces.Box) or not np.isfinite([space.low, space.high]).all():
+            return []
+        return [np.asarray(space.low, dtype=np.float64), np.asarray(space.high, dtype=np.float64)]
+
+    def check(self, observation_dim: int, action_dim: int, low: Floats, high: Floats) -> None:
+        """See whether policies of some data fit in.
+
+        Args:
+            observation_dim: |S| of the data.
+            action_dim: |A| of the data.
+            low: Bounds of the data's actions in their own units, [|A|].
+            high: Likewise.
+
+        Raises:
+            OffDynError: The spaces are not vectors of these sizes, or actions have other bounds.
+        """
+        env = self.make()
+        seen, done = env.observation_space, env.action_space
+        if self.copies:
+            env.close()
+        for what, space, size in (("observations", seen, observation_dim), ("actions", done, action_dim)):
+            if not isinstance(space, gymnasium.spaces.Box) or space.shape != (size,):
+                raise OffDynError(f"environment {self.title}: {what} are {_short(space)}; the data have {size} numbers")
+        assert isinstance(done, gymnasium.spaces.Box)
+        for mine, theirs in ((low, done.low), (high, done.high)):
+            if not np.allclose(mine, theirs, rtol=1e-5) and np.isfinite(theirs).all():
+                raise OffDynError(
+                    f"environment {self.title}: actions lie in {_bounds(done.low, done.high)}; those of the data in "
+                    f"{_bounds(low, high)}"
+                )
+
+
+def _short(space: Any) -> str:
+    shape = getattr(space, "shape", None)
+    return f"{type(space).__name__}{list(shape)}" if shape else type(space).__name__
+
+
+def _bounds(low: Any, high: Any) -> str:
+    return f"[{np.min(low):g}, {np.max(high):g}]"
+
+
+def find_place(env: Any) -> Place:
+    """Return an environment in the form that scoring takes.
+
+    Args:
+        env: A Gymnasium id ("Reacher-v5", or "package:MyEnv-v0", which imports the package first), "module:Class", what
+            `Place.told` says, an environment with a spec, one without (then episodes run one after the other), or a
+            function without arguments that makes one.
+
+    Raises:
+        OffDynError: There is no such environment, or it cannot be made; the line says why.
+    """
+    if isinstance(env, gymnasium.Env):
+        return _of_object(env)
+    if callable(env):
+        maker: Any = env
+        return _checked(Place(None, getattr(env, "__name__", "given"), maker))
+    text = str(env)
+    if text.startswith("{"):
+        spec = EnvSpec.from_json(text)
+        return _checked(Place(text, f"'{spec.id}'", partial(gymnasium.make, spec)))
+    module, colon, name = text.rpartition(":")
+    if colon and _ENDING not in name:
+        return _checked(Place(text, f"'{text}'", _class(text, module, name)))
+    return _checked(Place(text, f"'{text}'", partial(_by_id, text)))
+
+
+def _by_id(text: str) -> gymnasium.Env[Any, Any]:
+    try:
+        return gymnasium.make(text)
+    except gymnasium.error.NameNotFound:
+        raise unknown("environment", text, list(gymnasium.registry)) from None
+
+
+def _class(text: str, module: str, name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise OffDynError(f"environment '{text}': {error}; an id or module:Class is allowed") from None
+
+
+def _of_object(env: gymnasium.Env[Any, Any]) -> Place:
+    """Return copies where the environment says how it was made, else itself."""
+    if env.spec is None:
+        return Place(None, type(env).__name__, lambda: env, copies=False)
+    try:
+        told = env.spec.to_json()
+    except (ValueError, TypeError):
+        told = None
+    plain = json.loads(told) if told else {}
+    simple = told is not None and not plain.get("kwargs") and not plain.get("additional_wrappers")
+    title, make = f"'{env.spec.id}'", partial(gymnasium.make, env.spec)
+    return Place(env.spec.id if simple else told, title, make, suite=_suite(env))
+
+
+def _checked(place: Place) -> Place:
+    """Make the environment once, to say at once what is wrong with it."""
+    try:
+        env = place.make()
+    except OffDynError:
+        raise
+    except Exception as error:  # Whatever an environment's own code raises.
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OffDynError(f"environment {place.title} cannot be made: {why}") from None
+    if not isinstance(env, gymnasium.Env):
+        raise OffDynError(f"environment {place.title} is a {type(env).__name__}; a gymnasium.Env is allowed")
+    env.close()
+    return replace(place, suite=_suite(env))
+
+
+def _suite(env: gymnasium.Env[Any, Any]) -> tuple[Robot, Any] | None:
+    """Return robot and shifts of one of the suite's environments without attack, schedule or further wrappers."""
+    if not (env.spec and str(env.spec.entry_point).startswith("offdyn_envs.environment:")):
+        return None
+    bare: Any = env.unwrapped
+    plain = bare.attack is None and bare.schedule is None and bare.profile == "default"
+    limited = env.spec.max_episode_steps == bare.robot.max_episode_steps and not env.spec.additional_wrappers
+    return (bare.robot, bare.shifts) if plain and limited else None
+
+
+def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int, threads: int = 1) -> Floats:
+    """Run a population of policies for some episodes each; episode e starts from the same seed for every member.
+
+    Args:
+        place: The environment.
+        act: Maps observations [R, E, |S|] to actions [R, E, |A|] in the environment's own units.
+        members: R.
+        episodes: E.
+        seed: Episode e is seeded with seed + e.
+        threads: Simulation threads, of the suite's environments.
+
+    Returns:
+        Undiscounted returns [R, E]; NaN marks episodes in which the policy gave a non-finite action.
+
+    Raises:
+        OffDynError: An environment of no time limit did not end within 100,000 steps.
+    """
+    if place.suite is not None:
+        return population_returns(act, members, *place.suite, episodes, seed, num_threads=threads)
+    if not place.copies:
+        return _one_by_one(place, act, members, episodes, seed)
+    environments = [place.make() for _ in range(members * episodes)]
+    try:
+        return _Side(environments, act, (members, episodes)).run(seed)
+    finally:
+        for env in environments:
+            env.close()
+
+
+def _one_by_one(place: Place, act: Act, members: int, episodes: int, seed: int) -> Floats:
+    """Run episode after episode in the one environment that there is."""
+    env, totals = place.make(), np.zeros((members, episodes))
+    for member in range(members):
+
+        def alone(observations: Floats, member: int = member) -> NDArray[Any]:
+            return act(np.repeat(observations, members, axis=0))[member : member + 1]
+
+        for episode in range(episodes):
+            totals[member, episode] = _Side([env], alone, (1, 1)).run(seed + episode)[0, 0]
+    return totals
+
+
+LIMIT = 100_000
+"""Steps after which an episode without an end is given up."""
+
+
+class _Side:
+    """Episodes side by side, each in an environment of its own."""
+
+    def __init__(self, environments: list[gymnasium.Env[Any, Any]], act: Act, shape: tuple[int, int]) -> None:
+        self.environments, self.act, self.shape = environments, act, shape
+
+    def run(self, seed: int) -> Floats:
+        """Run them all to their ends and return the returns [R, E]."""
+        episodes = self.shape[1]
+        starts = [env.reset(seed=seed + i % episodes)[0] for i, env in enumerate(self.environments)]
+        observations = np.array(starts, dtype=np.float64)
+        totals, live = np.zeros(len(self.environments)), np.ones(len(self.environments), dtype=bool)
+        for _ in range(LIMIT):
+            actions = np.asarray(self.act(observations.reshape(*self.shape, -1)))
+            flat = actions.reshape(len(self.environments), -1)
+            for i in np.flatnonzero(live):
+                self._step(int(i), flat[i], observations, totals, live)
+            if not live.any():
+                return totals.reshape(self.shape)
+        raise OffDynError(f"environment: an episode has not ended after {LIMIT:,} steps; give it a time limit")
+
+    def _step(self, i: int, action: Any, observations: Floats, totals: Floats, live: NDArray[np.bool_]) -> None:
+        if not np.isfinite(action).all():
+            totals[i], live[i] = np.nan, False
+            return
+        space = self.environments[i].action_space
+        following, reward, terminated, truncated, _ = self.environments[i].step(action.astype(space.dtype))
+        observations[i] = following
+        totals[i] += float(reward)
+        live[i] = not (terminated or truncated)
