@@ -18,9 +18,11 @@ from offdyn_agents.runs.console import (
     EveryOption,
     SeedsOption,
     UpdatesOption,
+    own_pair,
     quiet_waiting,
     task_names,
 )
+from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.runs import Trained
@@ -52,6 +54,24 @@ def train(
     agent: Annotated[str, typer.Argument(help=f"One of {_AGENTS}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Own source data instead of a task: imported/NAME, or a file.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="DATA", help="Own target data, likewise.")] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="What scores policies of own data: a Gymnasium id, or module:Class."),
+    ] = None,
+    termination: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="What ends episodes inside learned models of own data: a robot's name, learned, never, or "
+            "module:function. By default learned where the data hold terminations.",
+        ),
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="What the columns of own files are: a YAML file.")] = None,
+    name: Annotated[str, typer.Option(help="What own data are called in folders; by default after them.")] = "",
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
     settings: Annotated[
@@ -108,7 +128,11 @@ def train(
     if show_settings:
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
-    names, overrides = task_names(tasks or [], track), parse_overrides(settings or [])
+    overrides = parse_overrides(settings or [])
+    pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec})
+    if pair is not None and (tasks or track or target_rows):
+        raise OffDynError("--source and --target stand in the place of tasks, --track and --target-rows")
+    names = task_names(tasks or [], track) if pair is None else [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
@@ -124,10 +148,10 @@ def train(
         budget = hardware.budget(updates, eval_every)
         plans = [
             named(
-                Plan(agent, name, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
+                Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
                 variant,
             )
-            for name in names
+            for title in names
         ]
         train_all = train_tasks if cluster is None else cluster.train
         outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
@@ -140,7 +164,6 @@ def train(
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
     from offdyn_agents.runs.settings_page import setting_rows
-    from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table
 
     if len(tasks) > 1:

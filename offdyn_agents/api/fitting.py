@@ -13,10 +13,11 @@ import numpy as np
 from offdyn_agents.api.recipe import Recipe, recipe
 from offdyn_agents.api.run import Run
 from offdyn_agents.engine.resources import Hardware, choose_device
-from offdyn_agents.engine.training.module import Extras
+from offdyn_agents.engine.training.extras import Extras
 from offdyn_agents.runs.console import count, seed_numbers
+from offdyn_agents.runs.own_pairs import OwnPair
 from offdyn_agents.runs.plans import Plan
-from offdyn_agents.runs.problems import NamedTask, OwnPair
+from offdyn_agents.runs.problems import NamedTask
 from offdyn_agents.runs.runs import train_tasks
 from offdyn_agents.runs.variants import named
 from offdyn_envs.batching.threads import usable_threads

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.algorithms.registry import agent_class, register
-from offdyn_agents.engine.settings import build, flat
+from offdyn_agents.engine.settings import build, flat, preset
 from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.agent import Agent
 
 __all__ = ["Recipe", "recipe"]
 
@@ -24,6 +27,18 @@ class Recipe:
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def sized(self, observation_dim: int, action_dim: int, robot: str = "") -> Agent:
+        """Return the agent for data of some sizes.
+
+        Args:
+            observation_dim: |S|.
+            action_dim: |A|.
+            robot: Name of the robot, whose part of the preset counts.
+        """
+        kind = agent_class(self.name)
+        settings = build(kind.settings_class, preset(kind, robot), self.settings)
+        return kind(settings, observation_dim, action_dim)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from offdyn_agents.api.policies import CONTRACT, POLICY, Policy, load_policy
 from offdyn_agents.api.table import Table
 from offdyn_agents.runs.metrics import read_metrics
+from offdyn_agents.runs.own_pairs import OwnPair, problem_of
 from offdyn_agents.runs.plans import read_run, run_label, sound_seeds
-from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem, problem_of
+from offdyn_agents.runs.problems import NamedTask, Problem
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.scoring.environments import find_place, place_returns

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_agents.runs.own_pairs import problem_of
 from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
-from offdyn_agents.runs.problems import NamedTask, problem_of
+from offdyn_agents.runs.problems import NamedTask
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError

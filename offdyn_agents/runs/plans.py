@@ -17,8 +17,9 @@ from offdyn_envs.errors import OffDynError
 if TYPE_CHECKING:
     from offdyn_agents.engine.agent import Agent
     from offdyn_agents.engine.resources import Budget, Hardware
-    from offdyn_agents.engine.training.module import Extras
-    from offdyn_agents.runs.problems import OwnPair, Problem
+    from offdyn_agents.engine.training.extras import Extras
+    from offdyn_agents.runs.own_pairs import OwnPair
+    from offdyn_agents.runs.problems import Problem
 
 __all__ = [
     "ENDED",

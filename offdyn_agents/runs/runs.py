@@ -13,10 +13,12 @@ from typing import Any
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import build, preset, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
-from offdyn_agents.engine.training.module import NONE, PopulationModule
+from offdyn_agents.engine.training.extras import NONE
+from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
@@ -327,7 +329,22 @@ def _load(job: _Job) -> TaskRuns:
     found = problem.load(job.agent.settings.data)
     job.facts["data"] = dict(found.names)
     title = f"{plan.task} {plan.label}"
-    return TaskRuns(found.source, found.target, plan.seeds, plan.folder, title, problem.robot, job.agent.settings)
+    terminated, report = None, dict[str, Any]()
+    if isinstance(job.agent, ModelBased):
+        terminated, report = problem.terminated(found, plan.out / ".stages", plan.hardware, plan.quiet)
+    if report:
+        job.facts["stages"] = {**job.facts.get("stages", {}), "termination": report}
+    return TaskRuns(
+        found.source,
+        found.target,
+        plan.seeds,
+        plan.folder,
+        title,
+        problem.robot,
+        job.agent.settings,
+        terminated,
+        problem.contract,
+    )
 
 
 def _evaluations(jobs: Sequence[_Job]) -> list[Evaluation]:

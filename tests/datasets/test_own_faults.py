@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ FRAMES = make_frames()
 STEPS = transitions(FRAMES)
 LOG = logged(FRAMES)
 Make = Callable[[Path], Path]
+ROUNDS = 60
 
 
 def npz(**changes: Any) -> Make:
@@ -343,3 +345,36 @@ def test_links_of_hdf5_are_not_followed(tmp_path: Path) -> None:
             file[key] = h5py.ExternalLink(str(secret), key)
     with pytest.raises(OffDynError, match="no column of observations"):
         read_own(path)
+
+
+CORRUPTED: dict[str, tuple[Make, str]] = {
+    "npz": (npz(), ""),
+    "csv": (lambda folder: write_csv(folder / "a.csv", STEPS), ""),
+    "parquet": (parquet(), ""),
+    "info": (lerobot(), "meta/info.json"),
+    "lerobot": (lerobot(), "data/chunk-000/file-001.parquet"),
+    "minari": (lambda folder: write_minari(folder / "a", FRAMES), "data/main_data.hdf5"),
+}
+
+
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_files_with_wrong_bytes_are_read_or_refused(name: str, tmp_path: Path) -> None:
+    """Whatever a damaged file holds, nothing but an `OffDynError` of one line comes of it."""
+    make, inner = CORRUPTED[name]
+    given = make(tmp_path)
+    file = given / inner if inner else given
+    content, rng = file.read_bytes(), random.Random(0)
+    refused = 0
+    for number in range(ROUNDS):
+        damaged = bytearray(content)
+        if number % 3 == 0:
+            del damaged[rng.randrange(len(damaged)) :]
+        for _ in range(rng.choice((0, 1, 1, 3, 20)) if damaged else 0):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            read_own(given, action_low=-2, action_high=3)
+        except OffDynError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > ROUNDS // 5

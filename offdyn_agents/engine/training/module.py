@@ -10,7 +10,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,19 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.execution import Executor, exact_fast_products
-from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.networks import Params, member
 from offdyn_agents.engine.resources import Budget, Hardware, choose_device
 from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.settings import flat, to_json
+from offdyn_agents.engine.termination import Termination
+from offdyn_agents.engine.training.bare import bare_task, supplied
 from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
+from offdyn_agents.engine.training.extras import NONE, QUIET, Extras
 from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
 from offdyn_envs.datasets.own.contract import Contract
@@ -54,51 +57,6 @@ class Part:
     seeds: tuple[int, ...]
     identity: Mapping[str, str] = field(default_factory=dict)
     contract: Contract | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Extras:
-    """What a user of Python brings to a training.
-
-    Attributes:
-        callbacks: Lightning callbacks, called after the training's own.
-        loggers: Lightning loggers, beside the run's own; they get the settings as hyperparameters.
-        trainer: Further arguments of `lightning.Trainer`.
-
-    Raises:
-        OffDynError: An argument of the trainer that training sets itself.
-    """
-
-    callbacks: tuple[Callback, ...] = ()
-    loggers: tuple[Logger, ...] = ()
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for what, items, kind in (("callbacks", self.callbacks, Callback), ("loggers", self.loggers, Logger)):
-            for item in items:
-                if not isinstance(item, kind):
-                    raise OffDynError(f"{what}: {type(item).__name__} is no lightning.pytorch {kind.__name__}")
-        for name in self.trainer:
-            if name in TAKEN:
-                raise OffDynError(f"trainer: '{name}' is set by {TAKEN[name]}; other arguments of Trainer are allowed")
-
-
-TAKEN = {
-    "accelerator": "device=",
-    "devices": "device=",
-    "strategy": "the training itself, whose runs are side by side in one process",
-    "precision": "precision=",
-    "max_epochs": "updates=",
-    "max_steps": "updates=",
-    "logger": "loggers=",
-    "callbacks": "callbacks=",
-    "plugins": "the training itself, which keeps a checkpoint for each task",
-    "default_root_dir": "out=",
-}
-"""Arguments of the trainer that are not a user's, and what to use in their place."""
-NONE = Extras()
-QUIET: Mapping[str, Any] = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-"""What Lightning would do beside training."""
 
 
 class Chunks:
@@ -162,6 +120,82 @@ class PopulationModule(lightning.LightningModule):
         if refill is not None:
             refill.log = self._log_refill
         self._executor: Executor | None = None
+        self.alone = False
+        """Whether no `fit` of ours stands around the training."""
+
+    @classmethod
+    def from_data(
+        cls,
+        agent: Any,
+        source: Any,
+        target: Any,
+        seeds: int | Sequence[int] = 5,
+        *,
+        updates: int = 100_000,
+        chunk: int = 500,
+        folder: str | Path | None = None,
+        robot: str | None = None,
+        terminated: Termination | None = None,
+        hardware: Hardware | None = None,
+        quiet: bool = True,
+    ) -> PopulationModule:
+        """Return a population for your own trainer: `lightning.Trainer(max_epochs=1).fit(module, module.loader())`.
+
+        Stages before the policy are trained here. No checkpoints, curves or scores are kept: `offdyn.fit` does that.
+
+        Args:
+            agent: An agent, or `offdyn.agents.NAME(...)`, which gets the sizes of the data.
+            source: A dataset, or a mapping or object of arrays, as `offdyn.fit` takes them.
+            target: Likewise.
+            seeds: Number of runs, or their seeds.
+            updates: Updates of every run.
+            chunk: Updates of one training step of Lightning.
+            folder: Where stages, rollouts and exported policies go; None for a temporary folder.
+            robot: Robot that says where episodes end, for agents that roll out models.
+            terminated: What says so in its place: observations [..., |S|] to bool [...].
+            hardware: Device, precision and threads; by default the CPU, fp32, one thread.
+            quiet: Show no progress of the stages.
+
+        Raises:
+            OffDynError: Data that are none, or do not fit each other.
+        """
+        made, task = bare_task(agent, source, target, seeds, folder, robot, terminated)
+        where = hardware or Hardware()
+        budget = Budget(updates, updates, chunk)
+        found = supplied(made, task, budget, where, quiet)
+        parts = [Part(task.folder, task.title, task.seeds, found.identities[0], task.contract)]
+        rest = (found.frozen, found.refill, found.failed)
+        module = cls(made, parts, found.supply, found.sampler, budget, where, *rest)
+        module.alone = True
+        return module
+
+    def export(self, part: int = 0) -> Path:
+        """Write the policies of a task's runs into its folder, `seeds/<seed>`; one that has diverged gets none.
+
+        Returns:
+            The task's folder.
+        """
+        from offdyn_agents.engine.export import bounds_of, export_run, write_contract
+
+        runs, population, told = self.runs_of(part), self.population, self.parts[part]
+        sizes = (self.agent.observation_dim, self.agent.action_dim)
+        for run in range(runs.start, runs.stop):
+            if not self.stopped[run]:
+                readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
+                home = told.folder / "seeds" / str(self.seeds[run])
+                export_run(self.agent.exported(readable), home, *sizes, bounds_of(told.contract))
+                if told.contract is not None:
+                    digests = {f"{what}_sha256": digest for what, digest in told.identity.items()}
+                    write_contract(home, told.contract, {"agent": self.agent.name, "seed": self.seeds[run], **digests})
+        return told.folder
+
+    @contextmanager
+    def computing(self) -> Generator[None]:
+        """Round products as the hardware says, and use the fastest exact ones, for the block."""
+        settings, agent = self.agent.settings, self.agent
+        inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
+        with exact_fast_products(settings.width, inputs, settings.batch_size), self.hardware.rounding():
+            yield
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -209,7 +243,11 @@ class PopulationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Once the state is on its device and a checkpoint has been read: stop what has failed, make the executor."""
         self._stop({run: f"{why}; other settings are needed" for run, why in self._failed.items()})
-        self._executor = Executor(
+        with self.computing() if self.alone else nullcontext():
+            self._executor = self._make_executor()
+
+    def _make_executor(self) -> Executor:
+        return Executor(
             self.agent,
             self.population,
             self.supply,
@@ -243,7 +281,8 @@ class PopulationModule(lightning.LightningModule):
             self.get_buffer(name).zero_()
         before = {name: tensor.clone() for name, tensor in self._changing()}
         stopped = [run for run, told in enumerate(self.stopped) if told]
-        self._executor.run(self.sampler.draw(batch, self.device), stopped)
+        with self.computing() if self.alone else nullcontext():
+            self._executor.run(self.sampler.draw(batch, self.device), stopped)
         self.get_buffer("updates").add_(batch)
         self._freeze_diverged(before)
         self.chunk_seconds = time.monotonic() - begun
@@ -355,13 +394,10 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Ex
         log.resume(max(done), extras.loggers)
     for logger in extras.loggers:
         logger.log_hyperparams(module.hyperparameters)
-    inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
-    settings = agent.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     resumed = [content for content in found if content is not None]
     files = TaskFiles([(part.folder, module.runs_of(i), part.identity) for i, part in enumerate(parts)], resumed)
-    products = exact_fast_products(settings.width, inputs, settings.batch_size)
-    with warnings.catch_warnings(), products, module.hardware.rounding():
+    with warnings.catch_warnings(), module.computing():
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = lightning.Trainer(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from offdyn_agents.engine.agent import Agent
-from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rows import Transitions
 from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine
-from offdyn_agents.engine.training.module import NONE, Budget, Extras, Hardware, Part, PopulationModule, fit
+from offdyn_agents.engine.training.extras import NONE, Extras
+from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
 from offdyn_agents.engine.training.supplies import Provision, TaskRuns, make_supply
 from offdyn_envs.errors import OffDynError
 
@@ -115,21 +115,5 @@ def train_runs(
     module.stage_seconds = seconds
     fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)], extras)
     for part in range(len(parts)):
-        _export(module, part)
+        module.export(part)
     return module
-
-
-def _export(module: PopulationModule, part: int) -> None:
-    """Write the policies of a task's runs; one that has diverged gets none."""
-    from offdyn_agents.engine.export import bounds_of, export_run, write_contract
-
-    runs, population, agent, told = module.runs_of(part), module.population, module.agent, module.parts[part]
-    sizes = (agent.observation_dim, agent.action_dim)
-    for run in range(runs.start, runs.stop):
-        if not module.stopped[run]:
-            readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
-            home = told.folder / "seeds" / str(module.seeds[run])
-            export_run(agent.exported(readable), home, *sizes, bounds_of(told.contract))
-            if told.contract is not None:
-                digests = {f"{what}_sha256": digest for what, digest in told.identity.items()}
-                write_contract(home, told.contract, {"agent": agent.name, "seed": module.seeds[run], **digests})

@@ -17,13 +17,13 @@ from offdyn_agents.engine.agent import NUMBERS, Agent
 from offdyn_agents.engine.buffers import RolloutBuffer
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.rows import Layout, RowRange, RunRows, Transitions, pack
 from offdyn_agents.engine.settings import shared, to_json
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.engine.termination import Termination, termination
 from offdyn_agents.engine.training.checkpoints import read_checkpoint
-from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.engine.update import numbers
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -15,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from offdyn_envs.benchmark.scoring.rollouts import population_returns
+from offdyn_envs.datasets.own.functions import load_function
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot
 
@@ -110,9 +110,8 @@ def find_place(env: Any) -> Place:
     if text.startswith("{"):
         spec = EnvSpec.from_json(text)
         return _checked(Place(text, f"'{spec.id}'", partial(gymnasium.make, spec)))
-    module, colon, name = text.rpartition(":")
-    if colon and _ENDING not in name:
-        return _checked(Place(text, f"'{text}'", _class(text, module, name)))
+    if ":" in text and _ENDING not in text.rpartition(":")[2]:
+        return _checked(Place(text, f"'{text}'", load_function(text, "environment")))
     return _checked(Place(text, f"'{text}'", partial(_by_id, text)))
 
 
@@ -121,13 +120,6 @@ def _by_id(text: str) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(text)
     except gymnasium.error.NameNotFound:
         raise unknown("environment", text, list(gymnasium.registry)) from None
-
-
-def _class(text: str, module: str, name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise OffDynError(f"environment '{text}': {error}; an id or module:Class is allowed") from None
 
 
 def _of_object(env: gymnasium.Env[Any, Any]) -> Place:

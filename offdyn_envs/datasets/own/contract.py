@@ -110,7 +110,7 @@ def plain_contract(
         time_step: Seconds between two rows.
     """
     low, high = (
-        tuple(np.broadcast_to(np.asarray(bound, dtype=np.float64), action_dim).tolist())
+        tuple((np.full(action_dim, bound) if np.size(bound) == 1 else np.ravel(bound)).astype(np.float64).tolist())
         for bound in (action_low, action_high)
     )
     return Contract(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from offdyn_envs.errors import OffDynError, beginning
 __all__ = ["open_csv", "open_npz", "open_parquet", "parquet_columns", "parquet_names"]
 
 Array = NDArray[Any]
+_LONGEST = 1 << 20
+"""Characters that a line of names may have: a file without lines is not read whole."""
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -33,18 +36,23 @@ def open_npz(path: Path) -> Table:
         return Table(str(path), "npz", tuple(archive.files), load, (path,))
 
 
-def _npz(path: Path) -> Any:
+@contextmanager
+def _npz(path: Path) -> Generator[Any, None, None]:
+    """Open an archive; the file is closed here, because NumPy leaves it open where the archive is damaged."""
     if not zipfile.is_zipfile(path):
         raise OffDynError(f"{path}: is no npz archive, truncated or damaged; named arrays of numbers are wanted")
-    try:
-        return np.load(path, allow_pickle=False)
-    except Exception as error:  # zipfile, zlib and NumPy each have their own.
-        raise OffDynError(f"{path}: cannot be read as an npz archive ({error})") from None
+    with path.open("rb") as file:
+        try:
+            archive: Any = np.load(file, allow_pickle=False)
+        except Exception as error:  # zipfile, zlib and NumPy each have their own.
+            raise OffDynError(f"{path}: cannot be read as an npz archive ({error})") from None
+        with archive:
+            yield archive
 
 
 def _npz_array(path: Path, archive: Any, name: str) -> Array:
     try:
-        array = archive[name]
+        array = np.asarray(archive[name])  # A member that is no array comes as bytes.
     except Exception as error:
         if "allow_pickle" in str(error):
             raise OffDynError(
@@ -66,12 +74,18 @@ def _numbers(what: str, array: Array) -> Array:
 
 def open_csv(path: Path) -> Table:
     """Open a text file with a line of names; commas, semicolons or tabs between the columns."""
-    with _lines(path) as file:
-        first = file.readline()
+    try:
+        with _lines(path) as file:
+            first = file.readline(_LONGEST)
+    except UnicodeDecodeError as error:
+        raise OffDynError(f"{path}: cannot be read as CSV ({error})") from None
     if not first.strip():
         raise OffDynError(f"{path}: is empty; a line of names and rows of numbers are wanted")
     delimiter = max((",", ";", "\t"), key=first.count)
-    names = tuple(name.strip() for name in next(csv.reader([first], delimiter=delimiter)))
+    try:
+        names = tuple(name.strip() for name in next(csv.reader([first], delimiter=delimiter)))
+    except csv.Error as error:
+        raise OffDynError(f"{path}: cannot be read as CSV ({error})") from None
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise OffDynError(f"{path}: two columns are called '{twice}'; different names are wanted")
@@ -178,9 +192,10 @@ def parquet_columns(path: Path, names: Sequence[str]) -> dict[str, Array]:
     with _parquet(path) as file:
         try:
             table = file.read(columns=list(names), use_threads=False)
+            columns = {name: table.column(name).combine_chunks() for name in names}
         except Exception as error:
             raise OffDynError(f"{path}: cannot be read as parquet ({beginning(error, 200)})") from None
-    return {name: _arrow_array(f"{path}: column '{name}'", table.column(name).combine_chunks()) for name in names}
+    return {name: _arrow_array(f"{path}: column '{name}'", stored) for name, stored in columns.items()}
 
 
 def _arrow_array(what: str, stored: Any) -> Array:
