@@ -60,10 +60,11 @@ class Chunks:
     def __iter__(self) -> Iterator[int]:
         """Yield the sizes of the chunks that are left, as long as a run is left."""
         done = self._module.updates_done
+        begun = done if self._module.begun is None else self._module.begun
         every = self._module.refill_every
-        while (size := self._budget.next_chunk(done, every)) and self._module.live:
-            yield size
-            done += size
+        while (end := begun + self._budget.next_chunk(begun, every)) > done and self._module.live:
+            yield end - done
+            begun = done = end
 
 
 class PopulationModule(lightning.LightningModule):
@@ -112,6 +113,9 @@ class PopulationModule(lightning.LightningModule):
         if refill is not None:
             refill.log = self._log_refill
         self._executor: Executor | None = None
+        self.begun: int | None = None
+        """After how many updates the chunk began that an earlier, shorter training ended in, and the next one goes on
+        with; None where chunks begin anew."""
 
     @property
     def updates_done(self) -> int:
@@ -153,7 +157,7 @@ class PopulationModule(lightning.LightningModule):
             self.agent,
             self.population,
             self.supply,
-            total=self.budget.updates,
+            total=self.budget.horizon,
             noise=self.sampler.noise,
             context=self.hardware.products,
             done=self.updates_done,
@@ -179,8 +183,10 @@ class PopulationModule(lightning.LightningModule):
         if not self.live:
             # Lightning asks for a chunk ahead of time: it cannot know that nothing is left to train.
             return
-        for name in ("sums", "counts"):
-            self.get_buffer(name).zero_()
+        if self.begun is None:
+            for name in ("sums", "counts"):
+                self.get_buffer(name).zero_()
+        self.begun = None
         before = {name: tensor.clone() for name, tensor in self._changing()}
         stopped = [run for run, told in enumerate(self.stopped) if told]
         self._executor.run(self.sampler.draw(batch, self.device), stopped)
@@ -244,6 +250,7 @@ class PopulationModule(lightning.LightningModule):
         """Add the generators and the clock; parameters, moments and counts are buffers."""
         told = {
             "agent": self.agent.name,
+            "total": self.budget.updates,
             "seconds": self.seconds,
             "stage_seconds": self.stage_seconds,
             "seeds": list(self.seeds),
@@ -258,9 +265,13 @@ class PopulationModule(lightning.LightningModule):
         saved = checkpoint["offdyn"]
         self.sampler.restore(saved["generators"])
         self.stopped = [list(item) for item in saved["stopped"]]
-        for run, (buffer, state) in enumerate(zip(self.supply.buffers or (), saved["buffers"], strict=True)):
-            buffer.restore(state)
-            self.sampler.filled(run, buffer.fill)
+        if updates_done(checkpoint) < self.budget.end:
+            # What was the last chunk of a shorter training is not the last one any more.
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+            # Without updates that are left, rows that nothing is learned from any more may be gone.
+            for run, (buffer, state) in enumerate(zip(self.supply.buffers or (), saved["buffers"], strict=True)):
+                buffer.restore(state)
+                self.sampler.filled(run, buffer.fill)
         self.seconds = float(saved["seconds"])
         self.stage_seconds += float(saved["stage_seconds"])
 
@@ -273,6 +284,20 @@ class PopulationModule(lightning.LightningModule):
     def write_checkpoint(self) -> None:
         """Write the checkpoint of every task."""
         self.trainer.save_checkpoint(FILE)
+
+
+def _grows(content: Mapping[str, Any] | None, budget: Budget) -> bool:
+    """Say whether a checkpoint is the end of a shorter training."""
+    return content is not None and content["offdyn"].get("total") == updates_done(content) < budget.updates
+
+
+def _open_logs(module: PopulationModule, done: int, grows: bool) -> None:
+    """Open the logs after so many updates; where an end was, they become those of a training that did not end there."""
+    begun = module.budget.chunk_begun(done, module.refill_every) if grows else done
+    module.begun = begun if begun < done else None
+    evaluated = not grows or done % module.budget.evaluate_every == 0
+    for log in module.logs:
+        log.resume(done, begun, evaluated)
 
 
 def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
@@ -290,8 +315,7 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
     done = {updates_done(content) for content in found}
     if len(done) > 1:
         raise OffDynError(f"the tasks are {sorted(done)} updates far; tasks are trained together from equally far on")
-    for log in module.logs:
-        log.resume(max(done))
+    _open_logs(module, max(done), any(_grows(content, module.budget) for content in found))
     inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
     settings = agent.settings
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -75,7 +75,7 @@ def train_runs(
     cache: Path | None,
     identified: Callable[[Provision], None] = lambda provision: None,
 ) -> PopulationModule:
-    """Train and export the runs of some tasks as one population.
+    """Train and export the runs of some tasks as one population; what stops on the way has no policies yet.
 
     Args:
         agent: The agent.
@@ -112,8 +112,9 @@ def train_runs(
     )
     module.stage_seconds = seconds
     fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
-    for part in range(len(parts)):
-        _export(module, part)
+    if budget.end == budget.updates:
+        for part in range(len(parts)):
+            _export(module, part)
     return module
 
 

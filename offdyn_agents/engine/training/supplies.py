@@ -22,12 +22,12 @@ from offdyn_agents.engine.rows import Layout, RowRange, RunRows, Transitions, pa
 from offdyn_agents.engine.settings import shared, to_json
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.engine.termination import termination
-from offdyn_agents.engine.training.checkpoints import read_checkpoint
+from offdyn_agents.engine.training.checkpoints import FILE, read_checkpoint, updates_done
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.engine.update import numbers
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "packed_tables", "settings_digest"]
+__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "may_grow", "packed_tables", "settings_digest"]
 
 BUFFERS = "buffers"
 """The folder of rollout buffers in a run folder."""
@@ -46,6 +46,7 @@ class TaskRuns:
         robot: Name of the robot, which decides what terminates model rollouts; None for data without one.
         settings: Settings of the task's own agent, which may differ from the population's in what is declared with
             `per_run=True`; None for the population's.
+        joins: The folder of earlier runs of the task that these are to join; None for none.
     """
 
     source: Transitions | None
@@ -55,6 +56,7 @@ class TaskRuns:
     title: str = "train"
     robot: str | None = None
     settings: Any = None
+    joins: Path | None = None
 
 
 @dataclass
@@ -89,9 +91,15 @@ def digest(*tables: Tensor) -> str:
     return found.hexdigest()
 
 
+def may_grow(agent: Agent, budget: Budget) -> bool:
+    """Say whether runs may go on beyond their last update: no rate of theirs has fallen to 0 by then."""
+    return not (agent.annealed and budget.horizon)
+
+
 def settings_digest(agent: Agent, settings: Any, budget: Budget, hardware: Hardware) -> str:
     """Return the SHA-256 of all that decides what updates do, beside the data and the seeds."""
-    told = [agent.name, to_json(settings), budget.updates, hardware.precision]
+    horizon = None if may_grow(agent, budget) else budget.horizon
+    told = [agent.name, to_json(settings), horizon, hardware.precision]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,7 +137,11 @@ def make_supply(
     ]
     for task, identity in zip(tasks, identities, strict=True):
         # What cannot be continued is said before the stages cost hours.
-        read_checkpoint(task.folder, agent.name, task.seeds, identity)
+        done = updates_done(read_checkpoint(task.folder, agent.name, task.seeds, identity))
+        if done > budget.updates:
+            raise OffDynError(f"checkpoint '{task.folder / FILE}' has {done} updates behind it, not {budget.updates}")
+        if task.joins is not None:
+            read_checkpoint(task.joins, agent.name, None, identity)
     runs = sum(len(task.seeds) for task in tasks)
     results = [
         agent.stages(_context(task, where, table, layout, budget, hardware, runs, quiet, cache))
