@@ -16,13 +16,18 @@ from safetensors.torch import load_file
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import setting_names
+from offdyn_agents.engine.stages import StageResults
 from offdyn_agents.engine.training.module import Budget, Hardware, PopulationModule
 from offdyn_agents.runs import growing
+from offdyn_agents.runs.cluster import Cluster
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.runs import arrange, train_tasks
+from offdyn_envs import cli
+from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins
-from tests.agents.synthetic import first_updates, killed_at
+from tests.agents.synthetic import Killed, first_updates, killed_at
+from tests.agents.test_cluster import Wire
 from tests.agents.test_conformance import TINY
 
 TASKS = ("walker2d-gravity-0.5-medium", "halfcheetah-friction-0.1-medium")
@@ -37,6 +42,8 @@ def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", stand_ins.load_task)
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
+    # Compiling takes longer than these runs.
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
 
 
 def plan(out, agent="td3-bc", seeds=(0, 1), budget=BUDGET, task=TASK, **more):
@@ -344,6 +351,69 @@ def test_newcomers_that_were_begun_come_along(tmp_path, monkeypatch):
     same(broken, whole, exact=False)
 
 
+@pytest.mark.parametrize("failing", [(2,), (2, 3)])
+def test_a_newcomer_whose_stage_fails(failing, tmp_path, monkeypatch):
+    def stages(self, context):
+        return StageResults(failed={i: "no use" for i, seed in enumerate(context.seeds) if seed in failing})
+
+    monkeypatch.setattr(agent_class("td3-bc"), "stages", stages)
+    whole, _ = train(tmp_path, seeds=(0, 2, 3), variant="whole")
+    train(tmp_path, seeds=(0,))
+    grown, outcome = train(tmp_path, seeds=(0, 2, 3))
+    assert outcome.facts["stopped"][str(failing[0])] == {"updates": 0, "why": "no use; other settings are needed"}
+    assert told(grown) == told(whole)
+    assert sorted(path.name for path in grown.glob("seeds/*")) == sorted(path.name for path in whole.glob("seeds/*"))
+
+
+def test_figures_of_the_stages_are_those_of_all_seeds(tmp_path):
+    folder, _ = train(tmp_path, "droco", (0,), CONSTANT)
+    facts = read_run(folder)
+    facts["stages"] = {**facts["stages"], "judged": {"seeds": [0]}}
+    write_json(folder / "run.json", facts)
+    train(tmp_path, "droco", (0,), replace(CONSTANT, updates=24))
+    assert read_run(folder)["stages"]["judged"] == {"seeds": [0]}
+    train(tmp_path, "droco", (0, 1), replace(CONSTANT, updates=24))
+    assert "judged" not in read_run(folder)["stages"]
+
+
+def test_workers_of_a_cluster_grow_runs(tmp_path):
+    cluster = Cluster(Wire([{"CPU": 1.0}]))
+
+    def plans(seeds, **more):
+        return [plan(tmp_path, "bc", seeds, task=task, **more) for task in TASKS]
+
+    whole = cluster.train(plans((0, 1, 2), variant="whole"), 2)
+    cluster.train(plans((0, 1)), 2)
+    grown = cluster.train(plans((1, 2)), 2)
+    assert [outcome.facts["seeds"] for outcome in grown] == [[0, 1, 2]] * 2
+    for ours, theirs in zip(grown, whole, strict=True):
+        same(ours.plan.folder, theirs.plan.folder, exact=False)
+    assert not any(outcome.fresh for outcome in cluster.train(plans((0, 2)), 2))
+
+
+def test_the_command_grows_runs_and_says_what_it_cannot(tmp_path, capsys):
+    def offdyn(agent, *more):
+        line = ["train", agent, TASK, "--out", str(tmp_path), "--set", "width=16", "--quiet", "--threads", "1", *more]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(line)
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
+
+    folder = tmp_path / TASK / "iql"
+    constant = ("--schedule", "constant")
+    assert offdyn("iql", "--seeds", "1,", "--updates", "4", *constant)[0] == 0
+    code, out, _ = offdyn("iql", "--seeds", "0,1", "--updates", "1e1", *constant)
+    assert (code, f"{folder}: 10 updates of 2 seeds" in out) == (0, True)
+    command = read_run(folder)["command"]
+    assert "--seeds 2 --updates 10 --precision fp32 --schedule constant" in command
+    assert offdyn("iql", "--seeds", "1,", "--updates", "10", *constant)[:2] == (0, f"{folder}: already complete\n")
+    code, out, err = offdyn("iql", "--seeds", "2", "--updates", "10")
+    assert (code, out) == (2, "")
+    assert "holds a run with schedule constant, not cosine; take another --out" in err
+    code, _, err = offdyn("iql", "--schedule", "linear")
+    assert (code, err) == (2, "offdyn: unknown schedule 'linear'; did you mean 'cosine'? allowed: cosine, constant\n")
+
+
 # ---- kills
 
 
@@ -358,25 +428,30 @@ POINTS = {
     "logs": (growing, "_move", 5),
     "checkpoint": (growing, "_move", 6),
     "run.json": (growing, "_move", 7),
-    "moved": (growing.shutil, "rmtree", 5),
+    "moved": (growing.shutil, "rmtree", 4),
     "joined": (growing, "remove_evaluations", 1),
     "all": (PopulationModule, "training_step", 6),
 }
 
 
-def be_killed(where, folder):
-    """Grow in this process until it is killed."""
+def die_at(where, die, patch=setattr):
+    """Let `die` be called in a point."""
     owner, name, at = POINTS[where]
     real, calls = getattr(owner, name), []
 
     def call(*arguments, **named):
         calls.append(arguments)
         if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         return real(*arguments, **named)
 
+    patch(owner, name, call)
+
+
+def be_killed(where, folder):
+    """Grow in this process until it is killed."""
     stand_ins.install()
-    setattr(owner, name, call)
+    die_at(where, lambda: os.kill(os.getpid(), signal.SIGKILL))
     train(Path(folder), "mobody", (0, 1, 2, 3), LAST)
 
 
@@ -393,17 +468,38 @@ def unbroken(tmp_path_factory):
     return whole, folder / "few"
 
 
-@pytest.mark.parametrize("where", POINTS)
-def test_killed_and_grown_on(where, unbroken, tmp_path, monkeypatch):
-    whole, few = unbroken
-    out = tmp_path / "runs"
-    shutil.copytree(few, out)
-    script = f"from tests.agents.test_growing import be_killed; be_killed({where!r}, {str(out)!r})"
+@pytest.fixture
+def runs(unbroken, tmp_path):
+    """Give a folder with the shorter run of fewer seeds, for each test to grow."""
+    shutil.copytree(unbroken[1], tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def grow_on(out, whole, monkeypatch):
+    with first_updates(monkeypatch) as begun:
+        grown, _ = train(out, "mobody", (0, 1, 2, 3), LAST)
+    assert begun == sorted(set(begun)), "no chunk is trained twice"
+    same(grown, whole, exact=False)
+
+
+@pytest.mark.parametrize("where", ["newcomers", "checkpoint", "all"])
+def test_killed_and_grown_on(where, unbroken, runs, monkeypatch):
+    script = f"from tests.agents.test_growing import be_killed; be_killed({where!r}, {str(runs)!r})"
     root = Path(__file__).parents[2]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     killed = subprocess.run([sys.executable, "-c", script], cwd=root, env=env, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
-    with first_updates(monkeypatch) as begun:
-        broken, _ = train(out, "mobody", (0, 1, 2, 3), LAST)
-    assert begun == sorted(set(begun)), "no chunk is trained twice"
-    same(broken, whole, exact=False)
+    grow_on(runs, unbroken[0], monkeypatch)
+
+
+@pytest.mark.parametrize("where", [where for where in POINTS if where not in ("newcomers", "checkpoint", "all")])
+def test_ended_anywhere_and_grown_on(where, unbroken, runs, monkeypatch):
+    """Steps of joining, which are renamings: an exception leaves the files as a kill does."""
+
+    def die():
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(where, die, patch.setattr)
+        train(runs, "mobody", (0, 1, 2, 3), LAST)
+    grow_on(runs, unbroken[0], monkeypatch)
