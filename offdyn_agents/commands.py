@@ -16,6 +16,7 @@ from offdyn_agents.runs.console import (
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
     EveryOption,
+    ScheduleOption,
     SeedsOption,
     UpdatesOption,
     own_pair,
@@ -103,6 +104,7 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
+    schedule: ScheduleOption = "cosine",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -145,7 +147,7 @@ def train(
             hardware = Hardware(choose_device(device), precision, threads or usable_threads())
         else:
             hardware = cluster.hardware(device, precision, threads)
-        budget = hardware.budget(updates, eval_every)
+        budget = hardware.budget(updates, eval_every, schedule)
         plans = [
             named(
                 Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
