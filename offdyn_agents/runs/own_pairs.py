@@ -172,7 +172,7 @@ class OwnPair(Problem):
 MEMORY = "in memory"
 
 
-def problem_of(facts: Mapping[str, Any]) -> Problem:
+def problem_of(facts: Mapping[str, Any]) -> NamedTask | OwnPair:
     """Return what a run.json is about.
 
     Args:
