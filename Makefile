@@ -31,6 +31,7 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/python -m offdyn_envs.verification.page docs/environments.md
+	$(BIN)/python -m offdyn_agents.algorithms.table README.md
 
 demo: $(INSTALLED)
 	$(OFFDYN) data build $(DEMO_TASK)

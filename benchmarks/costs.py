@@ -31,6 +31,7 @@ from torch import Tensor
 from training import population, speeds
 from training_peers import Work, products
 
+from offdyn_agents.algorithms import registry
 from offdyn_agents.algorithms.morec import Judged
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import exact_fast_products, threads_inside
@@ -56,8 +57,8 @@ from offdyn_envs.vector import OffDynVectorEnv
 
 SHAPES = ("walker2d", "hopper", "ant")
 SAME = {"halfcheetah": "walker2d"}
-AGENTS = ("iql", "droco", "td3-bc", "mobody", "bc", "mopo", "mobile")
 UPDATES_LIKE = {"morec": "mopo", "morec-mobile": "mobile"}
+AGENTS = tuple(name for name in registry.AGENTS if name not in UPDATES_LIKE)
 """Agents whose updates are those of another; only their stages and rollouts differ."""
 ROWS, TARGET_ROWS, UPDATES, EVERY, EPISODES = 1_000_000, 5_000, 1_000_000, 10_000, 10
 """Source rows, target rows and updates of a task of the tracks, updates between evaluations, and their episodes."""

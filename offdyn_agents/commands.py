@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.algorithms import registry
+from offdyn_agents.engine.settings import parse_overrides
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
@@ -17,15 +19,19 @@ from offdyn_agents.runs.console import (
     ScheduleOption,
     SeedsOption,
     UpdatesOption,
+    own_pair,
     quiet_waiting,
     task_names,
 )
+from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.runs import Trained
 
 __all__ = ["register"]
 
+# Typer reads brackets as markup, and another package may call its agent anything.
+_AGENTS = ", ".join(registry.names()).replace("[", "\\[")
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -46,9 +52,27 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help="bc, td3-bc, iql, droco, mobody, mopo, mobile, morec or morec-mobile.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {_AGENTS}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Own source data instead of a task: imported/NAME, or a file.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="DATA", help="Own target data, likewise.")] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="What scores policies of own data: a Gymnasium id, or module:Class."),
+    ] = None,
+    termination: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="What ends episodes inside learned models of own data: a robot's name, learned, never, or "
+            "module:function. By default learned where the data hold terminations.",
+        ),
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="What the columns of own files are: a YAML file.")] = None,
+    name: Annotated[str, typer.Option(help="What own data are called in folders; by default after them.")] = "",
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
     settings: Annotated[
@@ -100,19 +124,23 @@ def train(
     json_output: _Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
+    # What is misspelt is told before torch is imported, which takes seconds.
+    registry.check_name(agent)
     quiet_waiting()
     if show_settings:
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
-    from offdyn_agents.engine.settings import parse_overrides
+    overrides = parse_overrides(settings or [])
+    pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec})
+    if pair is not None and (tasks or track or target_rows):
+        raise OffDynError("--source and --target stand in the place of tasks, --track and --target-rows")
+    names = task_names(tasks or [], track) if pair is None else [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
-    overrides = parse_overrides(settings or [])
-    names = task_names(tasks or [], track)
     with ExitStack() as stack:
         cluster = stack.enter_context(connected(ray, quiet)) if ray else None
         if cluster is None:
@@ -122,10 +150,10 @@ def train(
         budget = hardware.budget(updates, eval_every, schedule)
         plans = [
             named(
-                Plan(agent, name, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge),
+                Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
                 variant,
             )
-            for name in names
+            for title in names
         ]
         train_all = train_tasks if cluster is None else cluster.train
         outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
@@ -137,9 +165,7 @@ def train(
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
-    from offdyn_agents.engine.settings import parse_overrides
     from offdyn_agents.runs.settings_page import setting_rows
-    from offdyn_envs.errors import OffDynError
     from offdyn_envs.report import print_table
 
     if len(tasks) > 1:
@@ -152,14 +178,28 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed; 100 by default.")] = None,
     cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per cell; 20 by default.")] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Without a simulator: fitted Q evaluation on the target data and the error of the agent's dynamics on "
+            "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
     quiet_waiting()
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_agents.runs.plans import read_run, run_label
+
+    # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
+    labels = [run_label(read_run(folder)) for folder in runs]
+    if offline:
+        _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
+        return
+    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.report import print_table
@@ -171,9 +211,9 @@ def evaluate(
         quiet,
     )
     found: list[dict[str, Any]] = []
-    for folder in runs:
+    for folder, label in zip(runs, labels, strict=True):
         result = evaluate_run(folder, plan)
-        label, rows = run_label(read_run(folder)), summarise(result)
+        rows = summarise(result)
         found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
         if not json_output:
             print_table(f"{result['task']} {label}", rows, False)
@@ -181,6 +221,23 @@ def evaluate(
                 print(f"{result['agent']} has no critic: no min-Q attack")
     if json_output:
         # As with training: one run is one object, several are one list.
+        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
+
+
+def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quiet: bool, json_output: bool) -> None:
+    from offdyn_agents.runs.offline import OfflinePlan, evaluate_offline, summarise_offline
+    from offdyn_agents.runs.plans import read_run, run_label
+    from offdyn_envs.batching.threads import usable_threads
+    from offdyn_envs.report import print_table
+
+    plan = OfflinePlan(episodes=episodes, threads=threads or usable_threads(), quiet=quiet)
+    found: list[dict[str, Any]] = []
+    for folder in runs:
+        result = evaluate_offline(folder, plan)
+        found.append({"folder": str(folder), **result})
+        if not json_output:
+            print_table(f"{result['task']} {run_label(read_run(folder))}", summarise_offline(result), False)
+    if json_output:
         print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
 
 

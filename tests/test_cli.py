@@ -105,3 +105,50 @@ print("torch" in sys.modules, any(name.startswith("offdyn_agents") for name in s
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"
+
+
+EARLY = (
+    (("train", "drocco", "x"), "unknown agent 'drocco'; did you mean 'droco'?"),
+    (("train", "drocco", "--settings"), "unknown agent 'drocco'"),
+    (("train", "droco", "x"), "unknown task 'x'"),
+    (("train", "droco", "--track", "cor-12"), "did you mean 'core-12'"),
+    (("train", "droco", "hopper-gravity-0.5-medium", "--set", "beta"), "setting 'beta' is not of the form key=value"),
+    (("evaluate", "no/such/run"), "no/such/run"),
+    (("curves", "no/such/run"), "no/such/run"),
+    (("judge", "hoper"), "unknown task 'hoper'"),
+    (("ablate", "moreck", "x"), "did you mean 'morec'"),
+    (("ablate", "morec", "x"), "unknown task 'x'"),
+)
+
+
+def test_names_are_checked_before_torch_is_loaded():
+    """All in one process: what the last of them loads, none of the others loads either."""
+    code = f"""
+import sys
+from offdyn_envs.cli import main
+for words in {[list(words) for words, _ in EARLY]!r}:
+    try:
+        main(words)
+    except SystemExit as ended:
+        assert ended.code == 2
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(EARLY)
+    for line, (_, words) in zip(lines, EARLY, strict=True):
+        assert words in line
+
+
+def test_a_misspelt_agent_is_told_at_once():
+    """Processor time, best of three: a wall clock would also measure what else runs on the machine."""
+    assert min(processor_seconds("train", "drocco", "x") for _ in range(3)) < 1.5
+    assert min(processor_seconds("--help") for _ in range(5)) < 0.5
+
+
+def processor_seconds(*words):
+    """Return the processor time of a command, from the start of its process to its end."""
+    code = "import sys, time; from offdyn_envs.cli import main\ntry: main()\nfinally: print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    return float(done.stdout.splitlines()[-1])

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from offdyn_agents.algorithms.table import with_table
 from offdyn_envs.cli import main
+from offdyn_envs.errors import OffDynError
 
 ROOT = Path(__file__).parents[1]
-TEXT, RESULTS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results/README.md"))
+TEXT, RESULTS, OWN_DATA = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/results/README.md", "docs/your-own-data.md")
+)
 
 
 def blocks(text):
@@ -47,6 +52,32 @@ def test_python_blocks_with_data_run(block):
     exec(compile(block, "README.md", "exec"), {})
 
 
+def run_block(language, block, names):
+    """Do what a block of a page says; one of YAML is the file that its first line names."""
+    if language == "python":
+        exec(compile(block, "page", "exec"), names)
+    elif language == "yaml":
+        Path(block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+    for command in [] if language else commands(f"```\n{block}```"):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 0, command
+
+
+def test_page_on_own_data_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for language, block in blocks(OWN_DATA):
+        run_block(language, block, names)
+    shown = capsys.readouterr().out
+    assert len(commands(OWN_DATA)) >= 7
+    for name in ("pusher", "pusher-heavy", "pusher-parquet"):
+        assert f"imported/{name}: imported, 300 rows of 23 observations and 7 actions in 3 episodes" in shown
+    for name in ("pusher-log", "arm", "pusher-close"):
+        assert f"imported/{name}: imported, 297 rows of 23 observations and 7 actions in 3 episodes" in shown
+
+
 @pytest.mark.parametrize("command", COMMANDS + commands(RESULTS), ids=" ".join)
 def test_commands_exist_with_their_options(command, capsys):
     words = [word for word in command if not word.startswith("-")]
@@ -65,3 +96,9 @@ def test_readme_names_the_two_commands():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "\ndemo:" in makefile and "\ntest:" in makefile
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_table_of_agents_is_what_make_docs_writes():
+    assert with_table(TEXT) == TEXT, "stale: make docs"
+    with pytest.raises(OffDynError, match="the page lacks"):
+        with_table("# A page")

@@ -18,10 +18,10 @@ AGENT_FLOORS = (
     ("algorithms",),
     ("judging",),
     ("runs",),
-    ("ablations", "behaviour", "examples"),
+    ("ablations", "behaviour", "examples", "testing"),
 )
 ENV_FLOORS = (
-    ("store",),
+    ("store", "own"),
     ("collecting", "checking", "describing"),
     ("sharing",),
     ("loading",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.ablations.studies import STUDIES
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
@@ -28,9 +29,7 @@ Record = Mapping[str, Any]
 
 
 def ablate(
-    study: Annotated[
-        str | None, typer.Argument(help="mobody, morec, droco-beta, droco-delta or droco-target-size.")
-    ] = None,
+    study: Annotated[str | None, typer.Argument(help=f"One of {', '.join(STUDIES)}.")] = None,
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     variants: Annotated[

@@ -1,4 +1,4 @@
-"""DROCO (arXiv 2512.02486): dual-robust cross-domain offline RL.
+"""DROCO (arXiv 2512.02486): IQL against the worst case of an ensemble of target dynamics, with a Huber loss.
 
 Target rows get IQL's in-sample target. Source rows get the worst next state of a ball around s', approximated by the
 predictions of an ensemble trained on target rows: with u = V(s') - min_i V(s'_i), their target is

@@ -1,9 +1,9 @@
-"""MOBODY (arXiv 2506.08460): model-based off-dynamics offline RL.
+"""MOBODY (arXiv 2506.08460): rollouts in target dynamics learned from both domains, imitation weighted by Q.
 
-Dynamics of the target are learned from both domains (`mobody_dynamics`), source rewards are corrected by DARA's
-classifiers (`classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of
-these rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high. The paper
-leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an index.
+Dynamics of the target are learned from both domains (`models/dual`), source rewards are corrected by DARA's classifiers
+(`models/classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of these
+rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high. The paper leaves
+open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an index.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ class MOBODY(ModelBased):
     settings_class = MOBODYSettings
     settings: MOBODYSettings
     metrics = ("critic_loss", "actor_loss", "imitation_loss", "q", "weight", "value_loss")
+    optional = ("value_loss",)
     averaged = ("critic",)
 
     @property
@@ -157,7 +158,8 @@ class MOBODY(ModelBased):
     def stages(self, context: StageContext) -> StageResults:
         """Train the dynamics, and the classifiers that correct the rewards of source rows."""
         from offdyn_agents.engine.stages import StageResults
-        from offdyn_agents.models.dual.stages import fit_classifiers, fit_dynamics
+        from offdyn_agents.models.classifiers import fit_classifiers
+        from offdyn_agents.models.dual.stages import fit_dynamics
 
         dara, layout = self.settings.dara, context.layout
         dynamics = fit_dynamics(self.settings.dynamics, context)

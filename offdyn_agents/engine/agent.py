@@ -58,6 +58,8 @@ class Agent(abc.ABC):
     settings_class: ClassVar[type[Any]]
     metrics: ClassVar[tuple[str, ...]]
     """Names of what `loss` reports, in order; the first in every phase, the others may be left out of some."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Metrics among them that only some settings have."""
     averaged: ClassVar[tuple[str, ...]] = ()
     """Networks that have a Polyak-averaged copy, which `loss` finds under "<name>_target"."""
     annealed: ClassVar[tuple[str, ...]] = ()

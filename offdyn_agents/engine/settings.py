@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, beginning, unknown
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 S = TypeVar("S")
+SECTIONS = ("settings", "data", "robots", "tuning")
+"""What a preset file may have."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,11 @@ def setting(
     return field(default=default, metadata={"bounds": bounds, "per_run": per_run})
 
 
+def bounds_of(item: dataclasses.Field[Any]) -> Bounds:
+    """Return what values a field allows; one that was not made with `setting` allows all of its type."""
+    return item.metadata.get("bounds", Bounds())
+
+
 @cache
 def per_run_names(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of an agent's settings that runs of one population may differ in, in order."""
@@ -83,11 +94,12 @@ def shared(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in to_json(settings).items() if name not in own}
 
 
-def preset(agent: str, robot: str, quality: str = "", data: str = "") -> dict[str, Any]:
+def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "") -> dict[str, Any]:
     """Return the settings that the agent's preset file gives for a robot, a quality of data and a choice of rows.
 
     Args:
-        agent: Name of the agent; its file is `presets/<agent>.yaml`.
+        agent: Class of the agent. Its file is `presets/<name>.yaml` in the package of the class, or in the nearest one
+            around it; without a file there are none.
         robot: Name of the robot; its section overrides the general one.
         quality: Quality of the task's data; the part of the robot's section under `qualities` that bears its name
             overrides the rest of the section.
@@ -96,37 +108,112 @@ def preset(agent: str, robot: str, quality: str = "", data: str = "") -> dict[st
 
     Returns:
         Dotted setting names and plain values.
+
+    Raises:
+        OffDynError: A damaged file; the message names it and the key.
     """
     content = _preset_file(agent)
     own = dict((content.get("robots") or {}).get(robot) or {})
-    qualities = own.pop("qualities", {})
+    qualities = own.pop("qualities", None) or {}
     general = content.get("settings") or {}
     of_rows = (content.get("data") or {}).get(data or general.get("data")) or {}
     layers = (general, of_rows, own, qualities.get(quality) or {})
     return {name: value for layer in layers for name, value in flat(layer).items()}
 
 
-def tuning(agent: str) -> dict[str, Any]:
+def tuning(agent: type[Any]) -> dict[str, Any]:
     """Return how an agent's preset was tuned, for the disclosure of a run.
 
     Values inherited from a paper that tuned them on online returns count as tuned.
 
     Args:
-        agent: Name of the agent.
+        agent: Class of the agent.
 
     Returns:
-        "tuning_evaluations" (0: none), and "tuning_note" where there is something to say.
+        "tuning_evaluations" (0: none; None: not stated), and "tuning_note" where there is something to say.
+
+    Raises:
+        OffDynError: As `preset`.
     """
-    told = _preset_file(agent)["tuning"]
+    told = _preset_file(agent).get("tuning") or {}
     note = {"tuning_note": " ".join(told["note"].split())} if told.get("note") else {}
-    return {"tuning_evaluations": int(told["evaluations"])} | note
+    return {"tuning_evaluations": told.get("evaluations")} | note
 
 
-def _preset_file(agent: str) -> dict[str, Any]:
+def _preset_file(agent: type[Any]) -> dict[str, Any]:
+    """Return what an agent's preset file says, checked; nothing where there is none."""
     import yaml
 
-    text = resources.files("offdyn_agents").joinpath("presets").joinpath(f"{agent}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    path = _preset_path(agent)
+    if path is None:
+        return {}
+    where = f"preset '{path}'"
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OffDynError(f"{where} is no YAML: {error}") from None
+    content = _mapping(content, where)
+    for key in content:
+        if key not in SECTIONS:
+            raise unknown(f"section of {where}", key, SECTIONS)
+    _check_tuning(_mapping(content.get("tuning"), f"{where}: tuning"), f"{where}: tuning")
+    for section, values in _sections(content, where):
+        _check_section(agent.settings_class, values, section)
+    return content
+
+
+def _preset_path(agent: type[Any]) -> Traversable | None:
+    """Return the preset file in the package of an agent's class, or in the nearest package around it."""
+    package = agent.__module__
+    while package:
+        # A class that is used has been imported; a module that is no package, as a notebook, holds no files.
+        if hasattr(sys.modules.get(package), "__path__"):
+            path = resources.files(package).joinpath("presets").joinpath(f"{agent.name}.yaml")
+            if path.is_file():
+                return path
+        package = package.rpartition(".")[0]
+    return None
+
+
+def _sections(content: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield what a preset file's parts are called in messages, and their settings."""
+    yield f"{where}: settings", _mapping(content.get("settings"), f"{where}: settings")
+    for group in ("data", "robots"):
+        for name, values in _mapping(content.get(group), f"{where}: {group}").items():
+            section = f"{where}: {group}.{name}"
+            own = dict(_mapping(values, section))
+            qualities = own.pop("qualities", None) if group == "robots" else None
+            yield section, own
+            for quality, more in _mapping(qualities, f"{section}.qualities").items():
+                yield f"{section}.qualities.{quality}", _mapping(more, f"{section}.qualities.{quality}")
+
+
+def _check_section(kind: type[Any], values: Mapping[str, Any], section: str) -> None:
+    """Refuse a setting that is none, or a value that is not allowed, also where the section is not asked for."""
+    try:
+        build(kind, flat(values))
+    except OffDynError as error:
+        raise OffDynError(f"{section}: {error}") from None
+
+
+def _check_tuning(told: Mapping[str, Any], where: str) -> None:
+    for key in told:
+        if key not in ("evaluations", "note"):
+            raise unknown(f"key of {where}", key, ("evaluations", "note"))
+    count, note = told.get("evaluations"), told.get("note")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise OffDynError(f"{where}.evaluations is '{beginning(count, 40)}'; a whole number at least 0 is allowed")
+    if note is not None and not isinstance(note, str):
+        raise OffDynError(f"{where}.note is '{beginning(note, 40)}'; text is allowed")
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """Return a part of a preset file; one that is empty may stand there."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise OffDynError(f"{where} is '{beginning(value, 40)}'; names and their values are needed")
+    return value
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:
@@ -204,7 +291,7 @@ def _build(kind: type[S], values: Mapping[str, Any], prefix: str) -> S:
         if dataclasses.is_dataclass(hints[item.name]):
             chosen[item.name] = _build(hints[item.name], values, f"{name}.")
         elif name in values:
-            chosen[item.name] = _convert(name, values[name], hints[item.name], item.metadata["bounds"])
+            chosen[item.name] = _convert(name, values[name], hints[item.name], bounds_of(item))
     return as_any(**chosen)
 
 
@@ -215,7 +302,7 @@ def _convert(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:
             raise OffDynError(f"setting {name} is '{value}'; true or false is allowed")
         return words[str(value).lower()]
     if kind is str:
-        if value not in bounds.choices:
+        if not isinstance(value, str) or (bounds.choices and value not in bounds.choices):
             raise unknown(f"value of setting {name}", value, bounds.choices)
         return value
     return _number(name, value, kind, bounds)
@@ -223,8 +310,10 @@ def _convert(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:
 
 def _number(name: str, value: Any, kind: type[Any], bounds: Bounds) -> Any:
     try:
+        if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
+            raise ValueError
         number = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         what = "whole number" if kind is int else "number"
         raise OffDynError(f"setting {name} is '{str(value)[:40]}'; a {what} is allowed") from None
     if math.isnan(number) or not bounds.admits(number):

@@ -63,13 +63,16 @@ def judge_command(
     import json
 
     from offdyn_agents.engine.settings import parse_overrides
+    from offdyn_envs.tasks import get_task
+
+    # What is misspelt is told before torch is imported, which takes seconds.
+    overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.judging.exams import HOLDOUTS
     from offdyn_agents.judging.models import MODELS, REWARD, USUAL, Terms
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.errors import unknown
     from offdyn_envs.report import print_table
-    from offdyn_envs.tasks import get_task
 
     chosen = list(USUAL) if models is None else models.split(",")
     for name in chosen:
@@ -78,7 +81,6 @@ def judge_command(
     if holdout not in HOLDOUTS:
         raise unknown("hold-out", holdout, HOLDOUTS)
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
-    overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []
     for name in names:
@@ -113,6 +115,7 @@ def judge_task(
     """
     import time
 
+    from offdyn_agents.algorithms.registry import agent_class
     from offdyn_agents.engine.provenance import package_versions
     from offdyn_agents.engine.settings import build, preset, to_json
     from offdyn_agents.judging.judge import judge_datasets
@@ -121,7 +124,11 @@ def judge_task(
     from offdyn_envs.atomic import write_json
     from offdyn_envs.tasks import get_task
 
-    own = {key: value for key, value in preset("mobody", get_task(name).robot).items() if key.startswith("dynamics.")}
+    own = {
+        key: value
+        for key, value in preset(agent_class("mobody"), get_task(name).robot).items()
+        if key.startswith("dynamics.")
+    }
     settings = build(JudgeSettings, own, overrides)
     env, source, target = load_task(name)
     env.close()

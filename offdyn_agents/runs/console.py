@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from offdyn_envs.errors import OffDynError, beginning
+
+if TYPE_CHECKING:
+    from offdyn_agents.runs.own_pairs import OwnPair
 
 __all__ = [
     "DEFAULT_EVERY",
@@ -21,6 +24,7 @@ __all__ = [
     "SeedsOption",
     "UpdatesOption",
     "count",
+    "own_pair",
     "quiet_waiting",
     "seed_numbers",
     "seeds_text",
@@ -95,6 +99,32 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     if bool(tasks) == (track is not None):
         raise OffDynError("name tasks or --track, one of the two; `offdyn tasks` lists them")
     return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
+
+
+def own_pair(source: str | None, target: str | None, more: Mapping[str, Any]) -> OwnPair | None:
+    """Return the pair of own data that a command names; None where it names none.
+
+    Args:
+        source: Name or path of the source.
+        target: Likewise of the target.
+        more: "env", "termination", "spec" and "name", as `OwnPair` takes them, None or "" for what is not given;
+            "termination" may be "module:function".
+
+    Raises:
+        OffDynError: Not both, or one without them; a name, path or function that does not exist; unequal dimensions.
+    """
+    given = {key: value for key, value in more.items() if value}
+    if source is None and target is None:
+        for key in given:
+            raise OffDynError(f"--{key} belongs to own data; name them with --source and --target")
+        return None
+    if source is None or target is None:
+        raise OffDynError("--source and --target go together; name both")
+    from offdyn_agents.runs.own_pairs import OwnPair
+
+    pair = OwnPair(source, target, **given)
+    _ = pair.pair, pair.place, pair.ends
+    return pair
 
 
 def quiet_waiting() -> None:

@@ -120,7 +120,7 @@ def compare_curves(runs: Sequence[tuple[Path, Mapping[str, Any]]], path: Path) -
         for index in members:
             facts, metrics = read[index]
             _draw_band(row[0], metrics, facts, color=f"C{index % 10}", label=labels[index])
-        row[0].set_title(f"{task}, {_score_name(task)}", fontsize=9)
+        row[0].set_title(f"{task}, {_score_name(read[members[0]][0])}", fontsize=9)
         row[0].set_xlabel("updates", fontsize=8)
         row[0].legend(fontsize=8)
         for axes, name in zip(row[1:], losses[task], strict=False):
@@ -154,17 +154,20 @@ def _common_losses(runs: Sequence[Mapping[str, Floats]]) -> list[str]:
     return [name for name in _losses(runs[0]) if all(name in _losses(run) for run in runs)]
 
 
-def _score_name(task: str) -> str:
+def _reference(facts: Mapping[str, Any]) -> Any:
+    """Return the reference returns of a run's task; None where it has none, as own data."""
     from offdyn_envs.benchmark.scoring.scores import task_reference
 
-    return "normalised score" if task_reference(task) else "mean return"
+    return None if "pair" in facts else task_reference(str(facts["task"]))
+
+
+def _score_name(facts: Mapping[str, Any]) -> str:
+    return "normalised score" if _reference(facts) else "mean return"
 
 
 def _seed_scores(metrics: Mapping[str, Floats], facts: Mapping[str, Any]) -> dict[int, Floats]:
     """Scores of every seed that was evaluated, or its returns on a task without reference returns."""
-    from offdyn_envs.benchmark.scoring.scores import task_reference
-
-    reference = task_reference(str(facts["task"]))
+    reference = _reference(facts)
     returns = {seed: metrics[f"return_{seed}"] for seed in facts["seeds"] if f"return_{seed}" in metrics}
     return {seed: reference.normalise(x) for seed, x in returns.items()} if reference else returns
 
@@ -197,7 +200,7 @@ def _draw_scores(axes: Any, metrics: Mapping[str, Floats], facts: Mapping[str, A
         axes.legend(fontsize=8)
     elif not scores:
         axes.text(0.5, 0.5, "no evaluation", ha="center", va="center", transform=axes.transAxes)
-    title = f"{_score_name(str(facts['task']))}, {len(scores)} seeds"
+    title = f"{_score_name(facts)}, {len(scores)} seeds"
     axes.set_title(title + (f", {len(stopped)} stopped" if stopped else ""), fontsize=9)
     axes.set_xlabel("updates", fontsize=8)
 

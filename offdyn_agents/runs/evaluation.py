@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_agents.runs.own_pairs import problem_of
 from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
+from offdyn_agents.runs.problems import NamedTask
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
@@ -63,7 +65,7 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     if facts["status"] != "complete":
         raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
     runner = _Runner(folder, facts, plan)
-    cells = protocol.evaluation_cells(critic=runner.critics is not None)
+    cells = runner.cells()
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
     with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
         clean = runner.clean()
@@ -82,6 +84,8 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         "clean": runner.by_seed(clean),
         "perturbed": perturbed,
     }
+    if "pair" in facts:
+        result["env"] = facts["pair"]["env"]
     write_json(folder / "evaluation.json", result)
     return result
 
@@ -134,34 +138,48 @@ class _Runner:
 
     def __init__(self, folder: Path, facts: dict[str, Any], plan: EvaluationPlan) -> None:
         from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
-        from offdyn_envs.robots import get_robot
-        from offdyn_envs.tasks import get_dynamics, get_task
 
-        self.plan = plan
-        self.task = get_task(facts["task"])
-        self.robot = get_robot(self.task.robot)
-        self.shifts = get_dynamics(self.task.robot, self.task.scoring)
+        self.plan, self.problem = plan, problem_of(facts)
         self.seeds = sound_seeds(facts)
-        widths: Any = {"observation_dim": self.robot.observation_dim, "action_dim": self.robot.action_dim}
+        sizes = self.problem.sizes
+        widths: Any = {"observation_dim": sizes[0], "action_dim": sizes[1]}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]
         self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]
         self.critics = [load_critic(home / "critic.onnx", **widths) for home in homes] if has_critics(folder) else None
 
+    def cells(self) -> Sequence[Any]:
+        """Return the cells of the robustness grid; own data have none."""
+        from offdyn_envs.benchmark.scoring import protocol
+
+        if not isinstance(self.problem, NamedTask):
+            return ()
+        return protocol.evaluation_cells(critic=self.critics is not None)
+
     def clean(self) -> Floats:
         """Return the returns [R, episodes] in the scoring environment."""
-        return self._returns(self.shifts, self.plan.episodes, None)
+        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
+
+        members, threads = len(self.seeds), self.plan.threads
+        return self.problem.score(self._act, members, self.plan.episodes, EVALUATION_SEED, threads)
 
     def cell(self, cell: Any) -> Floats:
         """Return the returns [R, cell episodes] in one cell of the robustness grid."""
         from offdyn_envs.attacks import MinQAttack
-        from offdyn_envs.benchmark.scoring.protocol import cell_shifts
-        from offdyn_envs.benchmark.scoring.rollouts import target_sigma
+        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED, cell_shifts
+        from offdyn_envs.benchmark.scoring.rollouts import population_returns, target_sigma
+        from offdyn_envs.tasks import get_dynamics, get_task
 
+        assert isinstance(self.problem, NamedTask)
+        task = get_task(self.problem.name)
         attacks: Sequence[Any] | None = None
         if cell.family == "min-q":
-            sigma, pairs = target_sigma(self.task), zip(self.policies, self.critics or (), strict=True)
+            sigma, pairs = target_sigma(task), zip(self.policies, self.critics or (), strict=True)
             attacks = [MinQAttack(cell.level, sigma, policy, critic) for policy, critic in pairs]
-        return self._returns(cell_shifts(self.shifts, cell), self.plan.cell_episodes, attacks)
+        shifts = cell_shifts(get_dynamics(task.robot, task.scoring), cell)
+        episodes, threads = self.plan.cell_episodes, self.plan.threads
+        return population_returns(
+            self._act, len(self.seeds), task.robot, shifts, episodes, EVALUATION_SEED, attacks, num_threads=threads
+        )
 
     def by_seed(self, returns: Floats) -> dict[str, list[float]]:
         """Return a row of returns per seed, as JSON has it.
@@ -174,17 +192,8 @@ class _Runner:
             raise OffDynError(f"seed {failed[0]} of this run gave an action that is not finite; nothing was written")
         return {str(seed): [float(value) for value in row] for seed, row in zip(self.seeds, returns, strict=True)}
 
-    def _returns(self, shifts: Sequence[Any], episodes: int, attacks: Sequence[Any] | None) -> Floats:
-        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
-        from offdyn_envs.benchmark.scoring.rollouts import population_returns
-
-        def act(observations: Floats) -> NDArray[np.float32]:
-            return np.stack([policy(rows) for policy, rows in zip(self.policies, observations, strict=True)])
-
-        threads = self.plan.threads
-        return population_returns(
-            act, len(self.seeds), self.robot, shifts, episodes, EVALUATION_SEED, attacks, num_threads=threads
-        )
+    def _act(self, observations: Floats) -> NDArray[np.float32]:
+        return np.stack([policy(rows) for policy, rows in zip(self.policies, observations, strict=True)])
 
 
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -197,7 +206,7 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
         One row for the clean environment and one per cell: mean return, and where reference returns exist the
         normalised score, its t interval over seeds and the degradation.
     """
-    normalise = normaliser(result["task"])
+    normalise = None if "env" in result else normaliser(result["task"])
     clean = _means(result["clean"])
     rows = [{"condition": "clean", **_scored(clean, normalise), "degradation": "-"}]
     for cell in result["perturbed"]:

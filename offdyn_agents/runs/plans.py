@@ -1,4 +1,4 @@
-"""What `offdyn train` was asked for, and what a run's `run.json` says about it."""
+"""What `offdyn train` was asked for, and what a run's `run.json` says about it; reading one imports no torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
 from offdyn_agents.engine.settings import to_json, tuning
-from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.runs.console import seeds_text
-from offdyn_agents.runs.problems import NamedTask, OwnPair, Problem
 from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.agent import Agent
+    from offdyn_agents.engine.resources import Budget, Hardware
+    from offdyn_agents.engine.training.extras import Extras
+    from offdyn_agents.runs.own_pairs import OwnPair
+    from offdyn_agents.runs.problems import Problem
 
 __all__ = [
     "ENDED",
@@ -58,6 +60,7 @@ class Plan:
         judge: Whether what the stages learn is judged, before the first update: None for the runs' own models, True for
             those of merged and of target rows beside them, False for nothing.
         pair: Own data in the place of a task; `task` is then its title.
+        extras: Lightning callbacks, loggers and arguments of the trainer, from Python.
     """
 
     agent: str
@@ -72,6 +75,7 @@ class Plan:
     variant: str = ""
     judge: bool | None = None
     pair: OwnPair | None = None
+    extras: Extras | None = None
 
     @property
     def label(self) -> str:
@@ -86,6 +90,8 @@ class Plan:
     @property
     def problem(self) -> Problem:
         """The data that are learned from, and the environment that scores."""
+        from offdyn_agents.runs.problems import NamedTask
+
         return self.pair or NamedTask(self.task, self.target_rows)
 
     @property
@@ -159,7 +165,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         "parameters": agent.parameters,
         "versions": package_versions("offdyn", "torch", "lightning", "mujoco", "numpy"),
         "commit": git_commit(),
-        **tuning(plan.agent),
+        **tuning(type(agent)),
         **plan.problem.facts(),
         **variant,
         **schedule,
@@ -200,6 +206,8 @@ def already(folder: Path, facts: dict[str, Any], grows: bool) -> bool:
 def _device(hardware: Hardware) -> str:
     """Return the name of the processor that trains."""
     if hardware.device == "cuda":
+        import torch
+
         # A machine that only plans for a cluster need not have one.
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
     return f"{processor_name()}, {hardware.threads} threads"

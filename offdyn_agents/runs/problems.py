@@ -1,34 +1,60 @@
 """What a run is about: the source and the target that it learns from, and the environment that scores it.
 
-`NamedTask` is one of the suite's tasks, `OwnPair` any two datasets of equal dimensions, from files or from memory.
+`NamedTask` is one of the suite's tasks; `offdyn_agents.runs.own_pairs` has pairs of anybody's data.
 """
 
 from __future__ import annotations
 
 import abc
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_agents.engine.training.callbacks import Returns, target_returns
-from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
+from offdyn_envs.benchmark.scoring.rollouts import population_returns
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offdyn_agents.engine.resources import Hardware
+    from offdyn_envs.benchmark.scoring.environments import Place
     from offdyn_envs.datasets.store.spec import Dataset
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["Loaded", "NamedTask", "OwnPair", "Problem", "problem_of"]
+__all__ = ["EVALUATION_SEED", "Act", "Loaded", "NamedTask", "Normalise", "Problem", "Returns", "target_returns"]
 
 Normalise = Callable[[Any], NDArray[np.float64]]
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+Returns = Callable[[Act, int], NDArray[np.float64]]
+"""Maps a population's policies (observations [R, E, |S|] to actions [R, E, |A|]) and R to returns [R, E]."""
+
 EVALUATION_SEED = 500_000
+"""Fixed: every point of a learning curve starts from the same states. Reported scores have other seeds."""
+
+
+def target_returns(robot: str, dynamics: str, episodes: int, threads: int) -> Returns:
+    """Return the function that runs every policy for some episodes in a robot's environment.
+
+    Args:
+        robot: Name of the robot.
+        dynamics: Slug of the dynamics.
+        episodes: E.
+        threads: Simulation threads.
+    """
+    from offdyn_envs.benchmark.scoring.rollouts import population_returns
+    from offdyn_envs.tasks import get_dynamics
+
+    shifts = get_dynamics(robot, dynamics)
+
+    def returns(act: Act, members: int) -> NDArray[np.float64]:
+        return population_returns(act, members, robot, shifts, episodes, EVALUATION_SEED, num_threads=threads)
+
+    return returns
 
 
 @dataclass(frozen=True)
@@ -104,9 +130,39 @@ class Problem(abc.ABC):
     def returns(self, episodes: int, threads: int) -> Returns | None:
         """Return the function that scores policies during training; None without an environment."""
 
+    @abc.abstractmethod
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """Return the returns [R, E] of policies that act in the units of the data.
+
+        Args:
+            act: Maps observations [R, E, |S|] to actions [R, E, |A|].
+            members: R.
+            episodes: E.
+            seed: Episode e of every policy is seeded with seed + e.
+            threads: Simulation threads.
+
+        Raises:
+            OffDynError: There is no environment.
+        """
+
     def normalise(self) -> Normalise | None:
         """Return what maps returns to scores; None without reference returns."""
         return None
+
+    def scored_in(self, place: Place) -> bool:
+        """Say whether an environment is the one whose returns `normalise` takes."""
+        del place
+        return False
+
+    @property
+    @abc.abstractmethod
+    def contract(self) -> Contract:
+        """What the columns of the data are."""
+
+    def terminated(self, loaded: Loaded, cache: Path, hardware: Hardware, quiet: bool) -> tuple[Any, dict[str, Any]]:
+        """Return what ends episodes inside learned models, and what run.json says of it; None for the robot's own."""
+        del loaded, cache, hardware, quiet
+        return None, {}
 
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -157,6 +213,13 @@ class NamedTask(Problem):
 
         robot = get_robot(self.robot)
         return robot.observation_dim, robot.action_dim
+
+    @property
+    def contract(self) -> Contract:
+        """What the columns of the data are; the suite's own have actions in [-1, 1]."""
+        from offdyn_envs.robots import get_robot
+
+        return plain_contract(*self.sizes, time_step=get_robot(self.robot).dt)
 
     @property
     def target(self) -> DatasetId:
@@ -217,9 +280,23 @@ class NamedTask(Problem):
         """See `Problem.returns`."""
         return target_returns(self.robot, self._task.scoring, episodes, threads)
 
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """See `Problem.score`."""
+        from offdyn_envs.tasks import get_dynamics
+
+        shifts = get_dynamics(self.robot, self._task.scoring)
+        return population_returns(act, members, self.robot, shifts, episodes, seed, num_threads=threads)
+
     def normalise(self) -> Normalise | None:
         """See `Problem.normalise`."""
         return normaliser(self.name)
+
+    def scored_in(self, place: Place) -> bool:
+        """See `Problem.scored_in`."""
+        from offdyn_envs.robots import get_robot
+        from offdyn_envs.tasks import get_dynamics
+
+        return place.suite == (get_robot(self.robot), get_dynamics(self.robot, self._task.scoring))
 
     def facts(self) -> dict[str, Any]:
         """See `Problem.facts`."""
@@ -228,177 +305,3 @@ class NamedTask(Problem):
     def words(self) -> list[str]:
         """See `Problem.words`."""
         return [self.name]
-
-
-@dataclass(frozen=True, eq=False)
-class OwnPair(Problem):
-    """Any two datasets of equal dimensions.
-
-    Attributes:
-        source: A dataset in memory, or the name or path of one.
-        target: Likewise.
-        env: The environment that scores, as `find_place` takes it; None for none.
-        termination: What ends episodes inside learned models: a robot's name, "learned", "never", a function, or None
-            for what the data suggest.
-        name: What folders are called; "" for the names of the data.
-    """
-
-    source: Any
-    target: Any
-    env: Any = None
-    termination: Any = None
-    name: str = ""
-
-    @property
-    def title(self) -> str:
-        """Its name, or those of the data."""
-        return self.name or f"{_word(self.source, 'source')}-to-{_word(self.target, 'target')}"
-
-    @cached_property
-    def pair(self) -> tuple[Any, Any]:
-        """Source and target, loaded.
-
-        Raises:
-            OffDynError: They cannot be had, or are of unequal dimensions.
-        """
-        source, target = (_dataset(data, what) for data, what in ((self.source, "source"), (self.target, "target")))
-        sizes = [(data.observations.shape[1], data.actions.shape[1]) for data in (source, target)]
-        if sizes[0] != sizes[1]:
-            raise OffDynError(
-                f"source has {sizes[0][0]} observations and {sizes[0][1]} actions, target {sizes[1][0]} and "
-                f"{sizes[1][1]}; equal dimensions are needed"
-            )
-        contracts = [contract_of(data) for data in (source, target)]
-        bounds = [(contract.action_low, contract.action_high) for contract in contracts]
-        if bounds[0] != bounds[1]:
-            raise OffDynError(f"actions of the source lie in {bounds[0]}, those of the target in {bounds[1]}")
-        return source, target
-
-    @cached_property
-    def place(self) -> Place | None:
-        """The environment, checked against the data."""
-        if self.env is None:
-            return None
-        place = self.env if isinstance(self.env, Place) else find_place(self.env)
-        contract = self.contract
-        place.check(*self.sizes, np.array(contract.action_low), np.array(contract.action_high))
-        return place
-
-    @property
-    def contract(self) -> Contract:
-        """What the columns of the data are."""
-        return contract_of(self.pair[1])
-
-    @property
-    def robot(self) -> str | None:
-        """The robot that both datasets name, if they do."""
-        names = {_robot(data) for data in self.pair}
-        return names.pop() if len(names) == 1 else None
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """|S| and |A|."""
-        return self.pair[1].observations.shape[1], self.pair[1].actions.shape[1]
-
-    def check(self, data: str) -> None:
-        """See `Problem.check`."""
-        if data == "oracle":
-            raise OffDynError("data=oracle needs a task of the suite; merged, source and target are allowed here")
-
-    def needed(self, data: str) -> Sequence[DatasetId]:
-        """See `Problem.needed`."""
-        del data
-        _ = self.pair, self.place
-        return ()
-
-    def load(self, data: str) -> Loaded:
-        """See `Problem.load`."""
-        del data
-        return Loaded(*self.pair, {"source": _name(self.source), "target": _name(self.target)})
-
-    def returns(self, episodes: int, threads: int) -> Returns | None:
-        """See `Problem.returns`."""
-        del threads
-        place, contract = self.place, self.contract
-        if place is None:
-            return None
-        low, high = np.array(contract.action_low), np.array(contract.action_high)
-
-        def returns(act: Callable[[Any], Any], members: int) -> NDArray[np.float64]:
-            def scaled(observations: Any) -> Any:
-                return low + (np.asarray(act(observations), dtype=np.float64) + 1.0) * ((high - low) / 2.0)
-
-            return place_returns(place, scaled, members, episodes, EVALUATION_SEED)
-
-        return returns
-
-    def facts(self) -> dict[str, Any]:
-        """See `Problem.facts`."""
-        told = self.place.told if self.place else None
-        ends = self.termination if self.termination is None or isinstance(self.termination, str) else "function"
-        pair: dict[str, Any] = {"source": _name(self.source), "target": _name(self.target), "env": told}
-        pair["termination"] = ends
-        if MEMORY in pair.values():
-            pair["sha256"] = [getattr(data, "sha256", "") for data in self.pair]
-        return {"pair": pair, "contract": self.contract.to_json()}
-
-    def words(self) -> list[str]:
-        """See `Problem.words`."""
-        words = ["--source", _name(self.source), "--target", _name(self.target)]
-        if self.place and self.place.told:
-            words += ["--env", self.place.told]
-        if isinstance(self.termination, str):
-            words += ["--termination", self.termination]
-        return [*words, *(["--name", self.name] if self.name else [])]
-
-
-MEMORY = "in memory"
-
-
-def problem_of(facts: Mapping[str, Any]) -> Problem:
-    """Return what a run.json is about.
-
-    Args:
-        facts: Its contents.
-    """
-    pair = facts.get("pair")
-    if pair is None:
-        return NamedTask(facts["task"], facts.get("target_rows", ""))
-    return OwnPair(pair["source"], pair["target"], pair["env"], pair["termination"], facts["task"])
-
-
-def contract_of(data: Any) -> Contract:
-    """Return what the columns of a dataset are; the suite's own have actions in [-1, 1]."""
-    found = getattr(data, "contract", None)
-    return found or plain_contract(data.observations.shape[1], data.actions.shape[1])
-
-
-def _dataset(data: Any, what: str) -> Any:
-    if not isinstance(data, str):
-        return data
-    if data == MEMORY:
-        raise OffDynError(f"the {what} of this run was in memory; go on from Python, with the same arrays")
-    from offdyn_envs.datasets.importing.pairs import load_any
-
-    return load_any(data)
-
-
-def _robot(data: Any) -> str | None:
-    card = getattr(data, "card", None)
-    return card.get("robot") if isinstance(card, Mapping) else None
-
-
-def _name(data: Any) -> str:
-    if isinstance(data, str):
-        return data
-    found = getattr(data, "id", None)
-    return MEMORY if found is None else str(found)
-
-
-def _word(data: Any, otherwise: str) -> str:
-    """Return a word for folders."""
-    name = _name(data)
-    if name == MEMORY:
-        return otherwise
-    last = [part for part in re.split(r"[\\/]", name.removesuffix("/")) if part][-1]
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", last.partition(".")[0] or last)

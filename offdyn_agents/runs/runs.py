@@ -13,9 +13,11 @@ from typing import Any
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import build, preset, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
+from offdyn_agents.engine.training.extras import NONE
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply, may_grow
@@ -68,7 +70,7 @@ class _Job:
         """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(shared(self.agent.settings), sort_keys=True)
-        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, *far)
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, *far)
 
 
 def make_agent(
@@ -80,7 +82,7 @@ def make_agent(
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(name, robot, quality, overrides.get("data", "")), overrides)
+    settings = build(kind.settings_class, preset(kind, robot, quality, overrides.get("data", "")), overrides)
     return kind(settings, observation_dim, action_dim)
 
 
@@ -259,6 +261,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         quiet=plan.quiet,
         cache=plan.out / ".stages",
         identified=identified,
+        extras=plan.extras or NONE,
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
@@ -354,7 +357,22 @@ def _load(job: _Job) -> TaskRuns:
     found = problem.load(job.agent.settings.data)
     job.facts["data"] = dict(found.names)
     title = f"{plan.task} {plan.label}"
-    return TaskRuns(found.source, found.target, plan.seeds, plan.folder, title, problem.robot, job.agent.settings)
+    terminated, report = None, dict[str, Any]()
+    if isinstance(job.agent, ModelBased):
+        terminated, report = problem.terminated(found, plan.out / ".stages", plan.hardware, plan.quiet)
+    if report:
+        job.facts["stages"] = {**job.facts.get("stages", {}), "termination": report}
+    return TaskRuns(
+        found.source,
+        found.target,
+        plan.seeds,
+        plan.folder,
+        title,
+        problem.robot,
+        job.agent.settings,
+        terminated,
+        problem.contract,
+    )
 
 
 def _evaluations(jobs: Sequence[_Job]) -> list[Evaluation]:

@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, get_type_hints
 
 from offdyn_agents.algorithms.registry import agent_class
-from offdyn_agents.engine.settings import build, preset, setting_names
+from offdyn_agents.engine.settings import bounds_of, build, preset, setting_names
 
 __all__ = ["setting_rows"]
 
@@ -34,10 +34,11 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
     """
     from offdyn_envs.tasks import get_task
 
-    kind = agent_class(agent).settings_class
+    chosen = agent_class(agent)
+    kind = chosen.settings_class
     known, by_hand = get_task(task) if task else None, dict(overrides or {})
     robot, quality = (known.robot, known.quality) if known else ("", "")
-    settings = build(kind, preset(agent, robot, quality, by_hand.get("data", "")), by_hand)
+    settings = build(kind, preset(chosen, robot, quality, by_hand.get("data", "")), by_hand)
     rows: list[dict[str, Any]] = []
     for name in setting_names(kind):
         owner, field = _find(kind, name)
@@ -49,7 +50,7 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
                 "value": _word(value),
                 "default": "" if value == default else _word(default),
                 "allowed": _allowed(get_type_hints(owner)[field.name], field),
-                "meaning": meanings(owner)[field.name],
+                "meaning": meanings(owner).get(field.name, ""),
             }
         )
     return rows
@@ -90,11 +91,11 @@ def _find(kind: type[Any], name: str) -> tuple[type[Any], Any]:
 
 
 def _allowed(kind: type[Any], field: Any) -> str:
-    bounds = field.metadata["bounds"]
+    bounds = bounds_of(field)
     if kind is bool:
         return "true, false"
     if kind is str:
-        return ", ".join(bounds.choices)
+        return ", ".join(bounds.choices) or "text"
     what = bounds.describe()
     return re.sub(r"^a (finite )?number", "a whole number", what) if kind is int else what
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from offdyn_envs.datasets.importing.pairs import load_any
 from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
+from offdyn_envs.datasets.own.contract import Contract
+from offdyn_envs.datasets.own.reading import read_own
+from offdyn_envs.datasets.own.spec import Spec
 from offdyn_envs.datasets.store.folders import data_root
 from offdyn_envs.datasets.store.imported import ImportedDataset, load_imported
 from offdyn_envs.datasets.store.spec import Arrays, Dataset
-from offdyn_envs.datasets.task import load_task
+from offdyn_envs.datasets.task import Task, load_task
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets.gap.counterfactuals import counterfactual
@@ -16,14 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arrays",
+    "Contract",
     "Dataset",
     "ImportedDataset",
+    "OwnData",
+    "Spec",
+    "Task",
     "counterfactual",
     "data_root",
     "dynamics_gap",
+    "from_arrays",
+    "load_any",
     "load_dataset",
     "load_imported",
     "load_task",
+    "read_own",
 ]
 
 

@@ -159,8 +159,12 @@ def publish(
 
 @app.command("import")
 def import_data(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="HDF5 file, or folder of a Minari dataset.")],
-    robot: Annotated[str | None, typer.Option(help="Whose data it holds, where the file does not say.")] = None,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="npz, CSV, parquet, HDF5, or folder of LeRobot v3 or Minari.")
+    ],
+    robot: Annotated[
+        str | None, typer.Option(help="HDF5: whose data it holds, where the file does not say; none for any other.")
+    ] = None,
     dynamics: Annotated[str | None, typer.Option(help="Where it was collected, for instance gravity-0.5.")] = None,
     quality: Annotated[str | None, typer.Option(help="random, medium, medium-replay, medium-expert, expert.")] = None,
     out: Annotated[str | None, typer.Option(help="Id of the result: imported/NAME.")] = None,
@@ -170,13 +174,49 @@ def import_data(
     ] = False,
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless this is its checksum.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an imported dataset of the same id.")] = False,
+    spec: Annotated[Path | None, typer.Option(help="YAML or JSON file that says what the columns are.")] = None,
+    observations: Annotated[str | None, typer.Option(help="Columns: a name, a prefix such as obs_, or a,b,c.")] = None,
+    actions: Annotated[str | None, typer.Option(help="Columns of the actions, likewise.")] = None,
+    rewards: Annotated[str | None, typer.Option(help="Column of the rewards.")] = None,
+    next_observations: Annotated[
+        str | None, typer.Option(help="Columns; none: the next row of the same episode.")
+    ] = None,
+    terminations: Annotated[str | None, typer.Option(help="Column that is true where it ended for good.")] = None,
+    truncations: Annotated[str | None, typer.Option(help="Column that is true where it was cut.")] = None,
+    done: Annotated[str | None, typer.Option(help="Column that is true where it ended, whichever way.")] = None,
+    done_means: Annotated[str | None, typer.Option(help="termination or truncation, for files with done only.")] = None,
+    episode: Annotated[str | None, typer.Option(help="Column with the number of the episode.")] = None,
+    action_low: Annotated[str | None, typer.Option(help="Smallest action, of all or of each: -2 or -1,-2.")] = None,
+    action_high: Annotated[str | None, typer.Option(help="Largest action, likewise.")] = None,
+    time_step: Annotated[float | None, typer.Option(help="Seconds between two rows.")] = None,
+    reward_function: Annotated[
+        str | None, typer.Option(help="module:function of observations, actions and next observations.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """Import a D4RL, ODRL/OTDF or Minari file as imported/NAME; what cannot be trusted is dropped and counted."""
+    """Import transitions as imported/NAME, of any robot; what cannot be trusted is dropped and counted.
+
+    Columns are found under the usual names; the options from --spec on say where else they are.
+    """
     from offdyn_envs.datasets.importing.exchange import run_import
 
     given = {"robot": robot, "dynamics": dynamics, "quality": quality, "out": out, "layout": layout, "sha256": sha256}
-    run_import(file, json_output, contact_forces=contact_forces, force=force, **given)
+    columns = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "next_observations": next_observations,
+        "terminations": terminations,
+        "truncations": truncations,
+        "done": done,
+        "done_means": done_means,
+        "episode": episode,
+        "action_low": action_low,
+        "action_high": action_high,
+        "time_step": time_step,
+        "reward_function": reward_function,
+    }
+    run_import(file, json_output, spec=spec, columns=columns, contact_forces=contact_forces, force=force, **given)
 
 
 @app.command("export")

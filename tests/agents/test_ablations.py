@@ -8,15 +8,15 @@ from offdyn_agents.ablations.report import markdown, record_rows
 from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.resources import Budget, Hardware
-from offdyn_agents.engine.settings import build, setting_names, to_json
+from offdyn_agents.engine.settings import build, to_json
 from offdyn_agents.runs import runs
 from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
+from offdyn_agents.testing import small_settings
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from tests.agents import stand_ins
 from tests.agents.synthetic import dataset
-from tests.agents.test_conformance import TINY
 
 TASK = "hopper-gravity-0.5-medium"
 OTHER = "hopper-from-kinematic-severe-medium"
@@ -230,8 +230,7 @@ def test_a_study_takes_its_seeds_out_of_runs_that_have_more(data, tmp_path, caps
 @pytest.mark.parametrize("study", MODELS)
 def test_studies_of_learned_models(data, tmp_path, capsys, study):
     """Each variant trains what it says, on stages that it shares with the others where it may."""
-    names = {*setting_names(agent_class(study).settings_class)}
-    small = [f"{key}={value}" for key, value in TINY.items() if key in names]
+    small = [f"{key}={value}" for key, value in small_settings(agent_class(study).settings_class).items()]
     words = [word for variant in MODELS[study] for word in ("--variant", variant)]
     code, _, err = ablate(capsys, tmp_path, study, TASK, *words, "--json", settings=small)
     assert (code, err) == (0, "")

@@ -15,8 +15,7 @@ from offdyn_agents.models.dynamics_reward import stage as reward_stage
 from offdyn_agents.models.dynamics_reward.training import Adversaries
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import dataset
-from tests.agents.test_conformance import tiny
+from tests.agents.synthetic import dataset, tiny
 
 SOURCE, TARGET = dataset(240, 0), dataset(120, 1)
 BUDGET, HARDWARE = Budget(4, 4, 2), Hardware(compiled=False)

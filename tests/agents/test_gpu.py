@@ -12,13 +12,12 @@ from offdyn_agents.models.dynamics_reward import stage
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_agents.models.ensemble.stages import fit_ensembles, predict_all
 from offdyn_agents.runs.runs import train_population
+from offdyn_agents.testing.conformance import BUDGET, SEEDS, SOURCE, TARGET, weights
 from offdyn_envs.errors import OffDynError
-from tests.agents.synthetic import A, S, dataset, killed_at
-from tests.agents.test_conformance import SEEDS, SOURCE, TARGET, tiny, weights
+from tests.agents.synthetic import A, S, dataset, killed_at, tiny
 from tests.agents.toy import make_toy
 
 pytestmark = pytest.mark.gpu
-BUDGET = Budget(18, 6, 3, checkpoint_seconds=0.0)
 LAYOUT = Layout(S, A)
 
 

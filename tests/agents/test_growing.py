@@ -15,20 +15,19 @@ from safetensors.torch import load_file
 
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.settings import setting_names
 from offdyn_agents.engine.stages import StageResults
 from offdyn_agents.engine.training.module import Budget, Hardware, PopulationModule
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.cluster import Cluster
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.runs import arrange, train_tasks
+from offdyn_agents.testing.sizes import small_settings
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins
 from tests.agents.synthetic import Killed, first_updates, killed_at
 from tests.agents.test_cluster import Wire
-from tests.agents.test_conformance import TINY
 
 TASKS = ("walker2d-gravity-0.5-medium", "halfcheetah-friction-0.1-medium")
 TASK = TASKS[0]
@@ -53,8 +52,8 @@ def data(monkeypatch):
 
 
 def plan(out, agent="td3-bc", seeds=(0, 1), budget=BUDGET, task=TASK, **more):
-    names = setting_names(agent_class(agent).settings_class)
-    overrides = {key: str(value) for key, value in TINY.items() if key in names} | {"data": "merged"}
+    kind = agent_class(agent).settings_class
+    overrides = {key: str(value) for key, value in small_settings(kind).items()} | {"data": "merged"}
     hardware = Hardware(threads=1, compiled=False)
     return Plan(agent, task, seeds, overrides, budget, hardware, out, quiet=True, judge=False, **more)
 

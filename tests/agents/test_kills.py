@@ -21,7 +21,7 @@ from offdyn_agents.models.dynamics_reward import stage as reward_stage
 from offdyn_agents.models.dynamics_reward.training import Adversaries
 from offdyn_agents.models.ensemble import training as dynamics_training
 from offdyn_agents.models.ensemble.model import Ensemble
-from tests.agents.test_conformance import same, train, weights
+from offdyn_agents.testing.conformance import same, train, weights
 
 SEEDS = (0, 1)
 POINTS = {
@@ -93,7 +93,7 @@ def be_killed(agent, where, folder):
 
 
 def run(agent, folder):
-    train(agent, folder / "run", SEEDS, folder / "stages", **settings(agent))
+    train(agent_class(agent), folder / "run", SEEDS, folder / "stages", settings(agent))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, pack
@@ -297,7 +298,7 @@ def test_rewards_are_left_alone_without_dara(tmp_path):
 @pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d", "ant"])
 def test_preset(robot):
     kind = make("mobody").settings_class
-    settings = build(kind, preset("mobody", robot))
+    settings = build(kind, preset(agent_class("mobody"), robot))
     assert (settings.beta, settings.bc, settings.bc_weight, settings.dynamics.loss_weights) == (
         0.1,
         1.0,
@@ -305,7 +306,7 @@ def test_preset(robot):
         "code",
     )
     assert build(kind).dynamics.loss_weights == "paper"
-    assert tuning("mobody")["tuning_evaluations"] == 96
+    assert tuning(agent_class("mobody"))["tuning_evaluations"] == 96
 
 
 def test_published_constants():

@@ -8,6 +8,7 @@ import torch
 
 from offdyn_agents.algorithms.mobile import MOBILE
 from offdyn_agents.algorithms.mopo import MOPO
+from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
 from offdyn_agents.engine.settings import build, tuning
@@ -89,7 +90,7 @@ def test_published_constants(name):
     assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, 1e-3, 256)
     assert (dynamics.patience, dynamics.improvement, dynamics.holdout) == (5, 0.01, 0.2)
     assert make_agent(name, "ant", 27, 8, {}).capacity == 1_250_000
-    assert tuning(name)["tuning_evaluations"] >= 6
+    assert tuning(agent_class(name))["tuning_evaluations"] >= 6
 
 
 @pytest.mark.parametrize("name", ["mopo", "mobile", "morec", "morec-mobile"])

@@ -7,6 +7,7 @@ import torch
 
 from offdyn_agents.algorithms.model_based import ModelBasedSAC
 from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.networks import mlp
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.settings import preset, tuning
@@ -238,7 +239,7 @@ def test_presets(robot, quality, mopo, mobile):
     plain = {"real_ratio": 0.05, "deterministic_backup": False, "temperature": 0.1}
     assert {key: getattr(other, key) for key in plain | mobile} == plain | mobile
     if quality == "medium-expert":
-        assert preset("morec", robot, quality) == preset("morec", robot, "expert")
+        assert preset(agent_class("morec"), robot, quality) == preset(agent_class("morec"), robot, "expert")
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -255,7 +256,7 @@ def test_published_constants(name):
     assert 1 <= reward_settings.discriminator_steps <= 5
     assert reward_settings.kept * reward_settings.stride == 400
     assert reward_settings.iterations >= 400
-    assert tuning(name)["tuning_evaluations"] >= 7
+    assert tuning(agent_class(name))["tuning_evaluations"] >= 7
 
 
 def test_a_rollout_goes_on_from_the_candidate_taken():

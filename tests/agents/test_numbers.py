@@ -14,10 +14,10 @@ from offdyn_agents.engine.training.supplies import TaskRuns
 from offdyn_agents.engine.update import initial_population
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import arrange
+from offdyn_agents.testing.conformance import weights
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import get_track
-from tests.agents.synthetic import dataset
-from tests.agents.test_conformance import tiny, weights
+from tests.agents.synthetic import dataset, tiny
 
 DATA = {"mild": (dataset(240, 0), dataset(120, 1)), "severe": (dataset(200, 2), dataset(100, 3))}
 EVERY = [(name, number) for name in AGENTS for number in per_run_names(agent_class(name).settings_class)]

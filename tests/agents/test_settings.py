@@ -1,13 +1,15 @@
 """Presets, overrides, and one clear line for what is wrong."""
 
 import math
+import sys
 
 import pytest
 
+from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.agent import DATA_CHOICES
 from offdyn_agents.engine.rows import RowCounts
-from offdyn_agents.engine.settings import build, parse_overrides, preset, setting_names, to_json, tuning
+from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, to_json, tuning
 from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
@@ -97,20 +99,11 @@ def test_bad_settings(name, words, message):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_presets_name_robots_and_settings_that_exist(name):
-    import yaml
-
-    from offdyn_agents.engine import settings as module
-
-    folder = module.resources.files("offdyn_agents").joinpath("presets")
-    content = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    assert set(content) <= {"settings", "data", "robots", "tuning"}
+def test_presets_name_robots_and_choices_of_rows_that_exist(name):
+    """Sections and settings are checked whenever a file is read."""
+    content = _preset_file(agent_class(name))
     assert set(content.get("data", {})) <= set(DATA_CHOICES)
     assert set(content.get("robots", {})) <= set(ROBOTS)
-    known = setting_names(agent_class(name).settings_class)
-    for robot in ROBOTS:
-        for data in ("", *DATA_CHOICES):
-            assert set(preset(name, robot, data=data)) <= set(known)
 
 
 @pytest.mark.parametrize("data", DATA_CHOICES)
@@ -122,16 +115,16 @@ def test_td3_bc_standardises_states_of_one_domain(data):
     assert make_agent("td3-bc", "hopper", 11, 3, {}).settings.normalise is False
 
 
-@pytest.mark.parametrize("name", sorted(AGENTS))
+@pytest.mark.parametrize("name", AGENTS)
 def test_every_preset_discloses_its_tuning(name):
     """Values inherited from a paper that tuned on online returns count as tuned."""
-    told = tuning(name)
+    told = tuning(agent_class(name))
     assert told["tuning_evaluations"] >= 0
     assert (told["tuning_evaluations"] > 0) == bool(told.get("tuning_note"))
 
 
 def test_droco_counts_the_published_grid():
-    assert tuning("droco")["tuning_evaluations"] == 8
+    assert tuning(agent_class("droco"))["tuning_evaluations"] == 8
 
 
 @pytest.mark.parametrize("name", ("beta", "learning_rate", "temperature"))
@@ -142,3 +135,72 @@ def test_infinity_is_refused_where_it_would_only_make_nan(name):
 
 def test_delta_may_be_infinite():
     assert make_agent("droco", "hopper", 11, 3, {"delta": "inf"}).settings.delta == math.inf
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """An agent of another package, and the file of its preset."""
+    package = tmp_path / "far_away"
+    (package / "methods").mkdir(parents=True)
+    for folder in (package, package / "methods"):
+        (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("far_away", "far_away.methods"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import far_away.methods
+
+    (package / "presets").mkdir()
+    return type("Far", (IQL,), {"name": "far", "__module__": far_away.methods.__name__}), package / "presets/far.yaml"
+
+
+def test_a_preset_is_optional(outside):
+    agent, file = outside
+    assert preset(agent, "hopper") == {}
+    assert tuning(agent) == {"tuning_evaluations": None}
+    file.write_text("settings: {expectile: 0.8}\nrobots:\n  reacher: {expectile: 0.9}\n  pusher:\n")
+    assert preset(agent, "hopper") == {"expectile": 0.8}
+    assert preset(agent, "reacher") == {"expectile": 0.9}
+    assert preset(agent, "pusher") == preset(agent)
+    assert tuning(agent) == {"tuning_evaluations": None}
+    file.write_text("tuning: {evaluations: 3, note: by hand}")
+    assert tuning(agent) == {"tuning_evaluations": 3, "tuning_note": "by hand"}
+    file.write_text("")
+    assert preset(agent) == {}
+
+
+def test_a_class_of_no_package_has_no_preset():
+    assert preset(type("Alone", (IQL,), {"name": "iql", "__module__": "__main__"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("settings: [", "far.yaml' is no YAML"),
+        ("just words", "far.yaml' is 'just words'; names and their values are needed"),
+        ("setings: {}", "unknown section of preset"),
+        ("settings: 3", "far.yaml': settings is '3'; names and their values are needed"),
+        ("settings: {betta: 1}", "far.yaml': settings: unknown setting 'betta'"),
+        ("settings: {expectile: 2}", "far.yaml': settings: setting expectile is 2.0; a number in (0, 1] is allowed"),
+        ("settings: {width: 3.5}", "settings: setting width is '3.5'; a whole number is allowed"),
+        ("settings: {width: true}", "settings: setting width is 'True'; a whole number is allowed"),
+        ("settings: {width: .inf}", "settings: setting width is 'inf'; a whole number is allowed"),
+        ("settings: {width: [1]}", "settings: setting width is '[1]'; a whole number is allowed"),
+        ("settings: {data: 1}", "settings: unknown value of setting data '1'"),
+        ("settings: {1: 2}", "settings is '{1: 2}'; names"),
+        ("robots: {hopper: 3}", "far.yaml': robots.hopper is '3'"),
+        ("robots: {ant: {width: no}}", "far.yaml': robots.ant: setting width is 'False'"),
+        ("robots: {ant: {qualities: {random: {a.b: 1}}}}", "robots.ant.qualities.random: unknown setting 'a.b'"),
+        ("data: {target: {x: 1}}", "far.yaml': data.target: unknown setting 'x'"),
+        ("tuning: {evaluation: 1}", "unknown key of preset"),
+        ("tuning: {evaluations: many}", "far.yaml': tuning.evaluations is 'many'; a whole number at least 0"),
+        ("tuning: {evaluations: -1}", "tuning.evaluations is '-1'"),
+        ("tuning: {note: 3}", "tuning.note is '3'; text is allowed"),
+    ],
+)
+def test_a_bad_preset_is_one_line_that_names_file_and_key(outside, text, message):
+    agent, file = outside
+    file.write_text(text)
+    with pytest.raises(OffDynError) as caught:
+        preset(agent, "hopper")
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)

@@ -349,6 +349,9 @@ def test_the_disclosure_comes_from_the_run(tmp_path: Path) -> None:
     both = submissions.load_entry(entries_from_runs.add_entry([run, other], "both", board))
     assert both.disclosure["commit"] == "abc123"
     assert "tuning_note" not in both.disclosure["tasks"][boards.CHEETAH]
+    edited(run / "run.json", tuning_evaluations=None)
+    with pytest.raises(OffDynError, match=r"does not state tuning\.evaluations, the number of online evaluations"):
+        entries_from_runs.add_entry([run], "silent", board)
     facts = json.loads((run / "run.json").read_text())
     del facts["tuning_evaluations"]
     (run / "run.json").write_text(json.dumps(facts))

@@ -16,34 +16,11 @@ from numpy.typing import NDArray
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_envs.progress import progress
 
-__all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine", "target_returns"]
+__all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine"]
 
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 Returns = Callable[[Act, int], NDArray[np.float64]]
 """Maps a population's policies (observations [R, E, |S|] to actions [R, E, |A|]) and R to returns [R, E]."""
-
-EVALUATION_SEED = 500_000
-"""Fixed: every point of a learning curve starts from the same states. Reported scores have other seeds."""
-
-
-def target_returns(robot: str, dynamics: str, episodes: int, threads: int) -> Returns:
-    """Return the function that runs every policy for some episodes in a robot's environment.
-
-    Args:
-        robot: Name of the robot.
-        dynamics: Slug of the dynamics.
-        episodes: E.
-        threads: Simulation threads.
-    """
-    from offdyn_envs.benchmark.scoring.rollouts import population_returns
-    from offdyn_envs.tasks import get_dynamics
-
-    shifts = get_dynamics(robot, dynamics)
-
-    def returns(act: Act, members: int) -> NDArray[np.float64]:
-        return population_returns(act, members, robot, shifts, episodes, EVALUATION_SEED, num_threads=threads)
-
-    return returns
 
 
 class Evaluation(Callback):

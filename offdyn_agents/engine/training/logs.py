@@ -32,18 +32,21 @@ class RunLog:
         self._folder = folder
         self.loggers: list[Logger] = []
 
-    def resume(self, updates: int, begun: int | None = None, evaluated: bool = True) -> None:
+    def resume(
+        self, updates: int, begun: int | None = None, evaluated: bool = True, others: Sequence[Logger] = ()
+    ) -> None:
         """Drop what a killed process wrote beyond its last checkpoint, and open the logs.
 
         Args:
             updates: Updates that are done.
             begun: Where the chunk began that is gone on with, whose line will be written again; by default `updates`.
             evaluated: Whether an evaluation after just so many updates is one to keep.
+            others: Loggers of a user, which are told the same.
         """
         begun = updates if begun is None else begun
         self._csv.cut(begun, None if evaluated else updates)
         again = any((self._folder / "tensorboard").glob("events.out.tfevents.*"))
-        self.loggers = [self._csv, TensorBoardLog(self._folder, begun + 1 if again else None)]
+        self.loggers = [self._csv, TensorBoardLog(self._folder, begun + 1 if again else None), *others]
         path = self._folder / "rollouts.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()

@@ -10,7 +10,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,23 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.execution import Executor, exact_fast_products
-from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.networks import Params, member
 from offdyn_agents.engine.resources import Budget, Hardware, choose_device
 from offdyn_agents.engine.rollouts import ModelBased, Refill
+from offdyn_agents.engine.settings import flat, to_json
+from offdyn_agents.engine.termination import Termination
+from offdyn_agents.engine.training.bare import bare_task, supplied
 from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
+from offdyn_agents.engine.training.extras import NONE, QUIET, Extras
 from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
+from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Budget", "Chunks", "Hardware", "Part", "PopulationModule", "choose_device", "fit"]
@@ -43,12 +50,14 @@ class Part:
         title: What messages and progress call it.
         seeds: Seeds of the runs.
         identity: SHA-256 of the data and of the settings, which a checkpoint must agree with.
+        contract: What the columns of the data are, for exported policies; None where nothing is to be said.
     """
 
     folder: Path
     title: str
     seeds: tuple[int, ...]
     identity: Mapping[str, str] = field(default_factory=dict)
+    contract: Contract | None = None
 
 
 class Chunks:
@@ -113,9 +122,96 @@ class PopulationModule(lightning.LightningModule):
         if refill is not None:
             refill.log = self._log_refill
         self._executor: Executor | None = None
+        self.alone = False
+        """Whether no `fit` of ours stands around the training."""
+
         self.begun: int | None = None
         """After how many updates the chunk began that an earlier, shorter training ended in, and the next one goes on
         with; None where chunks begin anew."""
+
+    @classmethod
+    def from_data(
+        cls,
+        agent: Any,
+        source: Any,
+        target: Any,
+        seeds: int | Sequence[int] = 5,
+        *,
+        updates: int = 100_000,
+        chunk: int = 500,
+        folder: str | Path | None = None,
+        robot: str | None = None,
+        terminated: Termination | None = None,
+        hardware: Hardware | None = None,
+        quiet: bool = True,
+    ) -> PopulationModule:
+        """Return a population for your own trainer: `lightning.Trainer(max_epochs=1).fit(module, module.loader())`.
+
+        Stages before the policy are trained here. No checkpoints, curves or scores are kept: `offdyn.fit` does that.
+
+        Args:
+            agent: An agent, or `offdyn.agents.NAME(...)`, which gets the sizes of the data.
+            source: A dataset, or a mapping or object of arrays, as `offdyn.fit` takes them.
+            target: Likewise.
+            seeds: Number of runs, or their seeds.
+            updates: Updates of every run.
+            chunk: Updates of one training step of Lightning.
+            folder: Where stages, rollouts and exported policies go; None for a temporary folder.
+            robot: Robot that says where episodes end, for agents that roll out models.
+            terminated: What says so in its place: observations [..., |S|] to bool [...].
+            hardware: Device, precision and threads; by default the CPU, fp32, one thread.
+            quiet: Show no progress of the stages.
+
+        Raises:
+            OffDynError: Data that are none, or do not fit each other.
+        """
+        made, task = bare_task(agent, source, target, seeds, folder, robot, terminated)
+        where = hardware or Hardware()
+        budget = Budget(updates, updates, chunk)
+        found = supplied(made, task, budget, where, quiet)
+        parts = [Part(task.folder, task.title, task.seeds, found.identities[0], task.contract)]
+        rest = (found.frozen, found.refill, found.failed)
+        module = cls(made, parts, found.supply, found.sampler, budget, where, *rest)
+        module.alone = True
+        return module
+
+    def export(self, part: int = 0) -> Path:
+        """Write the policies of a task's runs into its folder, `seeds/<seed>`; one that has diverged gets none.
+
+        Returns:
+            The task's folder.
+        """
+        from offdyn_agents.engine.export import bounds_of, export_run, write_contract
+
+        runs, population, told = self.runs_of(part), self.population, self.parts[part]
+        sizes = (self.agent.observation_dim, self.agent.action_dim)
+        for run in range(runs.start, runs.stop):
+            if not self.stopped[run]:
+                readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
+                home = told.folder / "seeds" / str(self.seeds[run])
+                export_run(self.agent.exported(readable), home, *sizes, bounds_of(told.contract))
+                if told.contract is not None:
+                    digests = {f"{what}_sha256": digest for what, digest in told.identity.items()}
+                    write_contract(home, told.contract, {"agent": self.agent.name, "seed": self.seeds[run], **digests})
+        return told.folder
+
+    @contextmanager
+    def computing(self) -> Generator[None]:
+        """Round products as the hardware says, and use the fastest exact ones, for the block."""
+        settings, agent = self.agent.settings, self.agent
+        inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
+        with exact_fast_products(settings.width, inputs, settings.batch_size), self.hardware.rounding():
+            yield
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """What loggers are told: agent, seeds, budget, and the settings by their dotted names."""
+        told = {"agent": self.agent.name, "seeds": str(list(self.seeds)), "updates": self.budget.updates}
+        return told | {"precision": self.hardware.precision, **flat(to_json(self.agent.settings))}
+
+    def loader(self) -> Any:
+        """Return the loader of a `lightning.Trainer` with `max_epochs=1`: the chunks of updates that are left."""
+        return Chunks(self, self.budget)
 
     @property
     def updates_done(self) -> int:
@@ -153,7 +249,11 @@ class PopulationModule(lightning.LightningModule):
     def on_train_start(self) -> None:
         """Once the state is on its device and a checkpoint has been read: stop what has failed, make the executor."""
         self._stop({run: f"{why}; other settings are needed" for run, why in self._failed.items()})
-        self._executor = Executor(
+        with self.computing() if self.alone else nullcontext():
+            self._executor = self._make_executor()
+
+    def _make_executor(self) -> Executor:
+        return Executor(
             self.agent,
             self.population,
             self.supply,
@@ -189,7 +289,8 @@ class PopulationModule(lightning.LightningModule):
         self.begun = None
         before = {name: tensor.clone() for name, tensor in self._changing()}
         stopped = [run for run, told in enumerate(self.stopped) if told]
-        self._executor.run(self.sampler.draw(batch, self.device), stopped)
+        with self.computing() if self.alone else nullcontext():
+            self._executor.run(self.sampler.draw(batch, self.device), stopped)
         self.get_buffer("updates").add_(batch)
         self._freeze_diverged(before)
         self.chunk_seconds = time.monotonic() - begun
@@ -291,21 +392,22 @@ def _grows(content: Mapping[str, Any] | None, budget: Budget) -> bool:
     return content is not None and content["offdyn"].get("total") == updates_done(content) < budget.updates
 
 
-def _open_logs(module: PopulationModule, done: int, grows: bool) -> None:
+def _open_logs(module: PopulationModule, done: int, grows: bool, others: Sequence[Logger]) -> None:
     """Open the logs after so many updates; where an end was, they become those of a training that did not end there."""
     begun = module.budget.chunk_begun(done, module.refill_every) if grows else done
     module.begun = begun if begun < done else None
     evaluated = not grows or done % module.budget.evaluate_every == 0
     for log in module.logs:
-        log.resume(done, begun, evaluated)
+        log.resume(done, begun, evaluated, others)
 
 
-def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
+def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Extras = NONE) -> None:
     """Train until the budget is spent, going on from the checkpoints of the tasks if there are any.
 
     Args:
         module: The population.
         callbacks: Evaluation, checkpoints, progress, in the order in which they should act.
+        extras: What a user brings.
 
     Raises:
         OffDynError: A checkpoint is damaged, or of something else; or those of the tasks are not equally far.
@@ -315,14 +417,13 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
     done = {updates_done(content) for content in found}
     if len(done) > 1:
         raise OffDynError(f"the tasks are {sorted(done)} updates far; tasks are trained together from equally far on")
-    _open_logs(module, max(done), any(_grows(content, module.budget) for content in found))
-    inputs = (agent.observation_dim, agent.observation_dim + agent.action_dim)
-    settings = agent.settings
+    _open_logs(module, max(done), any(_grows(content, module.budget) for content in found), extras.loggers)
+    for logger in extras.loggers:
+        logger.log_hyperparams(module.hyperparameters)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     resumed = [content for content in found if content is not None]
     files = TaskFiles([(part.folder, module.runs_of(i), part.identity) for i, part in enumerate(parts)], resumed)
-    products = exact_fast_products(settings.width, inputs, settings.batch_size)
-    with warnings.catch_warnings(), products, module.hardware.rounding():
+    with warnings.catch_warnings(), module.computing():
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
         trainer = lightning.Trainer(
@@ -330,12 +431,9 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = ()) -> None:
             devices=1,
             max_epochs=1,
             logger=[logger for log in module.logs for logger in log.loggers],
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *extras.callbacks],
             plugins=[files],
             default_root_dir=parts[0].folder,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
+            **{**QUIET, **extras.trainer},
         )
-        chunks: Any = Chunks(module, module.budget)
-        trainer.fit(module, train_dataloaders=chunks, ckpt_path=FILE if resumed else None, weights_only=True)
+        trainer.fit(module, train_dataloaders=module.loader(), ckpt_path=FILE if resumed else None, weights_only=True)

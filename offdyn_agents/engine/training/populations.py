@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from offdyn_agents.engine.agent import Agent
-from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rows import Transitions
 from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation, LossLines, ProgressLine
+from offdyn_agents.engine.training.extras import NONE, Extras
 from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
 from offdyn_agents.engine.training.supplies import Provision, TaskRuns, make_supply
 from offdyn_envs.errors import OffDynError
@@ -74,6 +74,7 @@ def train_runs(
     quiet: bool,
     cache: Path | None,
     identified: Callable[[Provision], None] = lambda provision: None,
+    extras: Extras = NONE,
 ) -> PopulationModule:
     """Train and export the runs of some tasks as one population; what stops on the way has no policies yet.
 
@@ -87,6 +88,7 @@ def train_runs(
         quiet: Show no progress.
         cache: Folder of cached stages, None for none.
         identified: Called once the stages are there, before the first update.
+        extras: A user's own callbacks, loggers and arguments of the trainer.
 
     Returns:
         The trained module; it says which runs were stopped.
@@ -96,7 +98,7 @@ def train_runs(
     seconds = time.monotonic() - begun
     identified(provision)
     parts = [
-        Part(task.folder, task.title, task.seeds, identity)
+        Part(task.folder, task.title, task.seeds, identity, task.contract)
         for task, identity in zip(tasks, provision.identities, strict=True)
     ]
     module = PopulationModule(
@@ -111,20 +113,8 @@ def train_runs(
         provision.failed,
     )
     module.stage_seconds = seconds
-    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)])
+    fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)], extras)
     if budget.end == budget.updates:
         for part in range(len(parts)):
-            _export(module, part)
+            module.export(part)
     return module
-
-
-def _export(module: PopulationModule, part: int) -> None:
-    """Write the policies of a task's runs; one that has diverged gets none."""
-    from offdyn_agents.engine.export import export_run
-
-    runs, population, agent = module.runs_of(part), module.population, module.agent
-    for run in range(runs.start, runs.stop):
-        if not module.stopped[run]:
-            readable = {name: member(tensors, run) for name, tensors in population.readable().items()}
-            home = module.parts[part].folder / "seeds" / str(module.seeds[run])
-            export_run(agent.exported(readable), home, agent.observation_dim, agent.action_dim)

@@ -17,14 +17,15 @@ from offdyn_agents.engine.agent import NUMBERS, Agent
 from offdyn_agents.engine.buffers import RolloutBuffer
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.rows import Layout, RowRange, RunRows, Transitions, pack
 from offdyn_agents.engine.settings import shared, to_json
 from offdyn_agents.engine.stages import StageContext, StageResults
-from offdyn_agents.engine.termination import termination
+from offdyn_agents.engine.termination import Termination, termination
 from offdyn_agents.engine.training.checkpoints import FILE, read_checkpoint, updates_done
-from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.engine.update import numbers
+from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "may_grow", "packed_tables", "settings_digest"]
@@ -46,6 +47,9 @@ class TaskRuns:
         robot: Name of the robot, which decides what terminates model rollouts; None for data without one.
         settings: Settings of the task's own agent, which may differ from the population's in what is declared with
             `per_run=True`; None for the population's.
+        terminated: What terminates model rollouts instead of the robot; None for the robot's own.
+        contract: What the columns of the data are, which exported policies carry along; None for data in [-1, 1] of
+            which nothing more is to be said.
         joins: The folder of earlier runs of the task that these are to join; None for none.
     """
 
@@ -56,7 +60,18 @@ class TaskRuns:
     title: str = "train"
     robot: str | None = None
     settings: Any = None
+    terminated: Termination | None = None
+    contract: Contract | None = None
     joins: Path | None = None
+
+    @property
+    def ends(self) -> Termination:
+        """What terminates model rollouts.
+
+        Raises:
+            OffDynError: No such robot.
+        """
+        return self.terminated or termination(self.robot)
 
 
 @dataclass
@@ -225,7 +240,7 @@ def _context(
         runs,
         cache,
         task.robot,
-        termination(task.robot),
+        task.ends,
         hardware.threads,
         hardware.compiled,
         quiet,
@@ -275,5 +290,5 @@ def _add_buffers(
     paths = [task.folder / BUFFERS / f"{seed}.f32" for task in tasks for seed in task.seeds]
     supply.buffers = [RolloutBuffer(path, agent.capacity, supply.layout.width, hardware.device) for path in paths]
     of_runs = [item for result in results for item in result.results]
-    terminations = [termination(task.robot) for task in tasks for _ in task.seeds]
+    terminations = [task.ends for task in tasks for _ in task.seeds]
     provision.refill = Refill(agent, seeds, supply, provision.sampler, of_runs, terminations, hardware.products)

@@ -138,6 +138,8 @@ class _Run:
             raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
         if run.get("target_rows"):
             raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
+        if "pair" in run:
+            raise OffDynError(f"run '{folder}' is of own data; the leaderboard takes runs of tasks (offdyn tasks)")
         if evaluation.get("protocol") != protocol.PROTOCOL:
             raise OffDynError(
                 f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"
@@ -257,12 +259,23 @@ def _training(run: _Run, command: str | None) -> dict[str, Any]:
         "device": str(facts["device"]),
         "precision": str(facts["precision"]),
         "parameters": int(facts["parameters"]),
-        "tuning_evaluations": int(facts["tuning_evaluations"]),
+        "tuning_evaluations": _tuning_evaluations(run),
         "hyperparameters": dict(sorted(_flat(facts["settings"]))),
         "command": command or str(facts.get("command") or default),
     }
     note = facts.get("tuning_note")
     return training | ({"tuning_note": str(note)} if note else {})
+
+
+def _tuning_evaluations(run: _Run) -> int:
+    """Return how many online evaluations the settings took; an agent from outside need not have stated it."""
+    stated = run.run["tuning_evaluations"]
+    if stated is None:
+        raise OffDynError(
+            f"run '{run.folder}': its agent's preset does not state tuning.evaluations, the number of online "
+            "evaluations that its settings took, which entries disclose; write tuning_evaluations into run.json"
+        )
+    return int(stated)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

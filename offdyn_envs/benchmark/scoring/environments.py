@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -14,7 +13,10 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from offdyn_envs.benchmark.scoring.rollouts import population_returns
+from offdyn_envs.datasets.own.functions import load_function
 from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import Robot
 
 __all__ = ["Place", "find_place", "place_returns"]
 
@@ -32,12 +34,24 @@ class Place:
         title: What messages call it.
         make: Makes it.
         copies: Whether `make` gives another environment at every call.
+        suite: Robot and shifts, where it is one of the suite's and can be run as a batch, with the same returns.
     """
 
     told: str | None
     title: str
     make: Callable[[], gymnasium.Env[Any, Any]]
     copies: bool = True
+    suite: tuple[Robot, Any] | None = None
+
+    def action_bounds(self) -> list[Floats]:
+        """Return the bounds of actions, low and high [|A|]; nothing where there are none or they are infinite."""
+        env = self.make()
+        space = env.action_space
+        if self.copies:
+            env.close()
+        if not isinstance(space, gymnasium.spaces.Box) or not np.isfinite([space.low, space.high]).all():
+            return []
+        return [np.asarray(space.low, dtype=np.float64), np.asarray(space.high, dtype=np.float64)]
 
     def check(self, observation_dim: int, action_dim: int, low: Floats, high: Floats) -> None:
         """See whether policies of some data fit in.
@@ -96,9 +110,8 @@ def find_place(env: Any) -> Place:
     if text.startswith("{"):
         spec = EnvSpec.from_json(text)
         return _checked(Place(text, f"'{spec.id}'", partial(gymnasium.make, spec)))
-    module, colon, name = text.rpartition(":")
-    if colon and _ENDING not in name:
-        return _checked(Place(text, f"'{text}'", _class(text, module, name)))
+    if ":" in text and _ENDING not in text.rpartition(":")[2]:
+        return _checked(Place(text, f"'{text}'", load_function(text, "environment")))
     return _checked(Place(text, f"'{text}'", partial(_by_id, text)))
 
 
@@ -107,13 +120,6 @@ def _by_id(text: str) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(text)
     except gymnasium.error.NameNotFound:
         raise unknown("environment", text, list(gymnasium.registry)) from None
-
-
-def _class(text: str, module: str, name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise OffDynError(f"environment '{text}': {error}; an id or module:Class is allowed") from None
 
 
 def _of_object(env: gymnasium.Env[Any, Any]) -> Place:
@@ -126,7 +132,8 @@ def _of_object(env: gymnasium.Env[Any, Any]) -> Place:
         told = None
     plain = json.loads(told) if told else {}
     simple = told is not None and not plain.get("kwargs") and not plain.get("additional_wrappers")
-    return Place(env.spec.id if simple else told, f"'{env.spec.id}'", partial(gymnasium.make, env.spec))
+    title, make = f"'{env.spec.id}'", partial(gymnasium.make, env.spec)
+    return Place(env.spec.id if simple else told, title, make, suite=_suite(env))
 
 
 def _checked(place: Place) -> Place:
@@ -141,10 +148,20 @@ def _checked(place: Place) -> Place:
     if not isinstance(env, gymnasium.Env):
         raise OffDynError(f"environment {place.title} is a {type(env).__name__}; a gymnasium.Env is allowed")
     env.close()
-    return place
+    return replace(place, suite=_suite(env))
 
 
-def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int) -> Floats:
+def _suite(env: gymnasium.Env[Any, Any]) -> tuple[Robot, Any] | None:
+    """Return robot and shifts of one of the suite's environments without attack, schedule or further wrappers."""
+    if not (env.spec and str(env.spec.entry_point).startswith("offdyn_envs.environment:")):
+        return None
+    bare: Any = env.unwrapped
+    plain = bare.attack is None and bare.schedule is None and bare.profile == "default"
+    limited = env.spec.max_episode_steps == bare.robot.max_episode_steps and not env.spec.additional_wrappers
+    return (bare.robot, bare.shifts) if plain and limited else None
+
+
+def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int, threads: int = 1) -> Floats:
     """Run a population of policies for some episodes each; episode e starts from the same seed for every member.
 
     Args:
@@ -153,6 +170,7 @@ def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int
         members: R.
         episodes: E.
         seed: Episode e is seeded with seed + e.
+        threads: Simulation threads, of the suite's environments.
 
     Returns:
         Undiscounted returns [R, E]; NaN marks episodes in which the policy gave a non-finite action.
@@ -160,6 +178,8 @@ def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int
     Raises:
         OffDynError: An environment of no time limit did not end within 100,000 steps.
     """
+    if place.suite is not None:
+        return population_returns(act, members, *place.suite, episodes, seed, num_threads=threads)
     if not place.copies:
         return _one_by_one(place, act, members, episodes, seed)
     environments = [place.make() for _ in range(members * episodes)]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.datasets.importing.rows import Facts, Reading, Rows, known_columns, observation_widths
-from offdyn_envs.datasets.importing.source import Source
+from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
+from offdyn_envs.datasets.store.source import Facts, Source
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.tasks import list_env_ids
@@ -79,7 +79,8 @@ def collecting_environment(metadata: dict[str, Any], path: Path, facts: Facts) -
     stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
     if name not in stock:
         raise OffDynError(
-            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5"
+            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5, "
+            "or --robot none to import it without its environment"
         )
     if name == "Walker2d-v5" and "xml_file" not in kwargs:
         facts.notes.append("Walker2d-v5 has walker2d_v5.xml by default: other friction of the left foot than here")

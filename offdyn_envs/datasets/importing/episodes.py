@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.importing.rows import Facts, Rows
+from offdyn_envs.datasets.importing.rows import Rows
+from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot

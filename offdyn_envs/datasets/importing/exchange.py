@@ -9,7 +9,10 @@ from typing import Any
 
 from offdyn_envs.datasets.importing import import_file
 from offdyn_envs.datasets.importing.exporters import export
-from offdyn_envs.datasets.importing.pairs import load_any
+from offdyn_envs.datasets.importing.own import NO_ROBOT, import_own, is_own
+from offdyn_envs.datasets.importing.pairs import load_named
+from offdyn_envs.datasets.own.contract import Contract
+from offdyn_envs.datasets.own.spec import Spec
 from offdyn_envs.datasets.store.imported import (
     imported_ids,
     is_imported,
@@ -22,15 +25,27 @@ from offdyn_envs.report import print_record
 __all__ = ["imported_rows", "print_imported", "run_export", "run_import", "split_imported", "verify_all"]
 
 
-def run_import(path: Path, as_json: bool, **options: Any) -> None:
+def run_import(path: Path, as_json: bool, *, spec: Path | None, columns: Mapping[str, Any], **options: Any) -> None:
     """Import a file and print what came of it.
 
     Args:
         path: The file.
         as_json: Print the card as JSON instead.
+        spec: What its columns are, as a YAML or JSON file.
+        columns: What is said of them beside it; None says nothing.
         options: Of `import_file`.
+
+    Raises:
+        OffDynError: As `import_file` and `import_own`; or columns are named of a file of a known robot.
     """
-    done = import_file(path, **options)
+    said = Spec.of(spec, **columns)
+    robot = options["robot"]
+    if is_own(path, robot, said != Spec()):
+        done = import_own(path, said, **_of_own(options))
+    elif said != Spec():
+        raise OffDynError(f"columns are named, but --robot {robot} says what they are; --robot {NO_ROBOT} is allowed")
+    else:
+        done = import_file(path, **options)
     card = {**done.card, "path": str(done.path), "imported": done.imported}
     if as_json:
         print(json.dumps(card, indent=2, allow_nan=False))
@@ -41,8 +56,20 @@ def run_import(path: Path, as_json: bool, **options: Any) -> None:
     print(f"  {done.path}")
 
 
+def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that data of any robot have; refuse the others."""
+    for key in ("dynamics", "layout", "contact_forces"):
+        if options[key]:
+            raise OffDynError(f"--{key.replace('_', '-')} is for robots of this suite; name one with --robot")
+    return {key: options[key] for key in ("quality", "out", "sha256", "force")}
+
+
 def _size(card: Mapping[str, Any]) -> str:
     returns = f"mean return {card['all_returns']['mean']:.1f} over all episodes"
+    if card["robot"] is None:  # Nobody knows its time limit, and so which episodes are whole.
+        size = f"{len(card['contract']['observations'])} observations and {len(card['contract']['actions'])} actions"
+        ended = f"{card['terminated_episodes']:,} terminated"
+        return f"{card['rows']:,} rows of {size} in {card['episodes']:,} episodes, {ended}, {returns}"
     whole = (
         "" if card["returns"] is None else f", {card['returns']['mean']:.1f} over the {card['whole_episodes']} whole"
     )
@@ -53,8 +80,20 @@ def _findings(card: Mapping[str, Any]) -> list[str]:
     """Return what a user should know of an import, one line each."""
     dropped = [f"dropped {count:,} {what}" for what, count in card["dropped"].items() if count]
     counted = [f"{count:,} {what}" for what, count in card["counted"].items() if count]
+    if card["robot"] is None:
+        return [*_understood(card), *dropped, *counted, *card["notes"]]
     unknown = [] if card["dynamics"] else ["dynamics unknown: import with --dynamics to score agents on it as a target"]
     return [*dropped, *counted, *card["notes"], *unknown]
+
+
+def _understood(card: Mapping[str, Any]) -> list[str]:
+    """Say what was taken for what, one line each."""
+    contract = Contract.from_json(card["contract"])
+    bounds = set(zip(contract.action_low, contract.action_high, strict=True))
+    shown = [f"[{low:g}, {high:g}]" for low, high in zip(contract.action_low, contract.action_high, strict=True)]
+    step = [] if contract.time_step is None else [f"time step {contract.time_step:g} s"]
+    columns = [f"{role.replace('_', ' ')} from {names}" for role, names in card["columns"].items()]
+    return [*columns, f"bounds of actions {shown[0] if len(bounds) == 1 else ', '.join(shown)}", *step]
 
 
 def run_export(name: str, path: Path, layout: str, *, force: bool, unpadded: bool) -> None:
@@ -67,7 +106,7 @@ def run_export(name: str, path: Path, layout: str, *, force: bool, unpadded: boo
         force: Replace a file that is there.
         unpadded: Leave Ant's 27 columns as they are.
     """
-    dataset = load_any(name)
+    dataset = load_named(name)
     export(dataset, path, layout, force=force, pad_ant=not unpadded)
     print(f"{path}: {name}, {len(dataset):,} rows in the layout of {layout}, {path.stat().st_size / 1e6:.1f} MB")
 

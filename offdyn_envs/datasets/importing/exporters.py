@@ -6,9 +6,7 @@ checksums are; their loaders read arrays only and never see it, the importer tes
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import atomic_write
-from offdyn_envs.datasets.store.fields import Maybe, check_fields
 from offdyn_envs.datasets.store.imported import ImportedDataset
-from offdyn_envs.datasets.store.spec import FORMAT, Arrays, Dataset
+from offdyn_envs.datasets.store.spec import Dataset
+from offdyn_envs.datasets.store.stamp import STAMP, stamp_of
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import get_robot
-from offdyn_envs.tasks import env_id
 
-__all__ = ["LAYOUTS", "check_stamp", "export", "read_stamp"]
+__all__ = ["LAYOUTS", "export"]
 
 Array = NDArray[Any]
 
 LAYOUTS = ("d4rl", "odrl")
 """Layouts that can be written."""
 
-STAMP = "offdyn"
 ANT_WIDTH = 111
 """Width of Ant's observations in both layouts: 27 and the contact forces, which are zero there."""
-_STAMPED = ("observations", "actions", "next_observations", "rewards", "terminations")
-_STAMP_FIELDS = {"format": int, "id": str, "robot": str, "dynamics": Maybe(str), "arrays": dict.fromkeys(_STAMPED, str)}
 
 
 def export(
@@ -64,11 +57,10 @@ def export(
     if path.is_dir() or (path.exists() and not force):
         raise OffDynError(f"{path}: is there already; expected a new file, or --force to replace one")
     arrays = _d4rl(dataset) if layout == "d4rl" else _odrl(dataset)
-    facts = _facts(dataset)
     with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
-        file.attrs[STAMP] = json.dumps(_stamp(dataset, facts))
+        file.attrs[STAMP] = json.dumps(stamp_of(dataset))
         for key, array in arrays.items():
-            wide = pad_ant and facts["robot"] == "ant" and key.endswith("observations")
+            wide = pad_ant and dataset.card["robot"] == "ant" and key.endswith("observations")
             _write(file, key, array, ANT_WIDTH if wide else None)
 
 
@@ -108,64 +100,3 @@ def _odrl(dataset: Dataset | ImportedDataset) -> dict[str, Array]:
         "rewards": np.asarray(dataset.rewards)[:, None],
         "terminals": np.asarray(dataset.terminations, dtype=np.float64)[:, None],
     }
-
-
-def _facts(dataset: Dataset | ImportedDataset) -> Mapping[str, Any]:
-    return {"robot": dataset.card["robot"], "dynamics": dataset.card["dynamics"]}
-
-
-def _stamp(dataset: Dataset | ImportedDataset, facts: Mapping[str, Any]) -> dict[str, Any]:
-    digests = {key: _digest(getattr(dataset, key)) for key in _STAMPED}
-    return {"format": FORMAT, "id": str(dataset.id), **facts, "arrays": digests}
-
-
-def _digest(array: Array) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hexdigest()
-
-
-def read_stamp(group: Any, where: str) -> dict[str, Any] | None:
-    """Return what an exported file says about itself, or None where it was written by something else.
-
-    Args:
-        group: The root group of the open file.
-        where: The file, for the message.
-
-    Returns:
-        "robot", "dynamics" (a slug or None), "id" and "arrays", the SHA-256 of the values of each array.
-
-    Raises:
-        OffDynError: The attribute is damaged or of a later format.
-    """
-    if STAMP not in group.attrs:
-        return None
-    what = f"{where}: attribute '{STAMP}'"
-    try:
-        stamp = json.loads(group.attrs[STAMP])
-    except (ValueError, TypeError, RecursionError) as error:
-        raise OffDynError(f"{what} cannot be read as JSON ({error}); expected what an export writes") from None
-    version = stamp.get("format") if isinstance(stamp, dict) else None
-    if version != FORMAT:
-        raise OffDynError(f"{what}: key 'format' is {version!r}; this release reads format {FORMAT}")
-    check_fields(stamp, _STAMP_FIELDS, where, STAMP)
-    try:
-        env_id(get_robot(stamp["robot"]), stamp["dynamics"] or "nominal")
-    except OffDynError as error:
-        raise OffDynError(f"{what}: {error}") from None
-    return stamp
-
-
-def check_stamp(stamp: Mapping[str, Any] | None, arrays: Arrays, where: str) -> None:
-    """Compare what was read from an exported file with the checksums that it carries.
-
-    Args:
-        stamp: From `read_stamp`.
-        arrays: As imported.
-        where: The file, for the message.
-
-    Raises:
-        OffDynError: An array is not the one that was exported.
-    """
-    for key in _STAMPED if stamp is not None else ():
-        digest, expected = _digest(getattr(arrays, key)), stamp["arrays"][key] if stamp else ""
-        if digest != expected:
-            raise OffDynError(f"{where}: key '{key}' has SHA-256 {digest}; expected {expected}, as it was exported")

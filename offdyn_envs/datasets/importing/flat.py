@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
-from offdyn_envs.datasets.importing.source import Source
+from offdyn_envs.datasets.store.source import Source
 
 __all__ = ["read_d4rl", "read_odrl"]
 

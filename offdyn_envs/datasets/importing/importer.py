@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,15 @@ from offdyn_envs.datasets.importing.episode_sets import (
     read_minari_metadata,
 )
 from offdyn_envs.datasets.importing.episodes import to_episodes
-from offdyn_envs.datasets.importing.exporters import check_stamp, read_stamp
 from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
-from offdyn_envs.datasets.importing.rows import Facts, Reading, check_values, simulator_states
-from offdyn_envs.datasets.importing.source import Source, opened
+from offdyn_envs.datasets.importing.identity import Imported, already, default_id, stem
+from offdyn_envs.datasets.importing.rows import Reading, check_values, simulator_states
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
 from offdyn_envs.datasets.store.folders import HDF5_NAME, data_root, file_digest
-from offdyn_envs.datasets.store.imported import NAMESPACE, check_id, read_imported_card, save_imported
+from offdyn_envs.datasets.store.imported import check_id, save_imported
+from offdyn_envs.datasets.store.source import Facts, Source, opened
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays
+from offdyn_envs.datasets.store.stamp import check_stamp, read_stamp
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, get_robot
 from offdyn_envs.tasks import QUALITIES, env_id
@@ -32,21 +32,6 @@ __all__ = ["LAYOUTS", "Imported", "import_file"]
 _READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
 LAYOUTS = tuple(_READERS)
 """Layouts that can be read."""
-
-
-@dataclass(frozen=True)
-class Imported:
-    """What an import did.
-
-    Attributes:
-        card: Of the dataset.
-        path: Its folder.
-        imported: False where it was there already.
-    """
-
-    card: Mapping[str, Any]
-    path: Path
-    imported: bool
 
 
 @dataclass(frozen=True)
@@ -113,7 +98,7 @@ def import_file(
         stamp = read_stamp(source.group, str(file))
         choice = _complete(said, source, path, stamp, facts)
         identity = _identity(choice, digest, contact_forces)
-        there = None if force else _already(identity, place)
+        there = None if force else already(identity, place)
         if there is not None:
             return there
         body = get_robot(identity["robot"])
@@ -159,14 +144,16 @@ def _complete(said: _Choice, source: Source, path: Path, stamp: Mapping[str, Any
         robot, dynamics = collecting_environment(metadata, source.path, facts)
         name = metadata.get("dataset_id")
     if said.robot is None and robot is None:
-        raise OffDynError(f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}")
+        raise OffDynError(
+            f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}, or none for any other"
+        )
     chosen = _agreed(where, "robot", said.robot, robot)
     return _Choice(
         robot=chosen,
         dynamics=_agreed(where, "dynamics", _known_dynamics(chosen, said.dynamics), dynamics),
         quality=said.quality,
         layout=layout,
-        out=said.out or _default_id(name if isinstance(name, str) else _stem(path)),
+        out=said.out or default_id(name if isinstance(name, str) else stem(path)),
     )
 
 
@@ -196,17 +183,6 @@ def _layout(source: Source) -> str:
     )
 
 
-def _stem(path: Path) -> str:
-    return path.parents[1].name if path.name == HDF5_NAME and len(path.parents) > 1 else path.stem or path.name
-
-
-def _default_id(name: str) -> str:
-    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"(?<=\d)\.(?=\d)", "p", name))  # gravity_0.5: gravity-0p5.
-    if not words:
-        raise OffDynError(f"no id can be made from '{name[:60]}'; pass --out {NAMESPACE}/NAME")
-    return check_id(f"{NAMESPACE}/{'-'.join(words)[:80].rstrip('-')}")
-
-
 def _identity(choice: _Choice, digest: str, contact_forces: bool) -> dict[str, Any]:
     """Return what makes two imports the same."""
     return {
@@ -218,26 +194,6 @@ def _identity(choice: _Choice, digest: str, contact_forces: bool) -> dict[str, A
         "contact_forces": contact_forces,
         "sha256": digest,
     }
-
-
-def _already(identity: Mapping[str, Any], root: Path) -> Imported | None:
-    """Return the dataset of that id if it was made from this file in this way.
-
-    Raises:
-        OffDynError: It was made from another one.
-    """
-    folder = root / identity["id"]
-    card = read_imported_card(identity["id"], root)
-    if card is None:
-        return None
-    found = {**card, **{key: card["source"][key] for key in ("layout", "sha256")}}
-    for key, value in identity.items():
-        if found.get(key) != value:
-            raise OffDynError(
-                f"{folder}: was imported with {key} {found.get(key)!s}, not {value!s}; --force replaces it, "
-                "--out gives the new one another id"
-            )
-    return Imported(card, folder, False)
 
 
 def _card(identity: Mapping[str, Any], arrays: Arrays, origin: dict[str, Any], facts: Facts) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot
 
-__all__ = ["Facts", "Reading", "Rows", "check_values", "known_columns", "observation_widths", "simulator_states"]
+__all__ = ["Reading", "Rows", "check_values", "known_columns", "observation_widths", "simulator_states"]
 
 Array = NDArray[Any]
 
@@ -27,21 +28,6 @@ _ANT_V5 = 105
 
 
 CONTACT_NOTE = "observations held 78 contact forces, which were dropped; rewards hold the contact cost of Ant-v5"
-
-
-@dataclass
-class Facts:
-    """What was learned on the way from a file to a dataset.
-
-    Attributes:
-        dropped: What -> number of rows that are not in the result.
-        counted: What -> number of rows or values, for the card.
-        notes: Sentences for whoever uses the data.
-    """
-
-    dropped: dict[str, int] = field(default_factory=lambda: {})
-    counted: dict[str, int] = field(default_factory=lambda: {})
-    notes: list[str] = field(default_factory=lambda: [])
 
 
 @dataclass(frozen=True)

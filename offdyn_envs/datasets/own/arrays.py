@@ -13,7 +13,7 @@ from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["NEEDED", "OwnData", "from_arrays"]
+__all__ = ["NEEDED", "OwnData", "flags", "from_arrays"]
 
 NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
 OPTIONAL = ("truncations",)
@@ -34,6 +34,7 @@ class OwnData:
         truncations: bool [N]; the episode was cut here and would have gone on.
         lengths: int64 [E], steps of each episode.
         contract: What the columns are.
+        notes: What a user should know: rows that were dropped, what was taken for granted.
     """
 
     name: str
@@ -45,6 +46,7 @@ class OwnData:
     truncations: NDArray[np.bool_]
     lengths: NDArray[np.int64]
     contract: Contract
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -79,7 +81,7 @@ def from_arrays(data: Any, where: str, contract: Contract | None = None) -> OwnD
     rows = _check_shapes(arrays, where)
     for key in ("observations", "actions", "rewards", "next_observations"):
         arrays[key] = _finite(arrays[key], key, where)
-    terminations, truncations = (_flags(arrays[key], key, rows, where) for key in ("terminations", "truncations"))
+    terminations, truncations = (flags(arrays[key], key, rows, where) for key in ("terminations", "truncations"))
     sizes = (arrays["observations"].shape[1], arrays["actions"].shape[1])
     own = contract or plain_contract(*sizes)
     if (len(own.observations), len(own.actions)) != sizes:
@@ -159,7 +161,12 @@ def _finite(array: NDArray[Any], key: str, where: str) -> NDArray[np.float64]:
     return wide
 
 
-def _flags(array: Any, key: str, rows: int, where: str) -> NDArray[np.bool_]:
+def flags(array: Any, key: str, rows: int, where: str) -> NDArray[np.bool_]:
+    """Return truth values [N] of an array of 0 and 1; all false where there is none.
+
+    Raises:
+        OffDynError: A value is neither 0 nor 1.
+    """
     if array is None:
         return np.zeros(rows, dtype=bool)
     strange = ~np.isin(array, (0, 1))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from offdyn_envs.errors import OffDynError
 
@@ -96,8 +96,8 @@ class Contract:
 def plain_contract(
     observation_dim: int,
     action_dim: int,
-    action_low: Sequence[float] | float = -1.0,
-    action_high: Sequence[float] | float = 1.0,
+    action_low: ArrayLike = -1.0,
+    action_high: ArrayLike = 1.0,
     time_step: float | None = None,
 ) -> Contract:
     """Return the contract of data of which nothing is known but their sizes.
@@ -110,7 +110,7 @@ def plain_contract(
         time_step: Seconds between two rows.
     """
     low, high = (
-        tuple(float(value) for value in (np.full(action_dim, bound) if np.ndim(bound) == 0 else np.asarray(bound)))
+        tuple((np.full(action_dim, bound) if np.size(bound) == 1 else np.ravel(bound)).astype(np.float64).tolist())
         for bound in (action_low, action_high)
     )
     return Contract(

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
+from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.datasets.store.fields import CARD, Each, Maybe, check_fields
 from offdyn_envs.datasets.store.folders import data_root, file_digest
-from offdyn_envs.datasets.store.spec import FORMAT, combined_digest, schema
+from offdyn_envs.datasets.store.spec import FORMAT, combined_digest, step_schema
 from offdyn_envs.datasets.store.staging import locked, recover, recover_all, replace_folder, staged
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import get_robot
 
 __all__ = [
+    "CONTRACT",
     "NAMESPACE",
     "ImportedDataset",
     "check_id",
@@ -39,13 +41,20 @@ __all__ = [
 NAMESPACE = "imported"
 _ID = re.compile(rf"{NAMESPACE}/[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
-_STEPS = ("observations", "actions", "next_observations", "rewards", "terminations", "truncations", "lengths")
 _STATES = ("qpos", "qvel")
 
+CONTRACT: Mapping[str, Any] = {
+    **{key: [str] for key in ("observations", "actions", "observation_units", "action_units")},
+    **{key: [float] for key in ("action_low", "action_high")},
+    "time_step": Maybe(float),
+}
+"""`Contract.to_json()`, as `check_fields` takes it."""
 _CARD: Mapping[str, Any] = {
     **dict.fromkeys(("format", "rows", "episodes", "whole_episodes", "terminated_episodes"), int),
-    **dict.fromkeys(("id", "robot", "sha256"), str),
-    **dict.fromkeys(("dynamics", "quality"), Maybe(str)),
+    **dict.fromkeys(("id", "sha256"), str),
+    **dict.fromkeys(("robot", "dynamics", "quality"), Maybe(str)),
+    "contract?": CONTRACT,
+    "columns?": Each(str),
     "source": {"file": str, "layout": str, "sha256": str, "bytes": int, "rows": int},
     "dropped": Each(int),
     "counted": Each(int),
@@ -99,6 +108,11 @@ class ImportedDataset:
     def card(self) -> Mapping[str, Any]:
         """Facts about the dataset: the file it came from, what was dropped, returns, moments, checksums."""
         return self.metadata["offdyn"]
+
+    @property
+    def contract(self) -> Contract | None:
+        """Names, units and bounds of the columns; None for the robots of this suite."""
+        return None if self.card["robot"] is not None else Contract.from_json(self.card["contract"])
 
 
 def is_imported(name: str) -> bool:
@@ -161,7 +175,22 @@ def _read_metadata(name: str, root: Path) -> dict[str, Any] | None:
     check_fields(card, _CARD, str(path), "offdyn")
     if card["id"] != name:
         raise OffDynError(f"{path}: key 'offdyn.id' is {card['id'][:60]!r}; expected '{name}'")
+    if card["robot"] is None:
+        _check_contract(card, path)
     return metadata
+
+
+def _check_contract(card: Mapping[str, Any], path: Path) -> None:
+    if "contract" not in card:
+        raise OffDynError(f"{path}: key 'offdyn.contract' is missing; expected it for data without a robot")
+    known = {field.name for field in fields(Contract)}
+    strange = sorted(set(card["contract"]) - known)
+    try:
+        if strange:
+            raise unknown("key", strange[0], sorted(known))
+        Contract.from_json(card["contract"])
+    except OffDynError as error:
+        raise OffDynError(f"{path}: key 'offdyn.contract': {error}") from None
 
 
 def load_imported(name: str, *, root: str | os.PathLike[str] | None = None) -> ImportedDataset:
@@ -183,7 +212,7 @@ def load_imported(name: str, *, root: str | os.PathLike[str] | None = None) -> I
         known = ", ".join(imported_ids(place)) or "none yet"
         raise OffDynError(
             f"dataset '{name}' is not in {place} (imported: {known}); import it with: "
-            f"offdyn data import FILE --robot ROBOT --out {name}"
+            f"offdyn data import FILE --out {name}"
         )
     card, folder = metadata["offdyn"], place / name
     shapes = _schema(card)
@@ -195,10 +224,14 @@ def load_imported(name: str, *, root: str | os.PathLike[str] | None = None) -> I
 
 def _schema(card: Mapping[str, Any]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Return the type and shape of every array that a card describes."""
-    shapes = schema(get_robot(card["robot"]), card["rows"], card["episodes"])
-    states = {key: (shapes[key][0], (card["rows"], *shapes[key][1][1:])) for key in _STATES}
-    stored = {key: states[key] for key in _STATES if f"{key}.npy" in card["files"]}
-    return {key: shapes[key] for key in _STEPS} | stored
+    rows, episodes = card["rows"], card["episodes"]
+    if card["robot"] is None:
+        contract = Contract.from_json(card["contract"])
+        return step_schema(len(contract.observations), len(contract.actions), rows, episodes)
+    robot = get_robot(card["robot"])
+    states = {"qpos": (np.dtype("<f8"), (rows, robot.nq)), "qvel": (np.dtype("<f8"), (rows, robot.nv))}
+    stored = {key: shape for key, shape in states.items() if f"{key}.npy" in card["files"]}
+    return step_schema(robot.observation_dim, robot.action_dim, rows, episodes) | stored
 
 
 def _load(path: Path, known: Mapping[str, Any] | None, expected: tuple[np.dtype[Any], tuple[int, ...]]) -> Any:

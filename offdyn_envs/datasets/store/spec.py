@@ -16,7 +16,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot
 from offdyn_envs.tasks import DatasetId
 
-__all__ = ["FORMAT", "Arrays", "Dataset", "array_digests", "combined_digest", "schema", "validate"]
+__all__ = ["FORMAT", "Arrays", "Dataset", "array_digests", "combined_digest", "schema", "step_schema", "validate"]
 
 FORMAT = 1
 """Version of the card and of the layout. A reader refuses a later one."""
@@ -156,18 +156,27 @@ def schema(robot: Robot, rows: int, episodes: int) -> dict[str, tuple[np.dtype[A
     Returns:
         Name -> (dtype, shape), in the order of `Arrays`.
     """
-    states = rows + episodes
+    states = {
+        "qpos": (np.dtype("<f8"), (rows + episodes, robot.nq)),
+        "qvel": (np.dtype("<f8"), (rows + episodes, robot.nv)),
+        "seeds": (np.dtype("<i8"), (episodes,)),
+    }
+    shapes = step_schema(robot.observation_dim, robot.action_dim, rows, episodes) | states
+    return {field.name: shapes[field.name] for field in fields(Arrays)}
+
+
+def step_schema(
+    observation_dim: int, action_dim: int, rows: int, episodes: int
+) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Return the type and shape of the arrays that every dataset has, with a simulator or without one."""
     return {
-        "observations": (np.dtype("<f4"), (rows, robot.observation_dim)),
-        "actions": (np.dtype("<f4"), (rows, robot.action_dim)),
-        "next_observations": (np.dtype("<f4"), (rows, robot.observation_dim)),
+        "observations": (np.dtype("<f4"), (rows, observation_dim)),
+        "actions": (np.dtype("<f4"), (rows, action_dim)),
+        "next_observations": (np.dtype("<f4"), (rows, observation_dim)),
         "rewards": (np.dtype("<f4"), (rows,)),
         "terminations": (np.dtype("?"), (rows,)),
         "truncations": (np.dtype("?"), (rows,)),
-        "qpos": (np.dtype("<f8"), (states, robot.nq)),
-        "qvel": (np.dtype("<f8"), (states, robot.nv)),
         "lengths": (np.dtype("<i8"), (episodes,)),
-        "seeds": (np.dtype("<i8"), (episodes,)),
     }
 
 

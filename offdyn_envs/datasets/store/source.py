@@ -1,9 +1,10 @@
-"""Reading somebody else's HDF5 file: every fault is one line that names the file, the key and what was expected."""
+"""Reading somebody else's file: every fault is one line that names the file, the key and what was expected."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,28 @@ from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Source", "opened"]
+__all__ = ["Facts", "Source", "opened"]
 
 Array = NDArray[Any]
 
 DEFLATE = 1032
 """Largest ratio that deflate reaches: an array that claims more than this times the file's size is not there."""
 SPARE = 1 << 20
+
+
+@dataclass
+class Facts:
+    """What was learned on the way from a file to a dataset.
+
+    Attributes:
+        dropped: What -> number of rows that are not in the result.
+        counted: What -> number of rows or values, for the card.
+        notes: Sentences for whoever uses the data.
+    """
+
+    dropped: dict[str, int] = field(default_factory=lambda: {})
+    counted: dict[str, int] = field(default_factory=lambda: {})
+    notes: list[str] = field(default_factory=lambda: [])
 
 
 class Source:
@@ -100,6 +116,19 @@ class Source:
             row = int(wrong[0])
             raise self.fault(key, f"is {values[row]!s} at row {row}", "0 or 1")
         return values.astype(bool)
+
+    def numbers(self, key: str) -> Array:
+        """Read an array of numbers or truth values, [N] or [N, width], of any type, as it is stored.
+
+        Raises:
+            OffDynError: Missing, of another type or shape.
+        """
+        expected: tuple[int | None, ...] = (None, None)
+        found = getattr(self.group.get(key), "shape", None) if self._link(key) == "hard" else None
+        stored = self._stored(key, expected[: max(1, min(2, len(found or (0,))))], "numbers")
+        if stored.dtype.kind not in "biuf" or stored.dtype.itemsize > 8:
+            raise self.fault(key, f"is {stored.dtype}", "numbers")
+        return np.asarray(stored[()])
 
     def _column_shape(self, key: str, rows: int | None) -> tuple[int | None, ...]:
         found = getattr(self.group.get(key), "shape", None) if self._link(key) == "hard" else None

@@ -1,0 +1,75 @@
+"""The front door of offdyn: everything a user types, each name imported when it is first used.
+
+import offdyn
+
+env, source, target = offdyn.load_task("hopper-gravity-0.5-medium")
+run = offdyn.fit(offdyn.agents.DROCO(beta=0.1), source, target, updates=2_000)
+print(run.evaluate(env))
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gymnasium import make, make_vec
+
+    from offdyn import agents
+    from offdyn_agents.api.comparing import compare
+    from offdyn_agents.api.fitting import fit
+    from offdyn_agents.api.policies import load_policy
+    from offdyn_agents.api.run import evaluate, load_run
+    from offdyn_envs.datasets import load_dataset, load_task
+    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+    from offdyn_envs.version import __version__
+
+__all__ = [
+    "Friction",
+    "Gravity",
+    "Kinematic",
+    "Morphology",
+    "OffDynError",
+    "__version__",
+    "agents",
+    "compare",
+    "evaluate",
+    "fit",
+    "load_dataset",
+    "load_policy",
+    "load_run",
+    "load_task",
+    "make",
+    "make_vec",
+]
+
+_HOMES = {
+    "offdyn_agents.api.comparing": ("compare",),
+    "offdyn_agents.api.fitting": ("fit",),
+    "offdyn_agents.api.policies": ("load_policy",),
+    "offdyn_agents.api.run": ("evaluate", "load_run"),
+    "offdyn_envs.datasets": ("load_dataset", "load_task"),
+    "offdyn_envs.errors": ("OffDynError",),
+    "offdyn_envs.shifts": ("Friction", "Gravity", "Kinematic", "Morphology"),
+    "offdyn_envs.version": ("__version__",),
+    "gymnasium": ("make", "make_vec"),
+}
+_PLACES = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's home when it is first used."""
+    if name == "agents":
+        return import_module("offdyn.agents")
+    if name not in _PLACES:
+        raise AttributeError(f"module 'offdyn' has no attribute '{name}'; it has {', '.join(__all__)}")
+    import_module("offdyn_envs")  # Registers the environments.
+    found = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

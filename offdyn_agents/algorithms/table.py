@@ -1,0 +1,56 @@
+"""The README's table of agents, written from the registry and what their modules say of themselves: `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from offdyn_agents.algorithms.registry import AGENTS
+from offdyn_envs.atomic import atomic_write
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["agents_table", "main", "with_table"]
+
+BEGIN, END = "<!-- agents: written by `make docs` -->", "<!-- agents end -->"
+
+
+def agents_table() -> str:
+    """Return the table in Markdown: one row a file, with the agents that it holds."""
+    held: dict[str, list[str]] = {}
+    for name, path in AGENTS.items():
+        held.setdefault(path.partition(":")[0], []).append(name)
+    rows = ["| agent | file | what it is |", "|---|---|---|"]
+    for module, names in held.items():
+        file = f"{module.replace('.', '/')}.py"
+        said = (import_module(module).__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        rows.append(f"| {', '.join(f'`{name}`' for name in names)} | [{Path(file).name}]({file}) | {said} |")
+    return "\n".join(rows)
+
+
+def with_table(page: str) -> str:
+    """Return a page with the table between its two marks, whatever stood there.
+
+    Raises:
+        OffDynError: The page lacks a mark.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise OffDynError(f"the page lacks '{BEGIN}' or, below it, '{END}'")
+    return f"{before}{begin}\n{agents_table()}\n{end}{after}"
+
+
+def main(path: Path) -> None:
+    """Bring a file's table up to date.
+
+    Args:
+        path: A Markdown file with the two marks, written atomically.
+    """
+    page = with_table(path.read_text(encoding="utf-8"))
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""What `import offdyn` gives in Python: training, runs, policies, comparisons. Everything goes through run folders."""

@@ -1,0 +1,164 @@
+"""`offdyn.fit`: train an agent on anybody's transitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offdyn_agents.api.recipe import Recipe, recipe
+from offdyn_agents.api.run import Run
+from offdyn_agents.engine.resources import Hardware, choose_device
+from offdyn_agents.engine.training.extras import Extras
+from offdyn_agents.runs.console import count, seed_numbers
+from offdyn_agents.runs.own_pairs import OwnPair
+from offdyn_agents.runs.plans import Plan
+from offdyn_agents.runs.problems import NamedTask
+from offdyn_agents.runs.runs import train_tasks
+from offdyn_agents.runs.variants import named
+from offdyn_envs.batching.threads import usable_threads
+from offdyn_envs.benchmark.scoring.environments import Place, find_place
+from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
+from offdyn_envs.datasets.own.contract import Contract, plain_contract
+from offdyn_envs.datasets.store.imported import ImportedDataset
+from offdyn_envs.datasets.store.spec import Dataset
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import list_tasks
+
+__all__ = ["fit"]
+
+
+def fit(
+    agent: str | type[Any] | Recipe,
+    source: Any,
+    target: Any,
+    *,
+    seeds: int | Sequence[int] = 5,
+    updates: int | str = 100_000,
+    env: Any = None,
+    out: str | Path | None = None,
+    name: str = "",
+    termination: Any = None,
+    eval_every: int | str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    callbacks: Sequence[Any] = (),
+    loggers: Sequence[Any] = (),
+    trainer: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train all seeds of an agent on a source and a target.
+
+    Args:
+        agent: `offdyn.agents.NAME(setting=value)`, the name of an agent, or an agent's class.
+        source: Plentiful transitions of other dynamics: a dataset of this suite, a Minari dataset, the name or path of
+            a dataset, or a mapping or object of arrays: `observations` [N, |S|], `actions` [N, |A|], `rewards` [N],
+            `next_observations` [N, |S|], `terminations` [N], and perhaps `truncations` [N], `action_low` and
+            `action_high` [|A|], which are mapped to [-1, 1].
+        target: Scarce transitions of the dynamics that count, likewise.
+        seeds: Number of runs (seeds 0 to n - 1), or their seeds; trained side by side.
+        updates: Updates of every run; "100k" and "1m" are numbers too.
+        env: What scores: a Gymnasium id, "module:Class", an environment, or a function that makes one. By default that
+            of the target's task; without one there are no scores, and all else works.
+        out: Folder of runs; the run lies in OUT/NAME/AGENT, and the same call goes on there or finds it complete. By
+            default a folder of its own below `runs`.
+        name: What the pair is called; by default after the data.
+        termination: What ends episodes inside learned models: a robot's name, "learned", "never" or a function of
+            observations [N, |S|]. By default the data's robot, else "learned" where the data hold terminations.
+        eval_every: Updates between evaluations; by default a tenth of all, at most 10,000.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "bf16", or "tf32" on a GPU.
+        threads: CPU threads; all by default.
+        callbacks: Lightning callbacks; `trainer.lightning_module` is a `PopulationModule`.
+        loggers: Lightning loggers, beside the run's own CSV file and TensorBoard; they get the settings as
+            hyperparameters.
+        trainer: Further arguments of `lightning.Trainer`.
+        progress: Show progress.
+
+    Returns:
+        The run.
+
+    Raises:
+        OffDynError: What is given is not allowed; one line says what and why, before anything is written.
+    """
+    chosen = recipe(agent)
+    place = None if env is None else find_place(env)
+    pair = [_data(data, what, place) for data, what in ((source, "source"), (target, "target"))]
+    problem = _problem(pair[0], pair[1], place, termination, name)
+    hardware = Hardware(choose_device(device), precision, threads or usable_threads())
+    total = count(updates)
+    every = min(10_000, max(1, total // 10)) if eval_every is None else count(eval_every)
+    plan = Plan(
+        chosen.name,
+        problem.title,
+        seed_numbers(seeds),
+        dict(chosen.settings),
+        hardware.budget(total, every),
+        hardware,
+        Path("runs") if out is None else Path(out),
+        not progress,
+        pair=problem if isinstance(problem, OwnPair) else None,
+        extras=Extras(tuple(callbacks), tuple(loggers), dict(trainer or {})),
+    )
+    plan = named(plan)
+    train_tasks([replace(plan, variant=_fresh(plan)) if out is None else plan])
+    return Run(plan.folder, problem)
+
+
+def _data(data: Any, what: str, place: Place | None) -> Any:
+    """Return data as runs take them: a name stays a name, arrays are checked."""
+    if isinstance(data, Path):
+        data = str(data)
+    if isinstance(data, str | Dataset | ImportedDataset | OwnData):
+        return data
+    if _is_minari(data):
+        from offdyn_envs.datasets.own.reading import read_own
+
+        return read_own(data)
+    return from_arrays(data, what, _contract(data, place))
+
+
+def _is_minari(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "minari"
+
+
+def _contract(data: Any, place: Place | None) -> Contract | None:
+    """Return the bounds of actions that arrays bring along, or those of the environment."""
+    low, high = _part(data, "action_low"), _part(data, "action_high")
+    if low is None and high is None and place is not None:
+        low, high = place.action_bounds() or (None, None)
+    sizes = [np.shape(_part(data, key)) for key in ("observations", "actions")]
+    if low is None or high is None or any(len(size) != 2 for size in sizes):
+        # What is no table is told by `from_arrays`.
+        return None
+    return plain_contract(sizes[0][1], sizes[1][1], low, high)
+
+
+def _part(data: Any, key: str) -> Any:
+    return data.get(key) if isinstance(data, Mapping) else getattr(data, key, None)
+
+
+def _problem(source: Any, target: Any, place: Place | None, termination: Any, name: str) -> NamedTask | OwnPair:
+    """Return the suite's task whose data these are, if its environment scores and nothing else is asked for."""
+    if isinstance(source, Dataset) and isinstance(target, Dataset):
+        for task in list_tasks():
+            if (task.source, task.target) == (source.id, target.id):
+                found = NamedTask(task.name)
+                if not name and termination is None and (place is None or found.scored_in(place)):
+                    return found
+    return OwnPair(source, target, place, termination, name)
+
+
+def _fresh(plan: Plan) -> str:
+    """Return a variant's name with which a run gets a folder that is not there yet."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        variant = "-".join([*([plan.variant] if plan.variant else []), stamp, *([str(number)] if number else [])])
+        if not replace(plan, variant=variant).folder.exists():
+            return variant
+    raise OffDynError(f"'{plan.folder.parent}' holds a thousand runs of this second; give out=")

@@ -1,0 +1,222 @@
+"""Any two datasets of equal dimensions, from files or from memory, and the environment that scores them, if any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_agents.runs.problems import EVALUATION_SEED, Act, Loaded, NamedTask, Problem, Returns
+from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
+from offdyn_envs.datasets.importing.pairs import check_pair, load_any
+from offdyn_envs.datasets.own.contract import Contract, plain_contract
+from offdyn_envs.datasets.own.functions import load_function
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import ROBOTS
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.resources import Hardware
+    from offdyn_envs.tasks import DatasetId
+
+__all__ = ["OwnPair", "problem_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPair(Problem):
+    """Any two datasets of equal dimensions.
+
+    Attributes:
+        source: A dataset in memory, or the name or path of one.
+        target: Likewise.
+        env: The environment that scores, as `find_place` takes it; None for none.
+        termination: What ends episodes inside learned models: a robot's name, "learned", "never", a function, or None
+            for what the data suggest.
+        name: What folders are called; "" for the names of the data.
+        declared: What the columns of the data are, where that is known without them.
+        spec: What the columns of files are, as `load_any` takes it.
+    """
+
+    source: Any
+    target: Any
+    env: Any = None
+    termination: Any = None
+    name: str = ""
+    declared: Contract | None = None
+    spec: Any = None
+
+    @property
+    def title(self) -> str:
+        """Its name, or those of the data."""
+        return self.name or f"{_word(self.source, 'source')}-to-{_word(self.target, 'target')}"
+
+    @cached_property
+    def pair(self) -> tuple[Any, Any]:
+        """Source and target, loaded.
+
+        Raises:
+            OffDynError: They cannot be had, or are of unequal dimensions.
+        """
+        source, target = (
+            _dataset(data, what, self.spec) for data, what in ((self.source, "source"), (self.target, "target"))
+        )
+        check_pair(source, target)
+        return source, target
+
+    @cached_property
+    def place(self) -> Place | None:
+        """The environment, checked against the data."""
+        if self.env is None:
+            return None
+        place = self.env if isinstance(self.env, Place) else find_place(self.env)
+        contract = self.contract
+        place.check(*self.sizes, np.array(contract.action_low), np.array(contract.action_high))
+        return place
+
+    @property
+    def ends(self) -> Any:
+        """What ends episodes inside learned models, a function's name looked up."""
+        if isinstance(self.termination, str) and ":" in self.termination:
+            return load_function(self.termination, "termination")
+        if isinstance(self.termination, str) and self.termination not in ("learned", "never", *ROBOTS):
+            raise unknown("termination", self.termination, ("learned", "never", *ROBOTS, "module:function"))
+        return self.termination
+
+    @property
+    def contract(self) -> Contract:
+        """What the columns of the data are."""
+        return self.declared or contract_of(self.pair[1])
+
+    @property
+    def robot(self) -> str | None:
+        """The robot that both datasets name, if they do."""
+        names = {_robot(data) for data in self.pair}
+        return names.pop() if len(names) == 1 else None
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """|S| and |A|."""
+        return len(self.contract.observations), len(self.contract.actions)
+
+    def check(self, data: str) -> None:
+        """See `Problem.check`."""
+        if data == "oracle":
+            raise OffDynError("data=oracle needs a task of the suite; merged, source and target are allowed here")
+
+    def needed(self, data: str) -> Sequence[DatasetId]:
+        """See `Problem.needed`."""
+        del data
+        _ = self.pair, self.place
+        return ()
+
+    def load(self, data: str) -> Loaded:
+        """See `Problem.load`."""
+        del data
+        return Loaded(*self.pair, {"source": _name(self.source), "target": _name(self.target)})
+
+    def returns(self, episodes: int, threads: int) -> Returns | None:
+        """See `Problem.returns`."""
+        if self.place is None:
+            return None
+        low, high = np.array(self.contract.action_low), np.array(self.contract.action_high)
+
+        def returns(act: Act, members: int) -> NDArray[np.float64]:
+            def scaled(observations: Any) -> Any:
+                return low + (np.asarray(act(observations), dtype=np.float64) + 1.0) * ((high - low) / 2.0)
+
+            return self.score(scaled, members, episodes, EVALUATION_SEED, threads)
+
+        return returns
+
+    def terminated(self, loaded: Loaded, cache: Path, hardware: Hardware, quiet: bool) -> tuple[Any, dict[str, Any]]:
+        """See `Problem.terminated`."""
+        from offdyn_agents.models.termination import resolve
+
+        pair = (loaded.source, loaded.target)
+        return resolve(self.ends, *pair, cache=cache, threads=hardware.threads, quiet=quiet)
+
+    def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
+        """See `Problem.score`."""
+        if self.place is None:
+            raise OffDynError(f"{self.title}: there is no environment to score in; name one, or use --offline")
+        return place_returns(self.place, act, members, episodes, seed, threads)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Problem.facts`."""
+        told = self.place.told if self.place else None
+        ends = self.termination if self.termination is None or isinstance(self.termination, str) else "function"
+        pair: dict[str, Any] = {"source": _name(self.source), "target": _name(self.target), "env": told}
+        pair["termination"] = ends
+        if self.spec is not None:
+            pair["spec"] = str(self.spec)
+        if MEMORY in pair.values():
+            pair["sha256"] = [getattr(data, "sha256", "") for data in self.pair]
+        return {"pair": pair, "contract": self.contract.to_json()}
+
+    def words(self) -> list[str]:
+        """See `Problem.words`."""
+        words = ["--source", _name(self.source), "--target", _name(self.target)]
+        if self.place and self.place.told:
+            words += ["--env", self.place.told]
+        if isinstance(self.termination, str):
+            words += ["--termination", self.termination]
+        words += ["--spec", str(self.spec)] if isinstance(self.spec, str | Path) else []
+        return [*words, *(["--name", self.name] if self.name else [])]
+
+
+MEMORY = "in memory"
+
+
+def problem_of(facts: Mapping[str, Any]) -> Problem:
+    """Return what a run.json is about.
+
+    Args:
+        facts: Its contents.
+    """
+    pair = facts.get("pair")
+    if pair is None:
+        return NamedTask(facts["task"], facts.get("target_rows", ""))
+    declared = Contract.from_json(facts["contract"])
+    return OwnPair(
+        pair["source"], pair["target"], pair["env"], pair["termination"], facts["task"], declared, pair.get("spec")
+    )
+
+
+def contract_of(data: Any) -> Contract:
+    """Return what the columns of a dataset are."""
+    found = getattr(data, "contract", None)
+    return found or plain_contract(data.observations.shape[1], data.actions.shape[1])
+
+
+def _dataset(data: Any, what: str, spec: Any) -> Any:
+    if not isinstance(data, str):
+        return data
+    if data == MEMORY:
+        raise OffDynError(f"the {what} of this run was in memory; go on from Python, with the same arrays")
+    return load_any(data, spec if Path(data).exists() else None)
+
+
+def _robot(data: Any) -> str | None:
+    card = getattr(data, "card", None)
+    return card.get("robot") if isinstance(card, Mapping) else None
+
+
+def _name(data: Any) -> str:
+    if isinstance(data, str):
+        return data
+    found = getattr(data, "id", None)
+    return MEMORY if found is None else str(found)
+
+
+def _word(data: Any, otherwise: str) -> str:
+    """Return a word for folders."""
+    name = _name(data)
+    if name == MEMORY:
+        return otherwise
+    last = [part for part in re.split(r"[\\/]", name.removesuffix("/")) if part][-1]
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", last.partition(".")[0] or last)

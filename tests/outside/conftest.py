@@ -1,0 +1,3 @@
+"""The packages here are tested where they are installed."""
+
+collect_ignore = ["dara_like"]
