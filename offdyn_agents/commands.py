@@ -16,6 +16,7 @@ from offdyn_agents.runs.console import (
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
     EveryOption,
+    ScheduleOption,
     SeedsOption,
     UpdatesOption,
     own_pair,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+# Typer reads brackets as markup, and another package may call its agent anything.
+_AGENTS = ", ".join(registry.names()).replace("[", "\\[")
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -49,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help=f"One of {', '.join(registry.names())}.")],
+    agent: Annotated[str, typer.Argument(help=f"One of {_AGENTS}.")],
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     source: Annotated[
@@ -101,6 +104,7 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
+    schedule: ScheduleOption = "cosine",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -143,7 +147,7 @@ def train(
             hardware = Hardware(choose_device(device), precision, threads or usable_threads())
         else:
             hardware = cluster.hardware(device, precision, threads)
-        budget = hardware.budget(updates, eval_every)
+        budget = hardware.budget(updates, eval_every, schedule)
         plans = [
             named(
                 Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
@@ -174,14 +178,28 @@ def evaluate(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed; 100 by default.")] = None,
     cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per cell; 20 by default.")] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline",
+            help="Without a simulator: fitted Q evaluation on the target data and the error of the agent's dynamics on "
+            "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:
     """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
     quiet_waiting()
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_agents.runs.plans import read_run, run_label
+
+    # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
+    labels = [run_label(read_run(folder)) for folder in runs]
+    if offline:
+        _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
+        return
+    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.report import print_table
@@ -193,9 +211,9 @@ def evaluate(
         quiet,
     )
     found: list[dict[str, Any]] = []
-    for folder in runs:
+    for folder, label in zip(runs, labels, strict=True):
         result = evaluate_run(folder, plan)
-        label, rows = run_label(read_run(folder)), summarise(result)
+        rows = summarise(result)
         found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
         if not json_output:
             print_table(f"{result['task']} {label}", rows, False)
@@ -203,6 +221,23 @@ def evaluate(
                 print(f"{result['agent']} has no critic: no min-Q attack")
     if json_output:
         # As with training: one run is one object, several are one list.
+        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
+
+
+def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quiet: bool, json_output: bool) -> None:
+    from offdyn_agents.runs.offline import OfflinePlan, evaluate_offline, summarise_offline
+    from offdyn_agents.runs.plans import read_run, run_label
+    from offdyn_envs.batching.threads import usable_threads
+    from offdyn_envs.report import print_table
+
+    plan = OfflinePlan(episodes=episodes, threads=threads or usable_threads(), quiet=quiet)
+    found: list[dict[str, Any]] = []
+    for folder in runs:
+        result = evaluate_offline(folder, plan)
+        found.append({"folder": str(folder), **result})
+        if not json_output:
+            print_table(f"{result['task']} {run_label(read_run(folder))}", summarise_offline(result), False)
+    if json_output:
         print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
 
 

@@ -14,6 +14,7 @@ from offdyn_agents.runs.console import (
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
     EveryOption,
+    ScheduleOption,
     SeedsOption,
     UpdatesOption,
 )
@@ -43,6 +44,7 @@ def ablate(
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
+    schedule: ScheduleOption = "cosine",
     precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -76,7 +78,7 @@ def ablate(
     from offdyn_envs.benchmark.scoring import protocol
 
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
-    budget = hardware.budget(updates, eval_every)
+    budget = hardware.budget(updates, eval_every, schedule)
     overrides = parse_overrides(settings or [])
     plans = [Plan(chosen.agent, name, seeds, overrides, budget, hardware, out, quiet) for name in names]
     evaluation = EvaluationPlan(episodes or protocol.CLEAN_EPISODES, 1, hardware.threads, quiet)

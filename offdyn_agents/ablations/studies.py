@@ -83,7 +83,7 @@ class Study:
         return replace(self, variants=tuple(known[name] for name in dict.fromkeys(names))) if names else self
 
 
-TERMS = ("format", "study", "agent", "seeds", "updates", "settings", "precision", "protocol", "episodes")
+TERMS = ("format", "study", "agent", "seeds", "updates", "schedule", "settings", "precision", "protocol", "episodes")
 """What the rows of one table have in common."""
 FULL = Variant("full", "the method")
 
@@ -217,11 +217,12 @@ def run_study(
         OffDynError: As `variant_plans` and `train_tasks`.
     """
     from offdyn_agents.engine.provenance import git_commit, package_versions
+    from offdyn_agents.runs.plans import DEFAULTS
     from offdyn_agents.runs.runs import train_tasks
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.progress import progress
 
-    pairs = variant_plans(study, plans)
+    pairs, schedule = variant_plans(study, plans), plans[0].budget.schedule
     unique = {plan.folder: plan for _, plan in pairs}
     outcomes = train_tasks(list(unique.values()), together, report)
     trained = {outcome.plan.folder: outcome.facts for outcome in outcomes}
@@ -238,6 +239,7 @@ def run_study(
         "tasks": [plan.task for plan in plans],
         "seeds": list(plans[0].seeds),
         "updates": plans[0].budget.updates,
+        **({} if schedule == DEFAULTS["schedule"] else {"schedule": schedule}),
         "settings": dict(plans[0].overrides),
         "precision": plans[0].hardware.precision,
         "protocol": protocol.PROTOCOL,
@@ -256,7 +258,7 @@ def joined(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, A
         record: What `run_study` made.
         earlier: Likewise, or nothing; where it is of other terms, such as another budget, none of it is taken.
     """
-    if any(earlier.get(term) != record[term] for term in TERMS):
+    if any(earlier.get(term) != record.get(term) for term in TERMS):
         return dict(record)
     study = get_study(record["study"])
     rows = {(row["task"], row["variant"]): row for row in (*earlier["rows"], *record["rows"])}
@@ -283,8 +285,10 @@ def ablation_row(variant: Variant, plan: Plan, facts: Mapping[str, Any], evaluat
     from offdyn_agents.runs.evaluation import clean_returns
     from offdyn_envs.benchmark.scoring.scores import task_reference
 
+    # A run's folder may have more seeds than are asked for.
+    asked = set(map(str, plan.seeds))
     clean = clean_returns(plan.folder, evaluation)
-    means = {seed: sum(values) / len(values) for seed, values in clean.items()}
+    means = {seed: sum(values) / len(values) for seed, values in clean.items() if seed in asked}
     reference = task_reference(plan.task)
     scores = {seed: float(reference.normalise(value)) for seed, value in means.items()} if reference else {}
     return {
@@ -297,7 +301,7 @@ def ablation_row(variant: Variant, plan: Plan, facts: Mapping[str, Any], evaluat
         "seconds": facts["wall_clock_s"],
         "returns": means,
         "scores": scores,
-        "stopped": sorted(facts.get("stopped", {}), key=int),
+        "stopped": sorted(asked & set(facts.get("stopped", {})), key=int),
         "return": _interval(list(means.values())),
         "score": _interval(list(scores.values())),
     }

@@ -158,7 +158,8 @@ class MOBODY(ModelBased):
     def stages(self, context: StageContext) -> StageResults:
         """Train the dynamics, and the classifiers that correct the rewards of source rows."""
         from offdyn_agents.engine.stages import StageResults
-        from offdyn_agents.models.dual.stages import fit_classifiers, fit_dynamics
+        from offdyn_agents.models.classifiers import fit_classifiers
+        from offdyn_agents.models.dual.stages import fit_dynamics
 
         dara, layout = self.settings.dara, context.layout
         dynamics = fit_dynamics(self.settings.dynamics, context)

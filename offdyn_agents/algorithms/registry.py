@@ -144,7 +144,7 @@ def _outside() -> tuple[_Entry, ...]:
     """Return what other packages name."""
     points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
     return tuple(
-        _Entry(point.name, point.value, f"package {point.dist.name if point.dist else 'without a name'}")
+        _Entry(point.name, point.value, f"package {(point.dist and point.dist.name) or 'without a name'}")
         for point in points
     )
 

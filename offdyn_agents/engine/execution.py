@@ -130,7 +130,7 @@ class Executor:
         agent: The agent.
         population: The whole population's state; changed in place.
         supply: Where rows come from.
-        total: Updates of the whole training, over which annealed rates fall.
+        total: Updates of the whole training, over which annealed rates fall; 0 where they do not.
         noise: Draws what `Agent.noise_width` asks for.
         context: Makes the context of a loss, for example autocast.
         done: Updates done by an earlier process.

@@ -12,7 +12,10 @@ import torch
 from offdyn_agents.engine.products import rounded_products
 from offdyn_envs.errors import OffDynError, unknown
 
-__all__ = ["Budget", "Hardware", "choose_device", "room"]
+__all__ = ["SCHEDULES", "Budget", "Hardware", "choose_device", "room"]
+
+SCHEDULES = ("cosine", "constant")
+"""What becomes of the rates of an agent's annealed networks."""
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 GPU_SHARE = 0.6
@@ -28,17 +31,34 @@ class Budget:
         evaluate_every: Updates between evaluations.
         chunk: Updates per training step of Lightning.
         checkpoint_seconds: Time between checkpoints.
+        schedule: "cosine", annealed rates fall to 0 over the whole training; or "constant", they stay as they are, so
+            that the training may go on later.
+        until: Where to stop on the way, so that others may join; 0 for nowhere.
     """
 
     updates: int
     evaluate_every: int = 10_000
     chunk: int = 500
     checkpoint_seconds: float = 120.0
+    schedule: str = "cosine"
+    until: int = 0
 
     def __post_init__(self) -> None:
         for name in ("updates", "evaluate_every", "chunk"):
             if getattr(self, name) < 1:
                 raise OffDynError(f"{name.replace('_', ' ')} is {getattr(self, name)}; at least 1 is allowed")
+        if self.schedule not in SCHEDULES:
+            raise unknown("schedule", self.schedule, SCHEDULES)
+
+    @property
+    def end(self) -> int:
+        """The updates after which training stops, at its end or on the way."""
+        return min(self.until, self.updates) if self.until else self.updates
+
+    @property
+    def horizon(self) -> int:
+        """The updates over which annealed rates fall; 0 where they do not."""
+        return self.updates if self.schedule == "cosine" else 0
 
     def next_chunk(self, done: int, refill_every: int = 0) -> int:
         """Return how many updates come next after `done`; 0 at the end.
@@ -46,7 +66,14 @@ class Budget:
         Evaluations, and refills where there are any, fall on ends of chunks.
         """
         every = [self.evaluate_every, *([refill_every] if refill_every else [])]
-        return max(0, min(self.chunk, self.updates - done, *(n - done % n for n in every)))
+        return max(0, min(self.chunk, self.end - done, *(n - done % n for n in every)))
+
+    def chunk_begun(self, done: int, refill_every: int = 0) -> int:
+        """Return where the chunk begins that `done` lies in: `done` itself where a chunk ends there."""
+        begun = 0
+        while (size := self.next_chunk(begun, refill_every)) and begun + size <= done:
+            begun += size
+        return begun
 
 
 @dataclass(frozen=True)
@@ -71,9 +98,10 @@ class Hardware:
         if self.precision == "tf32" and self.device == "cpu":
             raise OffDynError("precision 'tf32' is for GPUs; fp32 and bf16 are allowed on 'cpu'")
 
-    def budget(self, updates: int, evaluate_every: int) -> Budget:
+    def budget(self, updates: int, evaluate_every: int, schedule: str = "cosine") -> Budget:
         """Return the budget of a command: chunks are longer on a GPU, where starting one costs more than its work."""
-        return Budget(updates, min(evaluate_every, updates), 500 if self.device == "cpu" else 2_000)
+        chunk = 500 if self.device == "cpu" else 2_000
+        return Budget(updates, min(evaluate_every, updates), chunk, schedule=schedule)
 
     def products(self) -> AbstractContextManager[Any]:
         """Return the context in which a loss is computed."""

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Batch", "Layout", "RowCounts", "RowRange", "RunRows", "Transitions", "pack"]
+__all__ = ["Batch", "Layout", "RowCounts", "RowRange", "RunRows", "Transitions", "last_rows", "pack"]
 
 
 class Batch(NamedTuple):
@@ -76,6 +77,25 @@ class Transitions(Protocol):
     next_observations: Any
     rewards: Any
     terminations: Any
+
+
+def last_rows(data: Any) -> NDArray[np.bool_]:
+    """Return which rows of a dataset are the last of their episode, bool [N].
+
+    An episode ends where `terminations` or, if there are any, `truncations` say so, where the next row does not go on
+    from a row's next observation, and at the end.
+
+    Args:
+        data: Arrays [N, ...]; `observations` may be missing too.
+    """
+    last = np.array(data.terminations, dtype=bool)
+    truncations, observations = getattr(data, "truncations", None), getattr(data, "observations", None)
+    if truncations is not None:
+        last |= np.asarray(truncations, dtype=bool)
+    if observations is not None:
+        last[:-1] |= (np.asarray(observations)[1:] != np.asarray(data.next_observations)[:-1]).any(axis=1)
+    last[-1:] = True
+    return last
 
 
 class Layout:

@@ -122,7 +122,7 @@ def schedule(agent: Agent, done: int, count: int, total: int) -> Tensor:
         agent: The agent: its learning rates, annealed networks, and phases.
         done: Updates done before.
         count: Number of updates, N.
-        total: Updates of the whole training.
+        total: Updates of the whole training, over which annealed rates fall; 0 where they do not.
 
     Returns:
         Float32 [N, networks, 2]: step size and root, as in `scales`. A network that some phases leave alone counts its
@@ -135,7 +135,7 @@ def schedule(agent: Agent, done: int, count: int, total: int) -> Tensor:
         trained = torch.tensor([name in agent.trained(phase) for phase in phases])
         before = trained.cumsum(0) - trained.long()
         steps = place // len(phases) * int(trained.sum()) + before[place % len(phases)]
-        rate, annealed = agent.rates.get(name, agent.settings.learning_rate), name in agent.annealed
+        rate, annealed = agent.rates.get(name, agent.settings.learning_rate), bool(total) and name in agent.annealed
         table = _scales(float(rate), steps.double(), place.double(), total if annealed else 0)
         columns.append(table[:, [1 if annealed else 0, 2]])
     return torch.stack(columns, dim=1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware
     from offdyn_envs.datasets.store.spec import Dataset
 
-__all__ = ["examine", "judge", "judge_datasets"]
+__all__ = ["examine", "judge", "judge_datasets", "plain_json"]
 
 
 def examine(model: Means, exam: Exam) -> dict[str, Any]:
@@ -159,13 +159,13 @@ def judge_datasets(
     }
     if reward_on:
         record["reward"] = judge_reward(paper, settings, context, reward_on)
-    return _plain(record)
+    return plain_json(record)
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Return JSON with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.training.supplies import TaskRuns
     from offdyn_agents.judging.models import JudgeSettings
 
-__all__ = ["NAME", "REWARD_NAME", "RunJudge", "judge_stages", "judged", "learned_model"]
+__all__ = ["NAME", "REWARD_NAME", "RunJudge", "judge_settings", "judge_stages", "judged", "learned_model"]
 
 NAME, REWARD_NAME = "judged.png", "reward.png"
 DUAL = {"dual": "mobody", "single": "single", "plain": "plain"}
@@ -47,7 +47,7 @@ def learned_model(agent: Agent) -> str:
     return str(agent.settings.data) if isinstance(dynamics, EnsembleSettings) else ""
 
 
-def _settings(agent: Agent) -> JudgeSettings:
+def judge_settings(agent: Agent) -> JudgeSettings:
     """Return settings with which the agent's own models are found in the cache, and others are trained like them."""
     from offdyn_agents.judging.models import JudgeSettings
 
@@ -93,7 +93,7 @@ class RunJudge:
             data: SHA-256 of what the runs learn from.
         """
         # Before it was written down, the best five were asked.
-        same = found.get("data_sha256") == data and found.get("elites", 5) == _settings(self.agent).elites
+        same = found.get("data_sha256") == data and found.get("elites", 5) == judge_settings(self.agent).elites
         return same and set(self.models) <= set(found.get("errors", ()))
 
     def judge(self, task: TaskRuns, data: str, failed: Collection[int]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class RunJudge:
             return judge_datasets(
                 source,
                 target,
-                _settings(self.agent),
+                judge_settings(self.agent),
                 models,
                 seeds,
                 Terms(holdout="fresh"),

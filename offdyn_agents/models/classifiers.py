@@ -1,4 +1,4 @@
-"""DARA's domain classifiers (Liu et al., 2022): how much likelier the target makes a source transition.
+"""DARA's domain classifiers (Liu et al., 2022): how much likelier the target makes a source transition; their stage.
 
 Two classifiers tell target from source rows, one by (s, a, s') and one by (s, a). Their log odds differ by
 dr = log p_target(s' | s, a) - log p_source(s' | s, a), which is added to the rewards of source rows with a weight.
@@ -16,14 +16,19 @@ from torch import Tensor
 from offdyn_agents.engine.data import stream
 from offdyn_agents.engine.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.engine.networks import Network, Params, mlp
+from offdyn_agents.engine.products import exact_fast_products
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.stage_cache import Fitted, Keep, cached
+from offdyn_agents.engine.stages import Advance, StageContext, each_seed, shares
 from offdyn_agents.engine.update import adam, scales
 
-__all__ = ["ClassifierLearner", "ClassifierSettings", "Classifiers", "classifier_loss", "log_odds"]
+__all__ = ["ClassifierLearner", "ClassifierSettings", "Classifiers", "classifier_loss", "fit_classifiers", "log_odds"]
 
 NAMES = ("sas", "sa")
 CHUNK = 4096
+VERSION = 1
+"""Raised when the same settings would give other classifiers."""
 REPORT_EVERY = 100
 EPSILON = 1e-10
 """What the public code adds to probabilities before their logarithm."""
@@ -236,3 +241,31 @@ class ClassifierLearner:
         noises = [torch.randn(2, size, net.sizes[0], generator=generator) for net in self.networks.values()]
         scale = scales(self.settings.learning_rate, done, 1)[0]
         return [scale.to(self.device), rows, *(noise.to(self.device) for noise in noises)]
+
+
+def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitted[Classifiers]:
+    """Train or find the domain classifiers of each seed, and tell which of them diverged.
+
+    Args:
+        settings: How they are trained.
+        context: Rows, seeds, cache and hardware.
+    """
+    source, target = context.source, context.target
+    shared = shares(target.device, context.threads, context.seeds)
+    learner = ClassifierLearner(settings, context.layout, target.device, threads=shared[1], compiled=context.compiled)
+    # What is done with their answer does not change them.
+    kept = replace(settings, weight=0.0, clip=0.0)
+
+    def compute(missing: list[int], keep: Keep) -> None:
+        def fit(seed: int, advance: Advance) -> None:
+            result = learner.fit(source, target, seed, lambda updates: advance(updates, seed=seed))
+            keep(seed, result.tensors(), result.failed)
+
+        s, a = context.layout.observation_dim, context.layout.action_dim
+        with exact_fast_products(settings.width, (2 * s + a, s + a), settings.batch_size):
+            learner.warm_up(source, target)
+            each_seed("classifiers", settings.updates, missing, fit, shared, context.quiet)
+
+    name = f"dara classifiers {len(source)}"
+    found = cached(name, kept, (source, target), context.seeds, context.cache, compute, VERSION, "classifiers")
+    return Fitted([Classifiers.from_tensors(tensors, target.device) for tensors in found], found.failed)

@@ -18,6 +18,7 @@ from torch import Tensor
 from offdyn_agents.engine.data import stream
 from offdyn_agents.engine.networks import Network, Params, mlp
 from offdyn_agents.engine.products import threads_inside
+from offdyn_agents.engine.rows import last_rows
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stage_cache import Keep, Tensors, cached
 from offdyn_agents.engine.termination import Termination, never, termination
@@ -189,7 +190,7 @@ def _rows(parts: Sequence[Any], share: float, seed: int) -> _Rows:
             f"termination: {sum(map(len, states))} rows of sizes {sorted(sizes)}; rows of one size needed"
         )
     ends = np.concatenate([np.asarray(part.terminations, dtype=bool) for part in parts])
-    last = np.concatenate([_last_rows(part) for part in parts])
+    last = np.concatenate([last_rows(part) for part in parts])
     episodes = np.cumsum(last) - last
     rng = np.random.default_rng(stream(seed, "termination episodes"))
     held = np.zeros(int(episodes[-1]) + 1, dtype=bool)
@@ -200,18 +201,6 @@ def _rows(parts: Sequence[Any], share: float, seed: int) -> _Rows:
         count = max(1, round(share * len(kind))) if len(kind) > 1 else 0
         held[rng.permutation(kind)[:count]] = True
     return _Rows(torch.from_numpy(np.concatenate(states)), torch.from_numpy(ends), torch.from_numpy(held[episodes]))
-
-
-def _last_rows(part: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which rows of a dataset are the last of their episode, bool [N]."""
-    last = np.array(part.terminations, dtype=bool)
-    truncations, observations = getattr(part, "truncations", None), getattr(part, "observations", None)
-    if truncations is not None:
-        last |= np.asarray(truncations, dtype=bool)
-    if observations is not None:
-        last[:-1] |= (np.asarray(observations)[1:] != np.asarray(part.next_observations)[:-1]).any(axis=1)
-    last[-1:] = True
-    return last
 
 
 def _kinds(rows: _Rows, settings: TerminationSettings, seed: int, held: bool = False) -> tuple[Tensor, Tensor]:

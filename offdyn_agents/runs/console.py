@@ -20,6 +20,7 @@ __all__ = [
     "DEFAULT_SEEDS",
     "DEFAULT_UPDATES",
     "EveryOption",
+    "ScheduleOption",
     "SeedsOption",
     "UpdatesOption",
     "count",
@@ -151,6 +152,13 @@ UpdatesOption = Annotated[
     int, typer.Option(parser=_option(count), metavar="N", help="Updates of every run; 100k, 1m and 1e5 are numbers.")
 ]
 EveryOption = Annotated[int, typer.Option(parser=_option(count), metavar="N", help="Updates between evaluations.")]
+ScheduleOption = Annotated[
+    str,
+    typer.Option(
+        help="cosine: the rates that the agent anneals fall to 0 over the updates; constant: they stay as they are, so "
+        "that the run may go on to more updates later."
+    ),
+]
 SeedsOption = Annotated[
     # What the parser gives is no type that a command line knows.
     Any,

@@ -36,6 +36,8 @@ __all__ = [
 FORMAT = 1
 ENDED = ("complete", "diverged")
 """Statuses of runs that do not go on."""
+DEFAULTS = {"schedule": "cosine"}
+"""What a run.json does not tell of a run that has it so."""
 NEEDED = {"agent": str, "task": str, "seeds": list, "updates": int, "settings": dict, "status": str}
 """What everything that reads a `run.json` relies on."""
 
@@ -97,6 +99,7 @@ class Plan:
         """The command that makes this run from nothing."""
         words = ["offdyn", "train", self.agent, *self.problem.words(), "--seeds", seeds_text(self.seeds)]
         words += ["--updates", str(self.budget.updates), "--precision", self.hardware.precision]
+        words += ["--schedule", self.budget.schedule] if self.budget.schedule != DEFAULTS["schedule"] else []
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={value}"]
         words += ["--judge"] if self.judge else []
@@ -145,6 +148,9 @@ def finishing_command(folder: Path, facts: Mapping[str, Any]) -> str:
 def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     """Return what `run.json` says before training."""
     variant = {"variant": plan.variant} if plan.variant else {}
+    # Of an agent without annealed networks it decides nothing.
+    other = agent.annealed and plan.budget.schedule != DEFAULTS["schedule"]
+    schedule = {"schedule": plan.budget.schedule} if other else {}
     return {
         "format": FORMAT,
         "agent": plan.agent,
@@ -162,31 +168,39 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         **tuning(type(agent)),
         **plan.problem.facts(),
         **variant,
+        **schedule,
         "command": plan.command,
     }
 
 
-def already(folder: Path, facts: dict[str, Any]) -> bool:
+def already(folder: Path, facts: dict[str, Any], grows: bool) -> bool:
     """Say whether the folder holds this run with nothing left to do.
 
     Args:
         folder: The run folder.
-        facts: What `initial_facts` says of the run that is wanted.
+        facts: What `initial_facts` says of the run that is wanted, with all seeds that the folder has.
+        grows: Whether a run of this kind may go on beyond its last update.
 
     Raises:
-        OffDynError: It holds a run of other settings, which is never continued or overwritten, or a damaged one.
+        OffDynError: It holds a run of other settings, or of more updates, which is never continued or overwritten; or
+            one of fewer, which cannot go on; or a damaged one.
     """
     if not (folder / "run.json").exists():
         return False
     found = read_run(folder)
-    for key in ("seeds", "updates", "precision", "settings", "target_rows", "pair"):
-        if found.get(key) != facts.get(key):
-            what, old, new = _difference(key, found.get(key), facts.get(key))
+    if grows and found["updates"] < facts["updates"]:
+        found = {**found, "updates": facts["updates"], "status": "running"}
+    for key in ("updates", "precision", "settings", "target_rows", "pair", "schedule"):
+        had, wanted = (told.get(key, DEFAULTS.get(key)) for told in (found, facts))
+        if had != wanted:
+            what, old, new = _difference(key, had, wanted)
+            more = ": its rates fall to 0 over them; --schedule constant is for runs that may go on"
             raise OffDynError(
-                f"'{folder}' holds a run with {what} {old}, not {new}; take another --out, "
+                f"'{folder}' holds a run with {what} {old}, not {new}"
+                f"{more if key == 'updates' and had < wanted else ''}; take another --out, "
                 "or --variant of offdyn train, or remove that folder"
             )
-    return found["status"] in ENDED
+    return found["status"] in ENDED and found["seeds"] == facts["seeds"]
 
 
 def _device(hardware: Hardware) -> str:

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from offdyn_agents.engine.training.checkpoints import peek
 from offdyn_agents.engine.training.extras import NONE
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
-from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply
+from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply, may_grow
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
+from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
 from offdyn_agents.runs.locks import held, holder
 from offdyn_agents.runs.metrics import late_evaluations
@@ -60,11 +61,16 @@ class _Job:
     agent: Agent
     facts: dict[str, Any]
 
-    def group(self, updates: int) -> tuple[object, ...]:
+    @property
+    def grows(self) -> bool:
+        """Whether its runs may go on beyond their last update."""
+        return may_grow(self.agent, self.plan.budget)
+
+    def group(self, *far: int) -> tuple[object, ...]:
         """What the jobs of one population have in common, this one being so many updates far."""
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(shared(self.agent.settings), sort_keys=True)
-        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, updates)
+        return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, *far)
 
 
 def make_agent(
@@ -124,6 +130,8 @@ def train_tasks(
             folder.mkdir(parents=True, exist_ok=True)
             if not stack.enter_context(held(folder / LOCK, wait)):
                 raise OffDynError(f"'{folder}' is being trained by {holder(folder / LOCK)}; let it end first")
+            growing.settle(folder)
+        jobs = [_with_folder(job) for job in jobs]
         found = _arrange(jobs, together, 1)
         _need_data([jobs[index] for population in found.populations for index in population.members])
         judge_ended(plans, found)
@@ -152,7 +160,7 @@ def arrange(plans: Sequence[Plan], together: int = 0, slots: int = 1) -> Arrange
     Raises:
         OffDynError: As `train_tasks`.
     """
-    return _arrange([_job(plan) for plan in plans], together, slots)
+    return _arrange([_with_folder(_job(plan)) for plan in plans], together, slots)
 
 
 def _arrange(jobs: Sequence[_Job], together: int, slots: int) -> Arrangement:
@@ -160,14 +168,16 @@ def _arrange(jobs: Sequence[_Job], together: int, slots: int) -> Arrangement:
     groups: dict[tuple[object, ...], list[int]] = {}
     left: dict[int, int] = {}
     for index, job in enumerate(jobs):
-        if already(job.plan.folder, job.facts):
+        folder, total = job.plan.folder, job.plan.budget.updates
+        if already(folder, job.facts, job.grows):
             # Left over where a process was killed right after its run had ended.
-            shutil.rmtree(job.plan.folder / BUFFERS, ignore_errors=True)
-            earlier[index] = read_run(job.plan.folder)
+            _remove_rows(job)
+            earlier[index] = read_run(folder)
             continue
-        updates = peek(job.plan.folder)
-        left[index] = len(job.plan.seeds) * (job.plan.budget.updates - updates)
-        groups.setdefault(job.group(updates), []).append(index)
+        growing.need_rows(folder, total)
+        updates, grown = peek(folder), growing.growth(folder, job.plan.seeds, total)
+        left[index] = len(job.plan.seeds) * (total - updates) + (grown.work if grown else 0)
+        groups.setdefault(job.group(updates, *(grown.far if grown else ())), []).append(index)
     share = math.ceil(len(left) / max(1, slots))
     populations = [
         Population(tuple(chosen), sum(left[index] for index in chosen))
@@ -204,11 +214,29 @@ def _job(plan: Plan) -> _Job:
     return _Job(plan, agent, initial_facts(plan, agent))
 
 
+def _with_folder(job: _Job) -> _Job:
+    """Return a job with all seeds that its folder has, which go along with those that are asked for."""
+    plan = job.plan
+    seeds = growing.all_seeds(plan.folder, plan.seeds)
+    if seeds == plan.seeds:
+        return job
+    plan = replace(plan, seeds=seeds)
+    return _Job(plan, job.agent, initial_facts(plan, job.agent))
+
+
+def _remove_rows(job: _Job) -> None:
+    """Remove the rows of model rollouts of an ended run, but for one that may go on."""
+    if not job.grows:
+        shutil.rmtree(job.plan.folder / BUFFERS, ignore_errors=True)
+
+
 def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     """Train jobs of one group and return what their run.json says in the end."""
     plan, agent = jobs[0].plan, jobs[0].agent
     tasks = [_load(job) for job in jobs]
+    growing.catch_up(agent, [job.plan for job in jobs], tasks, lambda chosen: _evaluations([jobs[i] for i in chosen]))
     for job in jobs:
+        growing.remove_evaluations(job.plan.folder)
         _carry_judged(job.plan.folder, job.facts)
         write_json(job.plan.folder / "run.json", job.facts)
 
@@ -241,7 +269,7 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
         # Before the run counts as ended: an interruption in between is made good by the same command.
         draw_ended(job.plan.folder, job.facts, job.plan.quiet)
         write_json(job.plan.folder / "run.json", job.facts)
-        shutil.rmtree(job.plan.folder / BUFFERS, ignore_errors=True)
+        _remove_rows(job)
     return [job.facts for job in jobs]
 
 
@@ -281,9 +309,9 @@ def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:
 
 
 def _judge_ended_run(plan: Plan, facts: dict[str, Any]) -> None:
-    job = _job(plan)
+    job = _with_folder(_job(plan))
     stopped = {seed for seed, told in facts.get("stopped", {}).items() if told["updates"] == 0}
-    failed = [place for place, seed in enumerate(plan.seeds) if str(seed) in stopped]
+    failed = [place for place, seed in enumerate(job.plan.seeds) if str(seed) in stopped]
     judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", True, plan.quiet)
     judge_stages(judge, _load(job), facts["data"]["sha256"], failed, facts)
     write_json(plan.folder / "run.json", facts)

@@ -14,9 +14,9 @@ from offdyn_agents.models.classifiers import (
     Classifiers,
     ClassifierSettings,
     classifier_loss,
+    fit_classifiers,
     log_odds,
 )
-from offdyn_agents.models.dual.stages import fit_classifiers
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(1, 1)

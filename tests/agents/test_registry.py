@@ -1,7 +1,9 @@
 """Agents by name: this package's own, other packages' by entry points, a program's own; faults are told."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -160,6 +162,15 @@ def test_a_broken_one_is_told_when_it_is_used_and_breaks_nothing_else(install, p
     assert name in registry.names() and registry.class_names()
     assert registry.agent_class("iql") is IQL
     assert message in refused(registry.agent_class, name)
+
+
+def test_no_entry_point_breaks_the_help(install, tmp_path):
+    install("bad_agents", {"fine": "no_such:Thing", "odd[/b] name": "bad_agents:Bad", "worse": "!"}, "1 / 0")
+    (tmp_path / "bad_agents-1.0.dist-info/METADATA").unlink()
+    command = [sys.executable, "-m", "offdyn_envs.cli", "train", "--help"]
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert "fine" in done.stdout and "droco" in done.stdout and done.stderr == ""
 
 
 def test_a_name_that_two_packages_claim_is_nobodys(install):

@@ -42,7 +42,7 @@ def bare_task(
         OffDynError: Data that are none or do not fit each other, or an agent with a learned model of which nobody says
             where episodes end.
     """
-    pair: list[Any] = [_data(data, what) for data, what in ((source, "source"), (target, "target"))]
+    pair = [_data(data, what) for data, what in ((source, "source"), (target, "target"))]
     sizes = [(data.observations.shape[1], data.actions.shape[1]) for data in pair]
     made = agent if isinstance(agent, Agent) else agent.sized(*sizes[1])
     if len({*sizes, (made.observation_dim, made.action_dim)}) > 1:
@@ -60,14 +60,16 @@ def bare_task(
             "the data hold terminations, and model rollouts need to know where episodes end: give robot= or terminated="
         )
     place = Path(tempfile.mkdtemp(prefix="offdyn-")) if folder is None else Path(folder)
-    contract = pair[1].contract if isinstance(pair[1], OwnData) else None
+    own = pair[1]
+    contract = own.contract if isinstance(own, OwnData) else None
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     return made, TaskRuns(pair[0], pair[1], numbers, place, made.name, robot, terminated=terminated, contract=contract)
 
 
 def _data(data: Any, what: str) -> Any:
     """Return a dataset as it is, and arrays checked."""
-    return from_arrays(data, what) if isinstance(data, Mapping) or not hasattr(data, "lengths") else data
+    plain = isinstance(data, Mapping) or not hasattr(data, "lengths")
+    return from_arrays(data, what) if plain else data
 
 
 def supplied(agent: Agent, task: TaskRuns, budget: Budget, hardware: Hardware, quiet: bool) -> Provision:

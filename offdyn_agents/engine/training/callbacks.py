@@ -97,7 +97,7 @@ class Checkpoints(Callback):
         del trainer, outputs, batch, batch_idx
         module: PopulationModule = pl_module
         done, every = module.updates_done, module.refill_every
-        ended = done >= module.budget.updates or not module.live
+        ended = done >= module.budget.end or not module.live
         before_refill = every > 0 and done % every == 0
         if ended or before_refill or time.monotonic() - self._written >= module.budget.checkpoint_seconds:
             module.write_checkpoint()
@@ -126,7 +126,7 @@ class ProgressLine(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Show the line, with what an earlier process did already done."""
         del trainer
-        total, done = pl_module.budget.updates, pl_module.updates_done
+        total, done = pl_module.budget.end, pl_module.updates_done
         self._advance = self._stack.enter_context(progress(self._title, total, start=done, quiet=self._quiet))
 
     def on_train_batch_end(

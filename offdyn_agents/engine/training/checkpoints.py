@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ from lightning.fabric.plugins import CheckpointIO
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FILE", "TaskFiles", "cut", "join", "peek", "read_checkpoint", "updates_done"]
+__all__ = [
+    "FILE",
+    "Standing",
+    "TaskFiles",
+    "cut",
+    "join",
+    "peek",
+    "read_checkpoint",
+    "standing",
+    "unite",
+    "updates_done",
+]
 
 FILE = Path("checkpoints") / "last.ckpt"
 """Where a run folder has its checkpoint."""
@@ -29,14 +41,14 @@ SHARED = ("updates", "counter")
 
 
 def read_checkpoint(
-    folder: Path, agent: str, seeds: Sequence[int], identity: Mapping[str, str]
+    folder: Path, agent: str, seeds: Sequence[int] | None, identity: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """Read a run folder's checkpoint.
 
     Args:
         folder: The run folder.
         agent: Name of the agent that wants to go on.
-        seeds: Its seeds.
+        seeds: Its seeds; None for whichever there are.
         identity: SHA-256 of its data and of its settings.
 
     Returns:
@@ -50,9 +62,10 @@ def read_checkpoint(
         return None
     path, saved = folder / FILE, content["offdyn"]
     known: tuple[Any, ...] = (saved["agent"], list(saved["seeds"]), dict(saved["identity"]))
-    if known[:2] != (agent, list(seeds)):
+    wanted = known[1] if seeds is None else list(seeds)
+    if known[:2] != (agent, wanted):
         raise OffDynError(
-            f"checkpoint '{path}' is of {known[0]} with seeds {known[1]}; {agent} with seeds {list(seeds)} is allowed"
+            f"checkpoint '{path}' is of {known[0]} with seeds {known[1]}; {agent} with seeds {wanted} is allowed"
         )
     for what, digest in identity.items():
         if known[2].get(what) != digest:
@@ -76,6 +89,65 @@ def peek(folder: Path) -> int:
 def updates_done(content: Mapping[str, Any] | None) -> int:
     """Return how many updates a checkpoint has behind it; 0 for none."""
     return 0 if content is None else int(content["state_dict"]["updates"])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the runs of a folder stand.
+
+    Attributes:
+        updates: Updates that they have behind them.
+        seeds: Their seeds.
+        stopped: After how many updates runs were stopped, by seed.
+        filled: Seeds that learn from rows of their own, in files beside the checkpoint.
+    """
+
+    updates: int
+    seeds: tuple[int, ...]
+    stopped: Mapping[int, int]
+    filled: tuple[int, ...]
+
+
+def standing(folder: Path) -> Standing | None:
+    """Return where the runs of a folder stand; None without a checkpoint.
+
+    Raises:
+        OffDynError: It is damaged.
+    """
+    content = _read(folder)
+    if content is None:
+        return None
+    saved = content["offdyn"]
+    seeds = tuple(saved["seeds"])
+    stopped = {seed: int(told[0]) for seed, told in zip(seeds, saved["stopped"], strict=True) if told}
+    filled = tuple(seed for seed, (_, fill) in zip(seeds, saved["buffers"], strict=False) if fill)
+    return Standing(updates_done(content), seeds, stopped, filled)
+
+
+def unite(folders: Sequence[Path], path: Path) -> None:
+    """Write one checkpoint out of those of runs of one task that were trained apart, in the order of their seeds.
+
+    Args:
+        folders: Their folders; the first decides whatever runs have together.
+        path: The file.
+
+    Raises:
+        OffDynError: A checkpoint is damaged.
+    """
+    contents = [content for folder in folders if (content := _read(folder)) is not None]
+    whole = join(contents)
+    saved, tensors = whole["offdyn"], whole["state_dict"]
+    order = sorted(range(len(saved["seeds"])), key=lambda place: saved["seeds"][place])
+    tensors = {name: tensor if name in SHARED else tensor[order] for name, tensor in tensors.items()}
+    # Runs that have all been stopped are where they are; the others are equally far.
+    tensors["updates"] = torch.stack([content["state_dict"]["updates"] for content in contents]).amax()
+    for key in saved["per_run"]:
+        # Agents without rollouts have no buffers.
+        saved[key] = [saved[key][place] for place in order] if saved[key] else []
+    for clock in ("seconds", "stage_seconds"):
+        saved[clock] = sum(float(content["offdyn"][clock]) for content in contents)
+    with atomic_write(path) as temporary:
+        torch.save({**whole, "state_dict": tensors}, temporary)
 
 
 def cut(content: Mapping[str, Any], runs: slice, identity: Mapping[str, str], path: Path) -> None:

@@ -32,16 +32,21 @@ class RunLog:
         self._folder = folder
         self.loggers: list[Logger] = []
 
-    def resume(self, updates: int, others: Sequence[Logger] = ()) -> None:
+    def resume(
+        self, updates: int, begun: int | None = None, evaluated: bool = True, others: Sequence[Logger] = ()
+    ) -> None:
         """Drop what a killed process wrote beyond its last checkpoint, and open the logs.
 
         Args:
-            updates: Updates of the last checkpoint.
+            updates: Updates that are done.
+            begun: Where the chunk began that is gone on with, whose line will be written again; by default `updates`.
+            evaluated: Whether an evaluation after just so many updates is one to keep.
             others: Loggers of a user, which are told the same.
         """
-        self._csv.cut(updates)
+        begun = updates if begun is None else begun
+        self._csv.cut(begun, None if evaluated else updates)
         again = any((self._folder / "tensorboard").glob("events.out.tfevents.*"))
-        self.loggers = [self._csv, TensorBoardLog(self._folder, updates + 1 if again else None), *others]
+        self.loggers = [self._csv, TensorBoardLog(self._folder, begun + 1 if again else None), *others]
         path = self._folder / "rollouts.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -112,12 +117,20 @@ class CsvLog(Logger):
                 writer.writeheader()
             writer.writerow(row)
 
-    def cut(self, updates: int) -> None:
-        """Drop lines beyond an update: a resumed run will write them again. A half-written last line goes too."""
+    def cut(self, updates: int, unscored: int | None = None) -> None:
+        """Drop lines beyond an update: a resumed run will write them again. A half-written last line goes too.
+
+        Args:
+            updates: The update.
+            unscored: After how many updates the line is that loses its evaluation; None for none.
+        """
         if not self._path.exists():
             return
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values() and _before(row, updates)]
+        for row in rows:
+            if row["updates"] == str(unscored):
+                row.update({name: "" for name in row if name == "score" or name.startswith("return_")})
         with atomic_write(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()

@@ -19,6 +19,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from offdyn_agents.engine.agent import Agent
@@ -68,10 +69,11 @@ class Chunks:
     def __iter__(self) -> Iterator[int]:
         """Yield the sizes of the chunks that are left, as long as a run is left."""
         done = self._module.updates_done
+        begun = done if self._module.begun is None else self._module.begun
         every = self._module.refill_every
-        while (size := self._budget.next_chunk(done, every)) and self._module.live:
-            yield size
-            done += size
+        while (end := begun + self._budget.next_chunk(begun, every)) > done and self._module.live:
+            yield end - done
+            begun = done = end
 
 
 class PopulationModule(lightning.LightningModule):
@@ -122,6 +124,10 @@ class PopulationModule(lightning.LightningModule):
         self._executor: Executor | None = None
         self.alone = False
         """Whether no `fit` of ours stands around the training."""
+
+        self.begun: int | None = None
+        """After how many updates the chunk began that an earlier, shorter training ended in, and the next one goes on
+        with; None where chunks begin anew."""
 
     @classmethod
     def from_data(
@@ -251,7 +257,7 @@ class PopulationModule(lightning.LightningModule):
             self.agent,
             self.population,
             self.supply,
-            total=self.budget.updates,
+            total=self.budget.horizon,
             noise=self.sampler.noise,
             context=self.hardware.products,
             done=self.updates_done,
@@ -277,8 +283,10 @@ class PopulationModule(lightning.LightningModule):
         if not self.live:
             # Lightning asks for a chunk ahead of time: it cannot know that nothing is left to train.
             return
-        for name in ("sums", "counts"):
-            self.get_buffer(name).zero_()
+        if self.begun is None:
+            for name in ("sums", "counts"):
+                self.get_buffer(name).zero_()
+        self.begun = None
         before = {name: tensor.clone() for name, tensor in self._changing()}
         stopped = [run for run, told in enumerate(self.stopped) if told]
         with self.computing() if self.alone else nullcontext():
@@ -343,6 +351,7 @@ class PopulationModule(lightning.LightningModule):
         """Add the generators and the clock; parameters, moments and counts are buffers."""
         told = {
             "agent": self.agent.name,
+            "total": self.budget.updates,
             "seconds": self.seconds,
             "stage_seconds": self.stage_seconds,
             "seeds": list(self.seeds),
@@ -357,9 +366,13 @@ class PopulationModule(lightning.LightningModule):
         saved = checkpoint["offdyn"]
         self.sampler.restore(saved["generators"])
         self.stopped = [list(item) for item in saved["stopped"]]
-        for run, (buffer, state) in enumerate(zip(self.supply.buffers or (), saved["buffers"], strict=True)):
-            buffer.restore(state)
-            self.sampler.filled(run, buffer.fill)
+        if updates_done(checkpoint) < self.budget.end:
+            # What was the last chunk of a shorter training is not the last one any more.
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
+            # Without updates that are left, rows that nothing is learned from any more may be gone.
+            for run, (buffer, state) in enumerate(zip(self.supply.buffers or (), saved["buffers"], strict=True)):
+                buffer.restore(state)
+                self.sampler.filled(run, buffer.fill)
         self.seconds = float(saved["seconds"])
         self.stage_seconds += float(saved["stage_seconds"])
 
@@ -372,6 +385,20 @@ class PopulationModule(lightning.LightningModule):
     def write_checkpoint(self) -> None:
         """Write the checkpoint of every task."""
         self.trainer.save_checkpoint(FILE)
+
+
+def _grows(content: Mapping[str, Any] | None, budget: Budget) -> bool:
+    """Say whether a checkpoint is the end of a shorter training."""
+    return content is not None and content["offdyn"].get("total") == updates_done(content) < budget.updates
+
+
+def _open_logs(module: PopulationModule, done: int, grows: bool, others: Sequence[Logger]) -> None:
+    """Open the logs after so many updates; where an end was, they become those of a training that did not end there."""
+    begun = module.budget.chunk_begun(done, module.refill_every) if grows else done
+    module.begun = begun if begun < done else None
+    evaluated = not grows or done % module.budget.evaluate_every == 0
+    for log in module.logs:
+        log.resume(done, begun, evaluated, others)
 
 
 def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Extras = NONE) -> None:
@@ -390,8 +417,7 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Ex
     done = {updates_done(content) for content in found}
     if len(done) > 1:
         raise OffDynError(f"the tasks are {sorted(done)} updates far; tasks are trained together from equally far on")
-    for log in module.logs:
-        log.resume(max(done), extras.loggers)
+    _open_logs(module, max(done), any(_grows(content, module.budget) for content in found), extras.loggers)
     for logger in extras.loggers:
         logger.log_hyperparams(module.hyperparameters)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

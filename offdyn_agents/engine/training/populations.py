@@ -76,7 +76,7 @@ def train_runs(
     identified: Callable[[Provision], None] = lambda provision: None,
     extras: Extras = NONE,
 ) -> PopulationModule:
-    """Train and export the runs of some tasks as one population.
+    """Train and export the runs of some tasks as one population; what stops on the way has no policies yet.
 
     Args:
         agent: The agent.
@@ -114,6 +114,7 @@ def train_runs(
     )
     module.stage_seconds = seconds
     fit(module, [*evaluations, LossLines(), Checkpoints(), ProgressLine(title, evaluations, quiet)], extras)
-    for part in range(len(parts)):
-        module.export(part)
+    if budget.end == budget.updates:
+        for part in range(len(parts)):
+            module.export(part)
     return module

@@ -23,12 +23,12 @@ from offdyn_agents.engine.rows import Layout, RowRange, RunRows, Transitions, pa
 from offdyn_agents.engine.settings import shared, to_json
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.engine.termination import Termination, termination
-from offdyn_agents.engine.training.checkpoints import read_checkpoint
+from offdyn_agents.engine.training.checkpoints import FILE, read_checkpoint, updates_done
 from offdyn_agents.engine.update import numbers
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "packed_tables", "settings_digest"]
+__all__ = ["BUFFERS", "Provision", "TaskRuns", "digest", "make_supply", "may_grow", "packed_tables", "settings_digest"]
 
 BUFFERS = "buffers"
 """The folder of rollout buffers in a run folder."""
@@ -50,6 +50,7 @@ class TaskRuns:
         terminated: What terminates model rollouts instead of the robot; None for the robot's own.
         contract: What the columns of the data are, which exported policies carry along; None for data in [-1, 1] of
             which nothing more is to be said.
+        joins: The folder of earlier runs of the task that these are to join; None for none.
     """
 
     source: Transitions | None
@@ -61,6 +62,7 @@ class TaskRuns:
     settings: Any = None
     terminated: Termination | None = None
     contract: Contract | None = None
+    joins: Path | None = None
 
     @property
     def ends(self) -> Termination:
@@ -104,9 +106,15 @@ def digest(*tables: Tensor) -> str:
     return found.hexdigest()
 
 
+def may_grow(agent: Agent, budget: Budget) -> bool:
+    """Say whether runs may go on beyond their last update: no rate of theirs has fallen to 0 by then."""
+    return not (agent.annealed and budget.horizon)
+
+
 def settings_digest(agent: Agent, settings: Any, budget: Budget, hardware: Hardware) -> str:
     """Return the SHA-256 of all that decides what updates do, beside the data and the seeds."""
-    told = [agent.name, to_json(settings), budget.updates, hardware.precision]
+    horizon = None if may_grow(agent, budget) else budget.horizon
+    told = [agent.name, to_json(settings), horizon, hardware.precision]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -144,7 +152,11 @@ def make_supply(
     ]
     for task, identity in zip(tasks, identities, strict=True):
         # What cannot be continued is said before the stages cost hours.
-        read_checkpoint(task.folder, agent.name, task.seeds, identity)
+        done = updates_done(read_checkpoint(task.folder, agent.name, task.seeds, identity))
+        if done > budget.updates:
+            raise OffDynError(f"checkpoint '{task.folder / FILE}' has {done} updates behind it, not {budget.updates}")
+        if task.joins is not None:
+            read_checkpoint(task.joins, agent.name, None, identity)
     runs = sum(len(task.seeds) for task in tasks)
     results = [
         agent.stages(_context(task, where, table, layout, budget, hardware, runs, quiet, cache))

@@ -1,26 +1,24 @@
-"""MOBODY's stages before the policy, cached by content: dynamics of two domains and DARA's classifiers.
+"""MOBODY's dynamics of two domains as a stage before the policy, cached by content.
 
-A training of the dynamics that was interrupted goes on from a copy that is at most a minute and an epoch old, and ends
+A training that was interrupted goes on from a copy that is at most a minute and an epoch old, and ends
 as it would have.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from offdyn_agents.engine.products import exact_fast_products
 from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
-from offdyn_agents.engine.stages import Advance, StageContext, each_seed, resuming, shares
-from offdyn_agents.models.classifiers import ClassifierLearner, Classifiers, ClassifierSettings
+from offdyn_agents.engine.stages import StageContext, each_seed, resuming, shares
 from offdyn_agents.models.dual.model import DualDynamics
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dual.training import DualLearner
 
-__all__ = ["fit_classifiers", "fit_dynamics"]
+__all__ = ["fit_dynamics"]
 
-VERSION, CLASSIFIERS_VERSION = 2, 1
-"""Raised when the same settings would give other dynamics, or other classifiers."""
+VERSION = 2
+"""Raised when the same settings would give other dynamics."""
 
 
 def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitted[DualDynamics]:
@@ -54,33 +52,3 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
 
     found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION, "dynamics")
     return Fitted([DualDynamics.from_tensors(tensors, target.device) for tensors in found], found.failed)
-
-
-def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitted[Classifiers]:
-    """Train or find the domain classifiers of each seed, and tell which of them diverged.
-
-    Args:
-        settings: How they are trained.
-        context: Rows, seeds, cache and hardware.
-    """
-    source, target = context.source, context.target
-    shared = shares(target.device, context.threads, context.seeds)
-    learner = ClassifierLearner(settings, context.layout, target.device, threads=shared[1], compiled=context.compiled)
-    # What is done with their answer does not change them.
-    kept = replace(settings, weight=0.0, clip=0.0)
-
-    def compute(missing: list[int], keep: Keep) -> None:
-        def fit(seed: int, advance: Advance) -> None:
-            result = learner.fit(source, target, seed, lambda updates: advance(updates, seed=seed))
-            keep(seed, result.tensors(), result.failed)
-
-        s, a = context.layout.observation_dim, context.layout.action_dim
-        with exact_fast_products(settings.width, (2 * s + a, s + a), settings.batch_size):
-            learner.warm_up(source, target)
-            each_seed("classifiers", settings.updates, missing, fit, shared, context.quiet)
-
-    name = f"dara classifiers {len(source)}"
-    found = cached(
-        name, kept, (source, target), context.seeds, context.cache, compute, CLASSIFIERS_VERSION, "classifiers"
-    )
-    return Fitted([Classifiers.from_tensors(tensors, target.device) for tensors in found], found.failed)

@@ -88,6 +88,7 @@ def population_returns(
     seed: int,
     attacks: Sequence[Attack] | None = None,
     num_threads: int = 1,
+    discount: float = 1.0,
 ) -> Floats:
     """Runs a population of policies side by side; episode e starts from the same state for every member.
 
@@ -100,9 +101,10 @@ def population_returns(
         seed: Episode e of every member is seeded with seed + e.
         attacks: One attack per member, or None.
         num_threads: Simulation threads.
+        discount: What a reward counts after each further step.
 
     Returns:
-        Undiscounted returns, shape [R, E], NaN for failed episodes.
+        Returns, shape [R, E], NaN for failed episodes; undiscounted unless `discount` says otherwise.
 
     Raises:
         OffDynError: A wrong argument, or actions of a wrong shape.
@@ -112,7 +114,7 @@ def population_returns(
         raise OffDynError(f"{members} members and {episodes} episodes: at least 1 of each is needed")
     if attacks is not None and len(attacks) != members:
         raise OffDynError(f"{len(attacks)} attacks for {members} members: one per member is needed")
-    run = _Run(body, shifts, members, [seed + episode for episode in range(episodes)], attacks, num_threads)
+    run = _Run(body, shifts, members, [seed + episode for episode in range(episodes)], attacks, num_threads, discount)
     try:
         while run.columns.size:
             run.step(act)
@@ -133,9 +135,10 @@ class _Run:
         seeds: list[int],
         attacks: Sequence[Attack] | None,
         num_threads: int,
+        discount: float,
     ) -> None:
         self.robot, self.shifts, self.members, self.attacks = robot, shifts, members, attacks
-        self.num_threads = num_threads
+        self.num_threads, self.discount = num_threads, discount
         self.columns = np.arange(len(seeds))
         self.totals = np.zeros((members, len(seeds)))
         self.alive = np.ones((members, len(seeds)), dtype=bool)
@@ -172,7 +175,7 @@ class _Run:
         actions = np.where(alive[..., None], np.clip(actions, -1.0, 1.0), 0.0)
         flat = actions.reshape(-1, self.robot.action_dim).astype(np.float32)
         self.observations, rewards, terminations, truncations, _ = self.env.step(flat)
-        totals[alive] += rewards.reshape(shape)[alive]
+        totals[alive] += self.discount**self.steps * rewards.reshape(shape)[alive]
         self.totals[:, self.columns] = totals
         self.alive[:, self.columns] = alive & ~(terminations | truncations).reshape(shape)
         self.steps += 1

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
-from offdyn_agents.models.classifiers import ClassifierSettings
-from offdyn_agents.models.dual.stages import fit_classifiers
+from offdyn_agents.models.classifiers import ClassifierSettings, fit_classifiers
 
 
 @dataclass(frozen=True)
