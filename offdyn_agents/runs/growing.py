@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 HOME, JOINED, LEFT = "growing", "joined", ".grown"
-EVALUATIONS = ("evaluation.json", "clean.json")
+EVALUATIONS = ("evaluation.json", "clean.json", "offline.json")
 """Files of a run folder that say how good its policies are."""
 TENSORBOARD = "tensorboard"
 
