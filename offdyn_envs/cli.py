@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from offdyn_envs.errors import OffDynError
 
@@ -26,6 +28,26 @@ _EXTRAS = {
     "imageio_ffmpeg": "render",
 }
 """Which extra brings a package that a command may miss."""
+
+
+class _Stopped(Exception):
+    """A KeyboardInterrupt, of which Typer would make a status and no line."""
+
+    def __init__(self, cause: KeyboardInterrupt) -> None:
+        super().__init__(str(cause))
+        self.signum = getattr(cause, "signum", signal.SIGINT)
+
+
+class _Group(typer.core.TyperGroup):
+    """All commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _Stopped(error) from error
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -78,6 +100,7 @@ def build_app() -> typer.Typer:
 
     app = typer.Typer(
         name="offdyn",
+        cls=_Group,
         help="Environments, datasets, agents and a leaderboard for off-dynamics offline RL.",
         no_args_is_help=True,
         add_completion=False,
@@ -105,9 +128,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except (typer.Abort, _Stopped) as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(128 + getattr(error, "signum", signal.SIGINT))
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from offdyn_envs.interruption import Interrupted, asked, deferred
+
 __all__ = ["progress"]
 
 PLAIN_INTERVAL = 10.0
@@ -72,7 +74,7 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
 def progress(
     description: str, total: int, *, start: int = 0, quiet: bool = False, at_most: bool = False
 ) -> Generator[Advance]:
-    """Show the progress of a long computation on standard error.
+    """Show the progress of a long computation on standard error, and stop it where a signal asks for that.
 
     Args:
         description: What is being done.
@@ -83,8 +85,28 @@ def progress(
 
     Yields:
         `advance(n, **fields)`: `n` more units are done; `fields` are shown behind the bar.
+
+    Raises:
+        Interrupted: From `advance`, after Ctrl-C or SIGTERM.
     """
-    bound = "at most " if at_most else ""
+    done = start
+    with deferred(), _shown(description, total, start, quiet, "at most " if at_most else "") as show:
+
+        def advance(n: int = 1, **values: object) -> None:
+            nonlocal done
+            done += n
+            show(n, **values)
+            signum = asked()
+            if signum and done < total:
+                told = f"{description}: interrupted at {done:,} of {total:,}; repeat the command to resume"
+                raise Interrupted(told, signum)
+
+        yield advance
+
+
+@contextmanager
+def _shown(description: str, total: int, start: int, quiet: bool, bound: str) -> Generator[Advance]:
+    """Give what shows that units are done."""
     if quiet:
         yield _silent
     elif sys.stderr.isatty():

@@ -132,8 +132,14 @@ class Crew:
         for _ in range(self._helpers):
             self._pending += 1
             self._jobs.put(job)
-        own_error = _attempt(job, *self._own)
-        errors = [error for error in (own_error, *self._wait()) if error is not None]
+        try:
+            own_error = _attempt(job, *self._own)
+            errors = [error for error in (own_error, *self._wait()) if error is not None]
+        except BaseException:
+            # Interrupted: helpers must not be at work on arrays that whoever called lets go.
+            job.helpings.clear()
+            self._wait()
+            raise
         if errors:
             raise errors[0]
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 
 from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_envs.interruption import Interrupted, asked, take_over
 from offdyn_envs.progress import progress
 
 __all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine"]
@@ -99,7 +100,7 @@ class Checkpoints(Callback):
         done, every = module.updates_done, module.refill_every
         ended = done >= module.budget.end or not module.live
         before_refill = every > 0 and done % every == 0
-        if ended or before_refill or time.monotonic() - self._written >= module.budget.checkpoint_seconds:
+        if ended or before_refill or asked() or time.monotonic() - self._written >= module.budget.checkpoint_seconds:
             module.write_checkpoint()
             self._written = time.monotonic()
 
@@ -128,12 +129,14 @@ class ProgressLine(Callback):
         del trainer
         total, done = pl_module.budget.end, pl_module.updates_done
         self._advance = self._stack.enter_context(progress(self._title, total, start=done, quiet=self._quiet))
+        # Lightning's own handler of SIGTERM ends trainings without a word.
+        take_over()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move it on."""
-        del trainer, outputs, batch_idx
+        """Move it on; where a signal asks for that, the training stops here."""
+        del outputs, batch_idx
         module: PopulationModule = pl_module
         fields: dict[str, object] = {"seed-updates/s": round(seed_updates_per_second(module, int(batch)))}
         parts = [losses for losses in map(module.metrics_of, range(len(module.parts))) if losses]
@@ -148,14 +151,24 @@ class ProgressLine(Callback):
         if stopped:
             fields["stopped"] = stopped
         if self._advance is not None:
-            self._advance(int(batch), **fields)
+            try:
+                self._advance(int(batch), **fields)
+            except Interrupted as interrupted:
+                # Lightning would end the whole process.
+                module.interrupted, trainer.should_stop = interrupted, True
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Take the line away."""
-        del trainer, pl_module
-        self._stack.close()
+        del trainer
+        module: PopulationModule = pl_module
+        error = module.interrupted
+        try:
+            self._stack.__exit__(error and type(error), error, None)
+        except Interrupted as interrupted:
+            # Asked for after the last chunk.
+            module.interrupted = interrupted
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Take the line away."""
-        del trainer, pl_module, exception
-        self._stack.close()
+        del trainer, pl_module
+        self._stack.__exit__(type(exception), exception, None)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from offdyn_envs.atomic import atomic_write
 
@@ -92,12 +91,10 @@ class CsvLog(Logger):
         """None: there is one file."""
         return ""
 
-    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: settings are in run.json."""
         del params, args, kwargs
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep scores until the losses of the same chunk arrive, and write both, once."""
         if self._losses[0] not in metrics:

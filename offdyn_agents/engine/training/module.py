@@ -18,8 +18,10 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from offdyn_agents.engine.agent import Agent
@@ -37,6 +39,7 @@ from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import Interrupted
 
 __all__ = ["Budget", "Chunks", "Hardware", "Part", "PopulationModule", "choose_device", "fit"]
 
@@ -122,6 +125,8 @@ class PopulationModule(lightning.LightningModule):
         if refill is not None:
             refill.log = self._log_refill
         self._executor: Executor | None = None
+        self.interrupted: Interrupted | None = None
+        """The signal after which training stopped, its checkpoint written."""
         self.alone = False
         """Whether no `fit` of ours stands around the training."""
 
@@ -280,7 +285,7 @@ class PopulationModule(lightning.LightningModule):
             readable = self.population.readable()
             failed = self.refill(readable, self.live, self.updates_done, executor.workers, executor.inside)
             self._stop(failed)
-        if not self.live:
+        if not self.live or self.interrupted is not None:
             # Lightning asks for a chunk ahead of time: it cannot know that nothing is left to train.
             return
         if self.begun is None:
@@ -411,6 +416,7 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Ex
 
     Raises:
         OffDynError: A checkpoint is damaged, or of something else; or those of the tasks are not equally far.
+        Interrupted: A signal asked to stop; there is a checkpoint of what was done.
     """
     agent, parts = module.agent, module.parts
     found = [read_checkpoint(part.folder, agent.name, part.seeds, part.identity) for part in parts]
@@ -426,14 +432,18 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Ex
     with warnings.catch_warnings(), module.computing():
         # Its checks of loaders and schedules are about one batch per step.
         warnings.filterwarnings("ignore", module="lightning.*")
+        # One process is one training, whatever a scheduler's variables say of ranks.
+        rank_zero_only.rank = 0  # pyright: ignore[reportFunctionMemberAccess]
         trainer = lightning.Trainer(
             accelerator="gpu" if module.hardware.device == "cuda" else "cpu",
             devices=1,
             max_epochs=1,
             logger=[logger for log in module.logs for logger in log.loggers],
             callbacks=[*callbacks, *extras.callbacks],
-            plugins=[files],
+            plugins=[files, LightningEnvironment()],
             default_root_dir=parts[0].folder,
             **{**QUIET, **extras.trainer},
         )
         trainer.fit(module, train_dataloaders=module.loader(), ckpt_path=FILE if resumed else None, weights_only=True)
+    if module.interrupted is not None:
+        raise module.interrupted
