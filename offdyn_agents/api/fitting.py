@@ -130,11 +130,14 @@ def _is_minari(data: Any) -> bool:
 def _contract(data: Any, place: Place | None) -> Contract | None:
     """Return the bounds of actions that arrays bring along, or those of the environment."""
     low, high = _part(data, "action_low"), _part(data, "action_high")
-    if low is None and high is None and place is not None:
-        low, high = place.action_bounds() or (None, None)
     sizes = [np.shape(_part(data, key)) for key in ("observations", "actions")]
-    if low is None or high is None or any(len(size) != 2 for size in sizes):
+    if any(len(size) != 2 for size in sizes):
         # What is no table is told by `from_arrays`.
+        return None
+    if low is None and high is None and place is not None and (bounds := place.action_bounds()):
+        low, high = bounds
+        place.check(sizes[0][1], sizes[1][1], low, high)
+    if low is None or high is None:
         return None
     return plain_contract(sizes[0][1], sizes[1][1], low, high)
 

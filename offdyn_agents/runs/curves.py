@@ -166,9 +166,11 @@ def _score_name(facts: Mapping[str, Any]) -> str:
 
 
 def _seed_scores(metrics: Mapping[str, Floats], facts: Mapping[str, Any]) -> dict[int, Floats]:
-    """Scores of every seed that was evaluated, or its returns on a task without reference returns."""
+    """Scores of every seed, or its returns on a task without reference returns; none where nothing was evaluated."""
     reference = _reference(facts)
     returns = {seed: metrics[f"return_{seed}"] for seed in facts["seeds"] if f"return_{seed}" in metrics}
+    if not any(np.isfinite(values).any() for values in returns.values()):
+        return {}
     return {seed: reference.normalise(x) for seed, x in returns.items()} if reference else returns
 
 
