@@ -120,8 +120,9 @@ def own_pair(source: str | None, target: str | None, more: Mapping[str, Any]) ->
         return None
     if source is None or target is None:
         raise OffDynError("--source and --target go together; name both")
-    from offdyn_agents.runs.own_pairs import OwnPair
+    from offdyn_agents.runs.own_pairs import OwnPair, check_name
 
+    check_name(given.get("name", ""))
     pair = OwnPair(source, target, **given)
     _ = pair.pair, pair.place, pair.ends
     return pair

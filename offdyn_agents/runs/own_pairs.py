@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["OwnPair", "problem_of"]
+__all__ = ["OwnPair", "check_name", "problem_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +170,20 @@ class OwnPair(Problem):
 
 
 MEMORY = "in memory"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+
+
+def check_name(name: str) -> None:
+    """Refuse what no folder should be called; "" is allowed, the pair is then called after its data.
+
+    Raises:
+        OffDynError: The name is none.
+    """
+    if name and not _NAME.fullmatch(name):
+        raise OffDynError(
+            f"'{name[:80]}' is no name of a pair; up to 128 letters, digits, dots, hyphens, underscores and plus signs"
+            " are allowed, a letter or digit first"
+        )
 
 
 def problem_of(facts: Mapping[str, Any]) -> Problem:

@@ -90,7 +90,7 @@ def test_settings_are_python_values(fit, tmp_path):
 
 def test_callbacks_and_loggers_are_the_users(fit, tmp_path):
     watching, logger = Watching(), CSVLogger(str(tmp_path / "logs"))
-    run = fit("iql", out=tmp_path / "runs", callbacks=[watching], loggers=[logger], name="points")
+    run = fit("iql", out=tmp_path / "runs", callbacks=watching, loggers=[logger], name="points")
     assert [done for done, _, _ in watching.seen] == [6, 12]
     assert watching.ended == 1
     assert all(live == [0, 1] for _, _, live in watching.seen)
@@ -133,12 +133,11 @@ def test_termination_is_learned_where_the_data_hold_any(fit, pair, tmp_path):
         fell = np.abs(data["next_observations"][:, 0]) > 0.8
         return {**data, "terminations": fell, "truncations": data["truncations"] & ~fell}
 
-    agent = offdyn.agents.MOPO(dynamics={"epochs": 1, "width": 16}, rollouts=4, horizon=2, **SMALL)
     source, target = map(ended, pair)
-    run = fit(agent, source, target, env=None, updates=6, seeds=1, out=tmp_path)
-    assert run.facts["stages"]["termination"]["how"] == "learned"
-    other = fit(agent, source, target, env=None, updates=6, seeds=1, out=tmp_path, name="b", termination="never")
-    assert other.facts["stages"]["termination"]["how"] == "never"
+    run = fit("mopo", source, target, env=None, updates=6, seeds=1, out=tmp_path)
+    assert run.facts["stages"]["termination"]["kind"] == "learned"
+    other = fit("mopo", source, target, env=None, updates=6, seeds=1, out=tmp_path, name="b", termination="never")
+    assert other.facts["stages"]["termination"]["kind"] == "never"
 
 
 def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
@@ -159,7 +158,9 @@ def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
 
 def test_every_agent_has_its_class_in_offdyn_agents():
     for name in names():
-        found = [kind for kind in dir(offdyn.agents) if kind[0].isupper() and getattr(offdyn.agents, kind)().name == name]
+        found = [
+            kind for kind in dir(offdyn.agents) if kind[0].isupper() and getattr(offdyn.agents, kind)().name == name
+        ]
         assert len(found) == 1, name
 
 
