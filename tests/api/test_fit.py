@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 import offdyn
 from offdyn_agents.algorithms.registry import names
-from offdyn_envs.robots import get_robot
-from tests.agents.synthetic import dataset
+from offdyn_agents.runs import problems
+from tests.agents.stand_ins import target_returns
+from tests.api import stand_in
 from tests.api.conftest import ENV_ID, SMALL
 from tests.api.point import Point, as_object
 
@@ -143,7 +144,9 @@ def test_termination_is_learned_where_the_data_hold_any(fit, pair, tmp_path):
 def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
     """Stand-ins of the two datasets: what counts is their ids."""
     task = "hopper-gravity-0.5-medium"
-    found = stand_in_task(monkeypatch, task)
+    stand_in.install(monkeypatch)
+    monkeypatch.setattr(problems, "target_returns", target_returns)
+    found = offdyn.load_task(task)
     named = {"seeds": 1, "updates": 6, "out": tmp_path, "progress": False}
     agent = offdyn.agents.BC(**SMALL)
     run = offdyn.fit(agent, found.source, found.target, env=found.env, **named)
@@ -173,31 +176,3 @@ def test_an_environment_object_may_score(fit, tmp_path):
     run = fit(env=Point(), out=tmp_path)
     assert run.facts["pair"]["env"] is None
     assert np.isfinite(run.evaluate(episodes=2).column("return")).all()
-
-
-def stand_in_task(monkeypatch, name):
-    """Return a task as `load_task` does, of small data, and let runs of that name load the same."""
-    import gymnasium
-
-    import offdyn_envs
-    from offdyn_agents.runs import problems
-    from offdyn_envs.datasets.store.spec import Arrays, Dataset
-    from offdyn_envs.datasets.task import Task
-    from offdyn_envs.tasks import get_task
-    from tests.agents import stand_ins
-
-    task = get_task(name)
-    robot = get_robot(task.robot)
-
-    def data(id, rows, seed):
-        found = dataset(rows, seed, observation_dim=robot.observation_dim, action_dim=robot.action_dim)
-        empty, ones = np.zeros((2 * rows, 1)), np.ones(rows, dtype=np.int64)
-        found.truncations = ~found.terminations
-        arrays = Arrays(**vars(found), qpos=empty, qvel=empty, lengths=ones, seeds=ones)
-        return Dataset(id, {"offdyn": {"robot": task.robot}}, arrays, None)
-
-    found = Task(gymnasium.make(task.env_id), data(task.source, 300, 0), data(task.target, 100, 1))
-    monkeypatch.setattr(offdyn_envs, "load_task", lambda _: found)
-    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
-    return found
