@@ -25,7 +25,9 @@ def tour(tmp_path_factory):
     import nbformat
 
     folder = tmp_path_factory.mktemp("notebook")
-    notebook = jupytext.read(ROOT / "docs/notebooks/tour.py")
+    text = (ROOT / "docs/notebooks/tour.py").read_text(encoding="utf-8")
+    # Fewer updates alone: what a training of 2,000 gives, the README's test sees.
+    notebook = jupytext.reads(text.replace("updates=2_000", "updates=200"), "py:percent")
     notebook.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
@@ -44,9 +46,9 @@ def cell_with(cells, words):
     return found
 
 
-def test_the_tour_has_the_first_snippet(tour):
+def test_the_tour_has_the_first_snippet():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    source = "\n".join(cell.source for cell in tour[1])
+    source = (ROOT / "docs/notebooks/tour.py").read_text(encoding="utf-8")
     first = readme.partition("```python\n")[2].partition("```")[0]
     for line in first.splitlines():
         assert line.removeprefix("print(").rstrip(")") in source or "[:3]" in line, line
@@ -56,7 +58,7 @@ def test_progress_is_one_bar_a_computation(tour):
     cell = cell_with(tour[1], "offdyn.fit(")
     bars = [data for data in shown(cell) if "<progress" in data.get("text/html", "")]
     (training,) = (data for data in bars if "droco" in data["text/plain"])
-    assert "2,000/2,000" in training["text/plain"] and 'value="2000"' in training["text/html"]
+    assert "200/200" in training["text/plain"] and 'value="200"' in training["text/html"]
     streams = "".join(output.text for output in cell.outputs if output.output_type == "stream")
     assert "s left" not in streams and len(streams.splitlines()) <= 5, streams
 

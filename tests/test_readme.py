@@ -92,6 +92,8 @@ def test_the_first_snippet_is_ten_lines_that_run(quick, monkeypatch, capsys):
     )
 
 
+# What Lightning warns of in a trainer of one's own: its loaders are a batch a step, its own old imports.
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning")
 @pytest.mark.parametrize("page", ["python.md", "lightning.md"])
 def test_pages_run_from_top_to_bottom(page, quick, capsys):
     run_page((ROOT / "docs" / page).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A task of the suite as `load_task` gives it, of small random data, and agents of small sizes: no build, no waiting."""
+"""A task of the suite as `load_task` gives it, of small random data, and agents of small sizes."""
 
 import numpy as np
 
@@ -25,7 +25,9 @@ def _data(id, rows, seed):
     found.truncations = ~found.terminations
     empty, ones = np.zeros((2 * rows, 1)), np.ones(rows, dtype=np.int64)
     arrays = Arrays(**vars(found), qpos=empty, qvel=empty, lengths=ones, seeds=ones)
-    return Dataset(id, {"offdyn": {"robot": id.robot}}, arrays, None)
+    # Behaviours of no policy that is here: learned models are trained, and not judged in the simulator.
+    card = {"robot": id.robot, "behaviour": [{"name": "nobody", "policy_sha256": ""}]}
+    return Dataset(id, {"offdyn": card}, arrays, None)
 
 
 def install(patch):
