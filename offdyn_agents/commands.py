@@ -131,9 +131,8 @@ def train(
         _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
         return
     overrides = parse_overrides(settings or [])
-    pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec})
-    if pair is not None and (tasks or track or target_rows):
-        raise OffDynError("--source and --target stand in the place of tasks, --track and --target-rows")
+    instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
+    pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
     names = task_names(tasks or [], track) if pair is None else [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected

@@ -15,7 +15,7 @@ from offdyn_agents.api.run import Run, thread_number
 from offdyn_agents.engine.resources import Hardware, choose_device
 from offdyn_agents.engine.training.extras import Extras
 from offdyn_agents.runs.console import count, seed_numbers
-from offdyn_agents.runs.own_pairs import OwnPair, check_name
+from offdyn_agents.runs.own_pairs import OwnPair
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.problems import NamedTask
 from offdyn_agents.runs.runs import train_tasks
@@ -175,9 +175,8 @@ def _problem(source: Any, target: Any, place: Place | None, termination: Any, na
                 found = NamedTask(task.name)
                 if not name and termination is None and (place is None or found.scored_in(place)):
                     return found
-    check_name(name)
     pair = OwnPair(source, target, place, termination, name)
-    _ = pair.ends
+    pair.inspect()
     return pair
 
 

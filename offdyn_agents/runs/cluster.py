@@ -132,8 +132,7 @@ class Cluster:
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
     def _send(self, plans: Sequence[Plan], population: Population) -> Any:
-        # Workers have working directories of their own.
-        chosen = [replace(plans[index], out=plans[index].out.resolve()) for index in population.members]
+        chosen = [_travelling(plans[index]) for index in population.members]
         hardware = chosen[0].hardware
         # A process of its own for each population: its memory and its GPU are free afterwards.
         task = self._ray.remote(max_calls=1)(train_here).options(
@@ -204,6 +203,11 @@ def default_threads(nodes: Resources, cuda: bool) -> int:
     else:
         room = [node["CPU"] for node in nodes if node.get("CPU", 0) >= 1]
     return max(1, int(min(room, default=1)))
+
+
+def _travelling(plan: Plan) -> Plan:
+    """Return a plan as another machine can take it: workers have working directories of their own."""
+    return replace(plan, out=plan.out.resolve(), pair=plan.pair and plan.pair.portable())
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:

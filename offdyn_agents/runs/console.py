@@ -101,7 +101,9 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
 
 
-def own_pair(source: str | None, target: str | None, more: Mapping[str, Any]) -> OwnPair | None:
+def own_pair(
+    source: str | None, target: str | None, more: Mapping[str, Any], instead: Mapping[str, Any]
+) -> OwnPair | None:
     """Return the pair of own data that a command names; None where it names none.
 
     Args:
@@ -109,9 +111,12 @@ def own_pair(source: str | None, target: str | None, more: Mapping[str, Any]) ->
         target: Likewise of the target.
         more: "env", "termination", "spec" and "name", as `OwnPair` takes them, None or "" for what is not given;
             "termination" may be "module:function".
+        instead: What belongs to tasks of the suite, as messages call it; anything that is given does not go with own
+            data.
 
     Raises:
-        OffDynError: Not both, or one without them; a name, path or function that does not exist; unequal dimensions.
+        OffDynError: Not both, or one without them; a name, path or function that does not exist; unequal dimensions; an
+            environment that does not fit.
     """
     given = {key: value for key, value in more.items() if value}
     if source is None and target is None:
@@ -120,11 +125,13 @@ def own_pair(source: str | None, target: str | None, more: Mapping[str, Any]) ->
         return None
     if source is None or target is None:
         raise OffDynError("--source and --target go together; name both")
-    from offdyn_agents.runs.own_pairs import OwnPair, check_name
+    for key, value in instead.items():
+        if value:
+            raise OffDynError(f"{key} belongs to tasks of the suite; --source and --target stand in their place")
+    from offdyn_agents.runs.own_pairs import OwnPair
 
-    check_name(given.get("name", ""))
     pair = OwnPair(source, target, **given)
-    _ = pair.pair, pair.place, pair.ends
+    pair.inspect()
     return pair
 
 

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 HOME, JOINED, LEFT = "growing", "joined", ".grown"
-EVALUATIONS = ("evaluation.json", "clean.json")
+EVALUATIONS = ("evaluation.json", "clean.json", "offline.json")
 """Files of a run folder that say how good its policies are."""
 TENSORBOARD = "tensorboard"
 
@@ -71,13 +71,13 @@ class Growth:
 
 
 def all_seeds(folder: Path, wanted: Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds of a run that is asked for some: those that its folder has go along.
+    """Return the seeds of a run that is asked for some, in ascending order: those that its folder has go along.
 
     Raises:
         OffDynError: The folder's run.json or a checkpoint is damaged.
     """
     if not (folder / "run.json").exists():
-        return tuple(wanted)
+        return tuple(sorted({*wanted}))
     had = set(read_run(folder)["seeds"])
     if had >= set(wanted):
         return tuple(sorted(had))

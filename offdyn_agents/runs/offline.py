@@ -20,6 +20,7 @@ from offdyn_agents.engine.settings import build, flat, to_json
 from offdyn_agents.judging.held_out import held_out_errors
 from offdyn_agents.judging.stages import learned_model
 from offdyn_agents.models.fqe import FQESettings, Policy, Values, evaluate_policies, logged_returns
+from offdyn_agents.runs.own_pairs import OwnPair, problem_of
 from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
@@ -61,6 +62,9 @@ def load_data(facts: Mapping[str, Any], what: str) -> Any:
     """
     from offdyn_envs import datasets
 
+    problem = problem_of(facts)
+    if isinstance(problem, OwnPair):
+        return problem.pair[what == "target"]
     name = facts.get("data", {}).get(what)
     if not isinstance(name, str):
         raise OffDynError(f"run.json names no {what} dataset under data.{what}")

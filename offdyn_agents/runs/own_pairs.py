@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.own.functions import load_function
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS
+from offdyn_envs.tasks import list_tasks
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["OwnPair", "check_name", "problem_of"]
+__all__ = ["OwnPair", "problem_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +64,10 @@ class OwnPair(Problem):
         Raises:
             OffDynError: They cannot be had, or are of unequal dimensions.
         """
-        source, target = (
-            _dataset(data, what, self.spec) for data, what in ((self.source, "source"), (self.target, "target"))
-        )
+        given = {"source": self.source, "target": self.target}
+        if self.spec is not None and not any(isinstance(data, str) and Path(data).exists() for data in given.values()):
+            raise OffDynError("a spec says what columns of files are; neither source nor target is a file")
+        source, target = (_dataset(data, what, self.spec) for what, data in given.items())
         check_pair(source, target)
         return source, target
 
@@ -103,6 +106,34 @@ class OwnPair(Problem):
         """|S| and |A|."""
         return len(self.contract.observations), len(self.contract.actions)
 
+    def inspect(self) -> None:
+        """See whether all that it names is there and fits, as far as that can be said without torch.
+
+        Raises:
+            OffDynError: A name, a file, a function or an environment that is not there, or does not fit.
+        """
+        if not re.fullmatch(NAME, self.title) or self.title in {task.name for task in list_tasks()}:
+            raise OffDynError(f"name '{self.title[:80]}': letters, digits and ._+- are allowed, but for a task's name")
+        # What costs least comes first.
+        _ = self.ends, self.pair, self.place
+
+    def portable(self) -> OwnPair:
+        """Return it as other machines can take it: names only, nothing loaded.
+
+        Raises:
+            OffDynError: Something of it is in the memory of this process, or is found from its folder only.
+        """
+        env = (self.place.told or MEMORY) if self.place else None
+        files = {"source": _name(self.source), "target": _name(self.target), "spec": self.spec}
+        for what, told in {**files, "environment": env, "termination": self.termination}.items():
+            if told == MEMORY or not isinstance(told, str | Path | None):
+                raise OffDynError(
+                    f"the {what} of '{self.title}' is only in memory here; a cluster needs a name or a path"
+                )
+            if what in files and told and Path(told).exists() and not Path(told).is_absolute():
+                raise OffDynError(f"{what} '{told}' is found from this folder only; a cluster needs its whole path")
+        return replace(self, source=files["source"], target=files["target"], env=env)
+
     def check(self, data: str) -> None:
         """See `Problem.check`."""
         if data == "oracle":
@@ -110,8 +141,13 @@ class OwnPair(Problem):
 
     def needed(self, data: str) -> Sequence[DatasetId]:
         """See `Problem.needed`."""
+        from offdyn_agents.models.termination import resolve
+
         del data
-        _ = self.pair, self.place
+        self.inspect()
+        if self.ends not in (None, "learned"):
+            # What it says of three rows tells whether it fits, before anything is written.
+            resolve(self.ends, *map(_first_rows, self.pair))
         return ()
 
     def load(self, data: str) -> Loaded:
@@ -143,7 +179,9 @@ class OwnPair(Problem):
     def score(self, act: Act, members: int, episodes: int, seed: int, threads: int) -> NDArray[np.float64]:
         """See `Problem.score`."""
         if self.place is None:
-            raise OffDynError(f"{self.title}: there is no environment to score in; name one, or use --offline")
+            raise OffDynError(
+                f"{self.title}: there is no environment to score in; train with --env, or evaluate with --offline"
+            )
         return place_returns(self.place, act, members, episodes, seed, threads)
 
     def facts(self) -> dict[str, Any]:
@@ -170,23 +208,10 @@ class OwnPair(Problem):
 
 
 MEMORY = "in memory"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+NAME = r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*"
 
 
-def check_name(name: str) -> None:
-    """Refuse what no folder should be called; "" is allowed, the pair is then called after its data.
-
-    Raises:
-        OffDynError: The name is none.
-    """
-    if name and not _NAME.fullmatch(name):
-        raise OffDynError(
-            f"'{name[:80]}' is no name of a pair; up to 128 letters, digits, dots, hyphens, underscores and plus signs"
-            " are allowed, a letter or digit first"
-        )
-
-
-def problem_of(facts: Mapping[str, Any]) -> Problem:
+def problem_of(facts: Mapping[str, Any]) -> NamedTask | OwnPair:
     """Return what a run.json is about.
 
     Args:
@@ -213,6 +238,10 @@ def _dataset(data: Any, what: str, spec: Any) -> Any:
     if data == MEMORY:
         raise OffDynError(f"the {what} of this run was in memory; go on from Python, with the same arrays")
     return load_any(data, spec if Path(data).exists() else None)
+
+
+def _first_rows(data: Any) -> Any:
+    return SimpleNamespace(next_observations=data.next_observations[:3], terminations=data.terminations[:3])
 
 
 def _robot(data: Any) -> str | None:

@@ -125,6 +125,8 @@ def train_tasks(
             or one that another process trains in.
     """
     jobs = [_job(plan) for plan in plans]
+    # A training that is refused leaves no folder behind.
+    _need_data([job for job in jobs if not job.plan.folder.exists()])
     with ExitStack() as stack:
         for folder in dict.fromkeys(plan.folder for plan in plans):
             folder.mkdir(parents=True, exist_ok=True)

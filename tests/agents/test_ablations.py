@@ -128,13 +128,13 @@ def data(monkeypatch):
 def ablate(capsys, folder, *words, settings=SMALL):
     line = [
         "ablate",
+        "--seeds",
+        2,
         *words,
         "--out",
         folder,
         "--updates",
         12,
-        "--seeds",
-        2,
         "--episodes",
         2,
         "--quiet",
@@ -212,6 +212,19 @@ MODELS = {
     "mobody": ("single-encoder", "mopo-dynamics", "plain-cloning"),
     "morec": ("no-filter", "no-early-stop", "single-discriminator", "temperature-1"),
 }
+
+
+def test_a_study_takes_its_seeds_out_of_runs_that_have_more(data, tmp_path, capsys):
+    line = ("droco-beta", TASK, "--variant", "beta-0")
+    more = (*line, "--seeds", "3")
+    assert ablate(capsys, tmp_path, *line)[0] == 0
+    first = json.loads((tmp_path / "ablations/droco-beta.json").read_text())
+    assert ablate(capsys, tmp_path, *more)[0] == 0
+    grown = json.loads((tmp_path / "ablations/droco-beta.json").read_text())
+    assert [list(record["rows"][0]["returns"]) for record in (first, grown)] == [["0", "1"], ["0", "1", "2"]]
+    code, out, _ = ablate(capsys, tmp_path, *line)
+    assert (code, f"{tmp_path / TASK / 'droco@beta-0'}: already complete" in out) == (0, True)
+    assert numbers(json.loads((tmp_path / "ablations/droco-beta.json").read_text())) == numbers(first)
 
 
 @pytest.mark.parametrize("study", MODELS)
