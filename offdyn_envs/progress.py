@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, a plain line now and then anywhere else."""
+"""A progress bar on a terminal and in a notebook, a plain line now and then anywhere else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 from offdyn_envs.interruption import Interrupted, asked, deferred
 
 __all__ = ["progress"]
 
-PLAIN_INTERVAL = 10.0
+PLAIN_INTERVAL, NOTEBOOK_INTERVAL = 10.0, 0.25
+"""Seconds between two lines, and between two changes of a notebook's bar."""
+NOTEBOOK = "ZMQInteractiveShell"
+"""What runs the cells of Jupyter, JupyterLab, VS Code and Colab, where no stream is a terminal."""
 Advance = Callable[..., None]
 
 
@@ -25,25 +31,77 @@ def _silent(n: int = 1, **values: object) -> None:
     del n, values
 
 
+@dataclass
+class _Clock:
+    """How far a computation is, and when that was last told."""
+
+    total: int
+    start: int
+    bound: str
+
+    def __post_init__(self) -> None:
+        self.begun = self.last = time.monotonic()
+        self.done = self.start
+
+    def advance(self, n: int) -> float:
+        """Count n more units and return the time."""
+        self.done += n
+        return time.monotonic()
+
+    def told(self, now: float) -> str:
+        """Return how far it is and how long the rest will take."""
+        self.last = now
+        left = (now - self.begun) / max(self.done - self.start, 1) * (self.total - self.done)
+        return f"{self.done:,}/{self.total:,}  {self.bound}{left:.0f} s left"
+
+
 @contextmanager
 def _plain(description: str, total: int, start: int, bound: str) -> Generator[Advance]:
-    begun = last = time.monotonic()
-    done = start
+    clock = _Clock(total, start, bound)
 
     def advance(n: int = 1, **values: object) -> None:
-        nonlocal done, last
-        done += n
-        now = time.monotonic()
-        if now - last >= PLAIN_INTERVAL or (done >= total and now - begun >= PLAIN_INTERVAL):
-            last = now
-            left = (now - begun) / max(done - start, 1) * (total - done)
-            print(
-                f"{description}: {done:,}/{total:,}  {bound}{left:.0f} s left  {_fields(values)}",
-                file=sys.stderr,
-                flush=True,
-            )
+        now = clock.advance(n)
+        ended = clock.done >= total and now - clock.begun >= PLAIN_INTERVAL
+        if now - clock.last >= PLAIN_INTERVAL or ended:
+            print(f"{description}: {clock.told(now)}  {_fields(values)}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def _notebook_display() -> Any:
+    """Return what shows things in the notebook that runs this program; None where none does."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if not any(kind.__name__ == NOTEBOOK for kind in type(shell).__mro__):
+        return None
+    from importlib import import_module
+
+    return import_module("IPython.display").display
+
+
+@contextmanager
+def _notebook(display: Any, description: str, total: int, start: int, bound: str) -> Generator[Advance]:
+    """Show one bar that changes in its place; what a saved notebook keeps is its last state."""
+    clock, note = _Clock(total, start, bound), ""
+
+    def shown(text: str) -> dict[str, str]:
+        line = f"{description}: {text}  {note}".rstrip()
+        bar = f'<progress max="{total}" value="{min(clock.done, total)}"></progress>'
+        return {"text/plain": line, "text/html": f"{bar} {escape(line)}"}
+
+    handle = display(shown(f"{start:,}/{total:,}"), raw=True, display_id=True)
+
+    def advance(n: int = 1, **values: object) -> None:
+        nonlocal note
+        now = clock.advance(n)
+        note = _fields(values) or note
+        if now - clock.last >= NOTEBOOK_INTERVAL or clock.done >= total:
+            handle.update(shown(clock.told(now)), raw=True)
+
+    try:
+        yield advance
+    finally:
+        handle.update(shown(f"{clock.done:,}/{total:,}  {time.monotonic() - clock.begun:.0f} s"), raw=True)
 
 
 @contextmanager
@@ -74,7 +132,9 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
 def progress(
     description: str, total: int, *, start: int = 0, quiet: bool = False, at_most: bool = False
 ) -> Generator[Advance]:
-    """Show the progress of a long computation on standard error, and stop it where a signal asks for that.
+    """Show the progress of a long computation, and stop it where a signal asks for that.
+
+    It is shown in a notebook below its cell, else on standard error.
 
     Args:
         description: What is being done.
@@ -109,6 +169,9 @@ def _shown(description: str, total: int, start: int, quiet: bool, bound: str) ->
     """Give what shows that units are done."""
     if quiet:
         yield _silent
+    elif (display := _notebook_display()) is not None:
+        with _notebook(display, description, total, start, bound) as advance:
+            yield advance
     elif sys.stderr.isatty():
         with _bar(description, total, start, bound.strip()) as advance:
             yield advance

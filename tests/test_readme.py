@@ -1,4 +1,4 @@
-"""What the README says can be done, is done, and so are the commands of the results."""
+"""What the README and the pages say can be done, is done, and so are the commands of the results."""
 
 import re
 import shlex
@@ -9,6 +9,7 @@ import pytest
 from offdyn_agents.algorithms.table import with_table
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
+from tests.api import stand_in
 
 ROOT = Path(__file__).parents[1]
 TEXT, RESULTS, OWN_DATA = (
@@ -38,14 +39,24 @@ def sets_up_data(block):
     return "load_task" in block or "load_dataset" in block
 
 
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """An empty folder to work in, and updates that are not compiled: that takes longer than these runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path / "data"))
+    for module in ("engine.execution", "models.ensemble.training"):
+        monkeypatch.setattr(f"offdyn_agents.{module}.can_compile", lambda _: False)
+
+
 @pytest.mark.parametrize("block", [block for block in PYTHON if not sets_up_data(block)])
-def test_python_blocks_run(block):
+def test_python_blocks_run(block, quick):
     exec(compile(block, "README.md", "exec"), {})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in PYTHON if sets_up_data(block)])
-def test_python_blocks_with_data_run(block):
+def test_python_blocks_with_data_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["data", "build", "hopper-gravity-0.5-medium"])
     assert ended.value.code == 0
@@ -64,12 +75,39 @@ def run_block(language, block, names):
         assert ended.value.code == 0, command
 
 
-def test_page_on_own_data_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
+def test_the_first_snippet_is_ten_lines_that_run(quick, monkeypatch, capsys):
+    """On stand-ins for the datasets, with small networks; `pytest -m slow` runs it on the real ones."""
+    first = next(block for language, block in blocks(TEXT) if language)
+    assert first == PYTHON[0] and len(first.splitlines()) == 10
+    assert all(word in first for word in ("load_task", "DROCO", "updates=2_000", "evaluate", "curves", "make"))
+    stand_in.install(monkeypatch)
+    stand_in.shrink(monkeypatch)
     names = {}
-    for language, block in blocks(OWN_DATA):
+    run_block("python", first, names)
+    run, shown = names["run"], capsys.readouterr().out
+    assert run.facts["updates"] == 2_000 and run.facts["agent"] == "droco" and run.seeds == [0, 1]
+    assert run.curves().column("updates")[-1] == 2_000 and "score" in run.curves().columns
+    assert re.search(r"seed +episodes +return +std +score\n", shown) and re.search(
+        r"seed +episodes +return +std\n", shown
+    )
+
+
+# What Lightning warns of in a trainer of one's own: its loaders are a batch a step, its own old imports.
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning")
+@pytest.mark.parametrize("page", ["python.md", "lightning.md"])
+def test_pages_run_from_top_to_bottom(page, quick, capsys):
+    run_page((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert capsys.readouterr().out
+
+
+def run_page(text):
+    names = {}
+    for language, block in blocks(text):
         run_block(language, block, names)
+
+
+def test_page_on_own_data_runs_from_top_to_bottom(quick, capsys):
+    run_page(OWN_DATA)
     shown = capsys.readouterr().out
     assert len(commands(OWN_DATA)) >= 7
     for name in ("pusher", "pusher-heavy", "pusher-parquet"):

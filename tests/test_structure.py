@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("offdyn_envs", "offdyn_agents")
+PACKAGES = ("offdyn_envs", "offdyn_agents", "offdyn")
 LONGEST_FILE, FULLEST_ROOM = 450, 20
 
 # From the ground up; a room imports rooms of its own floor and of floors below.
@@ -18,7 +18,7 @@ AGENT_FLOORS = (
     ("algorithms",),
     ("judging",),
     ("runs",),
-    ("ablations", "behaviour", "examples", "testing"),
+    ("ablations", "behaviour", "examples", "testing", "api"),
 )
 ENV_FLOORS = (
     ("store", "own"),
@@ -86,6 +86,11 @@ def test_environments_know_no_agents():
     assert not [
         name for name in modules() if name.startswith("offdyn_envs") for other in imports(name) if "agents" in other
     ]
+
+
+def test_nothing_behind_the_front_door_needs_it():
+    door = {name for name in modules() if name.partition(".")[0] == "offdyn"}
+    assert door and not [name for name in set(modules()) - door if imports(name) & door]
 
 
 def test_runs_find_algorithms_through_the_registry():

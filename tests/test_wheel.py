@@ -17,9 +17,11 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 """
 USE = """
-import gymnasium, offdyn_envs, pathlib, sys
+import gymnasium, offdyn, offdyn_envs, pathlib, sys
 from offdyn_envs.cli import main
 assert pathlib.Path(offdyn_envs.__file__).is_relative_to(sys.argv[1]), offdyn_envs.__file__
+assert pathlib.Path(offdyn.__file__).is_relative_to(sys.argv[1]), offdyn.__file__
+assert offdyn.agents.BC().name == "bc" and offdyn.make("OffDyn/Hopper-v0")
 env = gymnasium.make("offdyn_envs:OffDyn/Hopper-gravity-0.5-v0")
 env.reset(seed=0)
 main(["data", "build", "offdyn/hopper/gravity-0p5/medium-5k-v0"])
@@ -64,12 +66,12 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
 
 def test_wheel_carries_every_file_of_the_packages(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for package in ("offdyn_envs", "offdyn_agents"):
+    for package in ("offdyn", "offdyn_envs", "offdyn_agents"):
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert path.relative_to(ROOT).as_posix() in inside
     assert "offdyn_envs/shipped/manifest.json" in inside
-    assert {"offdyn_envs/py.typed", "offdyn_agents/py.typed"} <= inside
+    assert {"offdyn/py.typed", "offdyn_envs/py.typed", "offdyn_agents/py.typed"} <= inside
     behaviours = ROOT / "datasets" / "behaviours"
     policies = list(behaviours.rglob("*.safetensors"))
     assert policies

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from offdyn_agents.api.run import EPISODES, Run, load_run
 from offdyn_agents.api.table import Table
 from offdyn_agents.runs.evaluation import EvaluationPlan, clean_returns
+from offdyn_agents.runs.own_pairs import OwnPair
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.scoring.statistics import student_quantile, t_interval
 from offdyn_envs.errors import OffDynError
@@ -39,19 +40,32 @@ def compare(*runs: Run | str | Path, episodes: int = EPISODES) -> Table:
     if len(runs) < 2:
         raise OffDynError(f"compare takes two runs or more, not {len(runs)}")
     loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
-    titles = {run.problem.title for run in loaded}
-    if len(titles) > 1:
-        raise OffDynError(f"runs of {', '.join(sorted(titles))} cannot be compared; runs of one task are needed")
+    scored = {_scored_in(run) for run in loaded}
+    if len(scored) > 1:
+        raise OffDynError(f"runs of {', '.join(sorted(scored))} cannot be compared; runs of one task are needed")
     plan = EvaluationPlan(episodes, 1, usable_threads(), True)
     normalise = loaded[0].problem.normalise()
     what = "return" if normalise is None else "score"
-    values = [_by_seed(clean_returns(run.folder, plan), normalise) for run in loaded]
+    values = [_by_seed(run, plan, normalise) for run in loaded]
     firsts = [None, *(values[:1] * (len(values) - 1))]
     return Table(_row(run, what, own, first) for run, own, first in zip(loaded, values, firsts, strict=True))
 
 
-def _by_seed(returns: dict[str, list[float]], normalise: Any) -> Floats:
-    means = np.array([np.mean(values) for values in returns.values()])
+def _scored_in(run: Run) -> str:
+    """Return what tells one problem from another: its name, and for own data the environment."""
+    if not isinstance(run.problem, OwnPair):
+        return run.problem.title
+    place = run.problem.place
+    return f"{run.problem.title} in {place.title if place else 'no environment'}"
+
+
+def _by_seed(run: Run, plan: EvaluationPlan, normalise: Any) -> Floats:
+    """Return the mean score or return of every seed."""
+    if isinstance(run.problem, OwnPair) and run.problem.place and run.problem.place.told is None:
+        # An environment that only this program has: what the folder keeps may be of another one.
+        means = np.array(run.evaluate(episodes=plan.episodes).column("return"))
+    else:
+        means = np.array([np.mean(values) for values in clean_returns(run.folder, plan).values()])
     return means if normalise is None else normalise(means)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from offdyn_agents.api.recipe import Recipe, recipe
-from offdyn_agents.api.run import Run
+from offdyn_agents.api.run import Run, thread_number
 from offdyn_agents.engine.resources import Hardware, choose_device
 from offdyn_agents.engine.training.extras import Extras
 from offdyn_agents.runs.console import count, seed_numbers
@@ -20,13 +20,12 @@ from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.problems import NamedTask
 from offdyn_agents.runs.runs import train_tasks
 from offdyn_agents.runs.variants import named
-from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.scoring.environments import Place, find_place
 from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
 from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.store.imported import ImportedDataset
 from offdyn_envs.datasets.store.spec import Dataset
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.tasks import list_tasks
 
 __all__ = ["fit"]
@@ -47,8 +46,8 @@ def fit(
     device: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
-    callbacks: Sequence[Any] = (),
-    loggers: Sequence[Any] = (),
+    callbacks: Any = (),
+    loggers: Any = (),
     trainer: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Run:
@@ -74,8 +73,8 @@ def fit(
         device: "auto", "cpu" or "cuda".
         precision: "fp32", "bf16", or "tf32" on a GPU.
         threads: CPU threads; all by default.
-        callbacks: Lightning callbacks; `trainer.lightning_module` is a `PopulationModule`.
-        loggers: Lightning loggers, beside the run's own CSV file and TensorBoard; they get the settings as
+        callbacks: Lightning callbacks, or one; `trainer.lightning_module` is a `PopulationModule`.
+        loggers: Lightning loggers, or one, beside the run's own CSV file and TensorBoard; they get the settings as
             hyperparameters.
         trainer: Further arguments of `lightning.Trainer`.
         progress: Show progress.
@@ -90,7 +89,7 @@ def fit(
     place = None if env is None else find_place(env)
     pair = [_data(data, what, place) for data, what in ((source, "source"), (target, "target"))]
     problem = _problem(pair[0], pair[1], place, termination, name)
-    hardware = Hardware(choose_device(device), precision, threads or usable_threads())
+    hardware = Hardware(choose_device(device), precision, thread_number(threads))
     total = count(updates)
     every = min(10_000, max(1, total // 10)) if eval_every is None else count(eval_every)
     plan = Plan(
@@ -103,10 +102,12 @@ def fit(
         Path("runs") if out is None else Path(out),
         not progress,
         pair=problem if isinstance(problem, OwnPair) else None,
-        extras=Extras(tuple(callbacks), tuple(loggers), dict(trainer or {})),
+        extras=Extras(_several(callbacks), _several(loggers), dict(trainer or {})),
     )
     plan = named(plan)
-    train_tasks([replace(plan, variant=_fresh(plan)) if out is None else plan])
+    if out is None:
+        plan = replace(plan, variant=_fresh(plan))
+    train_tasks([plan])
     return Run(plan.folder, problem)
 
 
@@ -120,26 +121,49 @@ def _data(data: Any, what: str, place: Place | None) -> Any:
         from offdyn_envs.datasets.own.reading import read_own
 
         return read_own(data)
-    return from_arrays(data, what, _contract(data, place))
+    return from_arrays(data, what, _contract(data, what, place))
+
+
+def _several(items: Any) -> tuple[Any, ...]:
+    """Return what a list holds, or the one thing that is none, as Lightning's trainer takes both."""
+    return tuple(items) if isinstance(items, list | tuple) else (items,)
 
 
 def _is_minari(data: Any) -> bool:
     return type(data).__module__.partition(".")[0] == "minari"
 
 
-def _contract(data: Any, place: Place | None) -> Contract | None:
+def _contract(data: Any, what: str, place: Place | None) -> Contract | None:
     """Return the bounds of actions that arrays bring along, or those of the environment."""
-    low, high = _part(data, "action_low"), _part(data, "action_high")
-    sizes = [np.shape(_part(data, key)) for key in ("observations", "actions")]
-    if any(len(size) != 2 for size in sizes):
-        # What is no table is told by `from_arrays`.
+    low, high = _bound(data, what, "action_low"), _bound(data, what, "action_high")
+    if (low is None) != (high is None):
+        given, missing = ("action_low", "action_high") if high is None else ("action_high", "action_low")
+        raise OffDynError(f"{what}: {given} without {missing}; both or neither is allowed")
+    widths = _width(data, "observations"), _width(data, "actions")
+    if widths[0] is None or widths[1] is None:
         return None
-    if low is None and high is None and place is not None and (bounds := place.action_bounds()):
+    if low is None and place is not None and (bounds := place.action_bounds()):
         low, high = bounds
-        place.check(sizes[0][1], sizes[1][1], low, high)
+        place.check(widths[0], widths[1], low, high)
     if low is None or high is None:
         return None
-    return plain_contract(sizes[0][1], sizes[1][1], low, high)
+    return plain_contract(widths[0], widths[1], low, high)
+
+
+def _bound(data: Any, what: str, key: str) -> Any:
+    found = _part(data, key)
+    try:
+        return None if found is None else np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OffDynError(f"{what}: {key} is {beginning(found, 80)}; a number for each action is allowed") from None
+
+
+def _width(data: Any, key: str) -> int | None:
+    """Return the columns of an array; None for what is no table, which `from_arrays` tells."""
+    try:
+        return np.shape(_part(data, key))[1]
+    except (IndexError, ValueError):
+        return None
 
 
 def _part(data: Any, key: str) -> Any:
@@ -154,7 +178,9 @@ def _problem(source: Any, target: Any, place: Place | None, termination: Any, na
                 found = NamedTask(task.name)
                 if not name and termination is None and (place is None or found.scored_in(place)):
                     return found
-    return OwnPair(source, target, place, termination, name)
+    pair = OwnPair(source, target, place, termination, name)
+    pair.inspect()
+    return pair
 
 
 def _fresh(plan: Plan) -> str:

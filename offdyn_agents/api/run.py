@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +20,12 @@ from offdyn_agents.runs.plans import read_run, run_label, sound_seeds
 from offdyn_agents.runs.problems import NamedTask, Problem
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.batching.threads import usable_threads
-from offdyn_envs.benchmark.scoring.environments import find_place, place_returns
+from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
 from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.tasks import list_tasks
 
-__all__ = ["Run", "evaluate", "load_run"]
+__all__ = ["Run", "evaluate", "load_run", "thread_number"]
 
 EPISODES = 20
 
@@ -140,20 +141,22 @@ def evaluate(policies: Any, env: Any = None, episodes: int = EPISODES, *, thread
     """
     if isinstance(policies, str | Path):
         policies = load_run(policies)
-    if not isinstance(policies, Run) and env is None:
-        raise OffDynError("evaluate: a policy needs an environment: env= a task's name or an environment")
     run = policies if isinstance(policies, Run) else None
-    seeds = run.seeds if run else [0]
-    score, normalise = _scoring(env, run.problem if run else None)
+    if run is None and not callable(policies):
+        raise OffDynError(f"a policy is a function of observations [N, |S|], or a run, not a {type(policies).__name__}")
+    if run is None and env is None:
+        raise OffDynError("evaluate: a policy needs an environment: env= a task's name or an environment")
     if episodes < 1:
         raise OffDynError(f"episodes is {episodes}; at least 1 is allowed")
+    number = thread_number(threads)
+    score, normalise, width = _scoring(env, run.problem if run else None)
+    seeds = run.seeds if run else [0]
     functions: list[Any] = [run.policy(seed) for seed in seeds] if run else [policies]
 
     def act(observations: NDArray[Any]) -> NDArray[Any]:
-        pairs = zip(functions, observations, strict=True)
-        return np.stack([np.asarray(policy(np.asarray(rows, dtype=np.float32))) for policy, rows in pairs])
+        return np.stack([_actions(*pair, width) for pair in zip(functions, observations, strict=True)])
 
-    scored = score(act, len(functions), episodes, EVALUATION_SEED, threads or usable_threads())
+    scored = score(act, len(functions), episodes, EVALUATION_SEED, number)
     rows: list[dict[str, Any]] = []
     for seed, returns in zip(seeds, scored, strict=True):
         row = {"seed": seed, "episodes": episodes, "return": float(returns.mean()), "std": float(returns.std())}
@@ -161,16 +164,59 @@ def evaluate(policies: Any, env: Any = None, episodes: int = EPISODES, *, thread
     return Table(rows)
 
 
-def _scoring(env: Any, problem: Problem | None) -> tuple[Callable[..., Any], Callable[[Any], Any] | None]:
-    """Return what scores policies, and what normalises their returns, if anything does."""
-    if env is None and problem is not None:
-        return problem.score, problem.normalise()
+def thread_number(threads: int | None) -> int:
+    """Return a number of threads, by default of all that this process may use.
+
+    Raises:
+        OffDynError: Fewer than one.
+    """
+    if threads is not None and threads < 1:
+        raise OffDynError(f"threads is {threads}; at least 1 is allowed")
+    return threads or usable_threads()
+
+
+def _actions(policy: Callable[[Any], Any], rows: NDArray[Any], width: int) -> NDArray[Any]:
+    """Ask a policy for actions [N, |A|] of observations [N, |S|]."""
+    actions = np.asarray(policy(np.asarray(rows, dtype=np.float32)))
+    if actions.shape != (len(rows), width):
+        raise OffDynError(
+            f"policy: observations {list(rows.shape)} give actions {list(actions.shape)}; "
+            f"{[len(rows), width]} is wanted"
+        )
+    return actions
+
+
+def _scoring(env: Any, problem: Problem | None) -> tuple[Callable[..., Any], Callable[[Any], Any] | None, int]:
+    """Return what scores policies, what normalises their returns, if anything does, and |A|."""
     if isinstance(env, str) and env in {task.name for task in list_tasks()}:
-        return NamedTask(env).score, NamedTask(env).normalise()
+        task = NamedTask(env)
+        if problem is not None and problem.sizes != task.sizes:
+            raise OffDynError(
+                f"task '{env}' has (observations, actions) {task.sizes}, {problem.title} {problem.sizes}; "
+                "equal numbers are wanted"
+            )
+        return task.score, task.normalise(), task.sizes[1]
+    if problem is not None and env is None:
+        return problem.score, problem.normalise(), problem.sizes[1]
     place = find_place(env)
     if problem is None:
-        return partial(place_returns, place), None
+        return partial(place_returns, place), None, _action_width(place)
     if problem.scored_in(place):
-        return problem.score, problem.normalise()
+        return problem.score, problem.normalise(), problem.sizes[1]
     other = OwnPair(None, None, place, name=problem.title, declared=problem.contract)
-    return other.score, None
+    return other.score, None, problem.sizes[1]
+
+
+def _action_width(place: Place) -> int:
+    """Return |A| of an environment.
+
+    Raises:
+        OffDynError: Its actions are no vector of numbers.
+    """
+    env = place.make()
+    space = env.action_space
+    if place.copies:
+        env.close()
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise OffDynError(f"environment {place.title}: actions are {beginning(space, 80)}; a vector is allowed")
+    return space.shape[0]

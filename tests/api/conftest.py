@@ -4,6 +4,9 @@ import gymnasium
 import pytest
 
 import offdyn
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.api.recipe import recipe
+from offdyn_agents.testing.sizes import small_settings
 from tests.api.point import BOUND, transitions
 
 ENV_ID = "TestPoint-v0"
@@ -31,11 +34,11 @@ def pair():
 def fit(pair):
     """Train a small agent on the pair, scored in the point's environment unless told otherwise."""
 
-    def small(agent="bc", source=None, target=None, **named):
+    def small(agent="bc", source=pair[0], target=pair[1], **named):
         named = {"seeds": 2, "updates": 12, "eval_every": 6, "env": ENV_ID, "progress": False, "threads": 1} | named
         if isinstance(agent, str):
-            agent = getattr(offdyn.agents, {"bc": "BC", "iql": "IQL", "mopo": "MOPO"}[agent])(**SMALL)
-        return offdyn.fit(agent, source or pair[0], target or pair[1], **named)
+            agent = recipe(agent, small_settings(agent_class(agent).settings_class))
+        return offdyn.fit(agent, source, target, **named)
 
     return small
 

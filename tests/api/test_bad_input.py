@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger
 
 import offdyn
 from offdyn_agents.algorithms.bc import BC
 from offdyn_envs.errors import OffDynError
-from tests.api.conftest import SMALL
 from tests.api.point import A, S, Sideways, as_object, transitions
 
 
@@ -46,7 +44,7 @@ DATA = {
     "half the bounds": ({**transitions(10), "action_low": -2}, "action_low without action_high"),
     "bounds upside down": ({**transitions(10), "action_low": 2, "action_high": -2}, "low < high"),
     "bounds of another number": ({**transitions(10), "action_low": [-2] * 3, "action_high": [2] * 3}, "values"),
-    "words for bounds": ({**transitions(10), "action_low": "low", "action_high": "high"}, "action_low"),
+    "words for bounds": ({**transitions(10), "action_low": "low", "action_high": "high"}, "action_low is low"),
     "a path": ("no/such/file.npz", "no dataset and no file of that name: 'no/such/file.npz'"),
 }
 
@@ -85,11 +83,10 @@ ARGUMENTS = {
     "termination": ({"termination": "lerned"}, "unknown termination 'lerned'; did you mean 'learned'?"),
     "name": ({"name": "../up"}, "'../up' is no name"),
     "callbacks": ({"callbacks": [print]}, "is no lightning.pytorch Callback"),
-    "one callback": ({"callbacks": print}, "callbacks is a builtin_function_or_method; a list"),
-    "one logger": ({"loggers": CSVLogger("logs")}, "loggers is a CSVLogger; a list"),
+    "one callback": ({"callbacks": print}, "is no lightning.pytorch Callback"),
     "loggers": ({"loggers": ["csv"]}, "str is no lightning.pytorch Logger"),
     "devices": ({"trainer": {"devices": 2}}, "trainer: 'devices' is set by device="),
-    "no such argument": ({"trainer": {"max_epoch": 2}}, "trainer: unknown argument 'max_epoch'"),
+    "no such argument": ({"trainer": {"max_epoch": 2}}, "unknown argument of trainer 'max_epoch'"),
     "env": ({"env": "TestPiont-v0"}, "did you mean 'TestPoint-v0'?"),
     "env's module": ({"env": "no_such_module:Env"}, "cannot be imported"),
     "env's class": ({"env": "tests.api.point:Poimt"}, "did you mean 'Point'?"),
@@ -130,7 +127,7 @@ def test_a_folder_of_another_run_is_left_alone(fit, run, tmp_path):
     with pytest.raises(OffDynError, match="holds a run with"):
         fit("iql", out=run.folder.parents[1], name="points", updates=18)
     with pytest.raises(OffDynError, match="holds a run with width 16, not 17"):
-        fit(offdyn.agents.IQL(**SMALL | {"width": 17}), out=run.folder.parents[1], name="points")
+        fit(offdyn.agents.IQL(width=17, batch_size=24), out=run.folder.parents[1], name="points")
     assert (run.folder / "run.json").read_bytes() == before
 
 

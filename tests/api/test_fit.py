@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 import offdyn
 from offdyn_agents.algorithms.registry import names
-from offdyn_envs.robots import get_robot
-from tests.agents.synthetic import dataset
+from offdyn_agents.runs import problems
+from tests.agents.stand_ins import target_returns
+from tests.api import stand_in
 from tests.api.conftest import ENV_ID, SMALL
 from tests.api.point import Point, as_object
 
@@ -90,7 +91,7 @@ def test_settings_are_python_values(fit, tmp_path):
 
 def test_callbacks_and_loggers_are_the_users(fit, tmp_path):
     watching, logger = Watching(), CSVLogger(str(tmp_path / "logs"))
-    run = fit("iql", out=tmp_path / "runs", callbacks=[watching], loggers=[logger], name="points")
+    run = fit("iql", out=tmp_path / "runs", callbacks=watching, loggers=[logger], name="points")
     assert [done for done, _, _ in watching.seen] == [6, 12]
     assert watching.ended == 1
     assert all(live == [0, 1] for _, _, live in watching.seen)
@@ -133,18 +134,19 @@ def test_termination_is_learned_where_the_data_hold_any(fit, pair, tmp_path):
         fell = np.abs(data["next_observations"][:, 0]) > 0.8
         return {**data, "terminations": fell, "truncations": data["truncations"] & ~fell}
 
-    agent = offdyn.agents.MOPO(dynamics={"epochs": 1, "width": 16}, rollouts=4, horizon=2, **SMALL)
     source, target = map(ended, pair)
-    run = fit(agent, source, target, env=None, updates=6, seeds=1, out=tmp_path)
-    assert run.facts["stages"]["termination"]["how"] == "learned"
-    other = fit(agent, source, target, env=None, updates=6, seeds=1, out=tmp_path, name="b", termination="never")
-    assert other.facts["stages"]["termination"]["how"] == "never"
+    run = fit("mopo", source, target, env=None, updates=6, seeds=1, out=tmp_path)
+    assert run.facts["stages"]["termination"]["kind"] == "learned"
+    other = fit("mopo", source, target, env=None, updates=6, seeds=1, out=tmp_path, name="b", termination="never")
+    assert other.facts["stages"]["termination"]["kind"] == "never"
 
 
 def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
     """Stand-ins of the two datasets: what counts is their ids."""
     task = "hopper-gravity-0.5-medium"
-    found = stand_in_task(monkeypatch, task)
+    stand_in.install(monkeypatch)
+    monkeypatch.setattr(problems, "target_returns", target_returns)
+    found = offdyn.load_task(task)
     named = {"seeds": 1, "updates": 6, "out": tmp_path, "progress": False}
     agent = offdyn.agents.BC(**SMALL)
     run = offdyn.fit(agent, found.source, found.target, env=found.env, **named)
@@ -174,31 +176,3 @@ def test_an_environment_object_may_score(fit, tmp_path):
     run = fit(env=Point(), out=tmp_path)
     assert run.facts["pair"]["env"] is None
     assert np.isfinite(run.evaluate(episodes=2).column("return")).all()
-
-
-def stand_in_task(monkeypatch, name):
-    """Return a task as `load_task` does, of small data, and let runs of that name load the same."""
-    import gymnasium
-
-    import offdyn_envs
-    from offdyn_agents.runs import problems
-    from offdyn_envs.datasets.store.spec import Arrays, Dataset
-    from offdyn_envs.datasets.task import Task
-    from offdyn_envs.tasks import get_task
-    from tests.agents import stand_ins
-
-    task = get_task(name)
-    robot = get_robot(task.robot)
-
-    def data(id, rows, seed):
-        found = dataset(rows, seed, observation_dim=robot.observation_dim, action_dim=robot.action_dim)
-        empty, ones = np.zeros((2 * rows, 1)), np.ones(rows, dtype=np.int64)
-        found.truncations = ~found.terminations
-        arrays = Arrays(**vars(found), qpos=empty, qvel=empty, lengths=ones, seeds=ones)
-        return Dataset(id, {"offdyn": {"robot": task.robot}}, arrays, None)
-
-    found = Task(gymnasium.make(task.env_id), data(task.source, 300, 0), data(task.target, 100, 1))
-    monkeypatch.setattr(offdyn_envs, "load_task", lambda _: found)
-    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
-    return found

@@ -34,7 +34,7 @@ def test_policies_act_in_the_units_of_the_data(run):
     observations = 30 * np.random.default_rng(0).standard_normal((500, S))
     # A policy in [-1, 1] that nobody scales stays below 1.
     assert np.abs(run.policy(0)(observations)).max() > 1.0
-    assert run.policy(0).contract["actions"]["high"] == [BOUND] * A
+    assert run.policy(0).contract["actions"][0] == {"name": "action_0", "unit": "", "low": -BOUND, "high": BOUND}
 
 
 def test_policies_of_seeds_differ_and_the_first_is_the_default(run):
@@ -162,7 +162,7 @@ def test_runs_scored_by_an_object_are_compared_too(fit, tmp_path):
 
 def test_compare_refuses_what_is_not_comparable(fit, run, tmp_path):
     other = fit(env=None, updates=6, out=tmp_path, name="elsewhere")
-    with pytest.raises(OffDynError, match=r"runs of elsewhere, points cannot be compared"):
+    with pytest.raises(OffDynError, match=r"runs of elsewhere in no environment, points in .* cannot be compared"):
         offdyn.compare(run, other)
     with pytest.raises(OffDynError, match="two runs or more, not 1"):
         offdyn.compare(run)
@@ -192,13 +192,19 @@ def test_a_table_prints_itself_and_is_plain_rows():
         (lambda run: run.evaluate(episodes=0), "episodes is 0; at least 1 is allowed"),
         (lambda run: run.evaluate("TestPiont-v0"), "did you mean 'TestPoint-v0'?"),
         (lambda run: run.evaluate("OffDyn/Hopper-v0"), "observations are Box[11]; the data have 3 numbers"),
-        (lambda run: run.evaluate(TASK), f"the data have {S} numbers"),
+        (lambda run: run.evaluate(TASK), f"has (observations, actions) (11, 3), points ({S}, {A})"),
         (lambda run: offdyn.evaluate(run.policy(0)), "a policy needs an environment"),
         (lambda run: offdyn.load_run(run.folder / "nothing"), "is no run: it has no run.json"),
         (lambda run: offdyn.load_policy(run.folder / "seeds" / "9"), "does not exist"),
         (lambda run: offdyn.load_policy(run.folder / "run.json"), "run.json"),
-        (lambda run: offdyn.evaluate(3, ENV_ID), "a policy is a function"),
-        (lambda run: offdyn.evaluate(lambda rows: rows, ENV_ID), "actions of shape"),
+        (
+            lambda run: offdyn.evaluate(3, ENV_ID),
+            "a policy is a function of observations [N, |S|], or a run, not a int",
+        ),
+        (
+            lambda run: offdyn.evaluate(lambda rows: rows, ENV_ID),
+            f"observations [20, {S}] give actions [20, {S}]; [20, {A}] is wanted",
+        ),
     ],
 )
 def test_bad_input_is_one_line(run, call, words):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 
 __all__ = ["NONE", "QUIET", "Extras"]
 
@@ -36,9 +38,12 @@ class Extras:
             for item in items:
                 if not isinstance(item, kind):
                     raise OffDynError(f"{what}: {type(item).__name__} is no lightning.pytorch {kind.__name__}")
+        known = inspect.signature(lightning.Trainer).parameters
         for name in self.trainer:
             if name in TAKEN:
                 raise OffDynError(f"trainer: '{name}' is set by {TAKEN[name]}; other arguments of Trainer are allowed")
+            if name not in known:
+                raise unknown("argument of trainer", name, [other for other in known if other not in TAKEN])
 
 
 TAKEN = {
