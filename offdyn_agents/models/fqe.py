@@ -48,10 +48,10 @@ class FQESettings:
     """
 
     discount: float = setting(0.99, low=0.0, high=0.9999)
-    copies: int = setting(5, low=1)
+    copies: int = setting(4, low=1)
     width: int = setting(64, low=1)
     warm_updates: int = setting(1000, low=0)
-    updates: int = setting(2000, low=1)
+    updates: int = setting(1500, low=1)
     batch_size: int = setting(256, low=1)
     learning_rate: float = setting(1e-3, low=0.0, open_low=True)
     polyak: float = setting(0.2, low=0.0, high=1.0, open_low=True)
@@ -212,11 +212,8 @@ class _Evaluation:
 
 
 def _q(params: Params, pairs: Tensor) -> Tensor:
-    """Return the values [n, B] of standardised pairs [n, B, |S| + |A|].
-
-    Hidden layers are normalised, which bounds what they make of actions that nobody has logged.
-    """
-    return mlp(params, pairs, lambda x: torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]))).squeeze(-1)
+    """Return the values [n, B] of standardised pairs [n, B, |S| + |A|]."""
+    return mlp(params, pairs).squeeze(-1)
 
 
 def held_out(episodes: int, share: float, seed: int) -> NDArray[np.bool_]:
