@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def policies(task: str, runs: Path | None) -> dict[str, Policy]:
     return found
 
 
-def compare(task: str, runs: Path | None, threads: int) -> dict[str, Any]:
-    """Return values and true returns of all policies of a task."""
+def compare(task: str, size: str, runs: Path | None, threads: int) -> dict[str, Any]:
+    """Return values, from a target dataset of some size, and true returns of all policies of a task."""
     known, named = get_task(task), policies(task, runs)
-    target, settings = load_dataset(known.target), FQESettings()
+    target, settings = load_dataset(replace(known.target, rows=size)), FQESettings()
     rows, layout = pack(target, task), Layout(target.observations.shape[1], target.actions.shape[1])
     lengths = target.arrays.lengths
     begun = time.monotonic()
@@ -83,7 +84,7 @@ def compare(task: str, runs: Path | None, threads: int) -> dict[str, Any]:
         for name, true, some, error in zip(named, returns, copies, values.error, strict=True)
     }
     return {
-        "task": task,
+        "task": f"{task} {size}",
         "discount": settings.discount,
         "episodes": {"true": EPISODES, "logged": len(lengths), "held_out": int(values.held.sum())},
         "logged": float(logged.mean()),
@@ -145,15 +146,17 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+")
     parser.add_argument("--runs", type=Path, help="folder of runs whose policies are added")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    parser.add_argument("--sizes", nargs="+", default=["5k"], help="sizes of the target dataset, for instance 5k 100k")
     parser.add_argument("--threads", type=int, default=usable_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     results: list[dict[str, Any]] = []
     for task in asked.tasks:
-        path = asked.out / f"{task}.json"
-        if not path.exists():
-            write_json(path, compare(task, asked.runs, asked.threads))
-        results.append(json.loads(path.read_text(encoding="utf-8")))
+        for size in asked.sizes:
+            path = asked.out / f"{task}-{size}.json"
+            if not path.exists():
+                write_json(path, compare(task, size, asked.runs, asked.threads))
+            results.append(json.loads(path.read_text(encoding="utf-8")))
     print_table("Fitted Q evaluation", table(results), False)
     draw(results, asked.out / "values.png")
 

@@ -212,8 +212,11 @@ class _Evaluation:
 
 
 def _q(params: Params, pairs: Tensor) -> Tensor:
-    """Return the values [n, B] of standardised pairs [n, B, |S| + |A|]."""
-    return mlp(params, pairs).squeeze(-1)
+    """Return the values [n, B] of standardised pairs [n, B, |S| + |A|].
+
+    Hidden layers are normalised: without that, values of actions that nobody has logged run away.
+    """
+    return mlp(params, pairs, lambda x: torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]))).squeeze(-1)
 
 
 def held_out(episodes: int, share: float, seed: int) -> NDArray[np.bool_]:
