@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from offdyn_agents.engine.rows import Layout, pack
-from offdyn_agents.models.fqe import FQESettings, evaluate_policies, logged_returns
+from offdyn_agents.models.fqe import CAUTION, FQESettings, evaluate_policies, logged_returns
 from offdyn_envs import load_dataset
 from offdyn_envs.atomic import write_json
 from offdyn_envs.batching.threads import usable_threads
@@ -107,16 +107,16 @@ def table(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             some = [told for name, told in result["policies"].items() if member(name)]
             true, copies = np.array([told["true"] for told in some]), np.array([told["copies"] for told in some])
             mean, spread = copies.mean(1), copies.std(1)
-            chosen = int(np.argmax(mean - spread))
+            cautious = mean - CAUTION * spread
             rows.append(
                 {
                     "task": result["task"],
                     "policies": f"{len(some)} {group}",
                     "rank, mean": round(correlation(mean, true), 2),
-                    "rank, mean - spread": round(correlation(mean - spread, true), 2),
+                    "rank, cautious": round(correlation(cautious, true), 2),
                     "mean error": round(float(np.abs(mean - true).mean()), 1),
                     "true": f"{true.min():.0f} to {true.max():.0f}",
-                    "chosen": round(float(true[chosen]), 1),
+                    "chosen": round(float(true[np.argmax(cautious)]), 1),
                 }
             )
     return rows

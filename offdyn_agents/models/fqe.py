@@ -22,10 +22,15 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.settings import setting
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FQESettings", "Policy", "Values", "evaluate_policies", "logged_returns"]
+__all__ = ["CAUTION", "FQESettings", "Policy", "Values", "evaluate_policies", "logged_returns"]
 
 Policy = Callable[[NDArray[Any]], NDArray[Any]]
 """Maps observations [B, |S|] to actions [B, |A|] in [-1, 1]."""
+CAUTION = 2.0
+"""By how many standard deviations of a policy's copies its value is lowered where policies are compared.
+
+Copies disagree about actions that nobody has logged; chosen on Hopper, see docs/results/offline-evaluation.md.
+"""
 CHUNK = 16_384
 
 
