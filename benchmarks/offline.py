@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 from offdyn_agents.engine.rows import Layout, pack
-from offdyn_agents.models.fqe import FQESettings, evaluate_policies, logged_returns
+from offdyn_agents.models.fqe import CAUTION, FQESettings, evaluate_policies, logged_returns
 from offdyn_envs import load_dataset
 from offdyn_envs.atomic import write_json
 from offdyn_envs.batching.threads import usable_threads
@@ -59,10 +60,10 @@ def policies(task: str, runs: Path | None) -> dict[str, Policy]:
     return found
 
 
-def compare(task: str, runs: Path | None, threads: int) -> dict[str, Any]:
-    """Return values and true returns of all policies of a task."""
+def compare(task: str, size: str, runs: Path | None, threads: int) -> dict[str, Any]:
+    """Return values, from a target dataset of some size, and true returns of all policies of a task."""
     known, named = get_task(task), policies(task, runs)
-    target, settings = load_dataset(known.target), FQESettings()
+    target, settings = load_dataset(replace(known.target, rows=size)), FQESettings()
     rows, layout = pack(target, task), Layout(target.observations.shape[1], target.actions.shape[1])
     lengths = target.arrays.lengths
     begun = time.monotonic()
@@ -83,7 +84,7 @@ def compare(task: str, runs: Path | None, threads: int) -> dict[str, Any]:
         for name, true, some, error in zip(named, returns, copies, values.error, strict=True)
     }
     return {
-        "task": task,
+        "task": f"{task} {size}",
         "discount": settings.discount,
         "episodes": {"true": EPISODES, "logged": len(lengths), "held_out": int(values.held.sum())},
         "logged": float(logged.mean()),
@@ -106,16 +107,16 @@ def table(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             some = [told for name, told in result["policies"].items() if member(name)]
             true, copies = np.array([told["true"] for told in some]), np.array([told["copies"] for told in some])
             mean, spread = copies.mean(1), copies.std(1)
-            chosen = int(np.argmax(mean - spread))
+            cautious = mean - CAUTION * spread
             rows.append(
                 {
                     "task": result["task"],
                     "policies": f"{len(some)} {group}",
                     "rank, mean": round(correlation(mean, true), 2),
-                    "rank, mean - spread": round(correlation(mean - spread, true), 2),
+                    "rank, cautious": round(correlation(cautious, true), 2),
                     "mean error": round(float(np.abs(mean - true).mean()), 1),
                     "true": f"{true.min():.0f} to {true.max():.0f}",
-                    "chosen": round(float(true[chosen]), 1),
+                    "chosen": round(float(true[np.argmax(cautious)]), 1),
                 }
             )
     return rows
@@ -145,15 +146,17 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+")
     parser.add_argument("--runs", type=Path, help="folder of runs whose policies are added")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results")
+    parser.add_argument("--sizes", nargs="+", default=["5k"], help="sizes of the target dataset, for instance 5k 100k")
     parser.add_argument("--threads", type=int, default=usable_threads())
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     results: list[dict[str, Any]] = []
     for task in asked.tasks:
-        path = asked.out / f"{task}.json"
-        if not path.exists():
-            write_json(path, compare(task, asked.runs, asked.threads))
-        results.append(json.loads(path.read_text(encoding="utf-8")))
+        for size in asked.sizes:
+            path = asked.out / f"{task}-{size}.json"
+            if not path.exists():
+                write_json(path, compare(task, size, asked.runs, asked.threads))
+            results.append(json.loads(path.read_text(encoding="utf-8")))
     print_table("Fitted Q evaluation", table(results), False)
     draw(results, asked.out / "values.png")
 

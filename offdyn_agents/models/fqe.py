@@ -22,10 +22,15 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.settings import setting
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FQESettings", "Policy", "Values", "evaluate_policies", "logged_returns"]
+__all__ = ["CAUTION", "FQESettings", "Policy", "Values", "evaluate_policies", "logged_returns"]
 
 Policy = Callable[[NDArray[Any]], NDArray[Any]]
 """Maps observations [B, |S|] to actions [B, |A|] in [-1, 1]."""
+CAUTION = 2.0
+"""By how many standard deviations of a policy's copies its value is lowered where policies are compared.
+
+Copies disagree about actions that nobody has logged; chosen on Hopper, see docs/results/offline-evaluation.md.
+"""
 CHUNK = 16_384
 
 
@@ -48,10 +53,10 @@ class FQESettings:
     """
 
     discount: float = setting(0.99, low=0.0, high=0.9999)
-    copies: int = setting(5, low=1)
+    copies: int = setting(4, low=1)
     width: int = setting(64, low=1)
     warm_updates: int = setting(1000, low=0)
-    updates: int = setting(2000, low=1)
+    updates: int = setting(1500, low=1)
     batch_size: int = setting(256, low=1)
     learning_rate: float = setting(1e-3, low=0.0, open_low=True)
     polyak: float = setting(0.2, low=0.0, high=1.0, open_low=True)
@@ -214,7 +219,7 @@ class _Evaluation:
 def _q(params: Params, pairs: Tensor) -> Tensor:
     """Return the values [n, B] of standardised pairs [n, B, |S| + |A|].
 
-    Hidden layers are normalised, which bounds what they make of actions that nobody has logged.
+    Hidden layers are normalised: without that, values of actions that nobody has logged run away.
     """
     return mlp(params, pairs, lambda x: torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]))).squeeze(-1)
 

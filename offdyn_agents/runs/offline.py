@@ -19,7 +19,7 @@ from offdyn_agents.engine.rows import Layout, last_rows, pack
 from offdyn_agents.engine.settings import build, flat, to_json
 from offdyn_agents.judging.held_out import held_out_errors
 from offdyn_agents.judging.stages import learned_model
-from offdyn_agents.models.fqe import FQESettings, Policy, Values, evaluate_policies, logged_returns
+from offdyn_agents.models.fqe import CAUTION, FQESettings, Policy, Values, evaluate_policies, logged_returns
 from offdyn_agents.runs.own_pairs import OwnPair, problem_of
 from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
 from offdyn_envs.atomic import write_json
@@ -88,9 +88,10 @@ def evaluate_offline(folder: Path, plan: OfflinePlan | None = None) -> dict[str,
         "value": "held_out" and "all", each the "mean" of Q(s0, pi(s0)) over first states of such episodes, copies and
         seeds, its 95% t interval over "seeds" (None for one) and its 95% "bootstrap" interval over copies and episodes;
         "logged": the mean discounted return of these episodes themselves; "seeds": for each its values, those of its
-        "copies", and the "error", see `Values`; "true": mean discounted returns in the simulator, by seed, where there
-        is one and episodes were asked for; "dynamics": see `held_out_errors`, for agents that learn any; or "skipped",
-        why there are none.
+        "copies", "cautious", their mean less two standard deviations, to compare policies by
+        (docs/results/offline-evaluation.md), and the "error", see `Values`; "true": mean discounted returns in the
+        simulator, by seed, where there is one and episodes were asked for; "dynamics": see `held_out_errors`, for
+        agents that learn any; or "skipped", why there are none.
 
     Raises:
         OffDynError: The folder holds no run that has ended or has a sound seed, its target data are not here, or there
@@ -178,10 +179,12 @@ def _estimate(values: Values, episodes: NDArray[np.bool_]) -> dict[str, Any]:
 
 def _of_seed(values: Values, place: int) -> dict[str, Any]:
     starts = values.starts[place]
+    copies = starts[:, values.held].mean(1)
     return {
-        "held_out": float(starts[:, values.held].mean()),
+        "held_out": float(copies.mean()),
         "all": float(starts.mean()),
-        "copies": starts[:, values.held].mean(1).tolist(),
+        "copies": copies.tolist(),
+        "cautious": float(copies.mean() - CAUTION * copies.std()),
         "error": float(values.error[place]),
     }
 
@@ -255,6 +258,7 @@ def summarise_offline(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     what = f"discounted by {result['discount']:g}"
     rows = [
         _row(f"fitted Q evaluation, held-out episodes, {what}", held["mean"], held["seeds"], held["bootstrap"]),
+        _row("less two deviations of its copies, to compare policies by", _mean_of(result, "cautious")),
         _row(f"logged returns of these episodes, {what}", logged["held_out"]),
     ]
     if "true" in result:
@@ -266,6 +270,11 @@ def summarise_offline(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     elif "skipped" in found:
         rows.append({"what": f"dynamics: {found['skipped']}", "mean": "-", "seeds": "-", "bootstrap": "-"})
     return rows
+
+
+def _mean_of(result: Mapping[str, Any], name: str) -> float:
+    """Return the mean of a number over the seeds."""
+    return float(np.mean([told[name] for told in result["seeds"].values()]))
 
 
 def _row(what: str, mean: float, seeds: Any = None, bootstrap: Any = None) -> dict[str, Any]:
