@@ -159,7 +159,9 @@ def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
 
 def test_every_agent_has_its_class_in_offdyn_agents():
     for name in names():
-        found = [kind for kind in dir(offdyn.agents) if kind[0].isupper() and getattr(offdyn.agents, kind)().name == name]
+        found = [
+            kind for kind in dir(offdyn.agents) if kind[0].isupper() and getattr(offdyn.agents, kind)().name == name
+        ]
         assert len(found) == 1, name
 
 
