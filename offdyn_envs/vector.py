@@ -236,6 +236,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
                 f"of shape {actions.shape}"
             )
         if self._unstarted:
+            self._crew.check_open()
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         waiting = self._done.copy() if self.autoreset_mode == AutoresetMode.NEXT_STEP else None
         before = self._state
