@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from functools import lru_cache
@@ -45,9 +46,13 @@ def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:
 
 
 @lru_cache
-def base_model(robot_name: str) -> mujoco.MjModel:
-    """Return a robot's compiled model without any shift; it is shared: copy it before changing it."""
+def _compiled(robot_name: str) -> mujoco.MjModel:
     return compile_spec(base_spec(get_robot(robot_name)), robot_name)
+
+
+def base_model(robot_name: str) -> mujoco.MjModel:
+    """Return a robot's compiled model without any shift, a copy of one's own."""
+    return copy.copy(_compiled(robot_name))
 
 
 def log_simulator_warnings() -> None:

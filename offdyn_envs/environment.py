@@ -6,7 +6,6 @@ batched and re-simulated transitions then agree bit for bit.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -172,8 +171,7 @@ class ShiftedRobot(MujocoEnv, EzPickle):
         return self.attack.perturb(observation[None], [self._attack_rng])[0]
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        # The compiled model is shared between environments, and rendering sizes are written into it.
-        model = copy.copy(compile_model(self.robot, self.shifts, self.profile))
+        model = compile_model(self.robot, self.shifts, self.profile)
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)

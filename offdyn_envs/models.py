@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from functools import lru_cache
@@ -54,7 +55,7 @@ def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco
 
 
 def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjModel:
-    """Return the compiled model of a shifted robot; the same object for the same arguments.
+    """Return the compiled model of a shifted robot; it is compiled once in a process.
 
     Args:
         robot: The robot.
@@ -62,9 +63,9 @@ def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "defau
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
 
     Returns:
-        The model. It is shared: copy it before changing it.
+        The model, a copy of one's own.
     """
-    return _compile(robot.name, shifts, check_profile(profile))
+    return copy.copy(_compile(robot.name, shifts, check_profile(profile)))
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from typing import Any
 import mujoco
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -125,6 +126,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._control = np.zeros((rows, robot.frame_skip, robot.action_dim))
         self._steps = np.zeros(rows, dtype=np.int64)
         self._done = np.zeros(rows, dtype=bool)
+        self._unstarted = set(range(rows))
         self._rngs = [np.random.default_rng() for _ in range(rows)]
         self._attack_rngs = [np.random.default_rng() for _ in range(rows)]
         self._last = self._state
@@ -133,7 +135,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     @property
     def models(self) -> Sequence[mujoco.MjModel]:
-        """The compiled model of each row now, N; rows of equal dynamics share one."""
+        """The compiled model of each row now, N; rows of equal dynamics share one.
+
+        What is changed in one holds in this environment only, in all rows of these dynamics.
+        """
         return tuple(self._rows.models)
 
     @property
@@ -178,8 +183,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
-        self._steps[chosen] = 0
-        self._done[chosen] = False
+        self._begin(chosen)
         return self._observe()
 
     def reset(
@@ -216,6 +220,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             that ended show the first observation of the next episode and `infos["final_obs"]` [N, |S|] holds the last
             one of the old (valid where `infos["_final_obs"]`). `infos["diverged"]` [N] appears when a simulation blew
             up; such a row keeps its state and terminates.
+
+        Raises:
+            ResetNeeded: A row has not been started yet, by `reset` or `set_state`.
+            OffDynError: A wrong shape, or an action that is not finite.
         """
         actions = np.asarray(actions)
         if (
@@ -227,6 +235,9 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
                 f"actions must be finite numbers of shape {self.action_space.shape}, got {actions.dtype} "
                 f"of shape {actions.shape}"
             )
+        if self._unstarted:
+            self._crew.check_open()
+            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         waiting = self._done.copy() if self.autoreset_mode == AutoresetMode.NEXT_STEP else None
         before = self._state
         diverged = self._advance(actions)
@@ -287,8 +298,12 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel
+        self._begin(chosen)
+
+    def _begin(self, chosen: Bools) -> None:
         self._steps[chosen] = 0
         self._done[chosen] = False
+        self._unstarted.difference_update(np.flatnonzero(chosen).tolist())
 
     def _observe(self) -> Floats:
         return self.robot.observe(self._state[:, self._qpos], self._state[:, self._qvel])

@@ -8,7 +8,6 @@ observation that `set_state` leads to is up to date and so differs from the one 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -230,8 +229,7 @@ class AdroitHand(MujocoEnv, EzPickle):
         return self.attack.perturb(observation[None], [self._attack_rng])[0]
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        # The compiled model is shared between environments; gains, goals and rendering sizes are written into it.
-        model = copy.copy(compile_hand(self.task, self.shifts, self.profile))
+        model = compile_hand(self.task, self.shifts, self.profile)
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 
 import mujoco
@@ -37,9 +38,9 @@ def compile_hand(task: HandTask, shifts: tuple[HandShift, ...], profile: str = "
         profile: One of `offdyn_envs.adroit.shifts.HAND_PROFILES`.
 
     Returns:
-        The model; the same object for the same arguments, so copy it before changing it.
+        The model, a copy of one's own.
 
     Raises:
         OffDynError: The extra is missing, there is no such profile, or the scales multiply to nothing compilable.
     """
-    return _compile(task.name, shifts, check_hand_profile(profile))
+    return copy.copy(_compile(task.name, shifts, check_hand_profile(profile)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -100,17 +101,13 @@ class Crew:
             rows: N, the number of rows.
             threads: How many threads work, the caller among them.
         """
+        self._model = model
         self._own = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
         size = rows_at_a_time(rows, threads)
         self._helpings = [slice(first, min(rows, first + size)) for first in range(0, rows, size)]
-        self._helpers, self._pending = threads - 1, 0
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._results: SimpleQueue[Exception | None] = SimpleQueue()
-        for _ in range(self._helpers):
-            # The threads know the queues, not the crew: it can be collected while they wait.
-            arguments = model, self._jobs, self._results
-            threading.Thread(target=_help, args=arguments, daemon=True, name="offdyn-physics").start()
-        self._end = weakref.finalize(self, _dismiss, self._jobs, self._helpers)
+        self._helpers = threads - 1
+        self._start()
+        _crews.add(self)
 
     def simulate(self, models: Sequence[mujoco.MjModel], state: Floats, control: Floats, trajectory: Floats) -> None:
         """Do one control step of every row, from a cold solver.
@@ -125,8 +122,10 @@ class Crew:
         Raises:
             OffDynError: The crew has been closed.
         """
-        if not self._end.alive:
-            raise OffDynError("the environment is closed: it cannot step any more")
+        self.check_open()
+        if self._forked:
+            self._end.detach()
+            self._start()
         self._wait()  # An interrupted call may have left helpers at work.
         job = _Job(self._helpings.copy(), models, state, control, trajectory)
         for _ in range(self._helpers):
@@ -143,9 +142,29 @@ class Crew:
         if errors:
             raise errors[0]
 
+    def check_open(self) -> None:
+        """Raise an `OffDynError` if the crew has been closed."""
+        if not self._end.alive:
+            raise OffDynError("the environment is closed: it cannot step any more")
+
     def close(self) -> None:
         """Send the helpers home."""
         self._end()
+
+    def _start(self) -> None:
+        self._pending, self._forked = 0, False
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._results: SimpleQueue[Exception | None] = SimpleQueue()
+        self._end = weakref.finalize(self, _dismiss, self._jobs, self._helpers)
+        for _ in range(self._helpers):
+            # The threads know the queues, not the crew: it can be collected while they wait.
+            arguments = self._model, self._jobs, self._results
+            threading.Thread(target=_help, args=arguments, daemon=True, name="offdyn-physics").start()
+
+    def lose_helpers(self) -> None:
+        """Take note that this process is a fork, which has the queues but not the threads; the next job starts them."""
+        if self._helpers and self._end.alive:
+            self._forked = True
 
     def _wait(self) -> list[Exception | None]:
         """Wait until every helper is done with the last job; return how it ended for each."""
@@ -154,3 +173,15 @@ class Crew:
             results.append(self._results.get())
             self._pending -= 1
         return results
+
+
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+
+def _lose_helpers() -> None:
+    for crew in list(_crews):
+        crew.lose_helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lose_helpers)

@@ -60,10 +60,8 @@ def verify(
     from offdyn_envs.benchmark.scoring.protocol import CLEAN_EPISODES
 
     plan = Plan(CLEAN_EPISODES if episodes is None else episodes, perturbed, salt)
-    found = verify_entries(folders or None, leaderboard, plan)
+    found = verify_entries(folders or None, leaderboard, plan, lambda note: typer.echo(f"offdyn: {note}", err=True))
     print_verdicts(found.verdicts, json_output)
-    for line in found.notes:
-        typer.echo(f"offdyn: {line}", err=True)
     _end(found.refusals)
 
 

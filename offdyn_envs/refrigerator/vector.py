@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,7 @@ class RefrigeratorVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._rngs = [np.random.default_rng() for _ in range(self.num_envs)]
         self._steps = np.zeros(self.num_envs, dtype=np.int64)
         self._done = np.zeros(self.num_envs, dtype=bool)
+        self._unstarted = set(range(self.num_envs))
         self._observations = np.zeros((self.num_envs, 2))
 
     @property
@@ -84,8 +86,7 @@ class RefrigeratorVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             OffDynError: A wrong shape, or a value out of range.
         """
         self._rows.set_state(self._all, temperature, door_clock)
-        self._steps[:], self._done[:] = 0, False
-        self._observe(self._all)
+        self._begin(self._all)
         return self._observations.copy()
 
     def reset(
@@ -124,9 +125,12 @@ class RefrigeratorVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             `infos["final_obs"]` [N, 2] holds the last observation of rows that ended (where `infos["_final_obs"]`).
 
         Raises:
+            ResetNeeded: A row has not been started yet, by `reset` or `set_state`.
             OffDynError: A wrong shape or an action that is not finite.
         """
         power = powers(actions, self.num_envs)
+        if self._unstarted:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         waiting = self._done & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
         going_on = np.flatnonzero(~waiting)
         rewards = np.zeros(self.num_envs)
@@ -144,7 +148,11 @@ class RefrigeratorVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         self._rows.reset(rows, self._rngs)
+        self._begin(rows)
+
+    def _begin(self, rows: NDArray[np.int64]) -> None:
         self._steps[rows], self._done[rows] = 0, False
+        self._unstarted.difference_update(rows.tolist())
         self._observe(rows)
 
     def _observe(self, rows: NDArray[np.int64]) -> None:

@@ -87,12 +87,12 @@ class RobotSubject(Subject):
 
     @property
     def model(self) -> mujoco.MjModel:
-        """The compiled model; shared, not to be changed."""
+        """The compiled model, a new copy."""
         return compile_model(self.robot, self.shifts, self.profile)
 
     @property
     def base(self) -> mujoco.MjModel:
-        """The compiled model of the nominal robot."""
+        """The compiled model of the nominal robot, a new copy."""
         return compile_model(self.robot, ())
 
     @property

@@ -136,7 +136,18 @@ def with_dangling_name() -> Any:
     return models.chain([helper.make_node("Add", ["observation", "nowhere"], ["action"])])
 
 
+def batch_norm(outputs: list[str] | None = None, *, opset: int = 17, **attributes: Any) -> Any:
+    names = ["observation", "scale", "bias", "mean", "var"]
+    values = (np.linspace(0.5, 1.5, 3), np.linspace(-1, 1, 3), np.linspace(0, 2, 3), np.linspace(0.5, 4, 3))
+    node = helper.make_node("BatchNormalization", names, outputs or ["action"], **attributes)
+    initializers = [models.weights(name, value) for name, value in zip(names[1:], values, strict=True)]
+    return models.chain([node], initializers, opset=opset)
+
+
 FORBIDDEN = {
+    "batch statistics": (lambda: batch_norm(["action", "m", "v"], training_mode=1), "in training mode"),
+    "hidden batch statistics": (lambda: batch_norm(training_mode=1), "in training mode"),
+    "old batch statistics": (lambda: batch_norm(["action", "m", "v", "a", "b"], opset=9), "in training mode"),
     "If": (with_if, "uses operator 'If'"),
     "Loop": (with_loop, "uses operator 'Loop'"),
     "hidden graph": (with_hidden_graph, "attribute of type GRAPH"),
@@ -268,3 +279,74 @@ def test_a_lying_output_shape_is_refused() -> None:
     )
     with pytest.raises(OffDynError):
         onnx_policy.load_policy(result.SerializeToString())
+
+
+X = np.random.default_rng(0).uniform(-3, 3, (20, 3)).astype(np.float32)
+SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def after_shift(operator: str) -> Any:
+    """The operator on |x| + 1, which is never 0."""
+    nodes = [
+        helper.make_node("Abs", ["observation"], ["a"]),
+        helper.make_node("Add", ["a", "one"], ["b"]),
+        helper.make_node(operator, ["b"], ["action"]),
+    ]
+    return models.chain(nodes, [models.weights("one", 1.0)])
+
+
+def with_argument(operator: str, value: Any, **attributes: Any) -> Any:
+    node = helper.make_node(operator, ["observation", "c"], ["action"], **attributes)
+    return models.chain([node], [models.weights("c", value)])
+
+
+def arg_max() -> Any:
+    nodes = [
+        helper.make_node("ArgMax", ["observation"], ["i"], axis=1, keepdims=1),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["f", "ones"], ["action"]),
+    ]
+    return models.chain(nodes, [models.weights("ones", np.ones((1, 3)))])
+
+
+def norm() -> Any:
+    nodes = [
+        helper.make_node("ReduceL2", ["observation"], ["n"], axes=[1], keepdims=1),
+        helper.make_node("Mul", ["n", "ones"], ["action"]),
+    ]
+    return models.chain(nodes, [models.weights("ones", np.ones((1, 3)))])
+
+
+def three_times(column: Any) -> Any:
+    return np.tile(np.asarray(column, dtype=np.float64)[:, None], (1, 3))
+
+
+def normalised(x: Any) -> Any:
+    scale, bias, mean, var = (np.linspace(*ends, 3) for ends in ((0.5, 1.5), (-1, 1), (0, 2), (0.5, 4)))
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+
+OPERATOR_VALUES = {
+    "BatchNormalization": (batch_norm(), normalised),
+    "BatchNormalization, opset 9": (batch_norm(opset=9), normalised),
+    "Reciprocal": (after_shift("Reciprocal"), lambda x: 1 / (np.abs(x) + 1)),
+    "ReduceL2": (norm(), lambda x: three_times(np.linalg.norm(x, axis=1))),
+    "Sin": (one("Sin"), np.sin),
+    "Cos": (one("Cos"), np.cos),
+    "Sign": (one("Sign"), np.sign),
+    "Selu": (one("Selu"), lambda x: SCALE * np.where(x > 0, x, ALPHA * np.expm1(np.minimum(x, 0)))),
+    "Celu": (one("Celu", alpha=2.0), lambda x: np.maximum(x, 0) + np.minimum(0, 2 * np.expm1(x / 2))),
+    "PRelu": (with_argument("PRelu", [0.1, 0.2, 0.3]), lambda x: np.where(x > 0, x, x * [0.1, 0.2, 0.3])),
+    "HardSigmoid": (one("HardSigmoid", alpha=0.25, beta=0.4), lambda x: np.clip(0.25 * x + 0.4, 0, 1)),
+    "HardSwish": (one("HardSwish"), lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "Round": (one("Round"), np.rint),
+    "ArgMax": (arg_max(), lambda x: three_times(np.argmax(x, axis=1))),
+    "Mod": (with_argument("Mod", 1.5, fmod=1), lambda x: np.fmod(x, 1.5)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATOR_VALUES)
+def test_policies_with_each_operator_pass_and_compute_its_definition(name: str) -> None:
+    model, definition = OPERATOR_VALUES[name]
+    policy = onnx_policy.load_policy(model.SerializeToString())
+    np.testing.assert_allclose(policy(X), definition(X.astype(np.float64)), rtol=1e-5, atol=1e-5)

@@ -132,6 +132,30 @@ def test_figures_equal_the_definitions(board: Path) -> None:
     assert attack["value"] == pytest.approx(1 - sum(cells.values()) / sum(clean.values()), abs=1e-5)
 
 
+def test_further_seeds_of_an_easy_task_lift_nobody(tmp_path: Path) -> None:
+    def returns(task: str, seed: int) -> list[float]:
+        low, high = (20.0, 3000.0) if task == boards.HOPPER else (-250.0, 6500.0)
+        score = (10 if task == boards.HOPPER else 60) + (seed % 5 - 2)
+        return [low + score / 100 * (high - low)] * 10
+
+    for name, extra in (("equal", 5), ("more-of-the-easy-one", 25)):
+        entry, files = boards.entry_json(name, BOTH, range(5), returns=returns)
+        if extra > 5:
+            more, more_files = boards.entry_json(name, [boards.CHEETAH], range(5, extra), returns=returns)
+            entry["results"] += more["results"]
+            files |= more_files
+        boards.write_entry(tmp_path, entry, files)
+    tracks = build(tmp_path)["tracks"]
+    assert len(tracks) > 1
+    for found in tracks:
+        equal, easy = found["rows"]
+        assert equal["iqm"]["mean"] == easy["iqm"]["mean"] == 35.0
+        assert equal["mean"] == easy["mean"] == 35.0
+    for name in ("equal", "more-of-the-easy-one"):
+        intervals = [row["iqm"] for found in tracks for row in found["rows"] if row["name"] == name]
+        assert all(interval == intervals[0] for interval in intervals)
+
+
 def test_a_forged_entry_shows_what_the_re_run_earned(board: Path) -> None:
     entry = next(item for item in build(board)["entries"] if item["name"] == "forged")
     hopper = entry["tasks"][boards.HOPPER]

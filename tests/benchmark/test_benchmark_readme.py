@@ -40,7 +40,8 @@ def test_the_operator_list_is_the_protocols() -> None:
     listed = """
     Gemm MatMul Add Sub Mul Div Neg Abs Relu LeakyRelu Elu Gelu Tanh Sigmoid Softplus Softmax Erf Exp Log Sqrt Pow Min
     Max Clip LayerNormalization Concat Slice Split Gather Reshape Transpose Squeeze Unsqueeze Flatten Identity Constant
-    Cast Shape Expand Where Greater Less Equal ReduceMean ReduceSum ReduceMax
+    Cast Shape Expand Where Greater Less Equal ReduceMean ReduceSum ReduceMax ReduceL2 BatchNormalization Reciprocal Sin
+    Cos Sign Selu Celu PRelu HardSigmoid HardSwish Round ArgMax Mod
     """
     assert set(listed.split()) == OPERATORS
     assert not OPERATORS & {"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Multinomial", "Dropout", "NonZero"}

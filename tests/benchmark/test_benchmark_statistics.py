@@ -96,12 +96,73 @@ def test_iqm_ignores_order_and_stays_in_range(values: list[float], random: objec
 
 def test_bootstrap_repeats_itself_and_brackets_the_point() -> None:
     rng = np.random.default_rng(0)
-    strata = [rng.normal(50, 5, size=5), rng.normal(80, 5, size=3)]
+    strata = [rng.normal(50, 5, size=15), rng.normal(80, 5, size=13)]
     first = statistics.stratified_bootstrap(strata)
     assert first == statistics.stratified_bootstrap(strata)
     assert first != statistics.stratified_bootstrap(strata, seed=1)
     assert first.low <= first.mean <= first.high
-    assert first.mean == pytest.approx(float(statistics.iqm(np.concatenate(strata))))
+    assert first.mean == pytest.approx(float(statistics.iqm_of_strata([a[None] for a in strata])[0]))
+
+
+def weighted(*strata: list[float]) -> float:
+    return float(statistics.iqm_of_strata([np.array(stratum, dtype=np.float64) for stratum in strata]))
+
+
+def test_further_runs_of_an_easy_task_change_nothing() -> None:
+    hard, easy = [8.0, 9.0, 10.0, 11.0, 12.0], [58.0, 59.0, 60.0, 61.0, 62.0]
+    assert weighted(hard, easy) == 35.0
+    assert weighted(hard, 5 * easy) == pytest.approx(35.0, abs=1e-12)
+    assert weighted(20 * hard, 3 * easy) != weighted(hard, easy)  # The smallest stratum has grown to 15.
+    assert weighted(20 * hard, easy) == pytest.approx(35.0, abs=1e-12)
+
+
+def test_iqm_of_unequal_strata_by_hand() -> None:
+    # Smallest stratum: 1 run. Weights 1 and 1/3 x 3; int(2 / 4) = 0 are cut.
+    assert weighted([10.0], [50.0, 60.0, 70.0]) == pytest.approx(35.0)
+    # Weights 1 x 2 and 1/2 x 4; int(4 / 4) = 1 is cut from each end: 10 below, 70 and 80 above.
+    assert weighted([10.0, 20.0], [50.0, 60.0, 70.0, 80.0]) == pytest.approx((20.0 + 0.5 * 50.0 + 0.5 * 60.0) / 2)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_iqm_of_equal_strata_is_that_of_all_runs(runs: int, tasks: int, factor: int, random: object) -> None:
+    strata = [[random.gauss(50, 20) for _ in range(runs)] for _ in range(tasks)]  # type: ignore[attr-defined]
+    expected = float(statistics.iqm(np.concatenate(strata)))
+    assert weighted(*strata) == pytest.approx(expected)
+    # One of them listed `factor` times over, in any order.
+    grown = strata[0] * factor
+    random.shuffle(grown)  # type: ignore[attr-defined]
+    if tasks > 1:
+        assert weighted(grown, *strata[1:]) == pytest.approx(expected)
+
+
+def test_the_bootstrap_weighs_tasks_the_same_too() -> None:
+    rng = np.random.default_rng(0)
+    hard, easy = rng.normal(10, 1, size=5), rng.normal(60, 1, size=25)
+    mean, low, high = statistics.stratified_bootstrap([hard, easy])
+    # The cut is that of 5 runs a task, so 3 of 5 runs of either side of the gap remain.
+    assert 30 < low <= mean <= high < 40
+
+
+def test_the_same_runs_have_the_same_interval_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    ours = [rng.normal(50, 5, size=size) for size in (5, 3, 4)]
+    theirs = [rng.normal(52, 5, size=size) for size in (3, 4, 5)]
+    shuffled = [rng.permutation(ours[task]) for task in (2, 0, 1)]
+    assert statistics.stratified_bootstrap(ours) == statistics.stratified_bootstrap(shuffled)
+    improvement = statistics.probability_of_improvement(ours, theirs)
+    assert improvement == statistics.probability_of_improvement(shuffled, [theirs[task] for task in (2, 0, 1)])
+    # A last bit, which differs between processors, draws the same runs.
+    nearly = [stratum * (1 + 1e-15) for stratum in ours]
+    np.testing.assert_allclose(
+        statistics.stratified_bootstrap(ours), statistics.stratified_bootstrap(nearly), atol=1e-9
+    )
+
+
+def test_equal_runs_on_both_sides_are_drawn_apart() -> None:
+    runs = [[1.0, 2.0, 3.0, 4.0, 5.0]] * 2
+    mean, low, high = statistics.probability_of_improvement(runs, runs)
+    assert mean == 0.5
+    assert low < 0.4 < 0.6 < high
 
 
 def test_bootstrap_draws_inside_strata_only() -> None:

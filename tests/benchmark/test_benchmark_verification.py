@@ -214,6 +214,77 @@ def test_an_entry_outside_the_board_leaves_its_namesakes_verdict_alone(
     assert "no verdict is written" in found.notes[0]
 
 
+def test_all_policies_are_looked_at_before_the_first_is_re_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: tuple[dict[str, Any], dict[str, bytes]]
+) -> None:
+    entry, files = copy(honest, "forbidden")
+    forbidden(entry, files)
+    boards.write_entry(tmp_path, entry, files)
+    episodes: list[int] = []
+
+    def counted(job: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        episodes.append(sum(cell["episodes"] for cell in job["cells"]))
+        return sandbox.run_job(job, *rest)
+
+    monkeypatch.setattr(verification, "run_job", counted)
+    found, refusals = verify(tmp_path, ["forbidden"])
+    assert found["forbidden"]["status"] == verdicts.REFUSED
+    assert "seed 2: policy keeps tensor" in refusals[0]
+    assert episodes == [0, 0, 0]
+    boards.write_entry(tmp_path, *copy(honest, "honest"))
+    episodes.clear()
+    assert verify(tmp_path, ["honest"])[0]["honest"]["status"] == verdicts.REPRODUCED
+    assert episodes == [0, 0, 0, EPISODES, EPISODES, EPISODES]
+
+
+def folder_as_verdict(board: Path) -> None:
+    (board / "verdicts" / "good.json").mkdir(parents=True)
+
+
+def file_as_folder(board: Path) -> None:
+    (board / "verdicts").write_text("no folder")
+
+
+def link_to_nowhere(board: Path) -> None:
+    (board / "verdicts").symlink_to(board / "nowhere")
+
+
+@pytest.mark.parametrize("spoil", [folder_as_verdict, file_as_folder, link_to_nowhere])
+def test_a_verdict_that_cannot_be_written_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("good"))
+    monkeypatch.setattr(verification, "run_job", lambda *_: pytest.fail("something ran"))
+    spoil(tmp_path)
+    with pytest.raises(OffDynError, match=r"good\.json' cannot be written: .*; nothing was run") as refused:
+        verification.verify_entries(None, tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_entry_outside_the_board_is_named_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = boards.write_entry(tmp_path / "elsewhere", *boards.entry_json("mine"))
+
+    def run(*_: Any) -> Any:
+        raise OffDynError(f"said {said}")
+
+    said: list[str] = []
+    monkeypatch.setattr(verification, "run_job", run)
+    found = verification.verify_entries([folder], tmp_path, say=said.append)
+    assert found.notes == said
+    assert "no verdict is written for" in found.refusals[0]
+    assert not (tmp_path / "verdicts").exists()
+
+
+def test_without_a_sandbox_no_entry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("good"))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OffDynError, match="the sandbox needs Linux, this is darwin"):
+        verification.verify_entries(None, tmp_path)
+    assert not (tmp_path / "verdicts").exists()
+
+
 def test_a_missing_target_dataset_is_no_verdict_on_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boards.write_entry(tmp_path, *boards.entry_json("mine", cells=[("min-q", 0.2, 0.5)]))
 

@@ -343,3 +343,19 @@ def test_shifted_source_back_to_nominal(root: Path) -> None:
     there = under(source, "nominal")
     assert there.valid.all()
     assert (there.next_observations != source.next_observations).any(axis=1).all()
+
+
+def test_environments_answer_with_what_was_changed_in_them(sets: dict[str, Dataset]) -> None:
+    source = sets["hopper/nominal"]
+    plain = under(source, "gravity-0.5")
+    answers: list[Counterfactual] = []
+    scalar: Any = gymnasium.make(env_id(get_robot("hopper"), "gravity-0.5")).unwrapped
+    scalar.model.body_mass[1] *= 10
+    batched = OffDynVectorEnv("hopper", 2, "gravity-0.5")
+    batched.models[0].body_mass[1] *= 10
+    for env in (scalar, batched):
+        answers.append(under(source, env))
+        env.close()
+    np.testing.assert_array_equal(answers[0].next_qvel, answers[1].next_qvel)
+    assert not np.array_equal(answers[1].next_qvel, plain.next_qvel)
+    np.testing.assert_array_equal(under(source, "gravity-0.5").next_qvel, plain.next_qvel)

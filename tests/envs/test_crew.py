@@ -1,6 +1,8 @@
 """Threads that share the physics: equal numbers for any count of them, and no thread or job left behind."""
 
 import gc
+import multiprocessing
+import os
 import threading
 import time
 
@@ -131,4 +133,62 @@ def test_rows_that_blow_up_are_told_apart_in_every_thread():
     np.testing.assert_array_equal(infos["diverged"], wild)
     assert terminations[wild].all() and not terminations[~wild].any()
     np.testing.assert_array_equal(env.qpos[wild], qpos[wild])
+    env.close()
+
+
+def stepped(env, queue):
+    queue.put(np.stack([env.step(np.full(env.action_space.shape, 0.1, np.float32))[0] for _ in range(30)]))
+    queue.put(len(helpers()))
+
+
+def in_a_fork(env, work=stepped):
+    """Run something in a forked process; return what it put into its queue, twice."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=work, args=(env, queue))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0, "the child hangs" if child.is_alive() else child.exitcode
+    return queue.get(), queue.get()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("threads", (1, 2, 3))
+def test_a_fork_steps_with_helpers_of_its_own(threads):
+    env = OffDynVectorEnv("hopper", 8, num_threads=threads)
+    env.reset(seed=0)
+    env.step(np.zeros((8, 3), np.float32))
+    running = len(helpers())
+    for _ in range(2):
+        observations, started = in_a_fork(env)
+        assert started == threads - 1
+    assert len(helpers()) == running, "the parent keeps its own"
+    expected = np.stack([env.step(np.full((8, 3), 0.1, np.float32))[0] for _ in range(30)])
+    np.testing.assert_array_equal(observations, expected)
+    env.close()
+    assert wait_for(lambda: len(helpers()) == running - threads + 1)
+
+
+def forked_again(env, queue):
+    for answer in in_a_fork(env):
+        queue.put(answer)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_of_a_fork_steps_and_a_closed_environment_stays_closed():
+    env, closed = (OffDynVectorEnv("hopper", 8, num_threads=2) for _ in range(2))
+    env.reset(seed=0)
+    closed.reset(seed=0)
+    closed.close()
+    assert in_a_fork(env, forked_again)[1] == 1
+
+    def refused(_, queue):
+        with pytest.raises(OffDynError, match="closed"):
+            closed.step(np.zeros((8, 3), np.float32))
+        queue.put(0)
+        queue.put(0)
+
+    in_a_fork(env, refused)
     env.close()

@@ -68,3 +68,28 @@ def test_a_row_that_is_not_set_may_hold_anything():
 def test_numpy_counts_are_counts():
     env = batch(num_threads=np.int64(2), schedule={"unit": "episode", "points": [{"at": np.int64(3), "shifts": None}]})
     env.reset(seed=np.int64(3), options={"episode": np.int32(4)})
+
+
+@pytest.mark.parametrize("name", ["Hopper", "Ant", "Refrigerator"])
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+def test_a_step_before_reset_is_refused_as_gymnasium_does(name, mode):
+    env = gymnasium.make_vec(f"OffDyn/{name}-v0", num_envs=3, autoreset_mode=mode)
+    actions = np.zeros(env.action_space.shape, np.float32)
+    with pytest.raises(gymnasium.error.ResetNeeded, match=r"step\(\) before calling env\.reset\(\)"):
+        env.step(actions)
+    env.reset(seed=0, options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(actions)
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    for _ in range(1001):
+        env.step(actions)
+    env.close()
+
+
+def test_set_state_starts_rows_too():
+    env = batch()
+    env.set_state(STATE, STATE, mask=np.array([True, False]))
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros((2, 3)))
+    env.set_state(STATE, STATE, mask=np.array([False, True]))
+    env.step(np.zeros((2, 3)))

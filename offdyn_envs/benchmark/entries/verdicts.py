@@ -4,6 +4,7 @@ A verdict holds for exactly the policies, claims, protocol and verifier that it 
 but damaged is refused with its file's name, and the entry counts as not verified.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["NOT_REPRODUCED", "REFUSED", "REPRODUCED", "binding", "load_verdict", "verdict_path"]
+__all__ = ["NOT_REPRODUCED", "REFUSED", "REPRODUCED", "binding", "check_writable", "load_verdict", "verdict_path"]
 
 REPRODUCED, NOT_REPRODUCED, REFUSED = "reproduced", "not reproduced", "refused"
 
@@ -22,6 +23,25 @@ REPRODUCED, NOT_REPRODUCED, REFUSED = "reproduced", "not reproduced", "refused"
 def verdict_path(board: Path, name: str) -> Path:
     """Returns where the verdict on an entry lies: outside the entry, which can therefore not carry its own."""
     return board / "verdicts" / f"{name}.json"
+
+
+def check_writable(path: Path) -> None:
+    """See whether a verdict could be written, and leave nothing behind.
+
+    Args:
+        path: Where it would lie.
+
+    Raises:
+        OffDynError: It could not; the line says why.
+    """
+    place = next(folder for folder in path.parents if folder.exists() or folder.is_symlink())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OffDynError(f"verdict '{path}' cannot be written: {error.strerror or error}; nothing was run") from None
 
 
 def binding(entry: Entry) -> dict[str, Any]:

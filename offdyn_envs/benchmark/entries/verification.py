@@ -9,7 +9,7 @@ because they share their reset seeds.
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,16 @@ from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result, entry_folders, load_entry
-from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REFUSED, REPRODUCED, binding, verdict_path
+from offdyn_envs.benchmark.entries.verdicts import (
+    NOT_REPRODUCED,
+    REFUSED,
+    REPRODUCED,
+    binding,
+    check_writable,
+    verdict_path,
+)
 from offdyn_envs.benchmark.gate.printable import printable
-from offdyn_envs.benchmark.sandbox.sandbox import Limits, run_job
+from offdyn_envs.benchmark.sandbox.sandbox import Limits, require_sandbox, run_job
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.protocol import ATTACKS
 from offdyn_envs.benchmark.scoring.rollouts import target_sigma
@@ -53,7 +60,7 @@ class Verification(NamedTuple):
     Attributes:
         verdicts: One per entry.
         refusals: One line for each entry that was refused, not reproduced or could not be re-run.
-        notes: One line for each entry whose verdict was not written.
+        notes: One line for each entry outside the board, whose verdict is not written.
     """
 
     verdicts: list[dict[str, Any]]
@@ -141,7 +148,12 @@ def _distances(scaled: Floats, masks: Floats, unit: float) -> Floats:
     return (sums / first - (totals - sums) / (masks.shape[1] - first)) / unit
 
 
-def verify_entries(folders: Sequence[Path] | None, board: Path, plan: Plan | None = None) -> Verification:
+def verify_entries(
+    folders: Sequence[Path] | None,
+    board: Path,
+    plan: Plan | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Verification:
     """Verifies entries one after another and writes a verdict for each entry of the board into `board/verdicts`.
 
     Args:
@@ -149,9 +161,11 @@ def verify_entries(folders: Sequence[Path] | None, board: Path, plan: Plan | Non
             verdict is written: it would replace the one of a namesake.
         board: The leaderboard's folder.
         plan: How the entries are re-run; by the protocol when None.
+        say: Called with each note before anything runs.
 
     Raises:
-        OffDynError: A folder does not exist, or there is nothing to verify; nothing has run then.
+        OffDynError: A folder does not exist, there is nothing to verify, this system has no sandbox, or a verdict could
+            not be written; nothing has run then.
     """
     chosen = entry_folders(board) if folders is None else [Path(folder) for folder in folders]
     if not chosen:
@@ -159,20 +173,26 @@ def verify_entries(folders: Sequence[Path] | None, board: Path, plan: Plan | Non
     for folder in chosen:
         if not folder.exists():
             raise OffDynError(f"entry folder '{printable(folder)}' does not exist")
-    found = Verification([], [], [])
+    require_sandbox()
+    kept = [folder for folder in chosen if folder.resolve().parent == (board / "submissions").resolve()]
+    for folder in kept:
+        check_writable(verdict_path(board, folder.absolute().name))
+    notes = [
+        f"no verdict is written for '{printable(folder)}': it does not lie in '{board / 'submissions'}'"
+        for folder in chosen
+        if folder not in kept
+    ]
+    if say is not None:
+        for note in notes:
+            say(note)
+    found = Verification([], [], notes)
     for folder in chosen:
         verdict = _verdict_or_refusal(folder.absolute(), plan or Plan())
         found.verdicts.append(verdict)
         if verdict["status"] != REPRODUCED:
             found.refusals.append(verdict["reason"])
-        if "policies" not in verdict:
-            continue
-        if folder.resolve().parent == (board / "submissions").resolve():
+        if "policies" in verdict and folder in kept:
             write_json(verdict_path(board, verdict["entry"]), verdict)
-        else:
-            found.notes.append(
-                f"no verdict is written for '{printable(folder)}': it does not lie in '{board / 'submissions'}'"
-            )
     return found
 
 
@@ -217,10 +237,15 @@ def _findings(entry: Entry, plan: Plan, sigmas: Mapping[str, list[float]]) -> di
     from offdyn_envs.progress import progress
 
     answers: list[dict[str, Any]] = []
+    # A file that is refused is found in seconds, not after hours of the others.
+    with progress(f"look at {entry.name}", len(entry.results)) as advance:
+        for result in entry.results:
+            _run(entry, result, [], plan)
+            advance(1)
     cells = [_cells_of(entry, result) if plan.perturbed else [] for result in entry.results]
     with progress(f"verify {entry.name}", len(entry.results)) as advance:
         for result, own in zip(entry.results, cells, strict=True):
-            answers.append(_rerun(entry, result, own, plan, sigmas.get(result.task)))
+            answers.append(_run(entry, result, _asked(entry, own, plan), plan, sigmas.get(result.task)))
             advance(1)
     reruns = [answer["returns"][0] for answer in answers]
     findings = _judge(entry, reruns, [answer["returns"][1:] for answer in answers], cells)
@@ -233,24 +258,30 @@ def _sigmas(entry: Entry) -> dict[str, list[float]]:
     return {task: target_sigma(get_task(task)).tolist() for task in tasks}
 
 
-def _rerun(
-    entry: Entry, result: Result, cells: list[CellResult], plan: Plan, sigma: list[float] | None
-) -> dict[str, Any]:
-    task = get_task(result.task)
+def _asked(entry: Entry, cells: Sequence[CellResult], plan: Plan) -> list[dict[str, Any]]:
+    """Returns the episodes that the sandbox is asked for: the clean ones first, then those of each cell."""
     seed = evaluation_seed(entry, plan.salt)
+    clean = {"family": None, "level": None, "episodes": plan.episodes, "seed": seed}
+    again = [{"family": c.family, "level": c.level, "episodes": entry.cell_episodes, "seed": seed} for c in cells]
+    return [clean, *again]
+
+
+def _run(
+    entry: Entry, result: Result, cells: list[dict[str, Any]], plan: Plan, sigma: list[float] | None = None
+) -> dict[str, Any]:
+    """Passes a policy and its critic through the gate and the probe, in the sandbox, and runs the episodes of cells."""
+    task = get_task(result.task)
     job: dict[str, Any] = {
         "robot": task.robot,
         "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
         "policy": str(entry.folder / result.policy),
         "critic": None if result.critic is None else str(entry.folder / result.critic),
         "sigma": sigma,
-        "cells": [{"family": None, "level": None, "episodes": plan.episodes, "seed": seed}],
+        "cells": cells,
     }
-    for cell in cells:
-        job["cells"].append({"family": cell.family, "level": cell.level, "episodes": entry.cell_episodes, "seed": seed})
     label = f"entry '{entry.name}': task '{result.task}' seed {result.seed}"
-    answer = run_job(job, plan.limits or _limits(task.robot, job["cells"]), label)
-    _check_answer(answer, result, [cell["episodes"] for cell in job["cells"]], label)
+    answer = run_job(job, plan.limits or _limits(task.robot, cells), label)
+    _check_answer(answer, result, [cell["episodes"] for cell in cells], label)
     return answer
 
 

@@ -31,7 +31,8 @@ OPERATORS = frozenset(
     """
     Gemm MatMul Add Sub Mul Div Neg Abs Relu LeakyRelu Elu Gelu Tanh Sigmoid Softplus Softmax Erf Exp Log Sqrt Pow Min
     Max Clip LayerNormalization Concat Slice Split Gather Reshape Transpose Squeeze Unsqueeze Flatten Identity Constant
-    Cast Shape Expand Where Greater Less Equal ReduceMean ReduceSum ReduceMax
+    Cast Shape Expand Where Greater Less Equal ReduceMean ReduceSum ReduceMax ReduceL2 BatchNormalization Reciprocal Sin
+    Cos Sign Selu Celu PRelu HardSigmoid HardSwish Round ArgMax Mod
     """.split()
 )
 ATTRIBUTE_TYPES = ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")
@@ -173,6 +174,10 @@ def _check_node(node: Any, label: str) -> None:
             raise OffDynError(
                 f"{label} gives {node.op_type} an attribute of type {kind}; graphs and references are not allowed"
             )
+    # In training a batch normalisation takes the statistics of the batch, and says so by its further outputs.
+    training = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+    if node.op_type == "BatchNormalization" and (training or len(node.output) > 1):
+        raise OffDynError(f"{label} uses BatchNormalization in training mode; export it in evaluation mode")
 
 
 def _all_tensors(graph: Any) -> Iterable[Any]:

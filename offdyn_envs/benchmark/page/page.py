@@ -168,7 +168,7 @@ def _track(track: Json, standings: Json, looks: Mapping[str, Look]) -> Html:
 _COLUMNS = (
     ("Place", "up", "Place among entries of equal coverage"),
     ("Method", "up", None),
-    ("Score (IQM)", "down", "Interquartile mean over runs and tasks"),
+    ("Score (IQM)", "down", "Interquartile mean over runs and tasks; tasks weigh the same"),
     ("Interval", "down", "95% stratified bootstrap"),
     ("Mean", "down", "Mean of the tasks' means"),
     ("Coverage", "down", "Tasks covered of the track, and seeds of the task that has fewest"),

@@ -20,7 +20,7 @@ from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.sandbox import isolation
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Limits", "run_job"]
+__all__ = ["Limits", "require_sandbox", "run_job"]
 
 MAX_OUTPUT = 16 * 2**20
 
@@ -42,6 +42,14 @@ class Limits:
     wall: float = 1200.0
 
 
+def require_sandbox() -> None:
+    """Raise an `OffDynError` where there is no sandbox."""
+    if sys.platform != "linux":
+        raise OffDynError(
+            f"the sandbox needs Linux, this is {sys.platform}; nothing from a submission is run without it"
+        )
+
+
 def run_job(job: dict[str, Any], limits: Limits, label: str) -> dict[str, Any]:
     """Runs a job in a sandbox.
 
@@ -56,8 +64,7 @@ def run_job(job: dict[str, Any], limits: Limits, label: str) -> dict[str, Any]:
     Raises:
         OffDynError: The limits could not be set, one was exceeded, or the worker refused the job.
     """
-    if sys.platform != "linux":
-        raise OffDynError(f"{label}: the sandbox needs Linux; nothing from a submission is run without it")
+    require_sandbox()
     with tempfile.TemporaryDirectory(prefix="offdyn-sandbox-") as folder:
         process = _start(limits, folder)
         try:

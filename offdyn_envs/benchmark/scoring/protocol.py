@@ -80,7 +80,7 @@ LEVEL = 0.95
 BOOTSTRAP_REPLICATES = 10_000
 """Replicates of the stratified bootstrap."""
 BOOTSTRAP_SEED = 20_260_101
-"""Seed of the stratified bootstrap."""
+"""Seed of the stratified bootstrap, beside the scores themselves."""
 
 VERIFICATION_LEVEL = 0.999
 """An entry fails when chance alone would explain the difference in fewer than 1 of 1,000 honest entries."""

@@ -5,6 +5,8 @@ library of that paper ignores its random state and does not import with current 
 written out here.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -147,8 +149,28 @@ def iqm(values: ArrayLike, axis: int = -1) -> Floats:
 
 
 def iqm_of_strata(strata: list[Floats]) -> Floats:
-    """Returns the interquartile mean over all runs of all strata, each [..., runs]."""
-    return iqm(np.concatenate(strata, axis=-1))
+    """Returns the interquartile mean over all runs of all strata, in which every stratum weighs the same.
+
+    With m runs in the smallest stratum, a run of a stratum of n runs weighs m / n, and the share that is cut from each
+    end is that of m runs in every stratum. Where all have m runs this is `iqm` over all of them; further runs of one
+    stratum that score as its others do change nothing.
+
+    Args:
+        strata: One array of scores per stratum, each [..., runs].
+
+    Returns:
+        The means, [...].
+    """
+    smallest = min(stratum.shape[-1] for stratum in strata)
+    weights = [np.full(stratum.shape, smallest / stratum.shape[-1]) for stratum in strata]
+    values, weight = np.concatenate(strata, axis=-1), np.concatenate(weights, axis=-1)
+    order = np.argsort(values, axis=-1, kind="stable")
+    values, weight = (np.take_along_axis(array, order, axis=-1) for array in (values, weight))
+    total = len(strata) * smallest
+    cut = total // 4
+    upper = np.cumsum(weight, axis=-1)
+    kept = np.clip(np.minimum(upper, total - cut) - np.maximum(upper - weight, cut), 0.0, None)
+    return np.asarray((kept * values).sum(axis=-1) / kept.sum(axis=-1), dtype=np.float64)
 
 
 def mean_of_strata(strata: list[Floats]) -> Floats:
@@ -166,26 +188,24 @@ def stratified_bootstrap(
 ) -> Interval:
     """Returns a statistic over runs x tasks with its percentile bootstrap interval.
 
-    Runs are drawn with replacement inside each stratum (task), never across. The same arguments give the same interval.
+    Runs are drawn with replacement inside each stratum (task), never across. The draws follow from the scores: the same
+    runs have the same interval, in whatever order they and their tasks are listed.
 
     Args:
         strata: One vector of run scores per task; lengths may differ.
-        statistic: Maps a list of arrays [replicates, runs of the task] to [replicates].
+        statistic: Maps a list of arrays [replicates, runs of the task] to [replicates], whatever the order of tasks.
         level: Coverage of the interval, in (0, 1).
         replicates: Number of bootstrap samples.
-        seed: Seed of the draws.
+        seed: Seed of the draws, beside the scores.
 
     Raises:
         OffDynError: There are no strata, or one is empty or not finite.
     """
-    arrays = [_vector("bootstrap stratum", stratum) for stratum in strata]
-    if not arrays or any(array.size == 0 for array in arrays):
-        raise OffDynError("a stratified bootstrap needs at least one stratum and one run in each")
-    rng = np.random.default_rng(seed)
-    drawn = [array[rng.integers(0, array.size, size=(replicates, array.size))] for array in arrays]
-    low, high = np.quantile(statistic(drawn), [0.5 - level / 2.0, 0.5 + level / 2.0])
-    point = float(statistic([array[None, :] for array in arrays])[0])
-    return Interval(point, float(low), float(high))
+
+    def of_all(drawn: list[list[Floats]]) -> Floats:
+        return statistic([stratum for (stratum,) in drawn])
+
+    return _bootstrap([[stratum] for stratum in strata], of_all, level, replicates, seed)
 
 
 def probability_of_improvement(
@@ -205,7 +225,7 @@ def probability_of_improvement(
         theirs: The same tasks in the same order; numbers of runs may differ.
         level: Coverage of the interval, in (0, 1).
         replicates: Number of bootstrap samples.
-        seed: Seed of the draws.
+        seed: Seed of the draws, beside the scores.
 
     Raises:
         OffDynError: The two cover different numbers of tasks, or as in `stratified_bootstrap`.
@@ -214,13 +234,38 @@ def probability_of_improvement(
         raise OffDynError(
             f"probability of improvement over {len(ours)} and {len(theirs)} tasks: both must cover the same tasks"
         )
-    count = len(ours)
 
-    def improvement(drawn: list[Floats]) -> Floats:
-        wins = [_mann_whitney(left, right) for left, right in zip(drawn[:count], drawn[count:], strict=True)]
-        return np.mean(wins, axis=0)
+    def improvement(drawn: list[list[Floats]]) -> Floats:
+        return np.mean([_mann_whitney(left, right) for left, right in drawn], axis=0)
 
-    return stratified_bootstrap([*ours, *theirs], improvement, level=level, replicates=replicates, seed=seed)
+    return _bootstrap([list(pair) for pair in zip(ours, theirs, strict=True)], improvement, level, replicates, seed)
+
+
+def _bootstrap(
+    tasks: Sequence[Sequence[ArrayLike]],
+    statistic: Callable[[list[list[Floats]]], Floats],
+    level: float,
+    replicates: int,
+    seed: int,
+) -> Interval:
+    """Returns a statistic of tasks, each of one or more samples, all of which are drawn anew."""
+    samples = [[np.sort(_vector("bootstrap stratum", sample)) for sample in task] for task in tasks]
+    if not samples or any(sample.size == 0 for task in samples for sample in task):
+        raise OffDynError("a stratified bootstrap needs at least one stratum and one run in each")
+    samples.sort(key=_published)
+    published = json.dumps([_published(task) for task in samples]).encode()
+    rng = np.random.default_rng([seed, *hashlib.sha256(published).digest()])
+    drawn = [
+        [sample[rng.integers(0, sample.size, size=(replicates, sample.size))] for sample in task] for task in samples
+    ]
+    low, high = np.quantile(statistic(drawn), [0.5 - level / 2.0, 0.5 + level / 2.0])
+    point = float(statistic([[sample[None, :] for sample in task] for task in samples])[0])
+    return Interval(point, float(low), float(high))
+
+
+def _published(task: Sequence[Floats]) -> list[list[float]]:
+    """Returns scores as the standings print them: the last bits of a mean differ between processors."""
+    return [[round(float(value), 6) + 0.0 for value in sample] for sample in task]
 
 
 def _mann_whitney(left: Floats, right: Floats) -> Floats:

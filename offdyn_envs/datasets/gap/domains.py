@@ -31,7 +31,7 @@ def model_of(env: Dynamics, robot: Robot, profile: str) -> mujoco.MjModel:
         profile: Variant of the edits where `env` is no environment.
 
     Returns:
-        The model: for a scalar environment its own one, with whatever was changed in it.
+        The model: for an environment its own one, with whatever was changed in it.
 
     Raises:
         OffDynError: Another robot, unknown dynamics, or an environment whose rows differ or whose dynamics change.
@@ -66,7 +66,7 @@ def _environment(env: Any, robot: Robot) -> mujoco.MjModel:
         return env.model
     if any(shifts != env.row_shifts[0] for shifts in env.row_shifts):
         raise OffDynError(f"env has {env.num_envs} rows of different dynamics; expected the same shifts in all of them")
-    return compile_model(robot, env.row_shifts[0], env.profile)
+    return env.models[0]
 
 
 def _same_robot(found: Robot, expected: Robot) -> None:
