@@ -76,7 +76,7 @@ def run_block(language, block, names):
 
 
 def test_the_first_snippet_is_ten_lines_that_run(quick, monkeypatch, capsys):
-    """On stand-ins, with small networks and a tenth of the updates; `pytest -m slow` runs it as it is, on the real data."""
+    """On stand-ins, small networks, a tenth of the updates; `pytest -m slow` runs it as it is, on the real data."""
     first = next(block for language, block in blocks(TEXT) if language)
     assert first == PYTHON[0] and len(first.splitlines()) == 10
     assert all(word in first for word in ("load_task", "DROCO", "updates=2_000", "evaluate", "curves", "make"))
