@@ -254,4 +254,5 @@ def _report(outcome: Trained) -> None:
     speed = facts["seed_updates_per_second"]
     print(f"{folder}: {facts['updates']:,} updates of {len(sound_seeds(facts))} seeds, {speed:,.0f} seed-updates/s")
     if facts["status"] == "complete":
-        print(f"next: offdyn evaluate {folder}")
+        scored = facts.get("pair", {"env": True})["env"]
+        print(f"next: offdyn evaluate {folder}{'' if scored else ' --offline'}")

@@ -583,3 +583,8 @@ def test_the_example_writes_what_it_collects(tmp_path):
         key: array.shape for key, array in transitions(episodes).items()
     }
     assert found["truncations"].sum() == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_id_without_a_version_is_kept_with_it():
+    assert [find_place(name).told for name in ("Pusher", "Pusher-v5")] == ["Pusher-v5", "Pusher-v5"]

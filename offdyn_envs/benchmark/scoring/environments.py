@@ -39,6 +39,7 @@ class Place:
         make: Makes it.
         copies: Whether `make` gives another environment at every call.
         suite: Robot and shifts, where it is one of the suite's and can be run as a batch, with the same returns.
+        version: Its whole id, with the version, where it has one.
     """
 
     told: str | None
@@ -46,6 +47,7 @@ class Place:
     make: Callable[[], gymnasium.Env[Any, Any]]
     copies: bool = True
     suite: tuple[Robot, Any] | None = None
+    version: str = ""
 
     def action_bounds(self) -> list[Floats]:
         """Return the bounds of actions, low and high [|A|]; nothing where there are none or they are infinite."""
@@ -118,7 +120,9 @@ def find_place(env: Any) -> Place:
         return _checked(Place(text, f"'{spec.id}'", partial(gymnasium.make, spec)))
     if ":" in text and _ENDING not in text.rpartition(":")[2]:
         return _checked(Place(text, f"'{text}'", load_function(text, "environment")))
-    return _checked(Place(text, f"'{text}'", partial(_by_id, text)))
+    place = _checked(Place(text, f"'{text}'", partial(_by_id, text)))
+    # "Pusher" is the newest one today, and may be another one when the run is scored again.
+    return place if _ENDING in text else replace(place, told=place.version or text)
 
 
 def _by_id(text: str) -> gymnasium.Env[Any, Any]:
@@ -179,7 +183,7 @@ def _checked(place: Place) -> Place:
         raise OffDynError(f"environment {place.title} is a {type(env).__name__}; a gymnasium.Env is allowed")
     if place.copies:
         env.close()
-    return replace(place, suite=_suite(env) if place.copies else None)
+    return replace(place, suite=_suite(env) if place.copies else None, version=env.spec.id if env.spec else "")
 
 
 def _why(error: Exception) -> str:
