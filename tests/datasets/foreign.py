@@ -20,15 +20,21 @@ FALLS = (True, False, True, False)
 def make_arrays(
     name: str, lengths: tuple[int, ...] = LENGTHS, falls: tuple[bool, ...] = FALLS, seed: int = 0
 ) -> Arrays:
-    """Return random states of a robot with the observations that they show."""
+    """Return random states of a robot with the observations that they show; it lies on the ground after a fall only.
+
+    HalfCheetah never falls.
+    """
     robot, rng = get_robot(name), np.random.default_rng(seed)
     rows, states = sum(lengths), sum(lengths) + len(lengths)
     qpos, qvel = rng.normal(size=(states, robot.nq)), rng.normal(size=(states, robot.nv))
     before = np.arange(rows) + np.repeat(np.arange(len(lengths)), lengths)
-    shown = robot.observe(qpos, qvel).astype(np.float32)
     last = np.zeros(rows, dtype=bool)
     last[np.cumsum(lengths) - 1] = True
-    fell = last & np.repeat(falls, lengths)
+    fell = last & np.repeat(falls, lengths) & (robot.z_range is not None)
+    if robot.z_range is not None:
+        qpos[:, robot.height_index : robot.height_index + 2] = rng.uniform((0.85, -0.1), (0.95, 0.1), (states, 2))
+        qpos[before[fell] + 1, robot.height_index] = 0.1
+    shown = robot.observe(qpos, qvel).astype(np.float32)
     return Arrays(
         observations=shown[before],
         actions=rng.uniform(-1, 1, size=(rows, robot.action_dim)).astype(np.float32),

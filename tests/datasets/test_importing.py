@@ -14,7 +14,6 @@ from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
 from tests.datasets.foreign import (
-    FALLS,
     LENGTHS,
     d4rl_keys,
     make_arrays,
@@ -49,7 +48,11 @@ def test_d4rl(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(data.qpos, arrays.qpos[arrays.state_rows])
     np.testing.assert_array_equal(data.qvel, arrays.qvel[arrays.state_rows])
     card = done.card
-    assert (card["rows"], card["episodes"], card["terminated_episodes"]) == (sum(LENGTHS), len(LENGTHS), sum(FALLS))
+    assert (card["rows"], card["episodes"], card["terminated_episodes"]) == (
+        sum(LENGTHS),
+        len(LENGTHS),
+        arrays.terminations.sum(),
+    )
     assert card["source"]["layout"] == "d4rl"
     assert card["dropped"] == {}
 
@@ -61,7 +64,7 @@ def test_odrl(tmp_path: Path, name: str) -> None:
     assert_same(data, arrays)
     assert data.qpos is None
     assert data.card["source"]["layout"] == "odrl"
-    assert data.card["counted"] == {"ends of episodes without a flag": len(LENGTHS) - sum(FALLS)}
+    assert data.card["counted"] == {"ends of episodes without a flag": len(LENGTHS) - arrays.terminations.sum()}
 
 
 @pytest.mark.parametrize("name", ROBOTS)

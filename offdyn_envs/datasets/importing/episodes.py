@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.importing.faults import contradicted, hidden_resets, impossible, jumps, unflagged_falls
 from offdyn_envs.datasets.importing.rows import Rows
+from offdyn_envs.datasets.own.arrays import leads_elsewhere
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
@@ -16,9 +18,9 @@ from offdyn_envs.robots import Robot
 __all__ = ["hidden_resets", "to_episodes"]
 
 Array = NDArray[Any]
-
-NORMAL_RANGE = 6.0
-"""Standard deviations within which every reset velocity of a robot with normal noise lies, for all practical cases."""
+MOST = 0.25
+"""Part of the steps above which those that jump are no accident of a collector; shipped datasets have 0.02 at most."""
+RESETS = "rows that lead into the next episode's reset"
 
 
 def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arrays, Array | None, Array | None]:
@@ -30,7 +32,12 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
     - final rows of a file without next observations: what they led to is not in the file, and taking the following
       row instead would lead into the next episode. The row before becomes the last one, a truncation, so a termination
       among them is lost (counted apart);
-    - rows whose next observation is the reset of the following episode: some published files were made that way.
+    - rows whose next observation belongs to another episode, whatever their flags: most often its reset, since a
+      collector reset before it stored the next observation, or took the next row's. The row before becomes the last
+      one, a truncation.
+
+    A termination that the next observation contradicts is a time limit that was stored as one, and becomes a
+    truncation.
 
     Args:
         rows: Checked rows.
@@ -53,15 +60,21 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
         facts.dropped["final rows without next observation"] = int(lost.sum())
         facts.dropped["terminations among them"] = int((lost & rows.terminations).sum())
     mixed = _mixed(rows.observations, following, ends, robot) & ~lost
-    if mixed.any():
-        facts.dropped["rows that lead into the next episode's reset"] = int(mixed.sum())
-        ends |= mixed
+    thrown = _thrown(rows.observations, following, mixed | lost, robot, facts)
+    for what, found in ((RESETS, mixed), ("rows that no step of the robot explains", thrown)):
+        if found.any():
+            facts.dropped[what] = int(found.sum())
+    mixed |= thrown
+    _count(facts, "terminations lost with rows that lead into another episode", mixed & rows.terminations)
+    ends |= mixed
     kept = ~(lost | mixed)
     if not kept.any():
-        raise OffDynError(f"{path}: key 'next_observations' is missing and every episode has one row; no row is left")
+        why = "every row leads into another episode" if mixed.any() else "every episode has one row"
+        raise OffDynError(f"{path}: no row is left: {why}, and what it led to is not in the file")
     lengths = _lengths(ends, kept, robot, path)
     last = np.cumsum(lengths) - 1
-    terminations, truncations = rows.terminations[kept], rows.truncations[kept]
+    terminations = _believed(rows.terminations[kept], following[kept], robot, facts)
+    truncations = rows.truncations[kept]
     truncations[last] |= ~terminations[last]
     arrays = Arrays(
         observations=rows.observations[kept],
@@ -78,6 +91,25 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
     return arrays, None if rows.qpos is None else rows.qpos[kept], None if rows.qvel is None else rows.qvel[kept]
 
 
+def _believed(terminations: Array, following: Array, robot: Robot, facts: Facts) -> Array:
+    """Return the terminations that the next observations do not contradict, bool [N]; count and note the others."""
+    wrong = contradicted(robot, terminations, following)
+    _count(facts, "terminations that are truncations", wrong)
+    if wrong.any():
+        why = f"{robot.name} never terminates" if robot.z_range is None else f"the {robot.name} stands there"
+        facts.notes.append(f"{int(wrong.sum()):,} terminations became truncations, as time limits are: {why}")
+    believed = terminations & ~wrong
+    falls = unflagged_falls(robot, believed, following)
+    if falls:
+        facts.notes.append(f"{falls:,} steps end in a fall and are no terminations; they were left as they are")
+    return believed
+
+
+def _count(facts: Facts, what: str, found: Array) -> None:
+    if found.any():
+        facts.counted[what] = int(found.sum())
+
+
 def _ends(rows: Rows, facts: Facts) -> Array:
     """Return the last rows of episodes, bool [N], and count those that no flag names."""
     flagged = rows.terminations | rows.truncations
@@ -92,49 +124,28 @@ def _ends(rows: Rows, facts: Facts) -> Array:
 
 
 def _mixed(observations: Array, following: Array, ends: Array, robot: Robot) -> Array:
-    """Return rows that lead into a reset, bool [N].
+    """Return rows that lead into another episode, bool [N]: by the robot's resets, and by the episodes of the file.
 
-    Looked for only in episodes that reach the time limit: a boundary goes missing where a time-out was not stored.
+    Where a collector went on through a flag without a reset, the next observation is also the first one behind the
+    flag: such a step does not jump, and a fall that the robot went on from is one; both are left alone.
     """
-    stops = np.flatnonzero(ends) + 1
-    lengths = np.diff(stops, prepend=0)
-    long = np.repeat(lengths >= robot.max_episode_steps, lengths)
-    found = np.zeros(len(ends), dtype=bool)
-    found[long] = hidden_resets(robot, observations[long], following[long])
+    elsewhere = np.flatnonzero(leads_elsewhere(observations, following, ends))
+    shown = following[elsewhere]
+    found = hidden_resets(robot, observations, following)
+    found[elsewhere] |= jumps(robot, observations[elsewhere], shown) & ~robot.terminated_from_observation(shown)
     return found
 
 
-def hidden_resets(robot: Robot, observations: Array, next_observations: Array) -> NDArray[np.bool_]:
-    """Say which rows jump into a reset state, as no step of a simulator can.
-
-    At rest all actuated joints stand at zero on the four robots; a reset adds noise of known size. A row counts where
-    the next observation lies within that noise, the observation does not, and the joints moved further than their
-    velocities allow.
-
-    Args:
-        robot: Whose observations they are.
-        observations: [N, |S|].
-        next_observations: [N, |S|].
-
-    Returns:
-        bool [N].
-    """
-    moved = _joints(robot, next_observations) - _joints(robot, observations)
-    speeds = observations[:, -robot.action_dim :] + next_observations[:, -robot.action_dim :]
-    jumped = np.abs(moved - 0.5 * robot.dt * speeds).max(axis=1) > 2 * robot.reset_noise
-    return np.asarray(jumped & _at_rest(robot, next_observations) & ~_at_rest(robot, observations))
-
-
-def _joints(robot: Robot, observations: Array) -> Array:
-    positions = robot.nq - robot.skipped_qpos
-    return observations[:, positions - robot.action_dim : positions]
-
-
-def _at_rest(robot: Robot, observations: Array) -> Array:
-    slack = 1e-4  # Of the noise: rounding to float32.
-    velocity = robot.reset_noise * (NORMAL_RANGE if robot.normal_velocity_noise else 1.0)
-    entries = (observations[:, -robot.nv :] / velocity, _joints(robot, observations) / robot.reset_noise)
-    return np.abs(np.concatenate(entries, axis=1)).max(axis=1) <= 1.0 + slack
+def _thrown(observations: Array, following: Array, known: Array, robot: Robot, facts: Facts) -> Array:
+    """Return other rows that no step explains, bool [N]; none, but a note, where most steps are like that."""
+    share = float(jumps(robot, observations, following)[~known].mean()) if not known.all() else 0.0
+    if share <= MOST:
+        return impossible(robot, observations, following) & ~known
+    facts.notes.append(
+        f"{share:.0%} of the steps move further than the velocities of a {robot.name} take it: another robot, another "
+        "time step, or rows of several episodes in turn"
+    )
+    return np.zeros_like(known)
 
 
 def _lengths(ends: Array, kept: Array, robot: Robot, path: str) -> NDArray[np.int64]:

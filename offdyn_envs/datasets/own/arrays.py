@@ -13,7 +13,7 @@ from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["NEEDED", "OwnData", "flags", "from_arrays"]
+__all__ = ["NEEDED", "OwnData", "flags", "from_arrays", "leads_elsewhere"]
 
 NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
 OPTIONAL = ("truncations",)
@@ -108,6 +108,33 @@ def from_arrays(data: Any, where: str, contract: Contract | None = None) -> OwnD
         truncations,
         np.diff(np.flatnonzero(ends), prepend=-1).astype(np.int64),
         own,
+        _notes(observations, following, ends),
+    )
+
+
+def leads_elsewhere(observations: NDArray[Any], next_observations: NDArray[Any], ends: NDArray[Any]) -> NDArray[Any]:
+    """Say which last rows of episodes lead to the first observation of an episode in the file, bool [N].
+
+    Args:
+        observations: [N, |S|].
+        next_observations: [N, |S|].
+        ends: Last rows of episodes, bool [N].
+    """
+    last = np.flatnonzero(ends)
+    first = observations[np.concatenate(([0], last[:-1] + 1)) if len(last) else last]
+    beginnings = {row.tobytes() for row in first + 0.0}  # Without the sign of zero, which numbers have and bytes keep.
+    found = np.zeros(len(observations), dtype=bool)
+    found[last] = [row.tobytes() in beginnings for row in next_observations[last] + 0.0]
+    return found
+
+
+def _notes(observations: NDArray[Any], following: NDArray[Any], ends: NDArray[Any]) -> tuple[str, ...]:
+    found = int(leads_elsewhere(observations, following, ends).sum())
+    if not found:
+        return ()
+    return (
+        f"{found:,} episodes end in the first observation of another one: where a reset was stored as the next "
+        "observation, those rows are wrong; leave next observations out of the file's columns to drop them",
     )
 
 

@@ -144,6 +144,7 @@ def read_table(table: Table, spec: Spec) -> Read:
     data = from_arrays(arrays, table.where, contract)
     if table.contract is not None:  # Its actions were in [-1, 1] already; what that means goes with them.
         data = replace(data, contract=_renamed(table.contract, spec, table.where))
+    facts.notes += data.notes
     notes = (*(f"dropped {count:,} {what}" for what, count in facts.dropped.items() if count), *facts.notes)
     return Read(replace(data, notes=notes), facts, _in_words(columns, wide, spec), len(rows.observations))
 
