@@ -50,6 +50,7 @@ def fit(
     loggers: Any = (),
     trainer: Mapping[str, Any] | None = None,
     progress: bool = True,
+    judge: bool | None = False,
 ) -> Run:
     """Train all seeds of an agent on a source and a target.
 
@@ -78,6 +79,8 @@ def fit(
             hyperparameters.
         trainer: Further arguments of `lightning.Trainer`.
         progress: Show progress.
+        judge: Say in run.json how far learned dynamics are from the truth, on tasks of the suite, before the first
+            update: None for the agent's own, True for those of merged and of target rows beside them. It takes a while.
 
     Returns:
         The run.
@@ -101,6 +104,7 @@ def fit(
         hardware,
         Path("runs") if out is None else Path(out),
         not progress,
+        judge=judge,
         pair=problem if isinstance(problem, OwnPair) else None,
         extras=Extras(_several(callbacks), _several(loggers), dict(trainer or {})),
     )
