@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import gymnasium
@@ -87,6 +88,20 @@ def test_minari_more_than_ten_episodes_stay_in_order(tmp_path: Path) -> None:
     arrays = make_arrays("hopper", tuple(range(1, 14)), (False,) * 13)
     data = read(import_file(write_minari(tmp_path / "a", minari_keys(arrays)), root=tmp_path))
     assert_same(data, arrays)
+
+
+def test_minari_of_many_episodes_takes_time_in_proportion(tmp_path: Path) -> None:
+    """45,000 episodes of two steps, a random policy's Hopper set, are to take less than a minute."""
+    seconds = []
+    for count in (250, 2000):
+        keys = minari_keys(make_arrays("hopper", (2,) * count, (True,) * count))
+        file = write(tmp_path / f"{count}.hdf5", {key: value for key, value in keys.items() if "infos" not in key})
+        begun = time.process_time()
+        card = import_file(file, robot="hopper", root=tmp_path).card
+        seconds.append(time.process_time() - begun)
+        assert (card["episodes"], card["terminated_episodes"]) == (count, count)
+    assert seconds[1] < 60 * 2000 / 45_000
+    assert seconds[1] < 20 * seconds[0]  # 8 in proportion, 64 where every episode costs a look at all others.
 
 
 def test_minari_of_our_own_environments_knows_its_dynamics(tmp_path: Path) -> None:

@@ -124,8 +124,9 @@ def _episode(group: Source, reading: Reading) -> dict[str, Any]:
     steps = len(observations) - 1
     if steps < 1:
         raise group.fault("observations", f"has {steps + 1} rows", "at least 2: one more than steps")
-    where = f"{group.path}: key '{group.group.name.lstrip('/')}/observations'"
-    observations = known_columns(observations, reading, where)
+    if observations.shape[1] != robot.observation_dim:
+        where = f"{group.path}: key '{group.group.name.lstrip('/')}/observations'"
+        observations = known_columns(observations, reading, where)
     ends = np.zeros(steps, dtype=bool)
     ends[-1] = True
     flags = {key: group.flags(key, steps) for key in ("terminations", "truncations")}
