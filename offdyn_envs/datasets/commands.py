@@ -172,6 +172,9 @@ def import_data(
     contact_forces: Annotated[
         bool, typer.Option("--contact-forces", help="Accept Ant-v5's 105 columns and the contact cost in its rewards.")
     ] = False,
+    no_fall_bonus: Annotated[
+        bool, typer.Option("--no-fall-bonus", help="Take the alive bonus off falls, which versions before v5 pay.")
+    ] = False,
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless this is its checksum.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an imported dataset of the same id.")] = False,
     spec: Annotated[Path | None, typer.Option(help="YAML or JSON file that says what the columns are.")] = None,
@@ -216,7 +219,8 @@ def import_data(
         "time_step": time_step,
         "reward_function": reward_function,
     }
-    run_import(file, json_output, spec=spec, columns=columns, contact_forces=contact_forces, force=force, **given)
+    flags = {"contact_forces": contact_forces, "no_fall_bonus": no_fall_bonus, "force": force}
+    run_import(file, json_output, spec=spec, columns=columns, **flags, **given)
 
 
 @app.command("export")

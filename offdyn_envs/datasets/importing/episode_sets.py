@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
-from offdyn_envs.datasets.store.source import Facts, Source
+from offdyn_envs.datasets.store.source import Source
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
-from offdyn_envs.tasks import list_env_ids
 
-__all__ = ["collecting_environment", "is_episode_set", "read_episodes", "read_minari_metadata"]
-
-STOCK_VERSIONS = ("v2", "v3", "v4", "v5")
+__all__ = ["is_episode_set", "read_episodes", "read_minari_metadata"]
 
 
 def is_episode_set(source: Source) -> bool:
@@ -48,43 +44,6 @@ def read_minari_metadata(file: Path) -> dict[str, Any]:
     if metadata.get("data_format", "hdf5") != "hdf5":
         raise OffDynError(f"{path}: key 'data_format' is {str(metadata['data_format'])[:60]!r}; expected 'hdf5'")
     return metadata
-
-
-def collecting_environment(metadata: dict[str, Any], path: Path, facts: Facts) -> tuple[str | None, str | None]:
-    """Find out which robot collected a Minari set, and under which named dynamics.
-
-    Args:
-        metadata: From `read_minari_metadata`.
-        path: The file, for the message.
-        facts: Gets a note where the stock environment is not this suite's robot.
-
-    Returns:
-        The robot's name and the dynamics slug; the slug is None for environments of other suites, both are where the
-        metadata name no environment.
-
-    Raises:
-        OffDynError: The environment is none of the four robots'.
-    """
-    text = metadata.get("env_spec")
-    if text is None:
-        return None, None
-    try:
-        spec = json.loads(text) if isinstance(text, str) else text
-        name, kwargs = str(spec["id"]), dict(spec.get("kwargs") or {})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise OffDynError(f"{path}: key 'env_spec' of metadata.json is no environment specification") from None
-    ours = list_env_ids().get(name)
-    if ours is not None:
-        return ours[0].name, ours[1]
-    stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
-    if name not in stock:
-        raise OffDynError(
-            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5, "
-            "or --robot none to import it without its environment"
-        )
-    if name == "Walker2d-v5" and "xml_file" not in kwargs:
-        facts.notes.append("Walker2d-v5 has walker2d_v5.xml by default: other friction of the left foot than here")
-    return stock[name].name, None
 
 
 def read_episodes(source: Source, reading: Reading) -> Rows:

@@ -59,6 +59,8 @@ _CARD: Mapping[str, Any] = {
     **dict.fromkeys(("robot", "dynamics", "quality"), Maybe(str)),
     "contract?": CONTRACT,
     "columns?": Each(str),
+    "environment?": {"id": str, "kwargs": Each(object)},
+    **dict.fromkeys(("contact_forces?", "no_fall_bonus?"), bool),
     "source": {"file": str, "layout": str, "sha256": str, "bytes": int, "rows": int},
     "dropped": Each(int),
     "counted": Each(int),
