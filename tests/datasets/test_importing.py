@@ -332,8 +332,14 @@ def test_ant_of_111_columns(tmp_path: Path) -> None:
     assert_same(data, arrays)
     keys = padded(arrays, 111)
     keys["next_observations"][4, 70] = 1e-6
-    with pytest.raises(OffDynError, match=r"'next_observations' holds contact forces at row 4; expected zeros in col"):
-        import_file(write(tmp_path / "b.hdf5", keys), robot="ant", root=tmp_path)
+    file = write(tmp_path / "b.hdf5", keys)
+    with pytest.raises(
+        OffDynError, match=r"'next_observations' holds contact forces at row 4; .*pass --contact-forces"
+    ):
+        import_file(file, robot="ant", root=tmp_path)
+    data = read(import_file(file, robot="ant", contact_forces=True, root=tmp_path))
+    assert_same(data, arrays)
+    assert "contact cost" in data.card["notes"][0]
 
 
 @pytest.mark.parametrize("layout", ["odrl", "minari"])

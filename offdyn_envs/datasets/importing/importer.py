@@ -33,6 +33,13 @@ from offdyn_envs.tasks import QUALITIES, env_id
 __all__ = ["LAYOUTS", "Imported", "import_file"]
 
 _READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
+_PICKLE = (
+    "a pickle, which can run code when it is read; expected an HDF5 file: store its arrays with h5py or numpy.savez"
+)
+_NO_HDF5 = {
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), _PICKLE),
+    ".npz": "an archive of NumPy; expected HDF5 for --robot, or the archive with --robot none",
+}
 LAYOUTS = tuple(_READERS)
 """Layouts that can be read."""
 
@@ -67,6 +74,7 @@ def import_file(
     out: str | None = None,
     contact_forces: bool = False,
     no_fall_bonus: bool = False,
+    clip_actions: bool = False,
     sha256: str | None = None,
     root: Path | None = None,
     force: bool = False,
@@ -83,8 +91,9 @@ def import_file(
         quality: One of `QUALITIES`, for the card.
         layout: One of `LAYOUTS`; by default what the keys show.
         out: Id of the result, "imported/NAME"; by default NAME comes from the name of the file.
-        contact_forces: Accept Ant-v5's 105 columns: 78 contact forces are dropped, rewards keep their contact cost.
+        contact_forces: Accept Ant's contact forces: they are dropped, rewards keep their contact cost.
         no_fall_bonus: Take the alive bonus off the steps that fall, where the rewards pay it there.
+        clip_actions: Clip actions outside [-1, 1], as their environment did, and count them.
         sha256: What the file's checksum must be, in hexadecimal.
         root: Root of the datasets; by default the local one.
         force: Replace an imported dataset of the same id.
@@ -98,17 +107,19 @@ def import_file(
     """
     said = _Choice(robot, dynamics, quality, layout, out)
     file = _file(path)
+    if file.suffix.lower() in _NO_HDF5:
+        raise OffDynError(f"{file}: is {_NO_HDF5[file.suffix.lower()]}")
     digest, place, facts = _digest(file, sha256), root or data_root(), Facts()
     with opened(file) as source:
         stamp = read_stamp(source.group, str(file))
         choice, collector = _complete(said, source, path, stamp, facts)
-        identity = _identity(choice, digest, contact_forces, no_fall_bonus)
+        identity = _identity(choice, digest, contact_forces, no_fall_bonus, clip_actions)
         there = None if force else already(identity, place)
         if there is not None:
             return there
         body = collector.body(get_robot(identity["robot"]))
-        rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, facts))
-    check_values(rows, str(file), facts)
+        rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, clip_actions, facts))
+    check_values(rows, str(file), facts, clip_actions)
     simulator_states(rows, body, facts)
     origin = {"file": file.name, "bytes": file.stat().st_size, "rows": len(rows.rewards)}
     arrays, qpos, qvel = to_episodes(rows, body, str(file), facts)
@@ -210,13 +221,17 @@ def _layout(source: Source) -> str:
         return "d4rl"
     if source.has("next_observations"):
         return "odrl"
+    if source.has("terminals"):
+        return "d4rl"  # Its first files, which have neither.
     raise OffDynError(
         f"{source.path}: keys 'timeouts' (D4RL), 'next_observations' (ODRL) and 'episode_0' (Minari) are all missing; "
         f"expected one of them, found: {', '.join(sorted(source.keys())[:8])[:200] or 'nothing'}"
     )
 
 
-def _identity(choice: _Choice, digest: str, contact_forces: bool, no_fall_bonus: bool) -> dict[str, Any]:
+def _identity(
+    choice: _Choice, digest: str, contact_forces: bool, no_fall_bonus: bool, clip_actions: bool
+) -> dict[str, Any]:
     """Return what makes two imports the same."""
     return {
         "id": choice.out,
@@ -226,6 +241,7 @@ def _identity(choice: _Choice, digest: str, contact_forces: bool, no_fall_bonus:
         "layout": choice.layout,
         "contact_forces": contact_forces,
         "no_fall_bonus": no_fall_bonus,
+        "clip_actions": clip_actions,
         "sha256": digest,
     }
 

@@ -60,7 +60,7 @@ _CARD: Mapping[str, Any] = {
     "contract?": CONTRACT,
     "columns?": Each(str),
     "environment?": {"id": str, "kwargs": Each(object)},
-    **dict.fromkeys(("contact_forces?", "no_fall_bonus?"), bool),
+    **dict.fromkeys(("contact_forces?", "no_fall_bonus?", "clip_actions?"), bool),
     "source": {"file": str, "layout": str, "sha256": str, "bytes": int, "rows": int},
     "dropped": Each(int),
     "counted": Each(int),

@@ -96,12 +96,12 @@ class Source:
         return self._floats(key, self._stored(key, shape, "float"), dtype)
 
     def column(self, key: str, rows: int | None) -> Array:
-        """Read one number per row, stored as [N] or [N, 1]; return float32 [N]."""
-        return self._floats(key, self._stored(key, (rows,), "float", wide=1), np.float32).reshape(-1)
+        """Read one number per row, whole or not, stored as [N] or [N, 1]; return float32 [N]."""
+        return self._floats(key, self._stored(key, (rows,), "numbers", wide=1), np.float32, "fiu").reshape(-1)
 
-    def _floats(self, key: str, stored: Any, dtype: type) -> Array:
-        if stored.dtype.kind != "f" or stored.dtype.itemsize not in (4, 8):
-            raise self.fault(key, f"is {stored.dtype}", "float32 or float64")
+    def _floats(self, key: str, stored: Any, dtype: type, kinds: str = "f") -> Array:
+        if stored.dtype.kind not in kinds or stored.dtype.itemsize > 8:
+            raise self.fault(key, f"is {stored.dtype}", "float16, float32 or float64" if kinds == "f" else "numbers")
         with np.errstate(over="ignore"):
             return _values(stored).astype(dtype, copy=False)
 
