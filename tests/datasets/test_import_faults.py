@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from offdyn_envs.cli import main
 from offdyn_envs.datasets.importing import import_file
 from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.store.imported import load_imported
@@ -178,6 +179,17 @@ def test_d4rl_without_timeouts(tmp_path: Path) -> None:
 def test_other_formats_are_named(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(b"whatever")
     assert message in refuse(tmp_path / name)
+
+
+@pytest.mark.parametrize("robot", [[], ["--robot", "hopper"], ["--robot", "none"]])
+def test_pickles_are_named_whatever_the_robot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], robot: list[str]
+) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"whatever")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "import", str(tmp_path / "a.pkl"), *robot])
+    assert ended.value.code == 2
+    assert "is a pickle, which can run code when it is read" in capsys.readouterr().err
 
 
 def test_enough_cases() -> None:

@@ -20,6 +20,7 @@ from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
 from offdyn_envs.datasets.importing.identity import Imported, already, default_id, stem
 from offdyn_envs.datasets.importing.rows import Reading, check_values, simulator_states
 from offdyn_envs.datasets.importing.settings import Collector, collecting_environment
+from offdyn_envs.datasets.own.reading import PICKLE, PICKLES
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
 from offdyn_envs.datasets.store.folders import HDF5_NAME, data_root, file_digest
 from offdyn_envs.datasets.store.imported import check_id, save_imported
@@ -33,11 +34,8 @@ from offdyn_envs.tasks import QUALITIES, env_id
 __all__ = ["LAYOUTS", "Imported", "import_file"]
 
 _READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
-_PICKLE = (
-    "a pickle, which can run code when it is read; expected an HDF5 file: store its arrays with h5py or numpy.savez"
-)
 _NO_HDF5 = {
-    **dict.fromkeys((".pkl", ".pickle", ".pt", ".pth"), _PICKLE),
+    **dict.fromkeys(PICKLES, PICKLE),
     ".npz": "an archive of NumPy; expected HDF5 for --robot, or the archive with --robot none",
 }
 LAYOUTS = tuple(_READERS)
