@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.cli import main
 from offdyn_envs.datasets import ImportedDataset, load_imported, load_task
 from offdyn_envs.datasets.commands import app
@@ -113,6 +114,13 @@ def test_minari_lists_the_folder_with_imported_sets(
         listed = minari.list_local_datasets()
     assert SMALL in listed
     assert not any(name.startswith("imported") for name in listed)
+
+
+def test_minari_normalises_returns(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    reference = get_reference("hopper", "gravity-0.5")
+    returns = np.array([reference.random, reference.expert])
+    np.testing.assert_allclose(minari.get_normalized_score(minari.load_dataset(SMALL), returns), [0, 1], atol=1e-12)
 
 
 def test_metadata_of_before_are_moved(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
