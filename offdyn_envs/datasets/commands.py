@@ -170,7 +170,13 @@ def import_data(
     out: Annotated[str | None, typer.Option(help="Id of the result: imported/NAME.")] = None,
     layout: Annotated[str | None, typer.Option(help="d4rl, odrl or minari; by default what its keys show.")] = None,
     contact_forces: Annotated[
-        bool, typer.Option("--contact-forces", help="Accept Ant-v5's 105 columns and the contact cost in its rewards.")
+        bool, typer.Option("--contact-forces", help="Accept Ant's contact forces, dropped, and their cost in rewards.")
+    ] = False,
+    no_fall_bonus: Annotated[
+        bool, typer.Option("--no-fall-bonus", help="Take the alive bonus off falls, which versions before v5 pay.")
+    ] = False,
+    clip_actions: Annotated[
+        bool, typer.Option("--clip-actions", help="Clip actions outside [-1, 1], and count them.")
     ] = False,
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless this is its checksum.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an imported dataset of the same id.")] = False,
@@ -216,7 +222,9 @@ def import_data(
         "time_step": time_step,
         "reward_function": reward_function,
     }
-    run_import(file, json_output, spec=spec, columns=columns, contact_forces=contact_forces, force=force, **given)
+    flags = {"contact_forces": contact_forces, "no_fall_bonus": no_fall_bonus, "force": force}
+    flags["clip_actions"] = clip_actions
+    run_import(file, json_output, spec=spec, columns=columns, **flags, **given)
 
 
 @app.command("export")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from offdyn_envs.cli import main
 from offdyn_envs.datasets.importing import import_file
 from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.store.imported import load_imported
@@ -77,8 +78,7 @@ WRONG: dict[str, tuple[str, Change | None]] = {
     "missing": ("is missing; expected", None),
 }
 WRONG_FLOATS = WRONG | {
-    "whole numbers": ("is int64; expected float32 or float64", lambda a: a.astype(np.int64)),
-    "half precision": ("is float16; expected float32 or float64", lambda a: a.astype(np.float16)),
+    "whole numbers": ("is int64; expected float16, float32 or float64", lambda a: a.astype(np.int64)),
     "truth values": ("is bool; expected", lambda a: a > 0),
     "nan": (r"is not finite at row \d+; expected finite numbers", put(np.nan)),
     "inf": (r"is not finite at row \d+; expected finite numbers", put(-np.inf)),
@@ -99,25 +99,97 @@ CASES = [
     if not (name == "missing" and key.removeprefix(MINARI) in OPTIONAL)
     # The number of rows comes from the observations: what is cut there shows at the next key.
     and not (key == f"{MINARI}observations" and name in ("short", "long"))
+    and not (key.endswith("rewards") and name == "whole numbers")  # Those are rewards like others.
 ]
 
 
 @pytest.mark.parametrize(("layout", "key", "name"), CASES)
 def test_wrong_array(tmp_path: Path, layout: str, key: str, name: str) -> None:
+    """Refused where the file is nothing without it; an episode is dropped, an array that a file may lack left out."""
     wrongs = WRONG_FLAGS if key in FLAGS[layout] else WRONG_FLOATS
     expected, change = wrongs[name]
     keys = {**LAYOUTS[layout]}
     value = keys.pop(key)
     if change is not None:
         keys[key] = change(value)
-    message = refuse(write(tmp_path / "a.hdf5", keys))
+    file = write(tmp_path / "a.hdf5", keys)
     plain = key.removeprefix(MINARI)
+    if plain.startswith("infos/"):
+        card = import_file(file, robot="hopper", root=tmp_path).card
+        assert card["notes"][0].startswith("simulator states were left out: ")
+        assert "qpos.npy" not in card["files"]
+        assert card["rows"] == len(ARRAYS.rewards)
+        return
+    if layout == "minari":
+        card = import_file(file, robot="hopper", root=tmp_path).card
+        assert (card["episodes"], card["rows"]) == (3, len(ARRAYS.rewards) - 12)
+        assert card["dropped"] == {"episodes that do not fit": 1}
+        fault = "is not finite" if name in ("nan", "inf") and key in FLOATS[layout] else f"key '{key}' ({expected})"
+        assert re.search(f"first of the episodes that were dropped: .*{fault}", card["notes"][0])
+        return
+    message = refuse(file)
     named = re.escape(key)
     if plain == "observations" and name in ("short", "long"):
         named = ".+"  # They set the number of rows: another key does not fit them.
-    elif name in ("nan", "inf") and key in FLOATS[layout]:  # Tested once the episodes are joined.
-        named = f"(next_)?{plain.removeprefix('infos/')}"
     assert re.search(f"key '{named}' ({expected})", message), message
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_episode_is_wrong(tmp_path: Path, layout: str) -> None:
+    keys = {key: value.astype("S3") if key.endswith("actions") else value for key, value in LAYOUTS[layout].items()}
+    assert "actions' is |S3" in refuse(write(tmp_path / "a.hdf5", keys))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_whole_rewards_and_half_precision(tmp_path: Path, layout: str) -> None:
+    def rounded(key: str, value: Any) -> Any:
+        kind = np.int64 if key.endswith("rewards") else np.float16 if key.endswith("observations") else None
+        return value if kind is None else value.astype(kind)
+
+    keys = {key: rounded(key, value) for key, value in LAYOUTS[layout].items()}
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    data = load_imported(done.card["id"], root=tmp_path)
+    np.testing.assert_array_equal(data.rewards, ARRAYS.rewards.astype(np.int64))
+    np.testing.assert_array_equal(data.next_observations, ARRAYS.next_observations.astype(np.float16))
+    np.testing.assert_array_equal(data.terminations, ARRAYS.terminations)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clipped_actions(tmp_path: Path, layout: str) -> None:
+    keys = {key: value * 2 if key.endswith("actions") else value for key, value in LAYOUTS[layout].items()}
+    file = write(tmp_path / "a.hdf5", keys)
+    far = int((np.abs(ARRAYS.actions * 2) > 1).any(axis=1).sum())
+    assert f"--clip-actions clips them ({far} rows)" in refuse(file)
+    done = import_file(file, robot="hopper", root=tmp_path, clip_actions=True)
+    assert done.card["counted"]["rows with clipped actions"] == far
+    data = load_imported(done.card["id"], root=tmp_path)
+    np.testing.assert_array_equal(data.actions, np.clip(ARRAYS.actions * 2, -1, 1))
+
+
+def test_d4rl_without_timeouts(tmp_path: Path) -> None:
+    keys = {key: value for key, value in LAYOUTS["d4rl"].items() if key not in ("timeouts", "next_observations")}
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    assert done.card["source"]["layout"] == "d4rl"
+    assert done.card["dropped"]["final rows without next observation"] == ARRAYS.terminations.sum() + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.pkl", "is a pickle, which can run code"), ("a.npz", "is an archive of NumPy")]
+)
+def test_other_formats_are_named(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever")
+    assert message in refuse(tmp_path / name)
+
+
+@pytest.mark.parametrize("robot", [[], ["--robot", "hopper"], ["--robot", "none"]])
+def test_pickles_are_named_whatever_the_robot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], robot: list[str]
+) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"whatever")
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "import", str(tmp_path / "a.pkl"), *robot])
+    assert ended.value.code == 2
+    assert "is a pickle, which can run code when it is read" in capsys.readouterr().err
 
 
 def test_enough_cases() -> None:
@@ -143,7 +215,6 @@ def test_another_robot(tmp_path: Path, layout: str, robot: str) -> None:
         ({"out": "imported/a__b"}, "does not fit; expected imported/NAME"),
         ({"sha256": "ab" * 32}, f"SHA-256 .*; expected {'ab' * 32}"),
         ({"robot": None}, "does not say whose data it holds; pass --robot: halfcheetah, hopper"),
-        ({"layout": "d4rl"}, "key 'timeouts' is missing; expected bool"),
         ({"layout": "minari"}, "key 'episode_0' is missing; expected episode_0 to episode_"),
     ],
 )
@@ -165,8 +236,9 @@ def test_flag_inside_an_episode(tmp_path: Path) -> None:
     flags = keys[f"{MINARI}terminations"].copy()
     flags[4] = True
     keys[f"{MINARI}terminations"] = flags
-    message = refuse(write(tmp_path / "a.hdf5", keys))
-    assert "key 'episode_2/terminations' is true at row 4 of 12; expected true on the last row at most" in message
+    card = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path).card
+    assert card["dropped"] == {"episodes that do not fit": 1}
+    assert "key 'episode_2/terminations' is true at row 4 of 12; expected true on the last row" in card["notes"][0]
 
 
 @pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(4096)])

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import minari
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.cli import main
 from offdyn_envs.datasets import ImportedDataset, load_imported, load_task
 from offdyn_envs.datasets.commands import app
@@ -84,7 +87,7 @@ def test_every_damaged_array_is_seen(imported: Path, key: str) -> None:
     ],
 )
 def test_damaged_card(imported: Path, change: dict[str, Any], message: str) -> None:
-    path = imported / "data" / "metadata.json"
+    path = imported / "metadata.json"
     metadata = json.loads(path.read_text())
     metadata["offdyn"].update(change)
     path.write_text(json.dumps(metadata))
@@ -97,9 +100,44 @@ def test_damaged_card(imported: Path, change: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize(("text", "message"), [("{", "cannot be read as JSON"), ("[]", "key 'offdyn' is missing")])
 def test_metadata_that_is_none(imported: Path, text: str, message: str) -> None:
-    (imported / "data" / "metadata.json").write_text(text)
+    (imported / "metadata.json").write_text(text)
     with pytest.raises(OffDynError, match=message):
         load_imported(NAME)
+
+
+def test_minari_lists_the_folder_with_imported_sets(
+    root: Path, imported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        listed = minari.list_local_datasets()
+    assert SMALL in listed
+    assert not any(name.startswith("imported") for name in listed)
+
+
+def test_minari_normalises_returns(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    reference = get_reference("hopper", "gravity-0.5")
+    returns = np.array([reference.random, reference.expert])
+    np.testing.assert_allclose(minari.get_normalized_score(minari.load_dataset(SMALL), returns), [0, 1], atol=1e-12)
+
+
+def test_metadata_of_before_are_moved(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets that were imported when metadata lay in `data`, where Minari looks."""
+    card = load_imported(NAME).card
+    (imported / "data").mkdir()
+    (imported / "metadata.json").rename(imported / "data" / "metadata.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(PermissionError()))
+        assert load_imported(NAME).card == card
+        assert imported_ids() == [NAME]
+    file = write(tmp_path / "b.hdf5", odrl_keys(make_arrays("hopper")))
+    import_file(file, robot="hopper")
+    assert (imported / "metadata.json").is_file()
+    assert not (imported / "data").exists()
+    assert load_imported(NAME).card == card
+    assert imported_ids() == [NAME, "imported/b"]
 
 
 def test_load_task_with_imported_sets(imported: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -13,6 +15,7 @@ from offdyn_envs.datasets.store.imported import ImportedDataset, imported_ids, l
 from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
+from tests.datasets.collector import collect, write_target
 from tests.datasets.foreign import (
     LENGTHS,
     d4rl_keys,
@@ -89,6 +92,20 @@ def test_minari_more_than_ten_episodes_stay_in_order(tmp_path: Path) -> None:
     assert_same(data, arrays)
 
 
+def test_minari_of_many_episodes_takes_time_in_proportion(tmp_path: Path) -> None:
+    """45,000 episodes of two steps, a random policy's Hopper set, are to take less than a minute."""
+    seconds = []
+    for count in (250, 2000):
+        keys = minari_keys(make_arrays("hopper", (2,) * count, (True,) * count))
+        file = write(tmp_path / f"{count}.hdf5", {key: value for key, value in keys.items() if "infos" not in key})
+        begun = time.process_time()
+        card = import_file(file, robot="hopper", root=tmp_path).card
+        seconds.append(time.process_time() - begun)
+        assert (card["episodes"], card["terminated_episodes"]) == (count, count)
+    assert seconds[1] < 60 * 2000 / 45_000
+    assert seconds[1] < 20 * seconds[0]  # 8 in proportion, 64 where every episode costs a look at all others.
+
+
 def test_minari_of_our_own_environments_knows_its_dynamics(tmp_path: Path) -> None:
     folder = write_minari(tmp_path / "a", minari_keys(make_arrays("hopper")), "OffDyn/Hopper-gravity-0.5-v0")
     card = import_file(folder, root=tmp_path).card
@@ -109,6 +126,80 @@ def test_minari_of_another_robot(tmp_path: Path, env: str, message: str) -> None
     folder = write_minari(tmp_path / "a", minari_keys(make_arrays("hopper")), env)
     with pytest.raises(OffDynError, match=message):
         import_file(folder, robot="hopper", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "said"),
+    [
+        ("Hopper-v5", {"forward_reward_weight": 0.0}, "forward_reward_weight 0.0 (here 1.0)"),
+        ("Hopper-v5", {"frame_skip": 2}, "frame_skip 2 (here 4)"),
+        ("Hopper-v4", {"xml_file": "heavy.xml"}, "xml_file heavy.xml (here hopper.xml)"),
+        ("Hopper-v5", {"terminate_when_unhealthy": False}, "terminate_when_unhealthy False (here True)"),
+        ("Hopper-v5", {"reset_noise_scale": 0.1, "width": 64}, "reset_noise_scale 0.1 (here 0.005): not"),
+        ("Hopper-v5", {"healthy_z_range": [0.6, 2.0]}, "healthy_z_range [0.6, 2.0] (here (0.7, inf))"),
+        ("Hopper-v5", {"gravity": -1.6}, "gravity -1.6 (unknown here)"),
+        ("Ant-v5", {}, "contact_cost_weight 0.0005 (here 0.0)"),
+        (
+            "OffDyn/Hopper-v0",
+            {"shifts": [{"kind": "gravity", "scale": 2.0}]},
+            "dynamics that have no name here: shifts",
+        ),
+    ],
+)
+def test_settings_of_the_environment_are_noted(tmp_path: Path, env: str, kwargs: dict[str, Any], said: str) -> None:
+    robot = "ant" if env == "Ant-v5" else "hopper"
+    folder = write_minari(tmp_path / "a", minari_keys(make_arrays(robot)), env, **kwargs)
+    data = read(import_file(folder, root=tmp_path))
+    assert sum(said in note for note in data.card["notes"]) == 1
+    assert data.card["environment"] == {"id": env, "kwargs": kwargs}
+    assert data.card["dynamics"] is None
+
+
+def test_settings_of_this_suite_are_no_note(tmp_path: Path) -> None:
+    kwargs = {"frame_skip": 4, "healthy_z_range": [0.7, float("inf")], "render_mode": "human", "ctrl_cost_weight": 1e-3}
+    folder = write_minari(tmp_path / "a", minari_keys(make_arrays("hopper")), "Hopper-v5", **kwargs)
+    card = import_file(folder, root=tmp_path).card
+    assert not any("collected" in note for note in card["notes"])
+    assert card["environment"]["kwargs"]["healthy_z_range"] == [0.7, "inf"]
+    huge = write_minari(tmp_path / "b", minari_keys(make_arrays("hopper")), "Hopper-v5", frame_skip=10**4000)
+    assert "frame_skip 1000" in import_file(huge, root=tmp_path, out="imported/b").card["notes"][0]
+
+
+def test_dynamics_in_the_arguments_of_our_own_environments(tmp_path: Path) -> None:
+    keys = minari_keys(make_arrays("hopper"))
+    folder = write_minari(tmp_path / "a", keys, "OffDyn/Hopper-v0", dynamics="gravity-0.5")
+    assert import_file(folder, root=tmp_path).card["dynamics"] == "gravity-0.5"
+    folder = write_minari(tmp_path / "b", keys, "OffDyn/Hopper-v0", dynamics="gravity-0.51")
+    with pytest.raises(OffDynError, match=r"unknown dynamics of hopper 'gravity-0\.51'"):
+        import_file(folder, root=tmp_path, out="imported/b")
+
+
+@pytest.mark.parametrize("version", ["v2", "v3", "v4", "v5"])
+def test_alive_bonus_on_the_fall(tmp_path: Path, version: str) -> None:
+    arrays = make_arrays("hopper")
+    folder = write_minari(tmp_path / "a", minari_keys(arrays), f"Hopper-{version}", healthy_reward=2.0)
+    noted = any("pay the alive bonus of 2" in note for note in import_file(folder, root=tmp_path).card["notes"])
+    assert noted == (version != "v5")
+    options: dict[str, Any] = {"no_fall_bonus": True, "root": tmp_path, "out": "imported/b"}
+    if version == "v5":
+        with pytest.raises(OffDynError, match="pays no alive bonus on a fall; --no-fall-bonus is for rewards that do"):
+            import_file(folder, **options)
+        return
+    data = read(import_file(folder, **options))
+    np.testing.assert_array_equal(data.rewards, arrays.rewards - np.float32(2) * arrays.terminations)
+    assert data.card["counted"]["falls whose rewards held an alive bonus of 2, taken off"] == arrays.terminations.sum()
+    with pytest.raises(OffDynError, match="was imported with no_fall_bonus True, not False"):
+        import_file(folder, root=tmp_path, out="imported/b")
+
+
+@pytest.mark.parametrize("paid", [False, True])
+@pytest.mark.parametrize("robot", ["hopper", "walker2d", "ant"])
+def test_alive_bonus_on_the_fall_is_measured_in_flat_files(tmp_path: Path, robot: str, paid: bool) -> None:
+    data = collect(robot, "gravity-0.5", "medium")
+    data.rewards[data.falls] += paid
+    file = write_target(tmp_path / "a.hdf5", data, data.following, data.falls)
+    card = import_file(file, robot=robot, root=tmp_path).card
+    assert any("pay the alive bonus of 1" in note for note in card["notes"]) == paid
 
 
 def test_d4rl_without_next_observations_drops_final_rows(tmp_path: Path) -> None:
@@ -241,8 +332,14 @@ def test_ant_of_111_columns(tmp_path: Path) -> None:
     assert_same(data, arrays)
     keys = padded(arrays, 111)
     keys["next_observations"][4, 70] = 1e-6
-    with pytest.raises(OffDynError, match=r"'next_observations' holds contact forces at row 4; expected zeros in col"):
-        import_file(write(tmp_path / "b.hdf5", keys), robot="ant", root=tmp_path)
+    file = write(tmp_path / "b.hdf5", keys)
+    with pytest.raises(
+        OffDynError, match=r"'next_observations' holds contact forces at row 4; .*pass --contact-forces"
+    ):
+        import_file(file, robot="ant", root=tmp_path)
+    data = read(import_file(file, robot="ant", contact_forces=True, root=tmp_path))
+    assert_same(data, arrays)
+    assert "contact cost" in data.card["notes"][0]
 
 
 @pytest.mark.parametrize("layout", ["odrl", "minari"])

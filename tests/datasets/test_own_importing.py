@@ -186,7 +186,7 @@ def test_a_changed_reward_function_is_another_import(
     ],
 )
 def test_damaged_card(arm: ImportedDataset, change: dict[str, Any], message: str) -> None:
-    path = arm.path / "data" / "metadata.json"
+    path = arm.path / "metadata.json"
     metadata = json.loads(path.read_text())
     metadata["offdyn"].update(change)
     path.write_text(json.dumps(metadata))
@@ -204,7 +204,7 @@ def test_damaged_card(arm: ImportedDataset, change: dict[str, Any], message: str
     [{"action_low": [HIGH] * MOVED}, {"action_units": []}, {"colour": "red"}],
 )
 def test_damaged_contract(arm: ImportedDataset, change: dict[str, Any]) -> None:
-    path = arm.path / "data" / "metadata.json"
+    path = arm.path / "metadata.json"
     metadata = json.loads(path.read_text())
     metadata["offdyn"]["contract"].update(change)
     path.write_text(json.dumps(metadata))

@@ -286,6 +286,7 @@ def _metadata(dataset: DatasetId, arrays: Arrays, parts: list[_Ingredient], seed
         "env_spec": spec,
         "eval_env_spec": spec,
         **{key: serialize_space(box) for key, box in boxes.items()},
+        **_reference_scores(dataset),
         "algorithm_name": " + ".join(part.facts["name"] for part in parts),
         "author": ["The offdyn maintainers"],
         "description": f"{robot.title}, dynamics {dataset.dynamics}, behaviour {dataset.quality}. Licence: {LICENCE}.",
@@ -308,3 +309,13 @@ def _metadata(dataset: DatasetId, arrays: Arrays, parts: list[_Ingredient], seed
             **statistics(arrays, robot.max_episode_steps),
         },
     }
+
+
+def _reference_scores(dataset: DatasetId) -> dict[str, float]:
+    """Return what Minari normalises returns with, the mean returns of chance and expert; nothing without an expert."""
+    from offdyn_envs.benchmark.scoring.scores import get_reference, has_expert, load_references
+
+    if not has_expert(load_references()["returns"], dataset.robot, dataset.dynamics):
+        return {}
+    reference = get_reference(dataset.robot, dataset.dynamics)
+    return {"ref_min_score": reference.random, "ref_max_score": reference.expert}

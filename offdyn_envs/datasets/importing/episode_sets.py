@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
-from offdyn_envs.datasets.store.source import Facts, Source
+from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths, optional
+from offdyn_envs.datasets.store.source import Source
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
-from offdyn_envs.tasks import list_env_ids
 
-__all__ = ["collecting_environment", "is_episode_set", "read_episodes", "read_minari_metadata"]
-
-STOCK_VERSIONS = ("v2", "v3", "v4", "v5")
+__all__ = ["is_episode_set", "read_episodes", "read_minari_metadata"]
 
 
 def is_episode_set(source: Source) -> bool:
@@ -50,43 +46,6 @@ def read_minari_metadata(file: Path) -> dict[str, Any]:
     return metadata
 
 
-def collecting_environment(metadata: dict[str, Any], path: Path, facts: Facts) -> tuple[str | None, str | None]:
-    """Find out which robot collected a Minari set, and under which named dynamics.
-
-    Args:
-        metadata: From `read_minari_metadata`.
-        path: The file, for the message.
-        facts: Gets a note where the stock environment is not this suite's robot.
-
-    Returns:
-        The robot's name and the dynamics slug; the slug is None for environments of other suites, both are where the
-        metadata name no environment.
-
-    Raises:
-        OffDynError: The environment is none of the four robots'.
-    """
-    text = metadata.get("env_spec")
-    if text is None:
-        return None, None
-    try:
-        spec = json.loads(text) if isinstance(text, str) else text
-        name, kwargs = str(spec["id"]), dict(spec.get("kwargs") or {})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise OffDynError(f"{path}: key 'env_spec' of metadata.json is no environment specification") from None
-    ours = list_env_ids().get(name)
-    if ours is not None:
-        return ours[0].name, ours[1]
-    stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
-    if name not in stock:
-        raise OffDynError(
-            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5, "
-            "or --robot none to import it without its environment"
-        )
-    if name == "Walker2d-v5" and "xml_file" not in kwargs:
-        facts.notes.append("Walker2d-v5 has walker2d_v5.xml by default: other friction of the left foot than here")
-    return stock[name].name, None
-
-
 def read_episodes(source: Source, reading: Reading) -> Rows:
     """Read all episodes.
 
@@ -109,8 +68,47 @@ def read_episodes(source: Source, reading: Reading) -> Rows:
             raise OffDynError(
                 f"{source.path}: key 'episode_{episode}' is missing; expected episode_0 to episode_{count - 1}"
             )
-    parts = [_episode(source.inside(f"episode_{number}"), reading) for number in range(count)]
-    return Rows(**{key: _joined([part[key] for part in parts]) for key in parts[0]})
+    parts, faults = _readable(source, reading, count)
+    rows = Rows(**{key: _joined([part[key] for part in parts]) for key in parts[0]})
+    unfit = _drop_unfit(rows, str(source.path), faults)
+    if faults:
+        reading.facts.dropped["episodes that do not fit"] = len(faults)
+        reading.facts.notes.append(f"first of the episodes that were dropped: {faults[0]}")
+    return rows if unfit is None else unfit
+
+
+def _readable(source: Source, reading: Reading, count: int) -> tuple[list[dict[str, Any]], list[OffDynError]]:
+    """Read the episodes that fit, and return the faults of the others; where none fits the first fault is raised."""
+    found = [_episode_or_fault(source, f"episode_{number}", reading) for number in range(count)]
+    parts = [part for part in found if not isinstance(part, OffDynError)]
+    faults = [fault for fault in found if isinstance(fault, OffDynError)]
+    if not parts:
+        raise faults[0]
+    return parts, faults
+
+
+def _episode_or_fault(source: Source, name: str, reading: Reading) -> dict[str, Any] | OffDynError:
+    try:
+        return _episode(source.inside(name), reading)
+    except OffDynError as fault:
+        return fault
+
+
+def _drop_unfit(rows: Rows, path: str, faults: list[OffDynError]) -> Rows | None:
+    """Return the rows without the episodes that hold numbers that are not finite; None where that is all or none."""
+    finite = np.ones(len(rows.rewards), dtype=bool)
+    for key in ("observations", "next_observations", "actions", "rewards"):
+        finite &= np.isfinite(getattr(rows, key)).reshape(len(finite), -1).all(axis=1)
+    assert rows.ends is not None
+    number = np.cumsum(rows.ends) - rows.ends
+    bad = np.unique(number[~finite])
+    kept = ~np.isin(number, bad)
+    if not len(bad) or not kept.any():
+        return None
+    row = int(np.flatnonzero(~finite)[0])
+    faults += [OffDynError(f"{path}: a number is not finite at row {row}")] * len(bad)
+    parts: dict[str, Any] = {key: None if array is None else array[kept] for key, array in vars(rows).items()}
+    return Rows(**parts)
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -124,8 +122,9 @@ def _episode(group: Source, reading: Reading) -> dict[str, Any]:
     steps = len(observations) - 1
     if steps < 1:
         raise group.fault("observations", f"has {steps + 1} rows", "at least 2: one more than steps")
-    where = f"{group.path}: key '{group.group.name.lstrip('/')}/observations'"
-    observations = known_columns(observations, reading, where)
+    if observations.shape[1] != robot.observation_dim:
+        where = f"{group.path}: key '{group.group.name.lstrip('/')}/observations'"
+        observations = known_columns(observations, reading, where)
     ends = np.zeros(steps, dtype=bool)
     ends[-1] = True
     flags = {key: group.flags(key, steps) for key in ("terminations", "truncations")}
@@ -140,11 +139,6 @@ def _episode(group: Source, reading: Reading) -> dict[str, Any]:
         "rewards": group.column("rewards", steps),
         "ends": ends,
         **flags,
-        "qpos": _state(group, "infos/qpos", steps, robot.nq),
-        "qvel": _state(group, "infos/qvel", steps, robot.nv),
+        "qpos": optional(group, "infos/qpos", (steps + 1, robot.nq), reading.facts, slice(-1)),
+        "qvel": optional(group, "infos/qvel", (steps + 1, robot.nv), reading.facts, slice(-1)),
     }
-
-
-def _state(group: Source, key: str, steps: int, size: int) -> Any:
-    """Return the simulator state before each step, or None."""
-    return group.floats(key, (steps + 1, size), float)[:-1] if group.has(key) else None

@@ -58,7 +58,7 @@ def run_import(path: Path, as_json: bool, *, spec: Path | None, columns: Mapping
 
 def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that data of any robot have; refuse the others."""
-    for key in ("dynamics", "layout", "contact_forces"):
+    for key in ("dynamics", "layout", "contact_forces", "no_fall_bonus", "clip_actions"):
         if options[key]:
             raise OffDynError(f"--{key.replace('_', '-')} is for robots of this suite; name one with --robot")
     return {key: options[key] for key in ("quality", "out", "sha256", "force")}

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.robots import Robot
 
-__all__ = ["contradicted", "hidden_resets", "impossible", "jumps", "unflagged_falls"]
+__all__ = ["contradicted", "fall_bonus_paid", "hidden_resets", "impossible", "jumps", "unflagged_falls"]
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
@@ -30,6 +31,8 @@ MIDWAY = 0.25
 """How far the mean velocity of a step may lie from the middle of those around it, in parts of their difference."""
 FARTHEST = 4.0
 """Likewise, and no step reaches it: the largest of the 220,000 shipped ones is 1.7, of bang-bang control 2.6."""
+DOUBTFUL = 0.25
+"""Part of the alive bonus by which rewards may differ from those of the robot, in the median."""
 DOUBT = 2e-3
 """Metres and radians from the end of a healthy range within which a termination is believed, whatever is rounded."""
 
@@ -151,3 +154,26 @@ def _narrowed(healthy: tuple[float, float]) -> tuple[float, float]:
 def unflagged_falls(robot: Robot, terminations: Array, next_observations: Array) -> int:
     """Count the steps that end in a fall by the robot's rule and are no terminations."""
     return int((robot.terminated_from_observation(next_observations) & ~terminations).sum())
+
+
+def fall_bonus_paid(robot: Robot, data: Arrays) -> bool | None:
+    """Say whether rewards pay the alive bonus on the step that falls, as environments before version 5 do.
+
+    Forward speed is taken from the observed velocities; where rewards are not this robot's nothing can be said.
+
+    Args:
+        robot: Whose data they are.
+        data: Rows of an import.
+
+    Returns:
+        None where there is no fall, or the rewards are others.
+    """
+    column, fell = robot.nq - robot.skipped_qpos, data.terminations
+    if not robot.alive_bonus or not fell.any() or fell.all():
+        return None
+    pace = data.observations[:, column].astype(np.float64) + data.next_observations[:, column]
+    cost = robot.control_cost * np.square(data.actions.astype(np.float64)).sum(axis=1)
+    bonus = data.rewards - 0.5 * pace + cost
+    if np.median(np.abs(bonus[~fell] - robot.alive_bonus)) > DOUBTFUL * robot.alive_bonus:
+        return None
+    return bool(np.median(bonus[fell]) > 0.5 * robot.alive_bonus)

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths
+from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths, optional
 from offdyn_envs.datasets.store.source import Source
 
 __all__ = ["read_d4rl", "read_odrl"]
@@ -15,7 +15,7 @@ __all__ = ["read_d4rl", "read_odrl"]
 def read_d4rl(source: Source, reading: Reading) -> Rows:
     """Read D4RL's layout.
 
-    Keys: observations, actions, rewards, terminals, timeouts; next_observations, infos/qpos and infos/qvel where they
+    Keys: observations, actions, rewards, terminals; timeouts, next_observations, infos/qpos and infos/qvel where they
     exist. Other keys are left alone.
 
     Args:
@@ -29,12 +29,13 @@ def read_d4rl(source: Source, reading: Reading) -> Rows:
         OffDynError: A key is missing or does not fit; the message names the file, the key and what was expected.
     """
     rows = _common(source, reading)
-    rows.truncations = source.flags("timeouts", len(rows.rewards))
+    if source.has("timeouts"):  # D4RL's first files have none; ends show as resets.
+        rows.truncations = source.flags("timeouts", len(rows.rewards))
     if source.has("next_observations"):
         rows.next_observations = _observations(source, "next_observations", len(rows.rewards), reading)
     if source.has("infos/qpos") and source.has("infos/qvel"):
-        rows.qpos = source.floats("infos/qpos", (len(rows.rewards), reading.robot.nq), float)
-        rows.qvel = source.floats("infos/qvel", (len(rows.rewards), reading.robot.nv), float)
+        rows.qpos = optional(source, "infos/qpos", (len(rows.rewards), reading.robot.nq), reading.facts)
+        rows.qvel = optional(source, "infos/qvel", (len(rows.rewards), reading.robot.nv), reading.facts)
     return rows
 
 

@@ -63,9 +63,10 @@ def already(identity: Mapping[str, Any], root: Path) -> Imported | None:
         return None
     found = {**card, **{key: card["source"][key] for key in ("layout", "sha256")}}
     for key, value in identity.items():
-        if found.get(key) != value:
+        before = found.get(key, False)  # Options that a card does not know were not there.
+        if before != value:
             raise OffDynError(
-                f"{folder}: was imported with {key} {found.get(key)!s}, not {value!s}; --force replaces it, "
+                f"{folder}: was imported with {key} {before!s}, not {value!s}; --force replaces it, "
                 "--out gives the new one another id"
             )
     return Imported(card, folder, False)

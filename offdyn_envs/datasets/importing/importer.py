@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offdyn_envs.datasets.importing.episode_sets import (
-    collecting_environment,
     is_episode_set,
     read_episodes,
     read_minari_metadata,
 )
 from offdyn_envs.datasets.importing.episodes import to_episodes
+from offdyn_envs.datasets.importing.faults import fall_bonus_paid
 from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
 from offdyn_envs.datasets.importing.identity import Imported, already, default_id, stem
 from offdyn_envs.datasets.importing.rows import Reading, check_values, simulator_states
+from offdyn_envs.datasets.importing.settings import Collector, collecting_environment
+from offdyn_envs.datasets.own.reading import PICKLE, PICKLES
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
 from offdyn_envs.datasets.store.folders import HDF5_NAME, data_root, file_digest
 from offdyn_envs.datasets.store.imported import check_id, save_imported
@@ -24,12 +28,16 @@ from offdyn_envs.datasets.store.source import Facts, Source, opened
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays
 from offdyn_envs.datasets.store.stamp import check_stamp, read_stamp
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import ROBOTS, Robot, get_robot
 from offdyn_envs.tasks import QUALITIES, env_id
 
 __all__ = ["LAYOUTS", "Imported", "import_file"]
 
 _READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
+_NO_HDF5 = {
+    **dict.fromkeys(PICKLES, PICKLE),
+    ".npz": "an archive of NumPy; expected HDF5 for --robot, or the archive with --robot none",
+}
 LAYOUTS = tuple(_READERS)
 """Layouts that can be read."""
 
@@ -63,6 +71,8 @@ def import_file(
     layout: str | None = None,
     out: str | None = None,
     contact_forces: bool = False,
+    no_fall_bonus: bool = False,
+    clip_actions: bool = False,
     sha256: str | None = None,
     root: Path | None = None,
     force: bool = False,
@@ -79,7 +89,9 @@ def import_file(
         quality: One of `QUALITIES`, for the card.
         layout: One of `LAYOUTS`; by default what the keys show.
         out: Id of the result, "imported/NAME"; by default NAME comes from the name of the file.
-        contact_forces: Accept Ant-v5's 105 columns: 78 contact forces are dropped, rewards keep their contact cost.
+        contact_forces: Accept Ant's contact forces: they are dropped, rewards keep their contact cost.
+        no_fall_bonus: Take the alive bonus off the steps that fall, where the rewards pay it there.
+        clip_actions: Clip actions outside [-1, 1], as their environment did, and count them.
         sha256: What the file's checksum must be, in hexadecimal.
         root: Root of the datasets; by default the local one.
         force: Replace an imported dataset of the same id.
@@ -93,22 +105,27 @@ def import_file(
     """
     said = _Choice(robot, dynamics, quality, layout, out)
     file = _file(path)
+    if file.suffix.lower() in _NO_HDF5:
+        raise OffDynError(f"{file}: is {_NO_HDF5[file.suffix.lower()]}")
     digest, place, facts = _digest(file, sha256), root or data_root(), Facts()
     with opened(file) as source:
         stamp = read_stamp(source.group, str(file))
-        choice = _complete(said, source, path, stamp, facts)
-        identity = _identity(choice, digest, contact_forces)
+        choice, collector = _complete(said, source, path, stamp, facts)
+        identity = _identity(choice, digest, contact_forces, no_fall_bonus, clip_actions)
         there = None if force else already(identity, place)
         if there is not None:
             return there
-        body = get_robot(identity["robot"])
-        rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, facts))
-    check_values(rows, str(file), facts)
+        body = collector.body(get_robot(identity["robot"]))
+        rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, clip_actions, facts))
+    check_values(rows, str(file), facts, clip_actions)
     simulator_states(rows, body, facts)
     origin = {"file": file.name, "bytes": file.stat().st_size, "rows": len(rows.rewards)}
     arrays, qpos, qvel = to_episodes(rows, body, str(file), facts)
     check_stamp(stamp, arrays, str(file))
+    _fall_bonus(arrays, body, collector, no_fall_bonus, str(file), facts)
     card = _card(identity, arrays, origin, facts)
+    if collector.environment is not None:
+        card["environment"] = collector.environment
     stored = {key: array for key, array in arrays.items() if key not in ("qpos", "qvel", "seeds")}
     states = {} if qpos is None or qvel is None else {"qpos": qpos, "qvel": qvel}
     return Imported(card, save_imported(stored | states, card, place), True)
@@ -133,27 +150,52 @@ def _digest(file: Path, expected: str | None) -> str:
     return digest
 
 
-def _complete(said: _Choice, source: Source, path: Path, stamp: Mapping[str, Any] | None, facts: Facts) -> _Choice:
+def _complete(
+    said: _Choice, source: Source, path: Path, stamp: Mapping[str, Any] | None, facts: Facts
+) -> tuple[_Choice, Collector]:
     """Complete what the user says with what the file says, and refuse where they disagree."""
     layout, where = said.layout or _layout(source), str(source.path)
-    robot = dynamics = name = None
+    name, collector = None, Collector()
     if stamp is not None:
-        robot, dynamics = stamp["robot"], stamp["dynamics"]
+        collector = Collector(stamp["robot"], stamp["dynamics"], bonus=0.0)
     elif layout == "minari":
         metadata = read_minari_metadata(source.path)
-        robot, dynamics = collecting_environment(metadata, source.path, facts)
+        collector = collecting_environment(metadata, source.path, facts)
         name = metadata.get("dataset_id")
-    if said.robot is None and robot is None:
+    if said.robot is None and collector.robot is None:
         raise OffDynError(
             f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}, or none for any other"
         )
-    chosen = _agreed(where, "robot", said.robot, robot)
-    return _Choice(
+    chosen = _agreed(where, "robot", said.robot, collector.robot)
+    choice = _Choice(
         robot=chosen,
-        dynamics=_agreed(where, "dynamics", _known_dynamics(chosen, said.dynamics), dynamics),
+        dynamics=_agreed(where, "dynamics", _known_dynamics(chosen, said.dynamics), collector.dynamics),
         quality=said.quality,
         layout=layout,
         out=said.out or default_id(name if isinstance(name, str) else stem(path)),
+    )
+    return choice, collector
+
+
+def _fall_bonus(arrays: Arrays, robot: Robot, collector: Collector, taken_off: bool, where: str, facts: Facts) -> None:
+    """Take the alive bonus off the steps that fall, or note that rewards pay it there."""
+    bonus = collector.bonus
+    if bonus is None:
+        paid = fall_bonus_paid(robot, arrays)
+        bonus = robot.alive_bonus if paid or (paid is None and taken_off) else 0.0
+    if not bonus:
+        if taken_off:
+            raise OffDynError(f"{where}: pays no alive bonus on a fall; --no-fall-bonus is for rewards that do")
+        return
+    if taken_off:
+        arrays.rewards[arrays.terminations] -= np.float32(bonus)
+        facts.counted[f"falls whose rewards held an alive bonus of {bonus:g}, taken off"] = int(
+            arrays.terminations.sum()
+        )
+        return
+    facts.notes.append(
+        f"rewards pay the alive bonus of {bonus:g} on the step that falls too, this suite's do not; --no-fall-bonus "
+        "takes it off"
     )
 
 
@@ -177,13 +219,17 @@ def _layout(source: Source) -> str:
         return "d4rl"
     if source.has("next_observations"):
         return "odrl"
+    if source.has("terminals"):
+        return "d4rl"  # Its first files, which have neither.
     raise OffDynError(
         f"{source.path}: keys 'timeouts' (D4RL), 'next_observations' (ODRL) and 'episode_0' (Minari) are all missing; "
         f"expected one of them, found: {', '.join(sorted(source.keys())[:8])[:200] or 'nothing'}"
     )
 
 
-def _identity(choice: _Choice, digest: str, contact_forces: bool) -> dict[str, Any]:
+def _identity(
+    choice: _Choice, digest: str, contact_forces: bool, no_fall_bonus: bool, clip_actions: bool
+) -> dict[str, Any]:
     """Return what makes two imports the same."""
     return {
         "id": choice.out,
@@ -192,6 +238,8 @@ def _identity(choice: _Choice, digest: str, contact_forces: bool) -> dict[str, A
         "quality": choice.quality,
         "layout": choice.layout,
         "contact_forces": contact_forces,
+        "no_fall_bonus": no_fall_bonus,
+        "clip_actions": clip_actions,
         "sha256": digest,
     }
 

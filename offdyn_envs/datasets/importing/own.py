@@ -12,7 +12,7 @@ from offdyn_envs.datasets.importing.identity import Imported, already, default_i
 from offdyn_envs.datasets.own.arrays import OwnData
 from offdyn_envs.datasets.own.functions import load_function, source_file
 from offdyn_envs.datasets.own.hdf5 import stamped_robot
-from offdyn_envs.datasets.own.reading import Read, digest_of, is_hdf5, open_table, read_table
+from offdyn_envs.datasets.own.reading import PICKLES, Read, digest_of, is_hdf5, open_table, read_table
 from offdyn_envs.datasets.own.spec import Spec
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
 from offdyn_envs.datasets.store.folders import data_root, file_digest
@@ -37,6 +37,8 @@ def is_own(path: Path, robot: str | None, says_columns: bool) -> bool:
     """
     if robot is not None and robot != NO_ROBOT:
         return False
+    if path.suffix.lower() in PICKLES:
+        return True  # Refused there, by its name.
     return robot == NO_ROBOT or says_columns or (path.exists() and not is_hdf5(path)) or stamped_robot(path) is None
 
 

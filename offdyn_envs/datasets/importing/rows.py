@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.store.source import Facts
+from offdyn_envs.datasets.store.source import Facts, Source
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot
 
-__all__ = ["Reading", "Rows", "check_values", "known_columns", "observation_widths", "simulator_states"]
+__all__ = ["Reading", "Rows", "check_values", "known_columns", "observation_widths", "optional", "simulator_states"]
 
 Array = NDArray[Any]
 
@@ -21,13 +21,14 @@ ROUNDING = 1e-5
 STATE_GAP = 1e-4
 """Largest gap, absolute and relative, between a stored observation and the one its simulator state shows."""
 
+LEFT_OUT = "simulator states were left out"
 _ANT_GYM = 111
 """Ant with the contact forces of all 14 bodies, which MuJoCo 2 left at zero: D4RL and ODRL."""
 _ANT_V5 = 105
 """Ant-v5 with the contact forces of the 13 moving bodies, which are real: Minari."""
 
 
-CONTACT_NOTE = "observations held 78 contact forces, which were dropped; rewards hold the contact cost of Ant-v5"
+CONTACT_NOTE = "observations held contact forces, which were dropped; rewards hold the contact cost that goes with them"
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Reading:
 
     Attributes:
         robot: Whose data the file should hold.
-        contact_forces: Accept the 105 columns of Ant-v5.
+        contact_forces: Accept observations of Ant with real contact forces.
+        clip_actions: Clip actions outside [-1, 1] instead of refusing them.
         facts: Gets what is found on the way.
     """
 
     robot: Robot
     contact_forces: bool = False
+    clip_actions: bool = False
     facts: Facts = field(default_factory=Facts)
 
 
@@ -77,6 +80,30 @@ def observation_widths(robot: Robot) -> tuple[int, ...]:
     return (robot.observation_dim, _ANT_GYM, _ANT_V5) if robot.name == "ant" else (robot.observation_dim,)
 
 
+def optional(group: Source, key: str, shape: tuple[int, int], facts: Facts, part: slice = slice(None)) -> Array | None:
+    """Read an array of simulator states that a file may lack; one that does not fit is left out with a note.
+
+    Args:
+        group: Where it lies.
+        key: Its name.
+        shape: Its sizes.
+        facts: Gets the note.
+        part: The rows to return.
+
+    Returns:
+        float64, or None.
+    """
+    if not group.has(key):
+        return None
+    try:
+        states = group.floats(key, shape, float)[part]
+    except OffDynError as fault:
+        if not any(note.startswith(LEFT_OUT) for note in facts.notes):  # Once, not for every episode.
+            facts.notes.append(f"{LEFT_OUT}: {fault}")
+        return None
+    return states
+
+
 def known_columns(array: Array, reading: Reading, where: str) -> Array:
     """Drop the contact forces of Ant's longer observations.
 
@@ -89,7 +116,7 @@ def known_columns(array: Array, reading: Reading, where: str) -> Array:
         [N, |S|], a copy where columns were dropped.
 
     Raises:
-        OffDynError: 105 columns that are not accepted; or 111 of which the last 84 are not all zero.
+        OffDynError: 105 columns, or 111 of which the last 84 are not all zero, that are not accepted.
     """
     kept, width = reading.robot.observation_dim, array.shape[1]
     if width == kept:
@@ -99,30 +126,36 @@ def known_columns(array: Array, reading: Reading, where: str) -> Array:
             f"{where} has {width} columns, {kept} and {width - kept} real contact forces, and its rewards hold a "
             "contact cost that this suite has not; pass --contact-forces to drop the columns and keep those rewards"
         )
-    if width == _ANT_V5 and CONTACT_NOTE not in reading.facts.notes:
-        reading.facts.notes.append(CONTACT_NOTE)
-    filled = np.flatnonzero(array[:, kept:].any(axis=1)) if width == _ANT_GYM else []
-    if len(filled):
+    filled = np.flatnonzero(array[:, kept:].any(axis=1))
+    if len(filled) and not reading.contact_forces:
         raise OffDynError(
-            f"{where} holds contact forces at row {int(filled[0])}; "
-            f"expected zeros in columns {kept} to {width - 1} for {reading.robot.name}"
+            f"{where} holds contact forces at row {int(filled[0])}; expected zeros in columns {kept} to {width - 1} "
+            f"for {reading.robot.name}; pass --contact-forces to drop the columns and keep the rewards"
         )
+    if (len(filled) or width == _ANT_V5) and CONTACT_NOTE not in reading.facts.notes:
+        reading.facts.notes.append(CONTACT_NOTE)
     return array[:, :kept].copy()
 
 
-def check_values(rows: Rows, path: str, facts: Facts) -> None:
+def check_values(rows: Rows, path: str, facts: Facts, clip_actions: bool = False) -> None:
     """Check that numbers are finite and actions executed; put back to +-1 what rounding moved beyond it.
 
     Args:
         rows: Changed in place.
         path: The file, for the message.
-        facts: Gets the number of rounded actions.
+        facts: Gets the number of rounded and of clipped actions.
+        clip_actions: Clip actions further outside [-1, 1] too.
 
     Raises:
         OffDynError: A number that is not finite, or an action outside [-1, 1]; the message names file, key
             and row.
     """
-    for key in ("observations", "actions", "rewards", "next_observations", "qpos", "qvel"):
+    for key in ("qpos", "qvel"):
+        states: Array | None = getattr(rows, key)
+        if states is not None and not np.isfinite(states).all():
+            rows.qpos = rows.qvel = None
+            facts.notes.append(f"{LEFT_OUT}: infos/{key} is not finite")
+    for key in ("observations", "actions", "rewards", "next_observations"):
         array: Array | None = getattr(rows, key)
         if array is not None and not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
@@ -131,12 +164,17 @@ def check_values(rows: Rows, path: str, facts: Facts) -> None:
     if not beyond.any():
         return
     largest = np.abs(rows.actions).max(axis=1)
-    row = int(largest.argmax())
-    if largest[row] > 1.0 + ROUNDING:
+    row, far = int(largest.argmax()), largest > 1.0 + ROUNDING
+    if far.any() and not clip_actions:
         raise OffDynError(
-            f"{path}: key 'actions' has magnitude {float(largest[row]):.6g} at row {row}; expected values in [-1, 1]"
+            f"{path}: key 'actions' has magnitude {float(largest[row]):.6g} at row {row}; expected values in [-1, 1]; "
+            f"--clip-actions clips them ({int(far.sum()):,} rows)"
         )
-    facts.counted["actions rounded to 1"] = int(beyond.sum())
+    if far.any():
+        facts.counted["rows with clipped actions"] = int(far.sum())
+    rounded = int((beyond & (np.abs(rows.actions) <= 1.0 + ROUNDING)).sum())
+    if rounded:
+        facts.counted["actions rounded to 1"] = rounded
     rows.actions = np.clip(rows.actions, -1.0, 1.0)
 
 

@@ -24,7 +24,7 @@ from offdyn_envs.datasets.store.folders import file_digest
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FORMATS", "Read", "digest_of", "is_hdf5", "open_table", "read_own", "read_table"]
+__all__ = ["FORMATS", "PICKLE", "PICKLES", "Read", "digest_of", "is_hdf5", "open_table", "read_own", "read_table"]
 
 _BY_SUFFIX = {
     ".npz": open_npz,
@@ -33,6 +33,8 @@ _BY_SUFFIX = {
     **dict.fromkeys((".hdf5", ".h5"), open_hdf5),
 }
 FORMATS = f"{', '.join(_BY_SUFFIX)}, a LeRobot v3 folder or a Minari folder"
+PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+PICKLE = "a pickle, which can run code when it is read; store its arrays with numpy.savez, or with h5py as HDF5"
 SUCCESS = "next.success"
 
 
@@ -94,6 +96,8 @@ def open_table(path: Any) -> Table:
     if not place.is_file():
         raise OffDynError(f"{place}: missing; a file is wanted: {FORMATS}")
     opener = _BY_SUFFIX.get(place.suffix.lower())
+    if place.suffix.lower() in PICKLES:
+        raise OffDynError(f"{place}: is {PICKLE}")
     if opener is None:
         raise OffDynError(f"{place}: is of no known format; allowed: {FORMATS}")
     if not place.stat().st_size:

@@ -1,7 +1,8 @@
 """Imported datasets: somebody else's transitions, stored under the local root as `imported/<name>`.
 
-A folder holds `data/metadata.json` and `flat/*.npy`. It is written elsewhere under the root and renamed at the end, as
-the project's own datasets are; the checksum of every file is tested whenever it is loaded.
+A folder holds `metadata.json` and `flat/*.npy`. It is written elsewhere under the root and renamed at the end, as the
+project's own datasets are; the checksum of every file is tested whenever it is loaded. There is no folder `data` in it:
+Minari takes any folder with one for a dataset of its own, and one without a version in its id ends `minari list local`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ __all__ = [
 NAMESPACE = "imported"
 _ID = re.compile(rf"{NAMESPACE}/[A-Za-z0-9]+(-[A-Za-z0-9]+)*")
 
+_METADATA, _ELSEWHERE = "metadata.json", "data/metadata.json"
+"""Where metadata lie, and where they lay before."""
 _STATES = ("qpos", "qvel")
 
 CONTRACT: Mapping[str, Any] = {
@@ -55,6 +59,8 @@ _CARD: Mapping[str, Any] = {
     **dict.fromkeys(("robot", "dynamics", "quality"), Maybe(str)),
     "contract?": CONTRACT,
     "columns?": Each(str),
+    "environment?": {"id": str, "kwargs": Each(object)},
+    **dict.fromkeys(("contact_forces?", "no_fall_bonus?", "clip_actions?"), bool),
     "source": {"file": str, "layout": str, "sha256": str, "bytes": int, "rows": int},
     "dropped": Each(int),
     "counted": Each(int),
@@ -82,7 +88,7 @@ class ImportedDataset:
         lengths: int64 [E], steps of each episode.
         qpos: Simulator positions before each step, float64 [N, nq]; None where the file held none.
         qvel: Simulator velocities before each step, float64 [N, nv]; None where the file held none.
-        path: The folder that holds `data/` and `flat/`.
+        path: The folder that holds `metadata.json` and `flat/`.
     """
 
     id: str
@@ -138,7 +144,17 @@ def imported_ids(root: Path | None = None) -> list[str]:
     """Return the ids of the imported datasets under a root, sorted, by their folders alone."""
     place = root or data_root()
     recover_all(place)
-    return sorted(folder.parent.relative_to(place).as_posix() for folder in place.glob(f"{NAMESPACE}/*/data"))
+    _move_metadata(place)
+    files = [*place.glob(f"{NAMESPACE}/*/{_METADATA}"), *place.glob(f"{NAMESPACE}/*/{_ELSEWHERE}")]
+    return sorted({f"{NAMESPACE}/{file.relative_to(place).parts[1]}" for file in files})
+
+
+def _move_metadata(root: Path, name: str = f"{NAMESPACE}/*") -> None:
+    """Bring datasets of before to where metadata lie now; where that is not allowed they are read as they are."""
+    for file in root.glob(f"{name}/{_ELSEWHERE}"):
+        with suppress(OSError):
+            file.rename(file.parents[1] / _METADATA)
+            file.parent.rmdir()
 
 
 def read_imported_card(name: str, root: Path | None = None) -> dict[str, Any] | None:
@@ -157,9 +173,11 @@ def read_imported_card(name: str, root: Path | None = None) -> dict[str, Any] | 
 
 def _read_metadata(name: str, root: Path) -> dict[str, Any] | None:
     recover(root, name)
-    path = root / name / "data" / "metadata.json"
-    if not path.parent.is_dir():
+    _move_metadata(root, name)
+    folder = root / name
+    if not folder.is_dir():
         return None
+    path = next((folder / place for place in (_METADATA, _ELSEWHERE) if (folder / place).exists()), folder / _METADATA)
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -267,13 +285,13 @@ def save_imported(arrays: Mapping[str, NDArray[Any]], card: dict[str, Any], root
     name = check_id(card["id"])
     with locked(root, name), staged(root, name) as stage:
         (stage / "flat").mkdir()
-        (stage / "data").mkdir()
         card["files"] = {}
         for key, array in arrays.items():
             path = stage / "flat" / f"{key}.npy"
             np.save(path, np.ascontiguousarray(array), allow_pickle=False)
             card["files"][path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         card["sha256"] = combined_digest({key: facts["sha256"] for key, facts in card["files"].items()})
-        write_json(stage / "data" / "metadata.json", {"dataset_id": name, "offdyn": card})
+        write_json(stage / _METADATA, {"dataset_id": name, "offdyn": card})
         replace_folder(stage, root, name)
+    _move_metadata(root)
     return root / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ class Source:
     Args:
         path: The file, for messages.
         group: An h5py group.
+        limit: Bytes that an array of the file can have at most; by default from the file's size.
     """
 
-    def __init__(self, path: Path, group: Any) -> None:
+    def __init__(self, path: Path, group: Any, limit: int | None = None) -> None:
         self.path = path
         self.group = group
-        self.limit = path.stat().st_size * DEFLATE + SPARE
+        self.limit = path.stat().st_size * DEFLATE + SPARE if limit is None else limit
 
     def fault(self, key: str, what: str, expected: str) -> OffDynError:
         """Build the error for one key."""
@@ -61,7 +63,7 @@ class Source:
 
     def has(self, key: str) -> bool:
         """Say whether the group holds a key, as an array, a group or a link."""
-        return self._link(key) is not None
+        return self._find(key)[0] is not None
 
     def inside(self, key: str) -> Source:
         """Return a group inside this one.
@@ -71,11 +73,11 @@ class Source:
         """
         import h5py
 
-        self._refuse_link(key, "the group of an episode")
-        found = self.group.get(key)
-        if not isinstance(found, h5py.Group):
-            raise self.fault(key, "is no group" if found is not None else "is missing", "the group of an episode")
-        return Source(self.path, found)
+        kind, found = self._find(key)
+        if not isinstance(found, h5py.h5g.GroupID):
+            what = "is missing" if kind is None else "is a link" if kind == "link" else "is no group"
+            raise self.fault(key, what, "the group of an episode")
+        return Source(self.path, h5py.Group(found), self.limit)
 
     def floats(self, key: str, shape: Sequence[int | tuple[int, ...] | None], dtype: type = np.float32) -> Array:
         """Read an array of floating-point numbers.
@@ -91,15 +93,17 @@ class Source:
         Raises:
             OffDynError: Missing, of another type or another shape.
         """
-        stored = self._stored(key, shape, "float")
-        if stored.dtype.kind != "f" or stored.dtype.itemsize not in (4, 8):
-            raise self.fault(key, f"is {stored.dtype}", "float32 or float64")
-        with np.errstate(over="ignore"):
-            return np.asarray(stored[()]).astype(dtype, copy=False)
+        return self._floats(key, self._stored(key, shape, "float"), dtype)
 
     def column(self, key: str, rows: int | None) -> Array:
-        """Read one number per row, stored as [N] or [N, 1]; return float32 [N]."""
-        return self.floats(key, self._column_shape(key, rows)).reshape(-1)
+        """Read one number per row, whole or not, stored as [N] or [N, 1]; return float32 [N]."""
+        return self._floats(key, self._stored(key, (rows,), "numbers", wide=1), np.float32, "fiu").reshape(-1)
+
+    def _floats(self, key: str, stored: Any, dtype: type, kinds: str = "f") -> Array:
+        if stored.dtype.kind not in kinds or stored.dtype.itemsize > 8:
+            raise self.fault(key, f"is {stored.dtype}", "float16, float32 or float64" if kinds == "f" else "numbers")
+        with np.errstate(over="ignore"):
+            return _values(stored).astype(dtype, copy=False)
 
     def flags(self, key: str, rows: int | None) -> Array:
         """Read one truth value per row, stored as [N] or [N, 1] in any numeric type; return bool [N].
@@ -107,10 +111,12 @@ class Source:
         Raises:
             OffDynError: Missing, of another type or shape, or with a value besides 0 and 1.
         """
-        stored = self._stored(key, self._column_shape(key, rows), "bool")
+        stored = self._stored(key, (rows,), "bool", wide=1)
         if stored.dtype.kind not in "biuf" or stored.dtype.itemsize > 8:
             raise self.fault(key, f"is {stored.dtype}", "bool, or numbers 0 and 1")
-        values = np.asarray(stored[()]).reshape(-1)
+        values = _values(stored).reshape(-1)
+        if values.dtype == bool:
+            return values
         wrong = np.flatnonzero((values != 0) & (values != 1))
         if len(wrong):
             row = int(wrong[0])
@@ -123,58 +129,86 @@ class Source:
         Raises:
             OffDynError: Missing, of another type or shape.
         """
-        expected: tuple[int | None, ...] = (None, None)
-        found = getattr(self.group.get(key), "shape", None) if self._link(key) == "hard" else None
-        stored = self._stored(key, expected[: max(1, min(2, len(found or (0,))))], "numbers")
+        stored = self._stored(key, (None,), "numbers", wide=None)
         if stored.dtype.kind not in "biuf" or stored.dtype.itemsize > 8:
             raise self.fault(key, f"is {stored.dtype}", "numbers")
-        return np.asarray(stored[()])
+        return _values(stored)
 
-    def _column_shape(self, key: str, rows: int | None) -> tuple[int | None, ...]:
-        found = getattr(self.group.get(key), "shape", None) if self._link(key) == "hard" else None
-        return (rows, 1) if found is not None and len(found) == 2 else (rows,)
+    def _stored(self, key: str, shape: Sequence[int | tuple[int, ...] | None], kind: str, wide: int | None = 0) -> Any:
+        """Return the array, unread, after testing that it lies in this file and has the expected shape.
 
-    def _stored(self, key: str, shape: Sequence[int | tuple[int, ...] | None], kind: str) -> Any:
-        """Return the h5py dataset after testing that it lies in this file and has the expected shape."""
+        Args:
+            key: Its name.
+            shape: Expected sizes.
+            kind: What it should hold, for the message.
+            wide: Size of one more dimension that it may have, None for any; 0 where it may not.
+        """
         import h5py
 
-        expected = f"{kind} [{', '.join(map(_size, shape))}]"
-        self._refuse_link(key, expected)
-        stored = self.group.get(key)
-        if not isinstance(stored, h5py.Dataset) or stored.shape is None:
-            raise self.fault(key, "is missing" if stored is None else "is no array", expected)
-        if stored.is_virtual or stored.external:
+        kinds, stored = h5py.h5d.DatasetID, self._find(key)
+        sizes: tuple[int, ...] | None = None
+        if isinstance(stored[1], kinds) and stored[1].get_space().get_simple_extent_type() != h5py.h5s.NULL:
+            sizes = stored[1].shape
+        if wide != 0 and sizes is not None and len(sizes) == len(shape) + 1:
+            shape = (*shape, wide)
+        if sizes is None or len(sizes) != len(shape) or not all(map(_fits, sizes, shape)):
+            raise self._unfit(key, stored, sizes, f"{kind} [{', '.join(map(_size, shape))}]")
+        return self._whole(key, stored[1], sizes, f"{kind} {list(sizes)}")
+
+    def _unfit(
+        self, key: str, found: tuple[str | None, Any], sizes: tuple[int, ...] | None, expected: str
+    ) -> OffDynError:
+        """Build the error for what is no array of this file, or has another shape."""
+        if found[0] != "hard":
+            return self.fault(key, "is missing" if found[0] is None else "is a link", expected)
+        return self.fault(key, "is no array" if sizes is None else f"is {found[1].dtype} {list(sizes)}", expected)
+
+    def _whole(self, key: str, stored: Any, sizes: tuple[int, ...], expected: str) -> Any:
+        """Refuse an array whose values lie elsewhere, or are more than the file can hold."""
+        import h5py
+
+        plist = stored.get_create_plist()
+        if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
             raise self.fault(key, "lies in another file", expected)
-        fits = len(stored.shape) == len(shape) and all(map(_fits, stored.shape, shape))
-        if not fits:
-            raise self.fault(key, f"is {stored.dtype} {list(stored.shape)}", expected)
-        if stored.dtype.itemsize * int(np.prod(stored.shape, dtype=object)) > self.limit:
-            raise self.fault(key, f"claims {list(stored.shape)} values, more than the file can hold", expected)
+        if stored.dtype.itemsize * prod(sizes) > self.limit:
+            raise self.fault(key, f"claims {list(sizes)} values, more than the file can hold", expected)
         return stored
 
-    def _link(self, key: str) -> str | None:
-        """Say what a key is without following it: "hard" for what lies in this file, "link", or None if missing."""
-        import h5py
+    def _find(self, key: str) -> tuple[str | None, Any]:
+        """Open a key without following a link.
 
-        parts = key.split("/")
-        for depth in range(1, len(parts) + 1):
-            name = "/".join(parts[:depth])
-            found = self.group.get(name, getlink=True) if self._lists(name) else None
-            if not isinstance(found, h5py.HardLink):
-                return None if found is None else "link"
-        return "hard"
+        h5py's low-level calls: its groups and datasets take ten times as long, and a file may have 200,000 of them.
 
-    def _lists(self, name: str) -> bool:
-        """Say whether the group that should hold a name lists it, which follows no link."""
-        parent, _, last = name.rpartition("/")
-        group = self.group[parent] if parent else self.group
-        return hasattr(group, "keys") and last in set(group.keys())
+        Returns:
+            "hard" and the object for what lies in this file; "link" and None for what perhaps does not; None and None
+            where it is missing.
+        """
+        h5: Any = _h5py()
+        place = self.group.id
+        for name in key.encode().split(b"/"):
+            if not isinstance(place, h5.h5g.GroupID) or not place.links.exists(name):
+                return None, None
+            if place.links.get_info(name).type != h5.h5l.TYPE_HARD:
+                return "link", None
+            place = h5.h5o.open(place, name)
+        return "hard", place
 
-    def _refuse_link(self, key: str, expected: str) -> None:
-        """Refuse what is missing and what points elsewhere, perhaps to another file of this machine."""
-        kind = self._link(key)
-        if kind != "hard":
-            raise self.fault(key, "is missing" if kind is None else "is a link", expected)
+
+def _h5py() -> Any:
+    """Return h5py, some of whose modules type checkers do not know."""
+    import h5py
+
+    return h5py
+
+
+def _values(stored: Any) -> Array:
+    """Read an array that was tested."""
+    import h5py
+
+    values = np.empty(stored.shape, stored.dtype)
+    if values.size:
+        stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return values
 
 
 def _size(size: int | tuple[int, ...] | None) -> str:
