@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offdyn_envs.datasets.store.staging import try_lock
+
 __all__ = ["held", "holder"]
 
-UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 PAUSE = 0.2
 """Seconds between two tries."""
 
@@ -34,7 +33,7 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
     # Opened without emptying it: until it is ours, it names the process that has it.
     with path.open("a", encoding="utf-8") as file:
         until = time.monotonic() + wait
-        while not (mine := _lock(file.fileno())) and time.monotonic() < until:
+        while not (mine := try_lock(file) is not False) and time.monotonic() < until:
             time.sleep(PAUSE)
         if mine:
             file.truncate(0)
@@ -47,18 +46,3 @@ def holder(path: Path) -> str:
     """Say in words which process had a lock file last."""
     words = path.read_text(encoding="utf-8").split() if path.is_file() else []
     return f"process {words[1]} on {words[0]}" if len(words) == 2 else "another process"
-
-
-def _lock(file: int) -> bool:
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-    return True

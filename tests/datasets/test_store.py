@@ -187,3 +187,11 @@ def test_shipped_dataset_is_found(root: Path, tmp_path: Path) -> None:
     assert other.path.is_relative_to(root)
     assert load_dataset(dataset).card["seed"] == 1
     assert read_dataset(data.path).card["seed"] == 0
+
+
+def test_arrays_changed_in_place_change_no_file(root: Path) -> None:
+    load_dataset(SMALL)
+    data = load_dataset(SMALL)
+    first = float(data.observations[0, 0])
+    data.observations[0, 0] = first + 1.0
+    assert float(load_dataset(SMALL).observations[0, 0]) == first

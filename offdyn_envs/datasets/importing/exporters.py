@@ -57,7 +57,7 @@ def export(
     if path.is_dir() or (path.exists() and not force):
         raise OffDynError(f"{path}: is there already; expected a new file, or --force to replace one")
     arrays = _d4rl(dataset) if layout == "d4rl" else _odrl(dataset)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="v108", locking=False) as file:
         file.attrs[STAMP] = json.dumps(stamp_of(dataset))
         for key, array in arrays.items():
             wide = pad_ant and dataset.card["robot"] == "ant" and key.endswith("observations")

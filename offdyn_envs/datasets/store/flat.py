@@ -68,4 +68,5 @@ def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[An
         found = file.read(len(expected))
     if found != expected or path.stat().st_size != len(expected) + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{path}: not the header or not the size of such an array")
-    return np.memmap(path, dtype, "r", len(expected), shape)
+    # Copy on write: changed in place, as through torch.from_numpy, it neither crashes nor changes the file.
+    return np.memmap(path, dtype, "c", len(expected), shape)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.store.hdf5_files import open_hdf5
 from offdyn_envs.datasets.store.spec import Arrays, schema, validate
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import progress
@@ -43,7 +44,10 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
     import h5py
 
     starts = arrays.starts
-    with h5py.File(path, "w", libver="v108") as file, progress(f"write {name}", len(starts), quiet=quiet) as advance:
+    with (
+        h5py.File(path, "w", libver="v108", locking=False) as file,
+        progress(f"write {name}", len(starts), quiet=quiet) as advance,
+    ):
         for episode, (start, length) in enumerate(zip(starts.tolist(), arrays.lengths.tolist(), strict=True)):
             group = _create_group(file.id, f"episode_{episode}")
             for key, value in (("id", episode), ("seed", int(arrays.seeds[episode])), ("total_steps", length)):
@@ -115,13 +119,11 @@ def read_hdf5(path: Path, robot: Robot, rows: int, episodes: int, *, quiet: bool
         OffDynError: Missing or truncated file, missing key, wrong type, wrong dimensions, ragged lengths, NaN, actions
             outside [-1, 1]; the message names the file, the key and what was expected.
     """
-    import h5py
-
     if not path.is_file():
         raise OffDynError(f"{path}: missing; expected a Minari HDF5 file")
     arrays = Arrays(**{key: np.empty(shape, dtype) for key, (dtype, shape) in schema(robot, rows, episodes).items()})
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             _check_groups(path, list(file.keys()), episodes)
             with progress(f"read {path.parents[1].name}", episodes, quiet=quiet) as advance:
                 start = 0

@@ -259,7 +259,7 @@ def _load(path: Path, known: Mapping[str, Any] | None, expected: tuple[np.dtype[
     if digest != known["sha256"]:
         raise OffDynError(f"{path}: SHA-256 {digest}; expected {known['sha256']}; import the file again with --force")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise OffDynError(f"{path}: cannot be read as an array ({error})") from None
     if (array.dtype, array.shape) != expected:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.store.hdf5_files import open_hdf5
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Facts", "Source", "opened"]
@@ -232,12 +233,10 @@ def opened(path: Path) -> Generator[Source, None, None]:
     Raises:
         OffDynError: Missing, not HDF5, or damaged, also where that shows only while it is read.
     """
-    import h5py
-
     if not path.is_file():
         raise OffDynError(f"{path}: missing; expected an HDF5 file")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield Source(path, file)
     except OffDynError:
         raise

@@ -2,10 +2,14 @@
 
 Everything lies in one hidden folder of the root, on the same file system as what it becomes. A dataset is replaced in
 two renames, old one out and new one in; `recover` puts the old one back where a process was killed between them.
+
+Some file systems know no locks (Lustre mounted without them, some of NFS): there nobody can be kept out, and what
+another process may be writing is left alone.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -13,17 +17,31 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import IO, Any
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 
-__all__ = ["kept", "locked", "recover", "recover_all", "replace_folder", "staged", "waiting_lock"]
+__all__ = [
+    "UNSUPPORTED",
+    "kept",
+    "locked",
+    "recover",
+    "recover_all",
+    "replace_folder",
+    "staged",
+    "try_lock",
+    "waiting_lock",
+]
 
 STAGING = ".building"
 _OLD = "old"
 PATIENCE = 2.0
 """Seconds to wait for another process between its two renames."""
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
 
 
 @contextmanager
@@ -40,12 +58,17 @@ def locked(root: Path, dataset: DatasetId | str) -> Generator[None, None, None]:
     staging, name = _staging(root), str(dataset)
     lock = _lock_of(staging, name)
     with lock.open("w") as handle:
-        if not _try_lock(handle.fileno()):
+        ours = try_lock(handle)
+        if ours is False:
             raise OffDynError(f"dataset '{dataset}' is being built by another process (lock {lock})")
-        # The lock dies with its holder: what stands here under this name was left by a process that was killed.
-        _put_back(root, name)
-        for stale in staging.glob(f"{_prefix(name)}stage-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+        if ours:
+            # The lock dies with its holder: what stands here under this name was left by a process that was killed.
+            _put_back(root, name)
+            for stale in staging.glob(f"{_prefix(name)}stage-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        else:
+            _warn_lockless(root)
+            recover(root, name)
         yield
 
 
@@ -59,7 +82,7 @@ def waiting_lock(root: Path, name: str, notice: str = "") -> Generator[None, Non
         notice: Printed on standard error once, where there is someone to wait for.
     """
     with _lock_of(_staging(root), name).open("w") as handle:
-        while not _try_lock(handle.fileno()):
+        while try_lock(handle) is False:
             if notice:
                 print(notice, file=sys.stderr, flush=True)
                 notice = ""
@@ -131,7 +154,9 @@ def recover(root: Path, name: str) -> None:
     while not (root / name).exists() and _old(root, name).is_dir() and time.monotonic() < deadline:
         try:
             with _lock_of(root / STAGING, name).open("w") as handle:
-                if _try_lock(handle.fileno()):
+                ours = try_lock(handle)
+                # Without locks it is a matter of time: another process needs far less between its two renames.
+                if ours or (ours is None and time.monotonic() > deadline - PATIENCE / 2):
                     _put_back(root, name)
                     return
         except OSError:
@@ -178,13 +203,34 @@ def _staging(root: Path) -> Path:
     return staging
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(file: IO[Any]) -> bool | None:
+    """Lock an open file if nobody else has it; the system lets go of it when the file is closed or the process ends.
+
+    Args:
+        file: Open for writing.
+
+    Returns:
+        Whether it is ours; None where there are no locks.
+
+    Raises:
+        OSError: The file system is in trouble.
+    """
+    if sys.platform == "win32":  # No such locks; two builds of one dataset at once are then the user's to avoid.
+        return None
+    import fcntl
+
     try:
-        import fcntl
-    except ImportError:  # Windows: no such locks; two builds of one dataset at once are then the user's to avoid.
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return None
+        raise OSError(error.errno, os.strerror(error.errno or errno.EIO), file.name) from None
     return True
+
+
+@cache
+def _warn_lockless(root: Path) -> None:
+    """Say once that nobody can be kept out."""
+    print(f"{root}: this file system has no locks; do not build one dataset twice at a time", file=sys.stderr)
