@@ -186,4 +186,4 @@ def test_command(data, tmp_path, capsys, monkeypatch):  # noqa: F811
 
 def test_a_run_without_target_data():
     with pytest.raises(OffDynError, match=r"run\.json names no target dataset"):
-        load_target({"data": {}})
+        load_target({"task": "hopper-gravity-0.5-medium", "data": {}})

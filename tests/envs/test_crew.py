@@ -156,6 +156,7 @@ def in_a_fork(env, work=stepped):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize("threads", (1, 2, 3))
 def test_a_fork_steps_with_helpers_of_its_own(threads):
+    assert wait_for(lambda: not helpers()), "those of earlier tests go home"
     env = OffDynVectorEnv("hopper", 8, num_threads=threads)
     env.reset(seed=0)
     env.step(np.zeros((8, 3), np.float32))
