@@ -123,6 +123,11 @@ def test_iqm_of_unequal_strata_by_hand() -> None:
     assert weighted([10.0, 20.0], [50.0, 60.0, 70.0, 80.0]) == pytest.approx((20.0 + 0.5 * 50.0 + 0.5 * 60.0) / 2)
 
 
+def test_a_run_that_is_cut_counts_for_nothing_however_large() -> None:
+    huge = [1e13, 50.0, 60.0]
+    assert weighted(huge * 3, [52.0, 54.0, 56.0]) == pytest.approx(float(statistics.iqm([*huge, 52.0, 54.0, 56.0])))
+
+
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.randoms(use_true_random=False))
 def test_iqm_of_equal_strata_is_that_of_all_runs(runs: int, tasks: int, factor: int, random: object) -> None:
     strata = [[random.gauss(50, 20) for _ in range(runs)] for _ in range(tasks)]  # type: ignore[attr-defined]

@@ -148,6 +148,10 @@ def iqm(values: ArrayLike, axis: int = -1) -> Floats:
     return np.asarray(np.take(ordered, np.arange(cut, count - cut), axis=axis).mean(axis=axis), dtype=np.float64)
 
 
+ROUNDING = 1e-9
+"""Weights below this are none."""
+
+
 def iqm_of_strata(strata: list[Floats]) -> Floats:
     """Returns the interquartile mean over all runs of all strata, in which every stratum weighs the same.
 
@@ -170,6 +174,8 @@ def iqm_of_strata(strata: list[Floats]) -> Floats:
     cut = total // 4
     upper = np.cumsum(weight, axis=-1)
     kept = np.clip(np.minimum(upper, total - cut) - np.maximum(upper - weight, cut), 0.0, None)
+    # What sums of thirds leave of a run that is cut is rounding, and the run may be a huge number.
+    kept[kept < ROUNDING] = 0.0
     return np.asarray((kept * values).sum(axis=-1) / kept.sum(axis=-1), dtype=np.float64)
 
 
