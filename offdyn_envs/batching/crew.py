@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,6 +20,8 @@ from offdyn_envs.errors import OffDynError
 
 __all__ = ["Crew", "rows_at_a_time"]
 
+PAUSE = 1e-4
+"""Seconds between two looks at whether helpers are done with a job that was interrupted."""
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 Floats = NDArray[np.float64]
@@ -43,6 +46,8 @@ class _Job:
         state: Full physics states before, [N, size].
         control: Controls of every physics step, [N, T, nu].
         trajectory: Where the states after every physics step go, [N, T, size].
+        busy: One item for each helper that may be at work on it; its `append` and `pop` are atomic.
+        results: How it ended for each helper.
     """
 
     helpings: list[slice]
@@ -50,6 +55,8 @@ class _Job:
     state: Floats
     control: Floats
     trajectory: Floats
+    busy: list[None] = field(default_factory=list[None])
+    results: SimpleQueue[Exception | None] = field(default_factory=SimpleQueue)
 
 
 def _work(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -> None:
@@ -78,11 +85,14 @@ def _attempt(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -
     return None
 
 
-def _help(model: mujoco.MjModel, jobs: SimpleQueue[_Job | None], results: SimpleQueue[Exception | None]) -> None:
+def _help(model: mujoco.MjModel, jobs: SimpleQueue[_Job | None]) -> None:
     """Work on jobs until one is None; a thread's life."""
     data, simulate = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
     while (job := jobs.get()) is not None:
-        results.put(_attempt(job, data, simulate))
+        job.busy.append(None)
+        error = _attempt(job, data, simulate)
+        job.busy.pop()
+        job.results.put(error)
 
 
 def _dismiss(jobs: SimpleQueue[Any], helpers: int) -> None:
@@ -126,19 +136,19 @@ class Crew:
         if self._forked:
             self._end.detach()
             self._start()
-        self._wait()  # An interrupted call may have left helpers at work.
         job = _Job(self._helpings.copy(), models, state, control, trajectory)
-        for _ in range(self._helpers):
-            self._pending += 1
-            self._jobs.put(job)
         try:
-            own_error = _attempt(job, *self._own)
-            errors = [error for error in (own_error, *self._wait()) if error is not None]
+            for _ in range(self._helpers):
+                self._jobs.put(job)
+            results = [_attempt(job, *self._own), *(job.results.get() for _ in range(self._helpers))]
         except BaseException:
-            # Interrupted: helpers must not be at work on arrays that whoever called lets go.
+            # Interrupted, wherever: nobody may be at work on arrays that the caller lets go. A helper that finds the
+            # job in the queue later has nothing left to do.
             job.helpings.clear()
-            self._wait()
+            while job.busy:
+                time.sleep(PAUSE)
             raise
+        errors = [error for error in results if error is not None]
         if errors:
             raise errors[0]
 
@@ -152,27 +162,18 @@ class Crew:
         self._end()
 
     def _start(self) -> None:
-        self._pending, self._forked = 0, False
+        self._forked = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._results: SimpleQueue[Exception | None] = SimpleQueue()
         self._end = weakref.finalize(self, _dismiss, self._jobs, self._helpers)
         for _ in range(self._helpers):
-            # The threads know the queues, not the crew: it can be collected while they wait.
-            arguments = self._model, self._jobs, self._results
+            # The threads know the queue, not the crew: it can be collected while they wait.
+            arguments = self._model, self._jobs
             threading.Thread(target=_help, args=arguments, daemon=True, name="offdyn-physics").start()
 
     def lose_helpers(self) -> None:
         """Take note that this process is a fork, which has the queues but not the threads; the next job starts them."""
         if self._helpers and self._end.alive:
             self._forked = True
-
-    def _wait(self) -> list[Exception | None]:
-        """Wait until every helper is done with the last job; return how it ended for each."""
-        results: list[Exception | None] = []
-        while self._pending:
-            results.append(self._results.get())
-            self._pending -= 1
-        return results
 
 
 _crews: weakref.WeakSet[Crew] = weakref.WeakSet()

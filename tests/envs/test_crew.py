@@ -193,3 +193,33 @@ def test_a_fork_of_a_fork_steps_and_a_closed_environment_stays_closed():
 
     in_a_fork(env, refused)
     env.close()
+
+
+class Interrupting:
+    """A queue whose `put` is interrupted after the job lies in it, or before."""
+
+    def __init__(self, queue, after):
+        self.queue, self.after = queue, after
+
+    def put(self, job):
+        if self.after:
+            self.queue.put(job)
+        raise KeyboardInterrupt
+
+    def get(self):
+        return self.queue.get()
+
+
+@pytest.mark.parametrize("after", (True, False))
+def test_an_interruption_while_jobs_are_handed_out_leaves_the_crew_whole(after):
+    """Whether a helper has the job or not: nobody waits for it, and the next step is as it should be."""
+    expected = simulated(Crew(MODELS[0], 16, 1), 16)
+    crew = Crew(MODELS[0], 16, 3)
+    jobs = crew._jobs
+    for _ in range(5):
+        crew._jobs = Interrupting(jobs, after)
+        with pytest.raises(KeyboardInterrupt):
+            simulated(crew, 16)
+        crew._jobs = jobs
+        np.testing.assert_array_equal(simulated(crew, 16), expected)
+    crew.close()
