@@ -15,7 +15,6 @@ import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
@@ -23,8 +22,9 @@ from numpy.typing import NDArray
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
-from offdyn_envs.robots import ROBOTS, Robot
-from offdyn_envs.scalar_arguments import check_rendering, check_seed
+from offdyn_envs.robots import ROBOTS, RewardParts, Robot
+from offdyn_envs.scalar.arguments import check_rendering, check_seed
+from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import get_dynamics
@@ -45,7 +45,7 @@ _RENDERING = (
 _DIVERGENCE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
 
 
-class ShiftedRobot(MujocoEnv, EzPickle):
+class ShiftedRobot(ScalarEnvironment):
     """A robot whose dynamics may be shifted; the part that the four environments share.
 
     Args:
@@ -128,7 +128,9 @@ class ShiftedRobot(MujocoEnv, EzPickle):
             action: Motor commands, [|A|], meant to lie in [-1, 1].
 
         Returns:
-            Observation [|S|], reward, terminated, truncated (False: the time limit is a wrapper's) and infos.
+            Observation [|S|], reward, terminated, truncated (False: the time limit is a wrapper's) and infos: those of
+            Gymnasium's v5 classes, parts of the reward among them, and `diverged`, whether the simulation blew up (the
+            state before is kept). `reset` returns the same names.
         """
         action = np.asarray(action)
         if self.schedule is not None and self.schedule.unit == "step":
@@ -141,13 +143,27 @@ class ShiftedRobot(MujocoEnv, EzPickle):
             self.data.time, self.data.qpos[:], self.data.qvel[:] = before
         qpos, qvel = self.data.qpos, self.data.qvel
         terminated = bool(self.robot.terminated(qpos, qvel))
-        reward = float(self.robot.reward(before[1][0], qpos, qvel, action, np.asarray(terminated)))
+        parts = self.robot.reward_parts(before[1][0], qpos, qvel, action, np.asarray(terminated))
         if self.render_mode == "human":
             self.render()
-        info: dict[str, Any] = {"x_position": qpos[0], "x_velocity": (qpos[0] - before[1][0]) / self.robot.dt}
-        if diverged:
-            info["diverged"] = True
-        return self._seen(), reward, terminated or diverged, False, info
+        return self._seen(), float(parts.total), terminated or diverged, False, self._info(before[1], parts, diverged)
+
+    def _get_reset_info(self) -> dict[str, float]:
+        return self._info(self.data.qpos, self.robot.no_reward, False)
+
+    def _info(self, before: NDArray[np.float64], parts: RewardParts, diverged: bool) -> dict[str, float]:
+        """Return what v5 returns after a step, and whether the simulation blew up; the same names after a reset."""
+        qpos, dt = self.data.qpos, self.robot.dt
+        info = {"x_position": float(qpos[0]), "x_velocity": float((qpos[0] - before[0]) / dt)}
+        if self.robot.walks_in_plane:
+            info |= {"y_position": float(qpos[1]), "y_velocity": float((qpos[1] - before[1]) / dt)}
+            info |= {"distance_from_origin": float(np.linalg.norm(qpos[:2])), "reward_contact": 0.0}
+        elif parts.alive is not None:
+            info["z_distance_from_origin"] = float(qpos[1] - self.init_qpos[1])
+        if parts.alive is not None:
+            info["reward_survive"] = float(parts.alive)
+        info |= {"reward_forward": float(parts.forward), "reward_ctrl": -float(parts.cost)}
+        return info | {"diverged": diverged}
 
     def _follow_schedule(self) -> None:
         """Bring the model to what the schedule asks for now."""

@@ -15,7 +15,15 @@ from offdyn_envs.compiling import base_model, base_spec, compile_spec
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
 
-__all__ = ["compile_model", "dynamics_fields", "model_hash", "model_spec", "overwrite_model", "start_qpos"]
+__all__ = [
+    "compile_model",
+    "dynamics_fields",
+    "model_hash",
+    "model_spec",
+    "overwrite_model",
+    "restore_model",
+    "start_qpos",
+]
 
 # Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
 _UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
@@ -124,6 +132,24 @@ def overwrite_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
             current[...] = value
         elif current != value:
             setattr(owner, field, value.item())
+
+
+def restore_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
+    """Give a model all numbers of another one that was pickled, colours and the like included, in place.
+
+    A pickled model has lost the signature of its structure, so that it cannot stand for the one it came from.
+
+    Args:
+        model: Changed; of the same structure.
+        other: The pickled one.
+    """
+    for owner, source in ((model, other), (model.opt, other.opt)):
+        for name in dir(source):
+            value = None if name.startswith("_") else getattr(source, name)
+            if isinstance(value, np.ndarray):
+                getattr(owner, name)[...] = value
+            elif isinstance(value, int | float) and owner is model.opt:  # Those of the model itself are sizes.
+                setattr(owner, name, value)
 
 
 def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:

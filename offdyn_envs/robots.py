@@ -11,17 +11,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import unknown
 
-__all__ = ["ROBOTS", "Robot", "get_robot"]
+__all__ = ["ROBOTS", "RewardParts", "Robot", "get_robot"]
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
+
+
+class RewardParts(NamedTuple):
+    """What a reward is made of, each [...].
+
+    Attributes:
+        forward: Forward speed, m/s.
+        cost: Cost of the action, 0 or above.
+        alive: Bonus of a step that ends healthy; None for a robot that never terminates.
+    """
+
+    forward: Floats
+    cost: Floats
+    alive: Floats | None
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """The reward, [...]."""
+        return self.forward - self.cost if self.alive is None else self.forward + self.alive - self.cost
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,25 @@ class Robot:
         return self.timestep * self.frame_skip
 
     @property
+    def walks_in_plane(self) -> bool:
+        """Whether the robot walks about a plane, as Ant does, and not along a line."""
+        return self.skipped_qpos == 2
+
+    @property
+    def no_reward(self) -> RewardParts:
+        """The parts of a reward of 0, as before the first step."""
+        zero = np.zeros(())
+        return RewardParts(zero, zero, None if self.z_range is None else zero)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled; a read-only mapping cannot be."""
+        return {**vars(self), "stock_kwargs": dict(self.stock_kwargs)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled."""
+        vars(self).update(state, stock_kwargs=MappingProxyType(state["stock_kwargs"]))
+
+    @property
     def height_index(self) -> int:
         """Position of the height in qpos: 2 for the free-floating Ant, 1 for the planar robots."""
         return self.skipped_qpos
@@ -102,6 +140,23 @@ class Robot:
     ) -> NDArray[np.float64]:
         """Return the reward of a step, from simulator states.
 
+        Args:
+            x_before: As in `reward_parts`, and so are the others.
+            qpos: [..., nq].
+            qvel: [..., nv].
+            action: [..., |A|].
+            terminated: [...].
+
+        Returns:
+            Rewards, [...].
+        """
+        return self.reward_parts(x_before, qpos, qvel, action, terminated).total
+
+    def reward_parts(
+        self, x_before: Floats, qpos: Floats, qvel: Floats, action: Floats, terminated: Bools | None = None
+    ) -> RewardParts:
+        """Return what the reward of a step is made of, from simulator states.
+
         The alive bonus is paid for steps that end healthy, as in Gymnasium v5; D4RL and ODRL also pay it on the step
         that falls (one unit per terminated episode). Forward speed is the displacement of qpos[0] over dt on all
         robots; stock Ant reads a body position that lags one physics step.
@@ -114,14 +169,14 @@ class Robot:
             terminated: What `terminated(qpos, qvel)` says, [...], where the caller has it already.
 
         Returns:
-            Rewards, [...].
+            The parts, each [...].
         """
         forward = (qpos[..., 0] - x_before) / self.dt
         cost = self.control_cost * np.sum(np.square(action), axis=-1)
         if self.z_range is None:
-            return forward - cost
+            return RewardParts(forward, cost, None)
         fallen = self.terminated(qpos, qvel) if terminated is None else terminated
-        return forward + np.logical_not(fallen) * self.alive_bonus - cost
+        return RewardParts(forward, cost, np.logical_not(fallen) * self.alive_bonus)
 
     def terminated(self, qpos: Floats, qvel: Floats) -> Bools:
         """Say which states end an episode.

@@ -103,8 +103,9 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.row_shifts = shifts_of_rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
+        self.num_threads = min(whole_number("num_threads", num_threads), self.num_envs)
         self._build_spaces()
-        self._build_physics(whole_number("num_threads", num_threads))
+        self._build_physics()
 
     def _build_spaces(self) -> None:
         dims = self.robot.observation_dim, self.robot.action_dim
@@ -113,13 +114,12 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-    def _build_physics(self, num_threads: int) -> None:
-        stop_step_timers()
+    def _build_physics(self) -> None:
         rows = self.num_envs
         self._rows = RowModels(self.robot, self.row_shifts, self.profile, self.schedule)
         self.robot = robot = replace(self.robot, timestep=self._rows.timestep)
         base = self._rows.models[0]
-        self._crew = Crew(base, rows, min(num_threads, rows))
+        self._hire()
         size = mujoco.mj_stateSize(base, _PHYSICS)
         self._state = np.zeros((rows, size))
         self._trajectory = np.zeros((rows, robot.frame_skip, size))
@@ -132,6 +132,21 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._last = self._state
         self._qpos = slice(1, 1 + robot.nq)
         self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
+
+    def _hire(self) -> None:
+        stop_step_timers()
+        self._crew = Crew(self._rows.models[0], self.num_envs, self.num_threads)
+        if self.closed:
+            self._crew.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled and copied: all but the threads."""
+        return {name: value for name, value in vars(self).items() if name != "_crew"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what was pickled, and start threads of one's own."""
+        vars(self).update(state)
+        self._hire()
 
     @property
     def models(self) -> Sequence[mujoco.MjModel]:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import mujoco
 import numpy as np
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
@@ -25,7 +24,8 @@ from offdyn_envs.adroit.tasks import HandTask, get_hand_dynamics
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot
-from offdyn_envs.scalar_arguments import check_rendering, check_seed
+from offdyn_envs.scalar.arguments import check_rendering, check_seed
+from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.shifts.base import shown
 
 __all__ = ["AdroitHand", "HandState"]
@@ -50,7 +50,7 @@ class HandState(NamedTuple):
     goal: NDArray[np.float64]
 
 
-class AdroitHand(MujocoEnv, EzPickle):
+class AdroitHand(ScalarEnvironment):
     """A hand whose dynamics may be shifted; the part that the four environments share.
 
     Args:
@@ -125,11 +125,11 @@ class AdroitHand(MujocoEnv, EzPickle):
                 raise unknown("reset option", name, ("state",))
         if seed is not None:
             self._attack_rng = np.random.default_rng([seed, 1])
-        observation, info = super().reset(seed=seed)
+        observation, _ = super().reset(seed=seed)
         if options:
             self.set_state(*_as_state(options["state"]))
             observation = self._get_obs()
-        return self._seen(observation), info
+        return self._seen(observation), {"success": bool(self._judge().success), "diverged": False}
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
         """Advance one control step, 0.01 s.
@@ -139,7 +139,8 @@ class AdroitHand(MujocoEnv, EzPickle):
 
         Returns:
             Observation [|S|], reward, terminated, truncated (False: the time limit is a wrapper's) and infos, with
-            `success`, and `diverged` where the simulation blew up (the state before is restored).
+            `success`, and `diverged`, whether the simulation blew up (the state before is restored). `reset` returns
+            the same names.
 
         Raises:
             OffDynError: An action that is not finite.
@@ -150,9 +151,7 @@ class AdroitHand(MujocoEnv, EzPickle):
         if diverged:
             self.set_state(*before)
         outcome = self._judge()
-        info: dict[str, Any] = {"success": outcome.success}
-        if diverged:
-            info["diverged"] = True
+        info = {"success": bool(outcome.success), "diverged": diverged}
         terminated = diverged or (self.terminate_on_drop and self._dropped())
         if self.render_mode == "human":
             self.render()

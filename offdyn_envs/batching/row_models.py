@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
 
 import mujoco
 import numpy as np
@@ -21,7 +20,10 @@ __all__ = ["RowModels"]
 _NO_ISLANDS = int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
 
 
-def _model(robot_name: str, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
+_KEPT = 256
+
+
+def _compiled(robot_name: str, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
     """Return a compiled model that does not search for islands: a robot is one tree, thus always one island.
 
     The search takes 2 to 10% of a step and changes no number.
@@ -58,8 +60,7 @@ class RowModels:
         self._robot, self._row_shifts, self._profile, self._schedule = robot, row_shifts, profile, schedule
         self._active = list(row_shifts)
         self._episodes = np.full(len(row_shifts), -1, dtype=np.int64)
-        # A copy takes a tenth of the time of compiling; a schedule comes back to the same dynamics again and again.
-        self._model = lru_cache(maxsize=256)(partial(_model, robot.name, profile))
+        self._known: dict[tuple[Shift, ...], mujoco.MjModel] = {}
         self.models = [self._model(shifts) for shifts in row_shifts]
         self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in row_shifts])
         self.timestep = float(self.models[0].opt.timestep)
@@ -99,6 +100,14 @@ class RowModels:
             self.models[row] = model
             self.start_qpos[row] = start_qpos(self._robot, wanted, self._profile)
             self._active[row] = wanted
+
+    def _model(self, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
+        """Return the model of some dynamics: a schedule comes back to the same ones again and again."""
+        if shifts not in self._known:
+            if len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[shifts] = _compiled(self._robot.name, self._profile, shifts)
+        return self._known[shifts]
 
     def _check_timestep(self, model: mujoco.MjModel) -> None:
         if model.opt.timestep != self.timestep:

@@ -11,7 +11,7 @@ from typing import Any
 
 from offdyn_envs.errors import OffDynError, unknown
 
-__all__ = ["default_backend", "gl_context_class", "load_mujoco", "no_gl"]
+__all__ = ["default_backend", "gl_context_class", "load_mujoco", "no_gl", "prepare_renderer"]
 
 _BACKENDS = ("egl", "glfw", "osmesa")
 _DEFAULT_NAMES = ("", "enable", "enabled", "on", "true", "1")
@@ -117,3 +117,31 @@ def make_context(width: int, height: int) -> Any:
     except Exception as error:
         raise no_gl(error) from None
     return context
+
+
+def prepare_renderer(window: bool = False) -> None:
+    """Choose what Gymnasium's renderer draws with where there is no screen; with a screen it chooses well itself.
+
+    It would take GLFW, whose failure nobody notices in time: a window, or a second picture, ends the process.
+
+    Args:
+        window: Whether a window is wanted rather than pictures.
+
+    Raises:
+        OffDynError: EGL does not work here, or what is wanted needs a screen.
+    """
+    rest = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    if default_backend(rest, sys.platform) is None:
+        return
+    if window:
+        raise OffDynError("there is no screen to open a window on; render_mode 'rgb_array' draws without one")
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if wanted in ("glfw", "glx"):
+        raise no_gl(RuntimeError("there is no screen"))
+    if wanted:
+        return
+    try:
+        make_context(16, 16).free()
+    except OffDynError:
+        os.environ.pop("MUJOCO_GL", None)
+        raise

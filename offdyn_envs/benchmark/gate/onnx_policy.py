@@ -34,6 +34,11 @@ class _Model:
         )
         self._session = _session(data, label)
         self._label = label
+        self._arguments = data, kind, observation_dim, action_dim, label
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold the file's bytes, which pass the gate again."""
+        return type(self), self._arguments
 
     @property
     def observation_dim(self) -> int:

@@ -1,0 +1,1 @@
+"""What the scalar MuJoCo environments share: arguments, drawing, copies of a running environment."""
