@@ -609,3 +609,80 @@ def test_the_gallery_page_shows_every_picture_once():
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", gallery.gallery_page(items))
     assert sorted(shown) == sorted(item.file for item in items)
     assert json.dumps(shown).isascii()
+
+
+WITHOUT_A_SCREEN = """
+import os
+import gymnasium, offdyn_envs
+for attempt in range(3):
+    env = gymnasium.make("OffDyn/{name}-v0", render_mode="{mode}", width=64, height=48)
+    try:
+        env.reset(seed=0)
+        picture = env.render()
+        env.step(env.action_space.sample())
+        print(picture.shape, int(picture.max()) > 0, os.environ["MUJOCO_GL"])
+        env.close()
+    except offdyn_envs.OffDynError as error:
+        print(str(error))
+"""
+
+
+def without_a_screen(mode, backend=None, name="Hopper"):
+    """Draw with three environments, one after the other, in a process without a screen; return what it printed."""
+    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM")
+    environ = {key: value for key, value in os.environ.items() if key not in hidden}
+    environ |= {} if backend is None else {"MUJOCO_GL": backend}
+    code = WITHOUT_A_SCREEN.format(mode=mode, name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ)
+    assert done.returncode == 0, done.stderr
+    assert "GLFW" not in done.stderr
+    return done.stdout.splitlines()
+
+
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have a screen")
+
+
+@needs_gl
+@on_linux
+@pytest.mark.parametrize("name", ("Hopper", "AdroitPen"))
+def test_environments_draw_with_egl_without_a_screen(name):
+    if name == "AdroitPen":
+        pytest.importorskip("gymnasium_robotics")
+    assert without_a_screen("rgb_array", name=name) == ["(48, 64, 3) True egl"] * 3
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("mode", "backend", "words"),
+    (
+        ("human", None, "there is no screen to open a window on; render_mode 'rgb_array' draws without one"),
+        ("human", "egl", "there is no screen to open a window on; render_mode 'rgb_array' draws without one"),
+        ("rgb_array", "glfw", "cannot draw with OpenGL backend 'glfw' (there is no screen)"),
+    ),
+)
+def test_without_a_screen_every_attempt_is_refused_in_one_line(mode, backend, words):
+    printed = without_a_screen(mode, backend)
+    assert len(printed) == 3 and all(line.startswith(words) for line in printed)
+
+
+@on_linux
+def test_a_missing_egl_takes_the_choice_back(monkeypatch):
+    def broken(name):
+        raise ImportError("no libEGL")
+
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
+        monkeypatch.delenv(name, raising=False)
+    real = gl.import_module
+    monkeypatch.setattr(gl, "import_module", lambda name: real(name) if name == "mujoco" else broken(name))
+    for _ in range(2):
+        with pytest.raises(OffDynError, match=r"backend 'egl' \(no libEGL\)"):
+            gl.prepare_renderer()
+        assert "MUJOCO_GL" not in os.environ
+
+
+def test_with_a_screen_nothing_is_chosen(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    for window in (False, True):
+        gl.prepare_renderer(window)
+    assert "MUJOCO_GL" not in os.environ
