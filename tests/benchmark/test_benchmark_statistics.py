@@ -128,16 +128,15 @@ def test_a_run_that_is_cut_counts_for_nothing_however_large() -> None:
     assert weighted(huge * 3, [52.0, 54.0, 56.0]) == pytest.approx(float(statistics.iqm([*huge, 52.0, 54.0, 56.0])))
 
 
-@given(st.integers(1, 6), st.integers(1, 5), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_iqm_of_equal_strata_is_that_of_all_runs(runs: int, tasks: int, factor: int, random: object) -> None:
-    strata = [[random.gauss(50, 20) for _ in range(runs)] for _ in range(tasks)]  # type: ignore[attr-defined]
-    expected = float(statistics.iqm(np.concatenate(strata)))
-    assert weighted(*strata) == pytest.approx(expected)
+@given(st.data(), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
+def test_iqm_of_equal_strata_is_that_of_all_runs(data: st.DataObject, runs: int, tasks: int, factor: int) -> None:
+    scores = st.lists(st.floats(-1000, 1000), min_size=runs, max_size=runs)
+    strata = [data.draw(scores) for _ in range(tasks)]
+    expected = pytest.approx(float(statistics.iqm(np.concatenate(strata))), abs=1e-9)
+    assert weighted(*strata) == expected
     # One of them listed `factor` times over, in any order.
-    grown = strata[0] * factor
-    random.shuffle(grown)  # type: ignore[attr-defined]
     if tasks > 1:
-        assert weighted(grown, *strata[1:]) == pytest.approx(expected)
+        assert weighted(data.draw(st.permutations(strata[0] * factor)), *strata[1:]) == expected
 
 
 def test_the_bootstrap_weighs_tasks_the_same_too() -> None:
