@@ -292,7 +292,7 @@ class PlainDROCO(PlainIQL):
         assert batch.predicted is not None
         values, n = super().next_values(batch), batch.source_rows
         worst = self.modules["value"](batch.predicted.flatten(0, 1)).view(n, -1).amin(1)
-        robust = values[:n] - self.settings.beta * (values[:n] - worst)
+        robust = values[:n] - self.settings.beta * (values[:n] - worst).clamp(min=0)
         return torch.cat([robust, values[n:]])
 
     def critic_loss(self, q: Tensor, y: Tensor) -> Tensor:

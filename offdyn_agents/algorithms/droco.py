@@ -139,8 +139,7 @@ class DROCO(IQL):
             for table in predicted:
                 ball.clip(context.source, table)
         predictors = [predictor(ensemble) for ensemble in ensembles]
-        frozen = self.value_facts(context)
-        return StageResults(predicted=predicted, predictors=predictors, frozen=frozen, failed=ensembles.failed)
+        return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows; as `IQL`."""

@@ -26,7 +26,7 @@ from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 
 if TYPE_CHECKING:
-    from offdyn_agents.engine.stages import StageContext, StageResults
+    from offdyn_agents.engine.stages import StageContext
 
 __all__ = ["IQL", "IQLSettings", "expectile_loss"]
 
@@ -84,14 +84,8 @@ class IQL(Agent):
         s, a = self.observation_dim, self.action_dim
         return {"critic": self.hidden(s + a, 1, copies=2), "value": self.hidden(s, 1), "actor": self.hidden(s, a)}
 
-    def stages(self, context: StageContext) -> StageResults:
-        """Find the scale of rewards and the bounds of values, where they are wanted."""
-        from offdyn_agents.engine.stages import StageResults
-
-        return StageResults(frozen=self.value_facts(context))
-
-    def value_facts(self, context: StageContext) -> dict[str, Params]:
-        """Return what the rewards of the task's rows say, for `StageResults.frozen`."""
+    def facts(self, context: StageContext) -> dict[str, Params]:
+        """Return the scale of rewards and the bounds of values, where they are wanted."""
         scaled, bounded = self.settings.reward_scale == "returns", self.settings.value_bounds == "rewards"
         if not scaled and not bounded:
             return {}

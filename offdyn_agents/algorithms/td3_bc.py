@@ -20,7 +20,7 @@ from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 
 if TYPE_CHECKING:
-    from offdyn_agents.engine.stages import StageContext, StageResults
+    from offdyn_agents.engine.stages import StageContext
 
 __all__ = ["TD3BC", "TD3BCSettings", "folded"]
 
@@ -105,10 +105,8 @@ class TD3BC(Agent):
         """Return the networks whose copies move: all, with the actor's updates."""
         return () if phase == "critic" else self.averaged
 
-    def stages(self, context: StageContext) -> StageResults:
-        """Take the moments of all states and the bounds of values, where they are wanted."""
-        from offdyn_agents.engine.stages import StageResults
-
+    def facts(self, context: StageContext) -> dict[str, Params]:
+        """Return the moments of all states and the bounds of values, where they are wanted."""
         runs, settings, frozen = len(context.seeds), self.settings, dict[str, Params]()
         if settings.value_bounds == "rewards":
             tables = [rows for rows in (context.source, context.target) if len(rows)]
@@ -118,7 +116,7 @@ class TD3BC(Agent):
             states, *_ = context.layout.split(torch.cat([context.source, context.target]))
             mean, std = states.mean(0), states.std(0, correction=0) + settings.normalise_eps
             frozen["moments"] = [t.expand(runs, 1, -1).clone() for t in (mean, std)]
-        return StageResults(frozen=frozen)
+        return frozen
 
     def deterministic(self, params: Mapping[str, Params]) -> Params:
         """Return the actor of states as they come."""

@@ -130,6 +130,18 @@ class Agent(abc.ABC):
         del context
         return StageResults()
 
+    def facts(self, context: StageContext) -> Mapping[str, Params]:
+        """Return what the loss reads of the task's rows and nothing has to be trained for, by name.
+
+        Args:
+            context: As `stages` gets it.
+
+        Returns:
+            Tensors [runs, ...], frozen as those in `StageResults.frozen`; by default none.
+        """
+        del context
+        return {}
+
     @abc.abstractmethod
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one run (all its parts added: they have no parameters in common) and its metrics.
