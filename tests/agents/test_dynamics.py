@@ -10,7 +10,7 @@ from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.ensemble import stages as ensemble_stages
 from offdyn_agents.models.ensemble import training as dynamics_training
-from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network
+from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network, forward
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from tests.agents.synthetic import A, S, dataset, make
@@ -73,13 +73,13 @@ def test_errors_do_not_depend_on_how_many_rows_are_judged_at_once(monkeypatch):
     torch.testing.assert_close(training._errors(), whole)
 
 
-@pytest.mark.parametrize(("schedule", "epochs"), [("published", 6), ("early-stopping", 400)])
+@pytest.mark.parametrize(("schedule", "epochs"), [("annealed", 6), ("published", 6), ("early-stopping", 400)])
 def test_schedules(schedule, epochs):
     seen = []
     rows = pack(dataset(300, 0, noise=1.0), "target")
     learner(schedule=schedule, epochs=epochs, patience=2).fit(rows, 0, lambda epoch, error: seen.append(epoch))
     assert seen == list(range(1, len(seen) + 1))
-    assert len(seen) == epochs if schedule == "published" else 3 <= len(seen) < epochs
+    assert len(seen) == epochs if schedule != "early-stopping" else 3 <= len(seen) < epochs
 
 
 def test_a_seed_decides_everything():
@@ -171,3 +171,49 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     fit(settings, rows + 1.0, [0])
     fit(DynamicsSettings(**SMALL, epochs=1, memory_gb=1.0), rows, [0])
     assert calls == [0, 1, 2, 0, 0]
+
+
+def unequal_rows(count=600):
+    """Rows whose first dimension moves a thousandth of what the others do, as a position beside velocities."""
+    generator = torch.Generator().manual_seed(5)
+    s, a = torch.randn(count, S, generator=generator), torch.rand(count, A, generator=generator) - 0.5
+    units = torch.tensor([0.002] + [2.0] * (S - 1))
+    moved = s + units * torch.tanh(s + a[:, :1])
+    return LAYOUT.join(s, a, moved, a.sum(-1), torch.zeros(count, dtype=torch.bool))
+
+
+def test_outputs_in_units_of_a_change_learn_the_small_ones_too():
+    rows, errors = unequal_rows(), {}
+    states, actions, following, *_ = LAYOUT.split(rows)
+    unit = (following - states).square().mean(0)
+    for outputs in ("raw", "changes"):
+        found = learner(outputs=outputs, epochs=40, width=32, batch_size=32).fit(rows, 0)
+        _, predicted, _ = found.predict(states, actions)
+        errors[outputs] = (predicted - following).square().mean((0, 1)) / unit
+    assert errors["changes"][0] < 0.5 * errors["raw"][0]
+    assert (errors["changes"] < 0.5).all(), "worse than half of predicting no change"
+
+
+def test_units_of_outputs_are_multiplied_back():
+    found = learner(epochs=1).fit(unequal_rows(100), 0)
+    s, a = torch.randn(7, S), torch.rand(7, A)
+    inputs = (torch.cat([s, a], -1) - found.mean) / found.std
+    mean, log_variance = forward(found.params, inputs.unsqueeze(0))
+    rewards, states, variances = found.predict(s, a)
+    torch.testing.assert_close(rewards, mean[..., 0] * found.scale[0])
+    torch.testing.assert_close(states, s + mean[..., 1:] * found.scale[1:])
+    torch.testing.assert_close(variances, log_variance.exp() * found.scale.square())
+    again = Ensemble.from_tensors(found.tensors(), CPU)
+    assert torch.equal(again.predict(s, a)[1], states)
+    assert torch.equal(found.elites(2).predict(s, a)[1], states[found.ranking[:2]])
+
+
+def test_the_rate_falls_to_nothing_where_it_is_annealed(monkeypatch):
+    rates = []
+    real = dynamics_training.adam
+    monkeypatch.setattr(dynamics_training, "adam", lambda *all: (rates.append(float(all[4])), real(*all)))
+    learner(epochs=3, batch_size=40).fit(unequal_rows(100), 0)
+    per_step = rates[:: len(rates) // 6]
+    assert len(per_step) == 6, "two steps of each of three epochs"
+    expected = [1.5e-3 * (1 + np.cos(np.pi * t / 6)) / (1 - 0.9 ** (t + 1)) for t in range(6)]
+    np.testing.assert_allclose(per_step, expected, rtol=1e-5)

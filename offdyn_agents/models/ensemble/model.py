@@ -81,7 +81,7 @@ def initial_ensemble(settings: EnsembleSettings, network: Network, generator: to
 
 
 def gaussians(
-    params: Params, mean: Tensor, std: Tensor, observations: Tensor, actions: Tensor
+    params: Params, mean: Tensor, std: Tensor, observations: Tensor, actions: Tensor, scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Predict rewards and next states.
 
@@ -91,6 +91,7 @@ def gaussians(
         std: Standard deviation of the inputs, likewise.
         observations: [*lead, N, |S|].
         actions: [*lead, N, |A|].
+        scale: Units of the outputs, [*lead, 1 + |S|]; None for 1.
 
     Returns:
         Mean rewards [*lead, members, N], mean next states [*lead, members, N, |S|] and the variances of (r, s')
@@ -98,7 +99,11 @@ def gaussians(
     """
     inputs = (torch.cat([observations, actions], dim=-1) - mean.unsqueeze(-2)) / std.unsqueeze(-2)
     outputs, log_variance = forward(params, inputs.unsqueeze(-3))
-    return outputs[..., 0], observations.unsqueeze(-3) + outputs[..., 1:], log_variance.exp()
+    variance = log_variance.exp()
+    if scale is not None:
+        units = scale.unsqueeze(-2).unsqueeze(-3)
+        outputs, variance = outputs * units, variance * units.square()
+    return outputs[..., 0], observations.unsqueeze(-3) + outputs[..., 1:], variance
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Ensemble:
         std: Standard deviation of the inputs, [|S| + |A|].
         ranking: The members' numbers, the one with the lowest hold-out error first, [members].
         failed: Why it must not be used, "" where its training went well.
+        scale: Units of the outputs (r, s' - s), [1 + |S|]; None for 1.
     """
 
     params: Params
@@ -118,15 +124,17 @@ class Ensemble:
     std: Tensor
     ranking: Tensor
     failed: str = ""
+    scale: Tensor | None = None
 
     def elites(self, count: int) -> Ensemble:
         """Return an ensemble of the best members."""
         best = self.ranking[:count]
-        return Ensemble([t[best] for t in self.params], self.mean, self.std, torch.arange(count, device=best.device))
+        order = torch.arange(count, device=best.device)
+        return Ensemble([t[best] for t in self.params], self.mean, self.std, order, scale=self.scale)
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict rewards and next states; see `gaussians`."""
-        return gaussians(self.params, self.mean, self.std, observations, actions)
+        return gaussians(self.params, self.mean, self.std, observations, actions, self.scale)
 
     def next_states(self, layout: Layout, rows: Tensor, robust_min: str = "value") -> Tensor:
         """Predict next states of packed rows in chunks.
@@ -152,6 +160,7 @@ class Ensemble:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
         own = {"mean": self.mean, "std": self.std, "ranking": self.ranking}
+        own |= {} if self.scale is None else {"scale": self.scale}
         return own | {f"params.{i}": t for i, t in enumerate(self.params)}
 
     @staticmethod
@@ -162,7 +171,7 @@ class Ensemble:
         params = [moved[f"params.{i}"] for i in range(count)]
         # Files of an earlier version know no ranking, which their agents do not ask for.
         ranking = moved.get("ranking", torch.arange(len(params[0]), device=device))
-        return Ensemble(params, moved["mean"], moved["std"], ranking)
+        return Ensemble(params, moved["mean"], moved["std"], ranking, scale=moved.get("scale"))
 
 
 def prediction_bytes(rows: int, members: int, observation_dim: int) -> int:
