@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -144,7 +145,8 @@ def measure_stages(costs: Costs, folder: Path) -> None:
         say("predictions")
         settings = droco.agent.settings.dynamics
         begun = time.process_time()
-        predict_all([ensemble], layout, source, threads=threads)
+        shape, widths = (settings.members, layout.observation_dim), (settings.width, layout.width)
+        predict_all([partial(ensemble.next_states, layout)], source, shape, widths, threads=threads)
         each = (time.process_time() - begun) / threads / len(source)
         costs.stages["predictions"] = each * ROWS * costs.seeds
         costs.notes["predictions"] = f"DROCO: {1e6 * each:.1f} us a source row and seed, {settings.members} members"

@@ -12,8 +12,9 @@ holds its centre (`radius`, `penalty_clamp`). Without them V falls without end w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +24,12 @@ from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.networks import Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch, Layout
 from offdyn_agents.engine.settings import setting
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
+from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
+    from offdyn_agents.engine.stage_cache import Fitted
     from offdyn_agents.engine.stages import StageContext, StageResults
 
 __all__ = ["DROCO", "DROCOSettings", "huber"]
@@ -47,7 +51,11 @@ class DROCOSettings(IQLSettings):
             squared change on target rows: the radius of the ball (paper, Proposition 4.2). "inf" for predictions as
             they come.
         huber_on: "source" rows (paper), or "both" for one Huber mean over all rows.
-        dynamics: The ensemble's own settings.
+        ensemble: Whose next states the ball has: "gaussian" models of target rows alone (the published one), or
+            "dual", MOBODY's dynamics of the target learned from both domains: on source rows, where the penalty counts,
+            the former know nothing.
+        dynamics: The Gaussian ensemble's own settings.
+        dual: The dual dynamics' own settings.
     """
 
     data: str = setting("merged", choices=("merged",))
@@ -57,7 +65,14 @@ class DROCOSettings(IQLSettings):
     penalty_clamp: bool = setting(True)
     radius: float = setting(1.0, low=0.0, infinite=True)
     huber_on: str = setting("source", choices=("source", "both"))
+    ensemble: str = setting("gaussian", choices=("gaussian", "dual"))
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
+    dual: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse what the two kinds of models cannot do together."""
+        if self.ensemble == "dual" and self.robust_min == "coordinate":
+            raise OffDynError("setting robust_min is 'coordinate', which needs variances; ensemble=gaussian is allowed")
 
 
 def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
@@ -101,14 +116,35 @@ class DROCO(IQL):
     metrics = (*IQL.metrics, "penalty")
 
     def stages(self, context: StageContext) -> StageResults:
-        """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
+        """Train the models, and predict beforehand for all source rows where that is less work than on the way."""
         from offdyn_agents.engine.resources import room
         from offdyn_agents.engine.stages import StageResults
-        from offdyn_agents.models.ensemble.model import Ensemble, prediction_bytes
-        from offdyn_agents.models.ensemble.stages import fit_ensembles, predict_all
+        from offdyn_agents.models.ensemble.model import prediction_bytes
+        from offdyn_agents.models.ensemble.stages import predict_all
 
-        dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
-        ensembles = fit_ensembles(
+        fitted, shape, widths = self._models(context)
+        ball = Ball(context.layout, context.target, self.settings.radius)
+        predictors = [partial(self._predict, context.layout, ball, model) for model in fitted]
+        needed = context.population * prediction_bytes(len(context.source), *shape)
+        worth_it = context.updates * self.rows().source >= len(context.source)
+        predicted: list[Tensor] = []
+        if worth_it and needed <= room(context.source.device, self.settings.dynamics.memory_gb):
+            threads, quiet = context.threads, context.quiet
+            predicted = predict_all(predictors, context.source, shape, widths, threads=threads, quiet=quiet)
+        return StageResults(predicted=predicted, predictors=predictors, failed=fitted.failed)
+
+    def _models(self, context: StageContext) -> tuple[Fitted[Any], tuple[int, int], tuple[int, ...]]:
+        """Return each run's models of the target, how many next states of |S| numbers they give, and their widths."""
+        from offdyn_agents.models.dual.stages import fit_dynamics
+        from offdyn_agents.models.ensemble.stages import fit_ensembles
+
+        settings, layout = self.settings, context.layout
+        sizes, inputs = layout.observation_dim, layout.observation_dim + layout.action_dim
+        if settings.ensemble == "dual":
+            dual = settings.dual
+            return fit_dynamics(dual, context), (dual.members, sizes), (dual.width, sizes, dual.latent, inputs)
+        dynamics = settings.dynamics
+        fitted = fit_ensembles(
             dynamics,
             layout,
             context.target,
@@ -119,27 +155,14 @@ class DROCO(IQL):
             quiet=context.quiet,
             precision=context.precision,
         )
+        members = 1 if settings.robust_min == "coordinate" else dynamics.members
+        return fitted, (members, sizes), (dynamics.width, inputs)
 
-        ball = Ball(layout, context.target, self.settings.radius)
-
-        def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:
-            def predict(rows: Tensor) -> Tensor:
-                with torch.no_grad():
-                    return ball.clip(rows, ensemble.next_states(layout, rows, robust_min))
-
-            return predict
-
-        members = 1 if robust_min == "coordinate" else dynamics.members
-        needed = context.population * prediction_bytes(len(context.source), members, layout.observation_dim)
-        worth_it = context.updates * self.rows().source >= len(context.source)
-        predicted: list[Tensor] = []
-        if worth_it and needed <= room(context.source.device, dynamics.memory_gb):
-            threads, quiet = context.threads, context.quiet
-            predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
-            for table in predicted:
-                ball.clip(context.source, table)
-        predictors = [predictor(ensemble) for ensemble in ensembles]
-        return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
+    def _predict(self, layout: Layout, ball: Ball, model: Any, rows: Tensor) -> Tensor:
+        """Return the next states [N, members, |S|] of the ball that one run's models name for packed rows [N, W]."""
+        with torch.no_grad():
+            words = () if self.settings.ensemble == "dual" else (self.settings.robust_min,)
+            return ball.clip(rows, model.next_states(layout, rows, *words))
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows; as `IQL`."""

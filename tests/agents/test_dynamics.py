@@ -13,6 +13,7 @@ from offdyn_agents.models.ensemble import training as dynamics_training
 from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network, forward
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
 
 CPU = torch.device("cpu")
@@ -101,9 +102,12 @@ def test_coordinate_minimum():
     torch.testing.assert_close(ensemble.next_states(LAYOUT, rows), states.transpose(0, 1))
 
 
-@pytest.mark.parametrize("robust_min", ["value", "coordinate"])
-def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
-    agent = make("droco", robust_min=robust_min, dynamics__epochs=1, dynamics__width=16)
+DUAL = {"ensemble": "dual", "dual__updates": 5, "dual__width": 16, "dual__members": 7}
+
+
+@pytest.mark.parametrize("more", [{}, {"robust_min": "coordinate"}, DUAL])
+def test_kept_predictions_are_those_made_on_the_way(tmp_path, more):
+    agent = make("droco", dynamics__epochs=1, dynamics__width=16, **more)
     tasks = [TaskRuns(dataset(300, 0), dataset(200, 1), (0, 1), tmp_path)]
     supplies = [make_supply(agent, tasks, Budget(updates), Hardware(compiled=False)).supply for updates in (1, 1000)]
     assert supplies[0].predicted is None
@@ -111,9 +115,32 @@ def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
     numbers = torch.randint(300, (4, 16), generator=torch.Generator().manual_seed(0))
     for run in (0, 1):
         made, kept = (supply.predictions(run, numbers, supply.rows(numbers)) for supply in supplies)
-        assert made.shape == (4, 16, 1 if robust_min == "coordinate" else 7, S)
+        assert made.shape == (4, 16, 1 if "robust_min" in more else 7, S)
         torch.testing.assert_close(made, kept, rtol=0.0, atol=1e-6)
     assert not torch.allclose(supplies[1].predicted[0], supplies[1].predicted[1])
+
+
+def test_the_variances_of_models_that_have_none_are_refused():
+    with pytest.raises(OffDynError, match="robust_min is 'coordinate'") as told:
+        make("droco", ensemble="dual", robust_min="coordinate")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("radius", [0.5, 2.0])
+def test_predictions_lie_in_the_ball(tmp_path, radius):
+    target = dataset(200, 1)
+    agent = make("droco", dynamics__epochs=1, dynamics__width=16, radius=radius)
+    tasks = [TaskRuns(dataset(300, 0), target, (0,), tmp_path)]
+    supply = make_supply(agent, tasks, Budget(1000), Hardware(compiled=False)).supply
+    unit = np.sqrt(np.mean((target.next_observations - target.observations) ** 2, axis=0))
+    away = (supply.predicted[0] - LAYOUT.split(supply.table[:300])[2][:, None]).abs() / torch.from_numpy(unit)
+    # Models that have learned nothing yet are wrong by more than this almost everywhere.
+    assert float(away.max()) == pytest.approx(radius, rel=1e-4)
+    wide = make("droco", dynamics__epochs=1, dynamics__width=16, radius="inf")
+    free = make_supply(wide, tasks, Budget(1000), Hardware(compiled=False)).supply
+    inside = (away < radius * (1 - 1e-4)).all(-1)
+    assert inside.any()
+    torch.testing.assert_close(supply.predicted[0][inside], free.predicted[0][inside])
 
 
 @pytest.mark.parametrize("name", ["droco", "mopo", "mobody"])
