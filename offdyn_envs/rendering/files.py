@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import atomic_write, write_bytes
 from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def write_png(path: Path, picture: Image.Image) -> None:
         path: The file.
         picture: The picture.
     """
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True)
+    write_bytes(path, content.getbuffer())
 
 
 def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
@@ -55,10 +57,9 @@ def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
 
     first, *others = frames if frames[0].mode == "P" else shared_palette(frames, GIF_COLOURS)
     duration = max(2, round(seconds * 100)) * 10
-    with atomic_write(path) as temporary:
-        first.save(
-            temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True
-        )
+    content = io.BytesIO()
+    first.save(content, format="GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True)
+    write_bytes(path, content.getbuffer())
 
 
 def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
