@@ -23,6 +23,7 @@ __all__ = [
     "atomic_write",
     "check_room",
     "named",
+    "refuse_full",
     "room",
     "write_array",
     "write_bytes",
@@ -57,6 +58,23 @@ def room(path: str | os.PathLike[str], needs: int | None = None) -> Generator[No
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from None
         raise
+
+
+def refuse_full(error: BaseException, path: str | os.PathLike[str]) -> None:
+    """Let there be one line on it where a program that was run, or a library, has found no room for its files.
+
+    Args:
+        error: What came of it.
+        path: What it was writing, or where.
+
+    Raises:
+        DiskFullError: What the error says tells of a full disk, a quota, or a limit on the size of files.
+    """
+    said = f"{error} {error.__cause__ or error.__context__ or ''}"
+    for number in FULL:
+        # Without a handler, a limit ends a program by a signal.
+        if os.strerror(number) in said or (number == errno.EFBIG and "File size limit exceeded" in said):
+            raise DiskFullError(_no_room(Path(path), number, None)) from None
 
 
 def _no_room(path: Path, number: int, needs: int | None) -> str:

@@ -39,8 +39,7 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
         if mine:
             file.truncate(0)
             with room(path):
-                file.write(f"{platform.node()} {os.getpid()}\n")
-                file.flush()
+                os.write(file.fileno(), f"{platform.node()} {os.getpid()}\n".encode())
         yield mine
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offdyn_envs.atomic import atomic_write, write_bytes
+from offdyn_envs.atomic import atomic_write, refuse_full, write_bytes
 from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
         except (OSError, RuntimeError) as error:  # RuntimeError: imageio-ffmpeg has found no encoder.
             failure = str(error)
         if failure:
+            refuse_full(RuntimeError(failure), path)
             reason = failure.strip().splitlines()[-1][:120]
             raise OffDynError(f"{path}: the video encoder of imageio-ffmpeg failed: {reason}") from None
 
@@ -98,7 +100,10 @@ def _encode(program: str, path: Path, frames: Sequence[Image.Image], seconds: fl
             for frame in frames:
                 process.stdin.write(frame.convert("RGB").tobytes())
         _, printed = process.communicate()
-    return (printed.decode(errors="replace").strip() or "no reason given") if process.returncode else ""
+    if process.returncode == 0:
+        return ""
+    reason = signal.strsignal(-process.returncode) if process.returncode < 0 else None
+    return printed.decode(errors="replace").strip() or reason or "no reason given"
 
 
 def write_movie(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
