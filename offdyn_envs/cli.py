@@ -151,8 +151,9 @@ def _one_line(error: Exception) -> str | None:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         missing = f"this command needs '{error.name}', which is not installed: pip install 'offdyn[{extra}]'"
         return None if extra is None else missing
-    if isinstance(error, OSError):
-        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        # Errors of a system call on an open file name none.
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     # Typer has moved its usage errors between modules; all of them can format themselves.
     formatted = getattr(error, "format_message", None)
     return None if formatted is None else " ".join(str(formatted()).split())

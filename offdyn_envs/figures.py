@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -40,5 +41,6 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str | None] | No
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary), metadata=metadata)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture, metadata=metadata)
+    write_bytes(path, picture.getbuffer())

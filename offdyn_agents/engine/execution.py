@@ -24,6 +24,7 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.data import Supply
 from offdyn_agents.engine.products import exact_fast_products, threads_inside
 from offdyn_agents.engine.update import Population, make_update, schedule
+from offdyn_envs.atomic import refuse_full
 
 __all__ = [
     "Compiled",
@@ -118,7 +119,14 @@ def compile_flat(
 
 
 def warn_uncompiled(error: Exception) -> None:
-    """Say that a function runs as it is written, and why."""
+    """Say that a function runs as it is written, and why.
+
+    Raises:
+        DiskFullError: It is because there is no room for what the compiler writes.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    refuse_full(error, cache_dir())
     line = str(error).strip().splitlines()
     print(f"not compiled, the updates will be slower: {line[0][:160] if line else repr(error)}", file=sys.stderr)
 

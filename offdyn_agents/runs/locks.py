@@ -9,6 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from offdyn_envs.atomic import room
 from offdyn_envs.datasets.store.staging import try_lock
 
 __all__ = ["held", "holder"]
@@ -37,8 +38,8 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
             time.sleep(PAUSE)
         if mine:
             file.truncate(0)
-            file.write(f"{platform.node()} {os.getpid()}\n")
-            file.flush()
+            with room(path):
+                os.write(file.fileno(), f"{platform.node()} {os.getpid()}\n".encode())
         yield mine
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import write_bytes, write_json
 from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
 from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
 from offdyn_envs.benchmark.gate.printable import printable
@@ -215,8 +215,7 @@ def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
             data = read_model(source)
             signature = inspect_model(data, kind, label=f"{kind} '{source}'", **widths)
             path = policy_path(run.task, int(seed), ending)
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
+            write_bytes(folder / path, data)
             item |= {kind: path, f"{kind}_sha256": signature.sha256}
         yield item
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from offdyn_envs.atomic import atomic_write, write_json
+from offdyn_envs.atomic import write_json, write_text
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Json, build_standings
 from offdyn_envs.benchmark.page.cards import claimed, entry_card
 from offdyn_envs.benchmark.page.charts import (
@@ -65,8 +65,7 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
     standings, refusals = build_standings(board, table=table)
     page = render(standings)
     write_json(board / "standings.json", standings)
-    with atomic_write(board / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    write_text(board / "index.html", page)
     return standings, refusals
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.figures import new_figure
 from offdyn_envs.robots import get_robot
@@ -94,5 +95,6 @@ def _write(pixels: Any, path: Path, digest: str) -> None:
     facts = PngInfo()
     facts.add_text(_FACT, digest)
     picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(COLOURS, dither=Image.Dither.NONE)
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True, pnginfo=facts)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True, pnginfo=facts)
+    write_bytes(path, content.getbuffer())

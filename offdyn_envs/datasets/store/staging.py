@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from offdyn_envs.atomic import named, write_text
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 
@@ -112,11 +113,16 @@ def kept(root: Path, name: str) -> Generator[Path, None, None]:
 
 @contextmanager
 def staged(root: Path, name: str) -> Generator[Path, None, None]:
-    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
+    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it.
+
+    Raises:
+        DiskFullError: There is no room for a file; the line names it as it would be called in its place.
+    """
     stage = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}stage-", dir=_staging(root)))
     stage.chmod(0o755)
     try:
-        yield stage
+        with named(stage, root / name):
+            yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -198,8 +204,7 @@ def _staging(root: Path) -> Path:
     """Return the folder of unfinished work, hidden from Minari by its dot and from git by what it holds."""
     staging = root / STAGING
     if not (staging / ".gitignore").exists():
-        staging.mkdir(parents=True, exist_ok=True)
-        (staging / ".gitignore").write_text("*\n")
+        write_text(staging / ".gitignore", "*\n")
     return staging
 
 
