@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ def begin() -> None:
         sys.stdout = _stream(_Output(1, "wb", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _stream(_Notes(2, "wb", closefd=False), sys.stderr)
+    # Where there is no home directory it says so in five lines, though it does without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def end(status: int) -> int:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
@@ -113,12 +114,14 @@ def kept(root: Path, name: str) -> Generator[Path, None, None]:
 @contextmanager
 def staged(root: Path, name: str) -> Generator[Path, None, None]:
     """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
-    stage = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}stage-", dir=_staging(root)))
-    stage.chmod(0o755)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    stage = _staging(root) / f"{_prefix(name)}stage-{secrets.token_hex(8)}"
+    with undone(lambda: shutil.rmtree(stage)):
+        stage.mkdir()
+        stage.chmod(0o755)
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def replace_folder(stage: Path, root: Path, name: str) -> None:
