@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.interruption import undone
 
-__all__ = ["atomic_write", "write_json"]
+__all__ = ["atomic_write", "refuse_foreign", "write_json"]
 
 
 @contextmanager
@@ -42,6 +43,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
             os.replace(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def refuse_foreign(path: str | os.PathLike[str], known: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to replace a file that is not of the kind that is to be written.
+
+    Args:
+        path: The file; it may be missing, or empty.
+        known: Is given the beginning of the file, and says whether it is of that kind.
+        what: How messages call the kind.
+
+    Raises:
+        OffDynError: It is of another kind.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            begins = file.read(4096)
+    except FileNotFoundError:
+        return
+    if begins and not known(begins):
+        raise OffDynError(f"{path}: stands there and is not {what}; move it away, or write to another place")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
