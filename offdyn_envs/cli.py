@@ -11,7 +11,7 @@ import typer
 import typer.core
 
 from offdyn_envs import process
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = ["build_app", "main"]
 
@@ -154,8 +154,9 @@ def _status(arguments: list[str] | None) -> int:
 
 def _one_line(error: Exception) -> str | None:
     """Say in one line what the user can do about an error; None for errors that are ours."""
-    if isinstance(error, OffDynError):
-        return str(error)
+    known = error if isinstance(error, OffDynError) else out_of_memory(error)
+    if known is not None:
+        return str(known)
     if isinstance(error, ModuleNotFoundError):
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         missing = f"this command needs '{error.name}', which is not installed: pip install 'offdyn[{extra}]'"

@@ -17,9 +17,9 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["Interrupted", "asked", "at_once", "deferred", "take_command", "take_over", "undone"]
+__all__ = ["Interrupted", "asked", "at_once", "deferred", "leave", "take_command", "take_over", "undone"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _before: dict[int, Any] = {}
@@ -134,17 +134,26 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    """End the process, quickly but not leaving anything half done; threads end with it, wherever they are."""
     del frame
     for kind in SIGNALS:
         signal.signal(kind, signal.SIG_IGN)
+    leave(128 + signum, "interrupted")
+
+
+def leave(status: int, line: str) -> NoReturn:
+    """End a command, quickly but not leaving anything half done; threads end with it, wherever they are.
+
+    Args:
+        status: The exit status.
+        line: Printed on standard error.
+    """
     for action in reversed(list(_undone.values())):
         with suppress(Exception):
             action()
     with suppress(Exception):
         sys.stdout.flush()
-    _tell("interrupted")
-    os._exit(128 + signum)
+    _tell(line)
+    os._exit(status)
 
 
 def _tell(line: str) -> None:
