@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ __all__ = [
     "atomic_write",
     "check_room",
     "named",
+    "refuse_foreign",
     "refuse_full",
     "room",
     "write_array",
@@ -160,20 +162,20 @@ def atomic_write(path: str | os.PathLike[str], needs: int | None = None) -> Gene
     """
     final = Path(path)
     with room(final, needs), _folder(final.parent):
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".part", dir=final.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            with named(temporary, final):
-                yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            os.replace(temporary, final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        temporary = final.parent / f".{final.name}.{secrets.token_hex(8)}.part"
+        with undone(lambda: temporary.unlink(missing_ok=True)):
+            temporary.touch(0o600, exist_ok=False)
+            try:
+                with named(temporary, final):
+                    yield temporary
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                umask = os.umask(0)
+                os.umask(umask)
+                temporary.chmod(0o666 & ~umask)
+                os.replace(temporary, final)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -204,6 +206,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         DiskFullError: There is no room for it.
     """
     write_bytes(path, text.encode("utf-8"))
+
+
+def refuse_foreign(path: str | os.PathLike[str], known: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to replace a file that is not of the kind that is to be written.
+
+    Args:
+        path: The file; it may be missing, or empty.
+        known: Is given the beginning of the file, and says whether it is of that kind.
+        what: How messages call the kind.
+
+    Raises:
+        OffDynError: It is of another kind.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            begins = file.read(4096)
+    except FileNotFoundError:
+        return
+    if begins and not known(begins):
+        raise OffDynError(f"{path}: stands there and is not {what}; move it away, or write to another place")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -25,6 +25,7 @@ from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.training import matrix_precision
+from offdyn_agents.engine.compiler_cache import prepare
 from offdyn_agents.engine.execution import can_compile
 from offdyn_envs.atomic import atomic_write
 
@@ -218,6 +219,7 @@ def make_update(settings: SacSettings, entropy: float) -> _Update:
         return loss, _actor_step(state, batches[1], noise[2], rates[1], entropy)
 
     if settings.compiled and can_trace_update():
+        prepare()
         return cast("_Update", torch.compile(update, dynamic=False))
     return update
 

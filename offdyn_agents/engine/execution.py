@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.compiler_cache import compiling
 from offdyn_agents.engine.data import Supply
 from offdyn_agents.engine.products import exact_fast_products, threads_inside
 from offdyn_agents.engine.update import Population, make_update, schedule
@@ -112,10 +113,14 @@ def compile_flat(
     # One C++ call per update: the interpreter lock is free meanwhile, which is what lets threads run side by side.
     options = {"cpp_wrapper": True, "cpp.threads": threads} if device.type == "cpu" else {}
     inductor: Any = _inductor
-    compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
-    # The first call may still compile; it must not change the examples.
-    compiled(*clones)
-    return Compiled(compiled, device)
+
+    def compile_all() -> Callable[..., Any]:
+        compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
+        # The first call may still compile; it must not change the examples.
+        compiled(*clones)
+        return compiled
+
+    return Compiled(compiling(compile_all), device)
 
 
 def warn_uncompiled(error: Exception) -> None:

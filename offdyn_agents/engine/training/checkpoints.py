@@ -18,7 +18,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from offdyn_envs.atomic import write_bytes
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = [
     "FILE",
@@ -231,7 +231,9 @@ def _read(folder: Path) -> dict[str, Any] | None:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         whole = NEEDED <= set(content["offdyn"]) and "updates" in content["state_dict"]
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError):
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        if (known := out_of_memory(error)) is not None:
+            raise known from None
         whole, content = False, None
     if not whole:
         raise OffDynError(

@@ -16,6 +16,7 @@ from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
@@ -82,15 +83,16 @@ def add_entry(
     loaded = [_Run.load(Path(run)) for run in runs]
     final.parent.mkdir(parents=True, exist_ok=True)
     # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
-    work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
-    try:
-        built = work / name
-        built.mkdir()
-        _write_entry(loaded, name, built, details or Details())
-        load_entry(built)
-        _put(built, final, work / REPLACED)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with undone(lambda: _recover(board, name)):
+        work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
+        try:
+            built = work / name
+            built.mkdir()
+            _write_entry(loaded, name, built, details or Details())
+            load_entry(built)
+            _put(built, final, work / REPLACED)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return final
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from offdyn_envs.atomic import named, write_text
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
@@ -118,13 +119,15 @@ def staged(root: Path, name: str) -> Generator[Path, None, None]:
     Raises:
         DiskFullError: There is no room for a file; the line names it as it would be called in its place.
     """
-    stage = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}stage-", dir=_staging(root)))
-    stage.chmod(0o755)
-    try:
-        with named(stage, root / name):
-            yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    stage = _staging(root) / f"{_prefix(name)}stage-{secrets.token_hex(8)}"
+    with undone(lambda: shutil.rmtree(stage)):
+        stage.mkdir()
+        stage.chmod(0o755)
+        try:
+            with named(stage, root / name):
+                yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def replace_folder(stage: Path, root: Path, name: str) -> None:
