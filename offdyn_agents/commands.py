@@ -56,7 +56,11 @@ def train(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Own source data instead of a task: imported/NAME, or a file.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Own source data instead of a task: imported/NAME, or a file; agents of target rows alone need none.",
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="DATA", help="Own target data, likewise.")] = None,
     env: Annotated[

@@ -18,7 +18,7 @@ from offdyn_agents.runs.console import count, seed_numbers
 from offdyn_agents.runs.own_pairs import OwnPair
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.problems import NamedTask
-from offdyn_agents.runs.runs import train_tasks
+from offdyn_agents.runs.runs import need_source, plan_agent, train_tasks
 from offdyn_agents.runs.variants import named
 from offdyn_envs.benchmark.scoring.environments import Place, find_place
 from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
@@ -59,7 +59,7 @@ def fit(
         source: Plentiful transitions of other dynamics: a dataset of this suite, a Minari dataset, the name or path of
             a dataset, or a mapping or object of arrays: `observations` [N, |S|], `actions` [N, |A|], `rewards` [N],
             `next_observations` [N, |S|], `terminations` [N], and perhaps `truncations` [N], `action_low` and
-            `action_high` [|A|], which are mapped to [-1, 1].
+            `action_high` [|A|], which are mapped to [-1, 1]. None for agents that learn from target rows alone.
         target: Scarce transitions of the dynamics that count, likewise.
         seeds: Number of runs (seeds 0 to n - 1), or their seeds; trained side by side.
         updates: Updates of every run; "100k" and "1m" are numbers too.
@@ -90,8 +90,8 @@ def fit(
     """
     chosen = recipe(agent)
     place = None if env is None else find_place(env)
-    pair = [_data(data, what, place) for data, what in ((source, "source"), (target, "target"))]
-    problem = _problem(pair[0], pair[1], place, termination, name)
+    plentiful = None if source is None else _data(source, "source", place)
+    problem = _problem(plentiful, _data(target, "target", place), place, termination, name)
     hardware = Hardware(choose_device(device), precision, thread_number(threads))
     total = count(updates)
     every = min(10_000, max(1, total // 10)) if eval_every is None else count(eval_every)
@@ -109,6 +109,7 @@ def fit(
         extras=Extras(_several(callbacks), _several(loggers), dict(trainer or {})),
     )
     plan = named(plan)
+    need_source(plan, plan_agent(plan), source is not None)
     if out is None:
         plan = replace(plan, variant=_fresh(plan))
     train_tasks([plan])
@@ -176,15 +177,21 @@ def _part(data: Any, key: str) -> Any:
 
 def _problem(source: Any, target: Any, place: Place | None, termination: Any, name: str) -> NamedTask | OwnPair:
     """Return the suite's task whose data these are, if its environment scores and nothing else is asked for."""
-    if isinstance(source, Dataset) and isinstance(target, Dataset):
-        for task in list_tasks():
-            if (task.source, task.target) == (source.id, target.id):
-                found = NamedTask(task.name)
-                if not name and termination is None and (place is None or found.scored_in(place)):
-                    return found
+    task = _task_of(source, target)
+    if task is not None and not name and termination is None and (place is None or task.scored_in(place)):
+        return task
     pair = OwnPair(source, target, place, termination, name)
     pair.inspect()
     return pair
+
+
+def _task_of(source: Any, target: Any) -> NamedTask | None:
+    """Return the task whose data these are; without a source only if no other task has that target."""
+    if not isinstance(target, Dataset) or not isinstance(source, Dataset | None):
+        return None
+    sources = {task.name: task.source for task in list_tasks() if task.target == target.id}
+    found = [name for name, its in sources.items() if source is None or its == source.id]
+    return NamedTask(found[0]) if len(found) == 1 else None
 
 
 def _fresh(plan: Plan) -> str:

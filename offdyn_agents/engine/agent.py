@@ -174,6 +174,11 @@ class Agent(abc.ABC):
         counts = {"source": RowCounts(size, 0), "merged": RowCounts(half, size - half)}
         return counts.get(self.settings.data, RowCounts(0, size))
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether it learns from source rows; without, they need not be there."""
+        return self.rows().source > 0
+
     def hidden(self, inputs: int, outputs: int, copies: int = 0) -> Network:
         """Return a network with the agent's two hidden layers."""
         return Network((inputs, self.settings.width, self.settings.width, outputs), copies)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,7 @@ class RunJudge:
         cache: Folder of cached stages, which holds those of the runs.
         compare: Whether also to train and judge the models of merged and of target rows.
         quiet: Show no progress.
+        source: Loads the source rows to ask about, for runs that learn from none; None where there are none.
     """
 
     agent: Agent
@@ -77,6 +78,7 @@ class RunJudge:
     cache: Path
     compare: bool = False
     quiet: bool = False
+    source: Callable[[], Any] | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -112,14 +114,22 @@ class RunJudge:
         seeds = [seed for place, seed in enumerate(task.seeds) if place not in failed]
         if not seeds:
             return {"skipped": "the stages of every seed failed"}
-        if task.source is None or task.target is None or self.agent.settings.data == "oracle":
+        if task.target is None or self.agent.settings.data == "oracle":
             return {"skipped": "data=oracle has no source rows, and its target is not scarce"}
         try:
-            found = self._judged(task, seeds)
+            found = self._judged(self._with_source(task), seeds)
         except OffDynError as error:
             return {"skipped": str(error)}
         seconds = round(time.monotonic() - begun, 1)
         return {"learned": self.models[0], "data_sha256": data, "wall_clock_s": seconds, **found}
+
+    def _with_source(self, task: TaskRuns) -> TaskRuns:
+        """Return a task with source rows to ask about, which its runs need not have learned from."""
+        if task.source is not None:
+            return task
+        if self.source is None:
+            raise OffDynError("there are no source rows to ask learned models about")
+        return replace(task, source=self.source())
 
     def _judged(self, task: TaskRuns, seeds: Sequence[int]) -> dict[str, Any]:
         """Judge all models, or the runs' own ones alone where others cannot be trained."""

@@ -107,7 +107,7 @@ def own_pair(
     """Return the pair of own data that a command names; None where it names none.
 
     Args:
-        source: Name or path of the source.
+        source: Name or path of the source; None for agents that learn from target rows alone.
         target: Likewise of the target.
         more: "env", "termination", "spec" and "name", as `OwnPair` takes them, None or "" for what is not given;
             "termination" may be "module:function".
@@ -115,15 +115,15 @@ def own_pair(
             data.
 
     Raises:
-        OffDynError: Not both, or one without them; a name, path or function that does not exist; unequal dimensions; an
-            environment that does not fit.
+        OffDynError: A source without a target, or what goes with them only; a name, path or function that does not
+            exist; unequal dimensions; an environment that does not fit.
     """
     given = {key: value for key, value in more.items() if value}
     if source is None and target is None:
         for key in given:
             raise OffDynError(f"--{key} belongs to own data; name them with --source and --target")
         return None
-    if source is None or target is None:
+    if target is None:
         raise OffDynError("--source and --target go together; name both")
     for key, value in instead.items():
         if value:

@@ -34,8 +34,8 @@ class OwnPair(Problem):
     """Any two datasets of equal dimensions.
 
     Attributes:
-        source: A dataset in memory, or the name or path of one.
-        target: Likewise.
+        source: A dataset in memory, or the name or path of one; None for agents that learn from target rows alone.
+        target: Likewise, but never None.
         env: The environment that scores, as `find_place` takes it; None for none.
         termination: What ends episodes inside learned models: a robot's name, "learned", "never", a function, or None
             for what the data suggest.
@@ -55,11 +55,17 @@ class OwnPair(Problem):
     @property
     def title(self) -> str:
         """Its name, or those of the data."""
-        return self.name or f"{_word(self.source, 'source')}-to-{_word(self.target, 'target')}"
+        target = _word(self.target, "target")
+        return self.name or (f"{_word(self.source, 'source')}-to-{target}" if self.has_source else target)
+
+    @property
+    def has_source(self) -> bool:
+        """Whether there are source rows to learn from."""
+        return self.source is not None
 
     @cached_property
     def pair(self) -> tuple[Any, Any]:
-        """Source and target, loaded.
+        """Source, or None, and target, loaded.
 
         Raises:
             OffDynError: They cannot be had, or are of unequal dimensions.
@@ -68,7 +74,8 @@ class OwnPair(Problem):
         if self.spec is not None and not any(isinstance(data, str) and Path(data).exists() for data in given.values()):
             raise OffDynError("a spec says what columns of files are; neither source nor target is a file")
         source, target = (_dataset(data, what, self.spec) for what, data in given.items())
-        check_pair(source, target)
+        if self.has_source:
+            check_pair(source, target)
         return source, target
 
     @cached_property
@@ -97,8 +104,8 @@ class OwnPair(Problem):
 
     @property
     def robot(self) -> str | None:
-        """The robot that both datasets name, if they do."""
-        names = {_robot(data) for data in self.pair}
+        """The robot that all datasets name, if they do."""
+        names = {_robot(data) for data in self.pair if data is not None}
         return names.pop() if len(names) == 1 else None
 
     @property
@@ -124,7 +131,7 @@ class OwnPair(Problem):
             OffDynError: Something of it is in the memory of this process, or is found from its folder only.
         """
         env = (self.place.told or MEMORY) if self.place else None
-        files = {"source": _name(self.source), "target": _name(self.target), "spec": self.spec}
+        files = {**self._names, "spec": self.spec}
         for what, told in {**files, "environment": env, "termination": self.termination}.items():
             if told == MEMORY or not isinstance(told, str | Path | None):
                 raise OffDynError(
@@ -132,28 +139,33 @@ class OwnPair(Problem):
                 )
             if what in files and told and Path(told).exists() and not Path(told).is_absolute():
                 raise OffDynError(f"{what} '{told}' is found from this folder only; a cluster needs its whole path")
-        return replace(self, source=files["source"], target=files["target"], env=env)
+        return replace(self, **self._names, env=env)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        """The names of its datasets; without a source there is none."""
+        return ({"source": _name(self.source)} if self.has_source else {}) | {"target": _name(self.target)}
 
     def check(self, data: str) -> None:
         """See `Problem.check`."""
         if data == "oracle":
             raise OffDynError("data=oracle needs a task of the suite; merged, source and target are allowed here")
 
-    def needed(self, data: str) -> Sequence[DatasetId]:
+    def needed(self, data: str, with_source: bool = True) -> Sequence[DatasetId]:
         """See `Problem.needed`."""
         from offdyn_agents.models.termination import resolve
 
-        del data
+        del data, with_source
         self.inspect()
         if self.ends not in (None, "learned"):
             # What it says of three rows tells whether it fits, before anything is written.
             resolve(self.ends, *map(_first_rows, self.pair))
         return ()
 
-    def load(self, data: str) -> Loaded:
+    def load(self, data: str, with_source: bool = True) -> Loaded:
         """See `Problem.load`."""
-        del data
-        return Loaded(*self.pair, {"source": _name(self.source), "target": _name(self.target)})
+        del data, with_source
+        return Loaded(*self.pair, self._names)
 
     def returns(self, episodes: int, threads: int) -> Returns | None:
         """See `Problem.returns`."""
@@ -188,7 +200,7 @@ class OwnPair(Problem):
         """See `Problem.facts`."""
         told = self.place.told if self.place else None
         ends = self.termination if self.termination is None or isinstance(self.termination, str) else "function"
-        pair: dict[str, Any] = {"source": _name(self.source), "target": _name(self.target), "env": told}
+        pair: dict[str, Any] = {"source": None, **self._names, "env": told}
         pair["termination"] = ends
         if self.spec is not None:
             pair["spec"] = str(self.spec)
@@ -198,7 +210,7 @@ class OwnPair(Problem):
 
     def words(self) -> list[str]:
         """See `Problem.words`."""
-        words = ["--source", _name(self.source), "--target", _name(self.target)]
+        words = [word for what, name in self._names.items() for word in (f"--{what}", name)]
         if self.place and self.place.told:
             words += ["--env", self.place.told]
         if isinstance(self.termination, str):
@@ -241,6 +253,8 @@ def _dataset(data: Any, what: str, spec: Any) -> Any:
 
 
 def _first_rows(data: Any) -> Any:
+    if data is None:
+        return None
     return SimpleNamespace(next_observations=data.next_observations[:3], terminations=data.terminations[:3])
 
 

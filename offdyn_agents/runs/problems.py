@@ -100,6 +100,11 @@ class Problem(abc.ABC):
         """Whether the target dataset is not the task's own."""
         return False
 
+    @property
+    def has_source(self) -> bool:
+        """Whether there are source rows to learn from, here or elsewhere."""
+        return True
+
     def check(self, data: str) -> None:
         """See whether an agent can learn from these rows, before anything is looked for.
 
@@ -112,19 +117,36 @@ class Problem(abc.ABC):
         del data
 
     @abc.abstractmethod
-    def needed(self, data: str) -> Sequence[DatasetId]:
+    def needed(self, data: str, with_source: bool = True) -> Sequence[DatasetId]:
         """Return the suite's datasets that have to be here; own data are looked at at once.
 
         Args:
             data: Rows that the agent learns from, as its setting `data` names them.
+            with_source: Whether source rows are wanted.
 
         Raises:
             OffDynError: Own data or their environment cannot be had, or do not fit each other.
         """
 
     @abc.abstractmethod
-    def load(self, data: str) -> Loaded:
-        """Load what an agent learns from."""
+    def load(self, data: str, with_source: bool = True) -> Loaded:
+        """Load what an agent learns from.
+
+        Args:
+            data: Rows that the agent learns from, as its setting `data` names them.
+            with_source: Whether source rows are among them; those of a task are not touched otherwise.
+        """
+
+    def source_of_exams(self, fetch: bool) -> Any:
+        """Load the source rows that learned models are asked about, for agents that learned from none.
+
+        Args:
+            fetch: Download them where they are not here and a server is configured.
+
+        Raises:
+            OffDynError: They are not here.
+        """
+        raise OffDynError(f"{self.title} has no source rows to ask learned models about")
 
     @abc.abstractmethod
     def returns(self, episodes: int, threads: int) -> Returns | None:
@@ -236,14 +258,14 @@ class NamedTask(Problem):
         """Whether the target dataset is not the task's own."""
         return self.target != self._task.target
 
-    def datasets(self, data: str) -> dict[str, DatasetId]:
-        """Return the "source" and "target" of a run; an oracle has a target alone, as large as a source."""
+    def datasets(self, data: str, with_source: bool = True) -> dict[str, DatasetId]:
+        """Return the "source", if it is wanted, and the "target" of a run; an oracle has a target alone, as large."""
         from offdyn_envs.tasks import DatasetId
 
         task = self._task
         if data == "oracle":
             return {"target": DatasetId(task.robot, task.scoring, task.quality, "1m")}
-        return {"source": task.source, "target": self.target}
+        return ({"source": task.source} if with_source else {}) | {"target": self.target}
 
     def check(self, data: str) -> None:
         """See `Problem.check`."""
@@ -252,19 +274,29 @@ class NamedTask(Problem):
                 f"data=oracle learns from 1m target rows; target size '{self.target_rows}' says otherwise"
             )
 
-    def needed(self, data: str) -> Sequence[DatasetId]:
+    def needed(self, data: str, with_source: bool = True) -> Sequence[DatasetId]:
         """See `Problem.needed`."""
-        return list(self.datasets(data).values())
+        return list(self.datasets(data, with_source).values())
 
-    def load(self, data: str) -> Loaded:
+    def load(self, data: str, with_source: bool = True) -> Loaded:
         """See `Problem.load`."""
         from offdyn_envs import datasets
 
-        names = self.datasets(data)
+        names = self.datasets(data, with_source)
         told = {what: str(name) for what, name in names.items()}
         if "source" not in names:
             return Loaded(None, datasets.load_dataset(names["target"]), told)
         return Loaded(*self._pair(), told)
+
+    def source_of_exams(self, fetch: bool) -> Any:
+        """See `Problem.source_of_exams`."""
+        from offdyn_envs import datasets
+        from offdyn_envs.datasets.store.folders import available
+
+        source = self._task.source
+        if not fetch and not available(source):
+            raise OffDynError(f"source rows are not on this machine; build them with: offdyn data build {source}")
+        return datasets.load_dataset(source)
 
     def _pair(self) -> tuple[Dataset, Dataset]:
         import offdyn_envs

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ __all__ = [
     "judge_ended",
     "make_agent",
     "make_supply",
+    "need_source",
     "plan_agent",
     "read_run",
     "refuse_stopped",
@@ -206,11 +208,25 @@ def plan_agent(plan: Plan) -> Agent:
     return make_agent(plan.agent, problem.robot or "", *problem.sizes, plan.overrides, problem.quality)
 
 
+def need_source(plan: Plan, agent: Agent, given: bool) -> None:
+    """See whether an agent that learns from source rows has some.
+
+    Raises:
+        OffDynError: It has none.
+    """
+    if agent.needs_source and not given:
+        raise OffDynError(
+            f"agent '{plan.agent}' learns from source rows (data={agent.settings.data}), and none are named; "
+            "give --source, in Python source="
+        )
+
+
 def _job(plan: Plan) -> _Job:
     agent = plan_agent(plan)
     if plan.judge and not learned_model(agent):
         raise OffDynError(f"agent '{plan.agent}' learns no model of the target that could be judged; leave --judge out")
     plan.problem.check(agent.settings.data)
+    need_source(plan, agent, plan.problem.has_source)
     return _Job(plan, agent, initial_facts(plan, agent))
 
 
@@ -289,7 +305,11 @@ def _need_data(jobs: Sequence[_Job]) -> None:
     """
     from offdyn_envs.datasets.task import require_available
 
-    needed = [name for job in jobs for name in job.plan.problem.needed(job.agent.settings.data)]
+    needed = [
+        name
+        for job in jobs
+        for name in job.plan.problem.needed(job.agent.settings.data, job.agent.needs_source or bool(job.plan.judge))
+    ]
     require_available(dict.fromkeys(needed))
 
 
@@ -312,9 +332,16 @@ def _judge_ended_run(plan: Plan, facts: dict[str, Any]) -> None:
     job = _with_folder(_job(plan))
     stopped = {seed for seed, told in facts.get("stopped", {}).items() if told["updates"] == 0}
     failed = [place for place, seed in enumerate(job.plan.seeds) if str(seed) in stopped]
-    judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", True, plan.quiet)
+    judge = _run_judge(job)
     judge_stages(judge, _load(job), facts["data"]["sha256"], failed, facts)
     write_json(plan.folder / "run.json", facts)
+
+
+def _run_judge(job: _Job) -> RunJudge:
+    """Return what judges the models of a job."""
+    plan, compare = job.plan, bool(job.plan.judge)
+    source = partial(plan.problem.source_of_exams, fetch=compare)
+    return RunJudge(job.agent, plan.hardware, plan.out / ".stages", compare, plan.quiet, source)
 
 
 def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision) -> None:
@@ -325,8 +352,7 @@ def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision
         start = runs.stop
         if plan.judge is not False and plan.pair is None and learned_model(job.agent):
             failed = [run - runs.start for run in provision.failed if run in runs]
-            judge = RunJudge(job.agent, plan.hardware, plan.out / ".stages", bool(plan.judge), plan.quiet)
-            judge_stages(judge, task, identity["data"], failed, job.facts)
+            judge_stages(_run_judge(job), task, identity["data"], failed, job.facts)
             write_json(plan.folder / "run.json", job.facts)
 
 
@@ -354,7 +380,7 @@ def _late(plan: Plan) -> dict[str, Any] | None:
 def _load(job: _Job) -> TaskRuns:
     """Load what one job learns from, and note its name in the facts."""
     plan, problem = job.plan, job.plan.problem
-    found = problem.load(job.agent.settings.data)
+    found = problem.load(job.agent.settings.data, job.agent.needs_source)
     job.facts["data"] = dict(found.names)
     title = f"{plan.task} {plan.label}"
     terminated, report = None, dict[str, Any]()

@@ -176,7 +176,7 @@ def import_data(
         bool, typer.Option("--no-fall-bonus", help="Take the alive bonus off falls, which versions before v5 pay.")
     ] = False,
     clip_actions: Annotated[
-        bool, typer.Option("--clip-actions", help="Clip actions outside [-1, 1], and count them.")
+        bool, typer.Option("--clip-actions", help="Clip actions outside their bounds, and count them.")
     ] = False,
     sha256: Annotated[str | None, typer.Option(help="Refuse the file unless this is its checksum.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an imported dataset of the same id.")] = False,

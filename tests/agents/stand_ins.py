@@ -10,9 +10,11 @@ def install():
     import offdyn_envs
     from offdyn_agents.engine import execution
     from offdyn_agents.runs import problems
+    from offdyn_envs import datasets
     from offdyn_envs.datasets import task as task_module
 
     offdyn_envs.load_task = load_task
+    datasets.load_dataset = load_dataset
     task_module.available = available
     problems.target_returns = target_returns
     # Compiling takes longer than these runs.
@@ -34,6 +36,13 @@ def load_task(name):
     sizes = {"observation_dim": env.observation_space.shape[0], "action_dim": env.action_space.shape[0]}
     seed = sum(map(ord, name))
     return env, dataset(500, seed, **sizes), dataset(200, seed + 1, **sizes)
+
+
+def load_dataset(name):
+    """Return the target rows of the first task that has them, as `load_task` does."""
+    from offdyn_envs.tasks import list_tasks
+
+    return load_task(next(task.name for task in list_tasks() if str(task.target) == str(name)))[2]
 
 
 def target_returns(robot, dynamics, episodes, threads):

@@ -300,10 +300,10 @@ def call(capsys, *words):
 
 
 def test_train_takes_another_target_size(data, tmp_path, capsys):
-    line = ["train", "bc", TASK, "--out", tmp_path, "--updates", 12, "--seeds", 1, "--quiet", "--set", "width=16"]
+    line = ["train", "iql", TASK, "--out", tmp_path, "--updates", 12, "--seeds", 1, "--quiet", "--set", "width=16"]
     assert call(capsys, *line, "--target-rows", "50k")[0] == 0
     assert data == ["offdyn/hopper/gravity-0p5/medium-50k-v0"]
-    assert json.loads((tmp_path / TASK / "bc@target-50k/run.json").read_text())["variant"] == "target-50k"
+    assert json.loads((tmp_path / TASK / "iql@target-50k/run.json").read_text())["variant"] == "target-50k"
     assert call(capsys, *line, "--variant", "mine")[0] == 0
     code, _, err = call(capsys, *line, "--variant", "mine", "--target-rows", "50k")
     assert code == 2 and "holds a run with target_rows None, not 50k" in err

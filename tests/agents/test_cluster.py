@@ -41,6 +41,7 @@ def plan(task, out, budget=None, agent="bc", seeds=(0, 1), **where):
 @pytest.fixture
 def data(monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", stand_ins.load_task)
+    monkeypatch.setattr("offdyn_envs.datasets.load_dataset", stand_ins.load_dataset)
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
 
@@ -178,7 +179,7 @@ class Large:
 
 @pytest.mark.parametrize("error", [MemoryError("out of memory"), RuntimeError("a kernel"), OffDynError("settings")])
 def test_what_fails_on_one_machine_leaves_the_others_alone(data, tmp_path, monkeypatch, capsys, error):
-    plans = [plan(task, tmp_path) for task in TASKS]
+    plans = [plan(task, tmp_path, agent="iql") for task in TASKS]
     real, found = stand_ins.load_task, []
 
     def load_task(name):
@@ -191,7 +192,7 @@ def test_what_fails_on_one_machine_leaves_the_others_alone(data, tmp_path, monke
     with pytest.raises(type(error), match=str(error)) as told:
         train_tasks(plans, 0, lambda outcome: found.append(outcome.plan.task))
     assert found == list(TASKS[1:])
-    named = "" if isinstance(error, OffDynError) else f"{TASKS[0]} bc: "
+    named = "" if isinstance(error, OffDynError) else f"{TASKS[0]} iql: "
     line = f"offdyn: {named}{reason(error)}; the others go on"
     assert capsys.readouterr().err.splitlines().count(line) == 1
     assert isinstance(error, OffDynError) or reason(error) == f"{type(error).__name__}: {error}"
@@ -354,7 +355,7 @@ def test_a_fault_of_ours_keeps_its_traceback(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr("offdyn_envs.load_task", broken)
     with pytest.raises(Wire.RayError, match="\na traceback"):
-        Cluster(Wire([{"CPU": 2.0}])).train([plan(TASKS[0], tmp_path)])
+        Cluster(Wire([{"CPU": 2.0}])).train([plan(TASKS[0], tmp_path, agent="iql")])
 
 
 def test_an_ended_run_that_cannot_be_judged_keeps_no_other_from_training(data, tmp_path, monkeypatch, capsys):

@@ -93,7 +93,7 @@ def test_train_then_evaluate(data, tmp_path, capsys):
 
 def test_missing_datasets_are_all_named_before_anything_is_trained(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: "gravity" in str(dataset))
-    line = ("train", "bc", TASK, "walker2d-gravity-5.0-medium", "--out", tmp_path, "--updates", 4, "--quiet")
+    line = ("train", "iql", TASK, "walker2d-gravity-5.0-medium", "--out", tmp_path, "--updates", 4, "--quiet")
     code, out, err = offdyn(capsys, *line)
     named = ["offdyn/hopper/nominal/medium-1m-v0", "offdyn/walker2d/nominal/medium-1m-v0"]
     assert (code, out) == (2, "")
@@ -113,14 +113,14 @@ def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, t
     monkeypatch.setattr(offdyn_envs, "load_task", load_task)
     monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
     tasks = ("walker2d-gravity-5.0-medium", "ant-gravity-5.0-medium", TASK)
-    line = ("train", "bc", *tasks, "--out", tmp_path, "--updates", 4, "--quiet", "--set", "width=16", "--seeds", 1)
+    line = ("train", "iql", *tasks, "--out", tmp_path, "--updates", 4, "--quiet", "--set", "width=16", "--seeds", 1)
     code, out, err = offdyn(capsys, *line)
     assert code == 2
     assert err == f"offdyn: {tasks[0]} is damaged; the others go on\noffdyn: {tasks[0]} is damaged\n"
     for task in tasks:
-        done = (tmp_path / task / "bc/run.json").exists()
+        done = (tmp_path / task / "iql/run.json").exists()
         assert done == (task != tasks[0])
-        assert (f"{tmp_path / task / 'bc'}: 4 updates" in out) == done
+        assert (f"{tmp_path / task / 'iql'}: 4 updates" in out) == done
 
 
 def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
@@ -226,7 +226,7 @@ def test_wrong_dimensions_are_one_line(data, monkeypatch, tmp_path, capsys):
     narrow = dataset(100, 0, observation_dim=10, action_dim=3)
     monkeypatch.setattr(offdyn_envs, "load_task", lambda name: (env, source, narrow))
     monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
-    code, _, err = train(capsys, tmp_path, agent="bc")
+    code, _, err = train(capsys, tmp_path, agent="iql")
     assert code == 2
     assert "target: rows of width 25; 27 is this robot's" in err
 

@@ -39,6 +39,7 @@ CONSTANT = replace(BUDGET, schedule="constant")
 def small(patch):
     """Put small things in the place of the large ones."""
     patch.setattr("offdyn_envs.load_task", stand_ins.load_task)
+    patch.setattr("offdyn_envs.datasets.load_dataset", stand_ins.load_dataset)
     patch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
     patch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
     # Compiling and drawing take longer than these runs.

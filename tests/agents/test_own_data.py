@@ -459,7 +459,7 @@ def test_what_is_refused_leaves_nothing_behind(home, here, broken, functions, en
     ("words", "message"),
     [
         (["--source", "a.npz"], "--source and --target go together; name both"),
-        (["--target", "a.npz"], "--source and --target go together; name both"),
+        (["--target", "a.npz"], "no dataset and no file of that name: 'a.npz'"),
         (["--env", "Pusher-v5"], "--env belongs to own data; name them with --source and --target"),
         (["--termination", "never"], "--termination belongs to own data"),
         (["--spec", "spec.yaml"], "--spec belongs to own data"),

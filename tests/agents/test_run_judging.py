@@ -62,6 +62,7 @@ def task(datasets, monkeypatch):  # noqa: F811
     """The small datasets in the place of the task's own."""
     env = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (env, *datasets))
+    monkeypatch.setattr("offdyn_envs.datasets.load_dataset", lambda name: datasets[1])
     monkeypatch.setattr(problems, "target_returns", stand_ins.target_returns)
     # What 20,000 rows of a source of 5,000 are.
     monkeypatch.setattr(judging.Terms.__init__, "__defaults__", (300, 0, "episodes"))

@@ -43,6 +43,7 @@ def install(patch):
 
     for package in (offdyn, offdyn_envs):
         patch.setattr(package, "load_task", task)
+    patch.setattr("offdyn_envs.datasets.load_dataset", lambda name: _data(name, 100, 1))
     patch.setattr("offdyn_envs.datasets.task.available", available)
     # Compiling takes longer than these runs.
     patch.setattr(execution, "can_compile", lambda _: False)

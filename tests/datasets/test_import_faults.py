@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from offdyn_envs.cli import main
 from offdyn_envs.datasets.importing import import_file
 from offdyn_envs.datasets.importing.exporters import export
+from offdyn_envs.datasets.own.reading import read_own
 from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
 from tests.datasets.foreign import d4rl_keys, make_arrays, make_dataset, minari_keys, odrl_keys, write
@@ -127,6 +129,8 @@ def test_wrong_array(tmp_path: Path, layout: str, key: str, name: str) -> None:
         fault = "is not finite" if name in ("nan", "inf") and key in FLOATS[layout] else f"key '{key}' ({expected})"
         assert re.search(f"first of the episodes that were dropped: .*{fault}", card["notes"][0])
         return
+    if name in ("nan", "inf") and key in FLOATS[layout]:
+        return  # `test_rows_that_are_not_finite`.
     message = refuse(file)
     named = re.escape(key)
     if plain == "observations" and name in ("short", "long"):
@@ -138,6 +142,97 @@ def test_wrong_array(tmp_path: Path, layout: str, key: str, name: str) -> None:
 def test_every_episode_is_wrong(tmp_path: Path, layout: str) -> None:
     keys = {key: value.astype("S3") if key.endswith("actions") else value for key, value in LAYOUTS[layout].items()}
     assert "actions' is |S3" in refuse(write(tmp_path / "a.hdf5", keys))
+
+
+FLAT: dict[str, Keys] = {
+    "d4rl": LAYOUTS["d4rl"],
+    "without following": {k: v for k, v in LAYOUTS["d4rl"].items() if k != "next_observations"},
+    "odrl": LAYOUTS["odrl"],
+}
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf], ids=["nan", "inf"])
+@pytest.mark.parametrize("row", [0, 3, 6, 13])
+@pytest.mark.parametrize(
+    ("layout", "key"),
+    [(name, key) for name, keys in FLAT.items() for key in FLOATS["odrl"] if key in keys],
+)
+def test_rows_that_are_not_finite(tmp_path: Path, layout: str, key: str, row: int, value: float) -> None:
+    """The row is dropped and counted, and the one before ends its episode; rows 6 and 7 end the first ones."""
+    keys = {name: array.copy() if isinstance(array, np.ndarray) else array for name, array in FLAT[layout].items()}
+    keys[key][row] = value
+    gone = np.zeros(len(ARRAYS.rewards), dtype=bool)
+    gone[row] = True
+    final = ARRAYS.terminations | ARRAYS.truncations
+    following = "next_observations" in keys
+    if not following and key == "observations" and row:
+        gone[row - 1] = True  # It leads to no number.
+    dropped = int(gone.sum())
+    kept = ~gone if following else ~(gone | final)
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    data = load_imported(done.card["id"], root=tmp_path)
+    assert done.card["dropped"]["rows with numbers that are not finite"] == dropped
+    assert f"key '{key}' is not finite at row {row}" in done.card["notes"][0]
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        np.testing.assert_array_equal(getattr(data, name), getattr(ARRAYS, name)[kept])
+    if layout != "odrl":  # Random states that are not those of the rows would be left out.
+        assert data.qpos is not None
+        np.testing.assert_array_equal(data.qpos, ARRAYS.qpos[ARRAYS.state_rows][kept])
+    terminations = ARRAYS.terminations[kept]
+    np.testing.assert_array_equal(data.terminations, terminations)
+    # A row ends where the next row of the file is gone, or is another episode's.
+    numbers = np.flatnonzero(kept)
+    ends = np.append(np.diff(numbers) > 1, True) | final[numbers]
+    np.testing.assert_array_equal(data.truncations, ends & ~terminations)
+    lost = int((gone & ARRAYS.terminations).sum())
+    assert done.card["counted"].get("terminations lost with rows that are not finite", 0) == lost
+
+
+def test_states_of_rows_that_are_not_finite_do_not_count(tmp_path: Path) -> None:
+    """A simulation that diverged writes no number anywhere."""
+    keys = {name: array.copy() for name, array in LAYOUTS["d4rl"].items()}
+    for name in ("observations", "next_observations", "rewards", "infos/qpos", "infos/qvel"):
+        keys[name][5] = np.nan
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    assert "qpos.npy" in done.card["files"] and done.card["rows"] == len(ARRAYS.rewards) - 1
+
+
+@pytest.mark.parametrize("layout", ["d4rl", "odrl", "minari"])
+def test_no_row_is_finite(tmp_path: Path, layout: str) -> None:
+    rewards = {key: value * np.nan for key, value in LAYOUTS[layout].items() if key.endswith("rewards")}
+    assert "rewards' is not finite at row 0; expected" in refuse(write(tmp_path / "a.hdf5", LAYOUTS[layout] | rewards))
+
+
+def test_every_row_leads_to_one_that_is_not_finite(tmp_path: Path) -> None:
+    keys = {name: array.copy() for name, array in FLAT["without following"].items()}
+    keys["observations"][1::2] = np.nan
+    keys["rewards"][::2] = np.where(np.arange(13) < 4, np.nan, keys["rewards"][::2])
+    assert "no row is left" in refuse(write(tmp_path / "a.hdf5", keys))
+
+
+@pytest.mark.parametrize(("total", "missing"), [(None, 1), (4, 1), (7, 4), ("7", 1)])
+@pytest.mark.parametrize("number", [0, 2])
+def test_missing_episodes_are_told(tmp_path: Path, number: int, total: object, missing: int) -> None:
+    keys = {key: value for key, value in LAYOUTS["minari"].items() if not key.startswith(f"episode_{number}/")}
+    write(tmp_path / "data/main_data.hdf5", keys | {"info": np.zeros(3)})
+    if total is not None:
+        (tmp_path / "data/metadata.json").write_text(json.dumps({"total_episodes": total}))
+    done = import_file(tmp_path, robot="hopper", root=tmp_path, out="imported/a")
+    assert done.card["counted"]["episodes that are missing in the file"] == missing
+    data = load_imported("imported/a", root=tmp_path)
+    episode = np.repeat(np.arange(4), ARRAYS.lengths)
+    np.testing.assert_array_equal(data.observations, ARRAYS.observations[episode != number])
+    np.testing.assert_array_equal(data.terminations, ARRAYS.terminations[episode != number])
+    # The same of a robot that nobody knows.
+    read = read_own(tmp_path)
+    assert read.notes[0] == f"{missing} episodes that are missing in the file"
+    np.testing.assert_array_equal(read.observations, data.observations)
+
+
+def test_keys_that_begin_like_episodes_are_no_episodes(tmp_path: Path) -> None:
+    keys = LAYOUTS["odrl"] | {"episode_id": np.arange(25), "episode_ends": np.arange(25) > 3}
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    assert (done.card["source"]["layout"], done.card["rows"]) == ("odrl", 25)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

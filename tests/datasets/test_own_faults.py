@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +122,10 @@ def early_end(folder: Path) -> Path:
     return write_npz(folder / "a.npz", LOG | {"done": done})
 
 
-def short_minari(folder: Path) -> Path:
+def short_minari(folder: Path, episodes: Iterable[int] = (2,)) -> Path:
     frames = [dict(item) for item in FRAMES]
-    frames[2]["rewards"] = frames[2]["rewards"][:-1]
+    for episode in episodes:
+        frames[episode]["rewards"] = frames[episode]["rewards"][:-1]
     return write_minari(folder / "a", frames)
 
 
@@ -189,15 +190,8 @@ FAULTS: dict[str, tuple[Make, list[str], str]] = {
     "twice the same name": (text("a,a\n1,2\n"), [], "two columns are called 'a'; different names are wanted"),
     "text in parquet": (parquet(rewards=pa.array(["a"] * 17)), [], "'rewards' is of type string; numbers are allowed"),
     "null in parquet": (parquet(rewards=NULLS), [], "column 'rewards' has 1 empty values; numbers are wanted"),
-    "NaN observation": (npz(observations=put("observations", 3, np.nan)), [], "observations of row 3 is not finite"),
-    "NaN action": (npz(actions=put("actions", 3, np.nan)), [], "actions of row 3 is not finite"),
-    "NaN reward": (npz(rewards=put("rewards", 3, np.inf)), [], "rewards of row 3 is not finite"),
-    "NaN in csv": (edited_csv(6, lambda line: "nan," + line.partition(",")[2]), [], "observations of row 4 is not fin"),
-    "too large": (
-        npz(next_observations=put("next_observations", 3, 1e39)),
-        [],
-        "next_observations of row 3 is not fin",
-    ),
+    "only NaN": (npz(rewards=np.full(17, np.nan)), [], "rewards of row 0 is not finite (17 such rows)"),
+    "too large": (npz(rewards=np.full(17, 1e39)), [], "rewards of row 0 is not finite (17 such rows)"),
     "action outside": (
         npz(actions=put("actions", 9, 3.5)),
         [],
@@ -224,7 +218,11 @@ FAULTS: dict[str, tuple[Make, list[str], str]] = {
         [],
         "no row is left: every episode has one row, and no column holds next observations",
     ),
-    "short minari": (short_minari, ["--robot", "none"], "rewards of episode 2 has 7 rows; 8 are wanted for 8 actions"),
+    "short minari": (
+        lambda folder: short_minari(folder, range(4)),
+        ["--robot", "none"],
+        "rewards of episode 0 has 4 rows; 5 are wanted for 5 actions",
+    ),
     "lerobot 2": (lerobot(codebase_version="v2.1"), [], "is of LeRobot v2.1; v3.0 is read: convert the folder with"),
     "lerobot without version": (lerobot(codebase_version=None), [], "is of LeRobot None; v3.0 is read"),
     "lerobot without features": (lerobot(features=None), [], "info.json: key 'features' is missing"),
@@ -312,6 +310,64 @@ def test_one_line_and_status_2(
     assert error.count("\n") == 1
     assert not list(root.glob("imported/*"))
     assert not list(root.glob(".building/*stage*"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+@pytest.mark.parametrize("row", [0, 4, 9, 16])
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards", "next_observations"])
+def test_rows_that_are_not_finite_are_dropped(key: str, row: int, value: float, tmp_path: Path) -> None:
+    """Rows 4, 5, 13 and 16 end episodes, row 5 for good."""
+    data = read_own(npz(**{key: put(key, row, value)})(tmp_path), action_low=-2, action_high=3)
+    kept = np.arange(17) != row
+    for name in ("observations", "rewards", "next_observations", "terminations"):
+        np.testing.assert_array_equal(getattr(data, name), STEPS[name][kept])
+    np.testing.assert_allclose(data.actions, (STEPS["actions"][kept] + 2) * 0.4 - 1, atol=1e-6)
+    ends = [end for end in (4, 5, 13, 16, row - 1) if end != row and end >= 0]
+    np.testing.assert_array_equal(data.truncations, np.isin(np.arange(17), ends)[kept] & ~STEPS["terminations"][kept])
+    assert data.notes[0] == "dropped 1 rows with numbers that are not finite"
+    assert data.notes[1].endswith(f"were dropped: {key} of row {row} is not finite")
+
+
+def test_without_next_observations_a_row_leads_to_the_one_that_is_not_finite(tmp_path: Path) -> None:
+    log = LOG | {"rewards": put("rewards", 2, np.nan, LOG), "observations": put("observations", 8, np.nan, LOG)}
+    data = read_own(write_npz(tmp_path / "a.npz", log), action_low=-2, action_high=3)
+    # Row 1 still leads to row 2, row 7 to nothing; rows 4, 5, 13 and 16 are the last of their episodes.
+    kept = ~np.isin(np.arange(17), (2, 4, 5, 7, 8, 13, 16))
+    np.testing.assert_array_equal(data.observations, LOG["observations"][kept])
+    np.testing.assert_array_equal(data.next_observations, np.roll(LOG["observations"], -1, axis=0)[kept])
+    assert data.lengths.tolist() == [2, 1, 1, 4, 2]
+    assert "dropped 3 rows with numbers that are not finite" in data.notes
+
+
+@pytest.mark.parametrize("value", [3.5, 1e30])
+def test_actions_are_clipped_to_their_bounds(value: float, tmp_path: Path) -> None:
+    actions = STEPS["actions"].copy()
+    actions[3, 0], actions[3, 1], actions[9, 1], actions[11, 0] = value, value, -value, 3 + 1e-6
+    file, bounds = npz(actions=actions)(tmp_path), {"action_low": -2, "action_high": 3}
+    with pytest.raises(OffDynError, match=r"of row 3 is .*2 rows lie outside"):
+        read_own(file, **bounds)
+    data = read_own(file, clip_actions=True, **bounds)
+    np.testing.assert_allclose(data.actions, (np.clip(actions, -2, 3) + 2) * 0.4 - 1, atol=1e-6)
+    assert data.actions[9, 1] == -1 and data.actions[3].tolist() == [1, 1]
+    assert data.notes == ("2 rows with clipped actions",)
+    # Without bounds nobody knows to what.
+    with pytest.raises(OffDynError, match="no bounds are declared"):
+        read_own(file, clip_actions=True)
+
+
+def test_an_episode_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    data = read_own(short_minari(tmp_path, (0, 2)), action_low=-2, action_high=3)
+    kept = np.isin(np.repeat(np.arange(4), (5, 1, 8, 3)), (1, 3))
+    np.testing.assert_array_equal(data.observations, STEPS["observations"][kept])
+    np.testing.assert_array_equal(data.terminations, STEPS["terminations"][kept])
+    assert data.notes[0] == "dropped 2 episodes that do not fit"
+    assert "rewards of episode 0 has 4 rows; 5 are wanted for 5 actions" in data.notes[1]
+
+
+def test_keys_that_begin_like_episodes_are_columns(tmp_path: Path) -> None:
+    keys = {key: value for key, value in LOG.items() if key != "done"}
+    file = write_hdf5(tmp_path / "a.hdf5", keys)
+    assert read_own(file, action_low=-2, action_high=3).lengths.tolist() == [4, 7, 2]
 
 
 def test_actions_beyond_1_ask_for_bounds(tmp_path: Path) -> None:

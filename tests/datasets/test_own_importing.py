@@ -258,3 +258,12 @@ def test_own_source_for_a_robot_of_the_suite(root: Path, tmp_path: Path) -> None
     task = load_task(source=own, target=SMALL)
     assert task.env.spec.id == "OffDyn/Hopper-gravity-0.5-v0"
     task.env.close()
+
+
+def test_clipped_actions_are_on_the_card(root: Path, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "far.npz", STEPS | {"actions": np.full((17, 2), 0.5) + 6.5 * np.eye(17, 2, -3)})
+    assert "2 rows with clipped actions" in run("import", file, *OPTIONS, "--clip-actions")
+    data = load_imported("imported/far")
+    assert data.card["counted"]["rows with clipped actions"] == 2
+    assert data.card["spec"]["clip_actions"] is True
+    np.testing.assert_allclose(data.actions[2:6], [[0, 0], [1, 0], [0, 1], [0, 0]], atol=1e-7)

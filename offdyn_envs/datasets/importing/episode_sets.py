@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths, optional
+from offdyn_envs.datasets.own.hdf5 import episode_names, missing_episodes
 from offdyn_envs.datasets.store.source import Source
 from offdyn_envs.errors import OffDynError
 
@@ -17,7 +18,7 @@ __all__ = ["is_episode_set", "read_episodes", "read_minari_metadata"]
 
 def is_episode_set(source: Source) -> bool:
     """Say whether a file is in this layout."""
-    return any(key.startswith("episode_") for key in source.keys())
+    return bool(episode_names(source.keys()))
 
 
 def read_minari_metadata(file: Path) -> dict[str, Any]:
@@ -60,15 +61,14 @@ def read_episodes(source: Source, reading: Reading) -> Rows:
         OffDynError: An episode or a key is missing or does not fit; the message names the file, the key and what was
             expected.
     """
-    names = source.keys()
-    present = set(names)
-    count = max(1, len(names))
-    for episode in range(count):
-        if f"episode_{episode}" not in present:
-            raise OffDynError(
-                f"{source.path}: key 'episode_{episode}' is missing; expected episode_0 to episode_{count - 1}"
-            )
-    parts, faults = _readable(source, reading, count)
+    keys = source.keys()
+    names = episode_names(keys)
+    if not names:
+        raise OffDynError(
+            f"{source.path}: key 'episode_0' is missing; expected episode_0 to episode_{max(0, len(keys) - 1)}"
+        )
+    reading.facts.counted |= missing_episodes(names, read_minari_metadata(source.path))
+    parts, faults = _readable(source, reading, names)
     rows = Rows(**{key: _joined([part[key] for part in parts]) for key in parts[0]})
     unfit = _drop_unfit(rows, str(source.path), faults)
     if faults:
@@ -77,9 +77,9 @@ def read_episodes(source: Source, reading: Reading) -> Rows:
     return rows if unfit is None else unfit
 
 
-def _readable(source: Source, reading: Reading, count: int) -> tuple[list[dict[str, Any]], list[OffDynError]]:
+def _readable(source: Source, reading: Reading, names: list[str]) -> tuple[list[dict[str, Any]], list[OffDynError]]:
     """Read the episodes that fit, and return the faults of the others; where none fits the first fault is raised."""
-    found = [_episode_or_fault(source, f"episode_{number}", reading) for number in range(count)]
+    found = [_episode_or_fault(source, name, reading) for name in names]
     parts = [part for part in found if not isinstance(part, OffDynError)]
     faults = [fault for fault in found if isinstance(fault, OffDynError)]
     if not parts:

@@ -34,7 +34,8 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
       among them is lost (counted apart);
     - rows whose next observation belongs to another episode, whatever their flags: most often its reset, since a
       collector reset before it stored the next observation, or took the next row's. The row before becomes the last
-      one, a truncation.
+      one, a truncation;
+    - rows that hold a number that is not finite. The row before becomes the last one, a truncation.
 
     A termination that the next observation contradicts is a time limit that was stored as one, and becomes a
     truncation.
@@ -53,10 +54,15 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
         OffDynError: An episode is longer than the robot's time limit, or nothing is left.
     """
     following = rows.next_observations
-    ends = _ends(rows, facts)
+    ends = _ends(rows)
     lost = np.zeros(len(ends), dtype=bool)
     if following is None:
         following, lost = np.concatenate((rows.observations[1:], rows.observations[-1:])), ends.copy()
+        # Of another episode: nobody looks at them, but they may be no numbers.
+        following[lost] = rows.observations[lost]
+    rows, following, ends, lost = _finite(rows, following, ends, lost, path, facts)
+    facts.counted["ends of episodes without a flag"] = int((ends & ~(rows.terminations | rows.truncations)).sum())
+    if rows.next_observations is None:
         facts.dropped["final rows without next observation"] = int(lost.sum())
         facts.dropped["terminations among them"] = int((lost & rows.terminations).sum())
     mixed = _mixed(rows.observations, following, ends, robot) & ~lost
@@ -110,17 +116,33 @@ def _count(facts: Facts, what: str, found: Array) -> None:
         facts.counted[what] = int(found.sum())
 
 
-def _ends(rows: Rows, facts: Facts) -> Array:
-    """Return the last rows of episodes, bool [N], and count those that no flag names."""
-    flagged = rows.terminations | rows.truncations
-    ends = flagged.copy()
+def _ends(rows: Rows) -> Array:
+    """Return the last rows of episodes, bool [N]."""
+    ends = rows.terminations | rows.truncations
     if rows.ends is not None:
         ends |= rows.ends
     if rows.next_observations is not None:
         ends[:-1] |= (rows.next_observations[:-1] != rows.observations[1:]).any(axis=1)
     ends[-1] = True
-    facts.counted["ends of episodes without a flag"] = int((ends & ~flagged).sum())
     return ends
+
+
+def _finite(
+    rows: Rows, following: Array, ends: Array, lost: Array, path: str, facts: Facts
+) -> tuple[Rows, Array, Array, Array]:
+    """Leave out the rows that hold a number that is not finite; the rows before them become last ones."""
+    if rows.unfit is None:
+        return rows, following, ends, lost
+    # Without next observations, the row before one whose observation is not finite leads nowhere either.
+    unfit = rows.unfit | ~np.isfinite(following).all(axis=1)
+    kept = ~unfit
+    if not kept.any():
+        raise OffDynError(f"{path}: no row is left: every row holds or leads to a number that is not finite")
+    facts.dropped["rows with numbers that are not finite"] = int(unfit.sum())
+    _count(facts, "terminations lost with rows that are not finite", unfit & rows.terminations)
+    ends[:-1] |= unfit[1:]
+    parts: dict[str, Any] = {key: None if array is None else array[kept] for key, array in vars(rows).items()}
+    return Rows(**parts), following[kept], ends[kept], lost[kept]
 
 
 def _mixed(observations: Array, following: Array, ends: Array, robot: Robot) -> Array:

@@ -42,7 +42,8 @@ def run_import(path: Path, as_json: bool, *, spec: Path | None, columns: Mapping
     said = Spec.of(spec, **columns)
     robot = options["robot"]
     if is_own(path, robot, said != Spec()):
-        done = import_own(path, said, **_of_own(options))
+        clipped = {"clip_actions": True} if options["clip_actions"] else {}
+        done = import_own(path, Spec.of(said, **clipped), **_of_own(options))
     elif said != Spec():
         raise OffDynError(f"columns are named, but --robot {robot} says what they are; --robot {NO_ROBOT} is allowed")
     else:
@@ -59,7 +60,7 @@ def run_import(path: Path, as_json: bool, *, spec: Path | None, columns: Mapping
 
 def _of_own(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that data of any robot have; refuse the others."""
-    for key in ("dynamics", "layout", "contact_forces", "no_fall_bonus", "clip_actions"):
+    for key in ("dynamics", "layout", "contact_forces", "no_fall_bonus"):
         if options[key]:
             raise OffDynError(f"--{key.replace('_', '-')} is for robots of this suite; name one with --robot")
     return {key: options[key] for key in ("quality", "out", "sha256", "force")}

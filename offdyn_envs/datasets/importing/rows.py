@@ -62,6 +62,7 @@ class Rows:
         ends: bool [N], ends of episodes that the layout shows without a flag, or None.
         qpos: float64 [N, nq], simulator positions before each step, or None.
         qvel: float64 [N, nv], simulator velocities before each step, or None.
+        unfit: bool [N], rows that hold a number that is not finite, or None for none.
     """
 
     observations: Array
@@ -73,6 +74,7 @@ class Rows:
     ends: Array | None = None
     qpos: Array | None = None
     qvel: Array | None = None
+    unfit: Array | None = None
 
 
 def observation_widths(robot: Robot) -> tuple[int, ...]:
@@ -138,28 +140,46 @@ def known_columns(array: Array, reading: Reading, where: str) -> Array:
 
 
 def check_values(rows: Rows, path: str, facts: Facts, clip_actions: bool = False) -> None:
-    """Check that numbers are finite and actions executed; put back to +-1 what rounding moved beyond it.
+    """Find the rows whose numbers are not finite, and check that actions were executed.
+
+    What rounding moved beyond +-1 is put back.
 
     Args:
         rows: Changed in place.
         path: The file, for the message.
-        facts: Gets the number of rounded and of clipped actions.
+        facts: Gets the number of rounded and of clipped actions, and a note on what is not finite.
         clip_actions: Clip actions further outside [-1, 1] too.
 
     Raises:
-        OffDynError: A number that is not finite, or an action outside [-1, 1]; the message names file, key
-            and row.
+        OffDynError: No row is finite, or an action is outside [-1, 1]; the message names file, key and row.
     """
-    for key in ("qpos", "qvel"):
-        states: Array | None = getattr(rows, key)
-        if states is not None and not np.isfinite(states).all():
-            rows.qpos = rows.qvel = None
-            facts.notes.append(f"{LEFT_OUT}: infos/{key} is not finite")
+    _find_unfit(rows, path, facts)
+    _check_actions(rows, path, facts, clip_actions)
+
+
+def _find_unfit(rows: Rows, path: str, facts: Facts) -> None:
+    """Mark rows that are not finite, and leave simulator states out that are not finite elsewhere."""
+    unfit, first = np.zeros(len(rows.rewards), dtype=bool), ""
     for key in ("observations", "actions", "rewards", "next_observations"):
         array: Array | None = getattr(rows, key)
-        if array is not None and not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
-            raise OffDynError(f"{path}: key '{key}' is not finite at row {row}; expected finite numbers")
+        if array is None or np.isfinite(array).all():
+            continue
+        found = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        first = first or f"key '{key}' is not finite at row {int(np.flatnonzero(found)[0])}"
+        unfit |= found
+    if unfit.all():
+        raise OffDynError(f"{path}: {first}; expected finite numbers")
+    if first:
+        rows.unfit, rows.actions = unfit, np.where(unfit[:, None], np.float32(0.0), rows.actions)
+        facts.notes.append(f"rows with numbers that are not finite were dropped: {first}")
+    for key in ("qpos", "qvel"):
+        states: Array | None = getattr(rows, key)
+        if states is not None and not np.isfinite(states[~unfit]).all():
+            rows.qpos = rows.qvel = None
+            facts.notes.append(f"{LEFT_OUT}: infos/{key} is not finite")
+
+
+def _check_actions(rows: Rows, path: str, facts: Facts, clip_actions: bool) -> None:
     beyond = np.abs(rows.actions) > 1.0
     if not beyond.any():
         return
@@ -191,7 +211,8 @@ def simulator_states(rows: Rows, robot: Robot, facts: Facts) -> None:
     if rows.qpos is None or rows.qvel is None:
         rows.qpos = rows.qvel = None
         return
-    shown = robot.observe(rows.qpos, rows.qvel)
-    if not np.allclose(shown, rows.observations, rtol=STATE_GAP, atol=STATE_GAP):
+    fit = slice(None) if rows.unfit is None else ~rows.unfit
+    shown = robot.observe(rows.qpos[fit], rows.qvel[fit])
+    if not np.allclose(shown, rows.observations[fit], rtol=STATE_GAP, atol=STATE_GAP):
         rows.qpos = rows.qvel = None
         facts.notes.append("infos/qpos and infos/qvel are not the states that the observations show: left out")

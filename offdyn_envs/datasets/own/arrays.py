@@ -13,7 +13,7 @@ from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["NEEDED", "OwnData", "flags", "from_arrays", "leads_elsewhere"]
+__all__ = ["NEEDED", "OwnData", "finite_rows", "flags", "from_arrays", "leads_elsewhere"]
 
 NEEDED = ("observations", "actions", "rewards", "next_observations", "terminations")
 OPTIONAL = ("truncations",)
@@ -180,12 +180,18 @@ def _check_shapes(arrays: dict[str, Any], where: str) -> int:
 
 
 def _finite(array: NDArray[Any], key: str, where: str) -> NDArray[np.float64]:
-    wide = array.astype(np.float64)
-    good = np.isfinite(wide) if wide.ndim == 1 else np.isfinite(wide).all(axis=1)
+    good = finite_rows(array)
     if not good.all():
         first = int(np.argmin(good))
         raise OffDynError(f"{where}: {key} of row {first} is not finite ({int((~good).sum()):,} such rows)")
-    return wide
+    return array.astype(np.float64)
+
+
+def finite_rows(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which rows of an array [N] or [N, width] are finite as float32, bool [N]."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32))
+    return np.asarray(finite.reshape(len(array), -1).all(axis=1))
 
 
 def flags(array: Any, key: str, rows: int, where: str) -> NDArray[np.bool_]:

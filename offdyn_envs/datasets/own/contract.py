@@ -80,6 +80,18 @@ class Contract:
             )
         return np.clip(found, -1.0, 1.0).astype(np.float32)
 
+    def clipped(self, actions: Floats) -> tuple[NDArray[np.float64], int]:
+        """Put actions [N, |A|] in their own units within their bounds.
+
+        Returns:
+            The actions, and the number of rows with one that lay outside by more than rounding.
+        """
+        low, high = np.array(self.action_low), np.array(self.action_high)
+        wide = np.asarray(actions, dtype=np.float64)
+        slack = 0.5 * SLACK * (high - low)
+        outside = (wide < low - slack) | (wide > high + slack)
+        return np.clip(wide, low, high), int(outside.any(axis=1).sum())
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

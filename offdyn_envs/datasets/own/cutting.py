@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.own.arrays import flags
+from offdyn_envs.datasets.own.arrays import finite_rows, flags
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError
 
@@ -54,6 +54,8 @@ def cut(rows: OwnRows, done_means: str | None, where: str, facts: Facts) -> dict
     Where the row before the last one is flagged as the end, the last row held nothing but the observation that the
     episode ended in, and no termination is lost with it.
 
+    Rows that hold a number that is not finite are left out; the row before becomes the last one, a truncation.
+
     Args:
         rows: Of the file.
         done_means: "termination" or "truncation", for files that know "done" only; a termination where nothing is said.
@@ -90,7 +92,7 @@ def cut(rows: OwnRows, done_means: str | None, where: str, facts: Facts) -> dict
         raise OffDynError(f"{where}: no row is left: every episode has one row, and no column holds next observations")
     facts.counted["ends of episodes without a flag"] = int((ends & ~flagged & kept).sum())
     truncations = truncations | (ends & ~terminations)
-    return {
+    arrays: dict[str, Array | None] = {
         "observations": rows.observations[kept],
         "actions": rows.actions[kept],
         "rewards": None if rows.rewards is None else rows.rewards[kept],
@@ -98,6 +100,32 @@ def cut(rows: OwnRows, done_means: str | None, where: str, facts: Facts) -> dict
         "terminations": terminations[kept],
         "truncations": truncations[kept],
     }
+    return _finite(arrays, np.flatnonzero(kept), facts)
+
+
+def _finite(arrays: dict[str, Array | None], numbers: Array, facts: Facts) -> dict[str, Array | None]:
+    """Leave out rows that hold a number that is not finite, unless all do: then they are refused later.
+
+    Args:
+        arrays: Of `cut`.
+        numbers: Their rows in the file.
+        facts: Gets their number, and where the first one is.
+    """
+    unfit, first = np.zeros(len(numbers), dtype=bool), ""
+    for key in ("observations", "actions", "rewards", "next_observations"):
+        array = arrays[key]
+        found = np.zeros_like(unfit) if array is None else ~finite_rows(array)
+        if found.any() and not first:
+            first = f"{key} of row {numbers[int(np.argmax(found))]} is not finite"
+        unfit = unfit | found
+    terminations, truncations = arrays["terminations"], arrays["truncations"]
+    if not first or unfit.all() or terminations is None or truncations is None:
+        return arrays
+    facts.dropped["rows with numbers that are not finite"] = int(unfit.sum())
+    facts.counted["terminations lost with rows that are not finite"] = int((unfit & terminations).sum())
+    facts.notes.append(f"rows with numbers that are not finite were dropped: {first}")
+    truncations[:-1] |= unfit[1:] & ~terminations[:-1]
+    return {key: None if array is None else array[~unfit] for key, array in arrays.items()}
 
 
 def _check_lengths(rows: OwnRows, where: str) -> int:

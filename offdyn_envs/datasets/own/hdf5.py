@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from numpy.typing import NDArray
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.datasets.own.table import Table
 from offdyn_envs.datasets.store.folders import HDF5_NAME
-from offdyn_envs.datasets.store.source import Source, opened
+from offdyn_envs.datasets.store.source import Facts, Source, opened
 from offdyn_envs.datasets.store.stamp import read_stamp
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["hdf5_file", "open_episodes", "open_hdf5", "stamped_robot"]
+__all__ = ["MISSING", "episode_names", "hdf5_file", "missing_episodes", "open_episodes", "open_hdf5", "stamped_robot"]
 
 Array = NDArray[Any]
 EPISODE = "episode_"
+_EPISODE = re.compile(rf"{EPISODE}[0-9]{{1,9}}")
+MISSING = "episodes that are missing in the file"
 PER_STEP = ("actions", "rewards", "terminations", "truncations")
 DEEPEST = 3
 
@@ -39,7 +43,7 @@ def open_hdf5(path: Path) -> Table:
         OffDynError: Not HDF5, or damaged.
     """
     with opened(path) as source:
-        if any(key.startswith(EPISODE) for key in source.keys()):
+        if episode_names(source.keys()):
             return _open_minari(path, source)
         names = tuple(_names(source))
         stamp = read_stamp(source.group, str(path)) or {}
@@ -68,24 +72,68 @@ def _names(source: Source, above: str = "", depth: int = 1) -> list[str]:
 
 
 def _open_minari(path: Path, source: Source) -> Table:
-    keys = [key for key in source.keys() if key.startswith(EPISODE)]
-    numbers = sorted(int(key.removeprefix(EPISODE)) for key in keys if key.removeprefix(EPISODE).isdigit())
-    inner = _names(source.inside(f"{EPISODE}{numbers[0]}")) if numbers else []
+    keys = episode_names(source.keys())
+    inner = _of_first(source, keys)
     observed = [name for name in inner if name.partition("/")[0] == "observations"]
     steps = [name for name in PER_STEP if name in inner]
 
-    def load(wanted: Sequence[str]) -> dict[str, Array]:
-        with opened(path) as file:
-            episodes = [
-                {name: group.numbers(name) for name in (*observed, *steps)}
-                for group in (file.inside(f"{EPISODE}{number}") for number in numbers)
-            ]
-        return _in_one(str(path), episodes, wanted)
-
     metadata = path.with_name("metadata.json")
+    facts = Facts(counted=missing_episodes(keys, _json(metadata)))
+
+    def load(wanted: Sequence[str]) -> dict[str, Array]:
+        def arrays(key: str) -> dict[str, Array]:
+            group = file.inside(key)
+            return {name: group.numbers(name) for name in (*observed, *steps)}
+
+        with opened(path) as file:
+            readers = {int(key.removeprefix(EPISODE)): partial(arrays, key) for key in keys}
+            return _in_one(str(path), readers, wanted, facts)
+
     low, high = _action_bounds(metadata)
     files = (path, metadata) if metadata.is_file() else (path,)
-    return Table(str(path), "minari", _step_names(observed, steps), load, files, action_low=low, action_high=high)
+    return Table(
+        str(path),
+        "minari",
+        _step_names(observed, steps),
+        load,
+        files,
+        action_low=low,
+        action_high=high,
+        facts=facts,
+    )
+
+
+def _of_first(source: Source, keys: Sequence[str]) -> list[str]:
+    """Return the names of the arrays of the first episode that is whole; nothing where none is."""
+    for key in keys:
+        try:
+            names = _names(source.inside(key))
+        except OffDynError:
+            continue
+        if {"actions", "rewards"} <= set(names):
+            return names
+    return []
+
+
+def episode_names(keys: Sequence[str]) -> list[str]:
+    """Return the names of the groups of episodes among some keys, in the order of their numbers."""
+    return sorted(filter(_EPISODE.fullmatch, keys), key=lambda name: (int(name.removeprefix(EPISODE)), name))
+
+
+def missing_episodes(names: Sequence[str], metadata: Mapping[str, Any]) -> dict[str, int]:
+    """Count the episodes that the numbers of the others, or the metadata, say there should be.
+
+    Args:
+        names: Of the episodes that are there, in order.
+        metadata: Contents of metadata.json.
+
+    Returns:
+        What is missing and how often, for `Facts.counted`; nothing where nothing is.
+    """
+    total = metadata.get("total_episodes")
+    last = int(names[-1].removeprefix(EPISODE)) + 1 if names else 0
+    missing = max(last, total if isinstance(total, int) else 0) - len(names)
+    return {MISSING: missing} if missing > 0 else {}
 
 
 def _step_names(observed: Sequence[str], steps: Sequence[str]) -> tuple[str, ...]:
@@ -93,31 +141,57 @@ def _step_names(observed: Sequence[str], steps: Sequence[str]) -> tuple[str, ...
     return (*observed, *(f"next_{name}" for name in observed), *steps, "episode")
 
 
-def _in_one(where: str, episodes: list[dict[str, Array]], wanted: Sequence[str]) -> dict[str, Array]:
-    """Join episodes; observations are cut into those before and those after each step."""
-    parts: dict[str, list[Array]] = {name: [] for name in wanted}
-    for number, episode in enumerate(episodes):
-        steps = len(episode["actions"])
-        for name in wanted:
-            stored = name.removeprefix("next_")
-            if name == "episode":
-                parts[name].append(np.full(steps, number))
-                continue
-            array = episode[stored]
-            observed = stored.partition("/")[0] == "observations"
-            if len(array) != steps + observed:
-                raise OffDynError(
-                    f"{where}: {stored} of episode {number} has {len(array)} rows; {steps + observed} are wanted for "
-                    f"{steps} actions"
-                )
-            parts[name].append(array[1:] if stored != name else array[:-1] if observed else array)
-    return {name: _concatenated(where, name, arrays) for name, arrays in parts.items()}
+def _in_one(
+    where: str, episodes: Mapping[int, Callable[[], dict[str, Array]]], wanted: Sequence[str], facts: Facts
+) -> dict[str, Array]:
+    """Join episodes; those that do not fit in themselves are left out and counted, unless none does."""
+    parts: list[dict[str, Array]] = []
+    faults: list[OffDynError] = []
+    for number, read in episodes.items():
+        try:
+            parts.append(_steps(where, number, read(), wanted))
+        except OffDynError as fault:  # noqa: PERF203 - files are slower
+            faults.append(fault)
+    if not parts:
+        raise faults[0]
+    if faults:
+        facts.dropped["episodes that do not fit"] = len(faults)
+        facts.notes[:] = [f"first of the episodes that were dropped: {faults[0]}"]
+    return {name: _concatenated(where, name, [part[name] for part in parts]) for name in wanted}
+
+
+def _steps(where: str, number: int, episode: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array]:
+    """Return the columns of one episode; observations are cut into those before and those after each step."""
+    steps, found = len(episode["actions"]), dict[str, Array]()
+    for name in wanted:
+        stored = name.removeprefix("next_")
+        if name == "episode":
+            found[name] = np.full(steps, number)
+            continue
+        array = episode[stored]
+        observed = stored.partition("/")[0] == "observations"
+        if len(array) != steps + observed:
+            raise OffDynError(
+                f"{where}: {stored} of episode {number} has {len(array)} rows; {steps + observed} are wanted for "
+                f"{steps} actions"
+            )
+        found[name] = array[1:] if stored != name else array[:-1] if observed else array
+    return found
 
 
 def _concatenated(where: str, name: str, arrays: list[Array]) -> Array:
     if len({array.shape[1:] for array in arrays}) > 1:
         raise OffDynError(f"{where}: {name} is ragged: episodes differ in width; one width is allowed")
     return np.concatenate(arrays)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _action_bounds(metadata: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -151,11 +225,13 @@ def open_episodes(dataset: Any) -> Table:
         raise OffDynError(f"{where}: has no episodes; at least one is needed")
     observed = [name for name in episodes[0] if name not in PER_STEP]
     low, high = _bounds(dataset.action_space)
+    readers, facts = {number: partial(dict, episode) for number, episode in enumerate(episodes)}, Facts()
     return Table(
         where,
         "minari",
         _step_names(observed, PER_STEP),
-        lambda wanted: _in_one(where, episodes, wanted),
+        lambda wanted: _in_one(where, readers, wanted, facts),
+        facts=facts,
         action_low=low,
         action_high=high,
     )

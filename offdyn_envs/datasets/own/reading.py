@@ -15,7 +15,7 @@ from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
 from offdyn_envs.datasets.own.contract import SLACK, Contract, plain_contract
 from offdyn_envs.datasets.own.cutting import OwnRows, cut
 from offdyn_envs.datasets.own.functions import computed_rewards
-from offdyn_envs.datasets.own.hdf5 import hdf5_file, open_episodes, open_hdf5
+from offdyn_envs.datasets.own.hdf5 import MISSING, hdf5_file, open_episodes, open_hdf5
 from offdyn_envs.datasets.own.lerobot import INFO, open_lerobot
 from offdyn_envs.datasets.own.spec import ROLES, VECTORS, Spec
 from offdyn_envs.datasets.own.table import Columns, Table, column, joined, resolve
@@ -36,6 +36,7 @@ FORMATS = f"{', '.join(_BY_SUFFIX)}, a LeRobot v3 folder or a Minari folder"
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 PICKLE = "a pickle, which can run code when it is read; store its arrays with numpy.savez, or with h5py as HDF5"
 SUCCESS = "next.success"
+CLIPPED = "rows with clipped actions"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def read_own(path: Any, spec: Spec | Mapping[str, Any] | Path | str | None = Non
         The transitions; `notes` says what was dropped, counted and taken for granted.
 
     Raises:
-        OffDynError: A file that is missing, damaged or of no known format; a column that is missing; numbers that are
-            not finite; an action outside its bounds; a reward function that fails.
+        OffDynError: A file that is missing, damaged or of no known format; a column that is missing; no row that is
+            finite; an action outside its bounds; a reward function that fails.
     """
     return read_table(open_table(path), Spec.of(spec, **options)).data
 
@@ -129,10 +130,11 @@ def read_table(table: Table, spec: Spec) -> Read:
     Raises:
         OffDynError: As `read_own`.
     """
-    columns, facts = resolve(table, spec), Facts()
+    columns = resolve(table, spec)
     extra = (SUCCESS,) if SUCCESS in table.names else ()
     wanted = [name for names in columns.values() for name in names]
     loaded = table.load(tuple(dict.fromkeys((*wanted, *extra))))
+    facts = Facts(dict(table.facts.dropped), dict(table.facts.counted), list(table.facts.notes))
     wide = {role: joined(table, loaded, columns[role], role) for role in VECTORS if columns[role]}
     narrow = {role: column(table, loaded, columns[role]) for role in ROLES if role not in VECTORS}
     following = wide["next_observations"][0] if "next_observations" in wide else None
@@ -142,6 +144,9 @@ def read_table(table: Table, spec: Spec) -> Read:
     if extra:
         facts.counted[f"rows with {SUCCESS}"] = int(np.asarray(loaded[SUCCESS]).astype(bool).sum())
     _check_declared(table, spec, contract, arrays["actions"])
+    if spec.clip_actions:
+        arrays["actions"], clipped = contract.clipped(arrays["actions"])
+        facts.counted |= {CLIPPED: clipped} if clipped else {}
     if spec.reward_function is not None:
         vectors = (arrays[role] for role in ("observations", "actions", "next_observations"))
         arrays["rewards"] = computed_rewards(spec.reward_function, *vectors)
@@ -149,7 +154,9 @@ def read_table(table: Table, spec: Spec) -> Read:
     if table.contract is not None:  # Its actions were in [-1, 1] already; what that means goes with them.
         data = replace(data, contract=_renamed(table.contract, spec, table.where))
     facts.notes += data.notes
-    notes = (*(f"dropped {count:,} {what}" for what, count in facts.dropped.items() if count), *facts.notes)
+    notes = [f"dropped {count:,} {what}" for what, count in facts.dropped.items() if count]
+    notes += [f"{facts.counted[what]:,} {what}" for what in (MISSING, CLIPPED) if what in facts.counted]
+    notes = (*notes, *facts.notes)
     return Read(replace(data, notes=notes), facts, _in_words(columns, wide, spec), len(rows.observations))
 
 

@@ -59,6 +59,7 @@ class Spec:
         time_step: Seconds between two rows.
         reward_function: "module:function", called with observations [N, |S|], actions [N, |A|] in their own units and
             next observations [N, |S|]; returns rewards [N].
+        clip_actions: Clip actions outside their bounds, as their environment did, and count them.
     """
 
     observations: tuple[str, ...] | None = None
@@ -78,6 +79,7 @@ class Spec:
     action_units: tuple[str, ...] | None = None
     time_step: float | None = None
     reward_function: str | None = None
+    clip_actions: bool | None = None
 
     def __post_init__(self) -> None:
         if (self.action_low is None) != (self.action_high is None):
@@ -184,6 +186,12 @@ def _function(what: str, key: str, value: Any) -> str:
     return str(value)
 
 
+def _flag(what: str, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise OffDynError(f"{what} is {beginning(value, 40)!r}; true or false is allowed")
+    return value
+
+
 _READ_KEY: Mapping[str, Callable[[str, str, Any], Any]] = {
     **dict.fromkeys(ROLES, _columns),
     **dict.fromkeys(("action_low", "action_high"), _numbers),
@@ -191,4 +199,5 @@ _READ_KEY: Mapping[str, Callable[[str, str, Any], Any]] = {
     "done_means": _done_means,
     "time_step": _number,
     "reward_function": _function,
+    "clip_actions": _flag,
 }

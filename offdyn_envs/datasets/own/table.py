@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.datasets.own.spec import ROLES, VECTORS, Spec
+from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError, unknown
 
 __all__ = ["Columns", "Table", "column", "joined", "resolve"]
@@ -37,6 +38,7 @@ class Table:
         action_low: Smallest value of each action, where it knows that.
         action_high: Largest value of each, likewise.
         contract: What its columns are, where its actions are in [-1, 1] already: an exported dataset.
+        facts: What is wrong with the file, for the card; `load` adds to it.
     """
 
     where: str
@@ -49,6 +51,7 @@ class Table:
     action_low: tuple[float, ...] | None = None
     action_high: tuple[float, ...] | None = None
     contract: Contract | None = None
+    facts: Facts = field(default_factory=Facts)
 
 
 def resolve(table: Table, spec: Spec) -> Columns:
