@@ -77,8 +77,9 @@ class Experiment:
     dynamics: EnsembleSettings = field(default_factory=lambda: EnsembleSettings(epochs=40, width=100))
     reward: DynamicsRewardSettings = field(
         default_factory=lambda: DynamicsRewardSettings(
-            inputs="whitened",
+            inputs="pairs",
             eigenvalue_floor=1e-4,
+            input_noise=0.3,
             guess_updates=3000,
             guesses=1,
             updates=3000,

@@ -49,7 +49,7 @@ def seen_as(settings: DynamicsRewardSettings, observations: Tensor, actions: Ten
     real = (observations, actions, following)
     if settings.inputs == "raw":
         return Scaling.of(*real, settings.changes)
-    return Standardised.of(*real, settings.eigenvalue_floor if settings.inputs == "whitened" else None)
+    return Standardised.of(*real, settings.inputs, settings.eigenvalue_floor)
 
 
 def widened(mean: Tensor, log_std: Tensor, uniform: Tensor, normal: Tensor, spread: float) -> Tensor:
@@ -227,10 +227,15 @@ class NoiseContrast:
         chosen = self.rows[torch.randint(len(self.rows), (count,), generator=self.random).to(self.rows.device)]
         states, actions, following, *_ = self.layout.split(chosen)
         share = round(self.settings.source_fakes * count) if "source" in self.guesses else 0
-        sizes = {"target": count - share, "source": share}
-        spreads = {"target": self.settings.spread, "source": self.settings.source_spread}
-        rows = dict(zip(sizes, zip(states.split([*sizes.values()]), actions.split([*sizes.values()]), strict=True)))
-        fakes = [self.guesses[name].draw(*rows[name], spreads[name]) for name in self.guesses if sizes[name]]
+        parts = {
+            "target": (slice(share, None), self.settings.spread),
+            "source": (slice(share), self.settings.source_spread),
+        }
+        fakes = [
+            self.guesses[name].draw(states[rows], actions[rows], spread)
+            for name, (rows, spread) in reversed(parts.items())
+            if name in self.guesses
+        ]
         see = self.scaling.inputs
         return see(states, actions, following), see(states, actions, torch.cat(fakes))
 

@@ -222,7 +222,10 @@ class DynamicsReward:
         Returns:
             Numbers in [.313, 1.313], [*shape].
         """
-        inputs = self.scaling.inputs(observations, actions, following)
+        return self.seen(self.scaling.inputs(observations, actions, following))
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Return r_D [*shape] of what discriminators see of transitions, [*shape, 2 |S| + |A|]."""
         flat = inputs.reshape(-1, inputs.shape[-1])
         size = len(flat) if flat.device.type != "cpu" else CHUNK
         with torch.no_grad():

@@ -5,7 +5,8 @@ linearly, an error of a change that is small beside its spread is still far off 
 
     W z,   W = V diag(max(lambda, floor))^(-1/2) V^T,   V diag(lambda) V^T the correlations of z (ZCA),
 
-the residual of the linear map is itself an input of unit size.
+the residual of the linear map is itself an input of unit size. With (s, a) whitened alone, directions that the data
+hardly visit count as much as others, and the change is an input as it is.
 """
 
 from __future__ import annotations
@@ -72,11 +73,24 @@ class Standardised:
     matrix: Tensor | None = None
 
     @staticmethod
-    def of(observations: Tensor, actions: Tensor, following: Tensor, floor: float | None = None) -> Standardised:
-        """Return the units of real transitions [N, .], whitened where a floor of eigenvalues is given."""
+    def of(observations: Tensor, actions: Tensor, following: Tensor, kind: str, floor: float) -> Standardised:
+        """Return the units of real transitions [N, .].
+
+        Args:
+            observations: s.
+            actions: a.
+            following: s'.
+            kind: What is whitened: "whitened", all of (s, a, s' - s) jointly; "pairs", (s, a); "standardised", nothing.
+            floor: See `whitening`.
+        """
         values = torch.cat([observations, actions, following - observations], dim=-1)
         mean, std = standard_units(values)
-        return Standardised(mean, std, None if floor is None else whitening((values - mean) / std, floor))
+        if kind == "standardised":
+            return Standardised(mean, std)
+        count = values.shape[1] if kind == "whitened" else values.shape[1] - following.shape[1]
+        matrix = torch.eye(values.shape[1], device=values.device)
+        matrix[:count, :count] = whitening(((values - mean) / std)[:, :count], floor)
+        return Standardised(mean, std, matrix)
 
     def inputs(self, observations: Tensor, actions: Tensor, following: Tensor) -> Tensor:
         """Return what a discriminator sees of transitions, [*shape, 2 |S| + |A|]."""

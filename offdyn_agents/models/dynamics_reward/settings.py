@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from offdyn_agents.engine.settings import setting
 
-__all__ = ["DynamicsRewardSettings"]
+__all__ = ["DynamicsRewardSettings", "ScorerSettings"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class DynamicsRewardSettings:
             generator that is trained to maximise the reward, as in the method; or "checkpoints": each discriminator has
             one frozen state of the generator's pre-training to unmask. Settings from `iterations` to `opponent_steps`
             that are not named for "nce" are of the other two, whose inputs are "raw".
-        inputs: How "nce" sees (s, a, s' - s): "whitened" jointly, "standardised", or "raw", min-max as in the method.
+        inputs: How "nce" sees (s, a, s' - s): jointly "whitened", with whitened "pairs" (s, a), "standardised", or
+            "raw", min-max as in the method.
         eigenvalue_floor: Of whitening: the smallest eigenvalue of correlations that is told from smaller ones.
         input_noise: Standard deviation of noise on the inputs in training.
         spread: The largest factor of a generator's standard deviation; the smallest is 1.
@@ -55,7 +56,7 @@ class DynamicsRewardSettings:
     """
 
     opponent: str = setting("nce", choices=("nce", "ppo", "checkpoints"))
-    inputs: str = setting("standardised", choices=("whitened", "standardised", "raw"))
+    inputs: str = setting("standardised", choices=("whitened", "pairs", "standardised", "raw"))
     eigenvalue_floor: float = setting(1e-3, low=0.0, open_low=True)
     input_noise: float = setting(0.0, low=0.0)
     spread: float = setting(20.0, low=1.0)
@@ -101,3 +102,25 @@ class DynamicsRewardSettings:
     def length(self) -> int:
         """Steps of the discriminator of "nce", or iterations."""
         return self.updates if self.opponent == "nce" else self.iterations
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What scores the candidates of rollouts.
+
+    Attributes:
+        form: "distilled": one network of each seed that has learned what the discriminators say of candidates of its
+            ensemble, which is a deviation; or "exact": the discriminators, as in the method.
+        starts: States whose candidates it learns from.
+        width: Width of its hidden layers; the first has half of it.
+        updates: Its steps.
+        batch_size: Candidates of a step.
+        learning_rate: Adam's step size, which falls to a tenth.
+    """
+
+    form: str = setting("distilled", choices=("distilled", "exact"))
+    starts: int = setting(20_000, low=20)
+    width: int = setting(128, low=1)
+    updates: int = setting(4000, low=1)
+    batch_size: int = setting(1024, low=1)
+    learning_rate: float = setting(1e-3, low=0.0, open_low=True)
