@@ -151,7 +151,7 @@ class _Filtered(ModelBasedSAC):
             context.layout,
             [table for table in (context.source, context.target) if len(table)],
             judged[places[0]].reward,
-            [self._proposer(judged[place].ensemble) for place in places],
+            [self.proposer(judged[place].ensemble) for place in places],
             [context.seeds[place] for place in places],
             context.cache,
             threads=context.threads,
@@ -161,7 +161,8 @@ class _Filtered(ModelBasedSAC):
             judged[place] = replace(judged[place], reward=scorer)
         return {f"scorer_{key}": [facts[key] for _, facts in found] for key in found[0][1]}
 
-    def _proposer(self, ensemble: Ensemble) -> Proposer:
+    def proposer(self, ensemble: Ensemble) -> Proposer:
+        """Return what draws the candidates of an ensemble."""
         settings = self.settings
         return Proposer(ensemble, settings.elites, settings.draws, settings.candidate_bound)
 
@@ -187,7 +188,7 @@ class _Filtered(ModelBasedSAC):
         temperature = float(self.number(run.params, "temperature"))
         return replace(
             super().world(replace(run, stages=judged.ensemble)),
-            propose=self._proposer(judged.ensemble),
+            propose=self.proposer(judged.ensemble),
             choose=RewardFilter(
                 judged.reward, temperature, settings.threshold, settings.filtered, products=run.products
             ),

@@ -32,13 +32,15 @@ TINY = {
     "dynamics__width": 8,
     "dynamics__epochs": 1,
     "dynamics__members": 3,
-    "dynamics_reward__iterations": 6,
-    "dynamics_reward__pretraining": 10,
+    "dynamics_reward__guess_updates": 20,
+    "dynamics_reward__updates": 12,
+    "dynamics_reward__snapshots": 6,
     "dynamics_reward__width": 8,
-    "dynamics_reward__rollouts": 4,
-    "dynamics_reward__horizon": 5,
+    "dynamics_reward__discriminator_width": 16,
     "dynamics_reward__batch_size": 32,
-    "dynamics_reward__discriminator_steps": 2,
+    "scorer__starts": 40,
+    "scorer__width": 8,
+    "scorer__updates": 5,
 }
 
 
@@ -187,7 +189,7 @@ def test_one_reward_for_all_seeds_from_target_rows(name, monkeypatch):
         return real(settings, layout, rows, *args, **named)
 
     monkeypatch.setattr(stage_module, "fit_dynamics_reward", fit)
-    agent = small(name)
+    agent = small(name, scorer__form="exact")
     found = agent.stages(context(agent))
     assert len(seen) == 1
     assert torch.equal(seen[0], pack(TARGET, "t"))
@@ -209,8 +211,9 @@ def test_a_failed_ensemble_does_not_hide_what_the_reward_lets_pass(monkeypatch):
 
 
 def test_a_single_discriminator(tmp_path):
-    many = small("morec").stages(context(None, tmp_path, seeds=(0,))).results[0].reward
-    one = small("morec", discriminators=1).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
+    exact = {"scorer__form": "exact"}
+    many = small("morec", **exact).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
+    one = small("morec", **exact, discriminators=1).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
     assert len(many) > len(one) == 1
     assert torch.equal(many.params[0][-1:], one.params[0])
 
@@ -249,6 +252,7 @@ def test_published_constants(name):
     assert (settings.horizon, settings.starts, settings.refill_every, agent.capacity) == (100, 2000, 1000, 1_000_000)
     assert (settings.elites, settings.draws, settings.candidate_bound, settings.threshold) == (5, 2, 25.0, 0.6)
     assert settings.discriminators == {"morec": 40, "morec-mobile": 10}[name]
+    assert (settings.dynamics_reward.opponent, settings.scorer.form) == ("nce", "distilled")
     assert (dynamics.members, dynamics.width, dynamics.patience) == (7, 200, 5)
     assert settings.actor_critics == {"morec": "online", "morec-mobile": "target"}[name]
     reward_settings = settings.dynamics_reward
