@@ -202,6 +202,37 @@ def test_one_reward_for_all_seeds_from_target_rows(name, monkeypatch):
     assert torch.equal(seen[1], pack(SOURCE, "s"))
 
 
+def test_rollouts_are_filtered_by_a_scorer_of_each_seed(monkeypatch):
+    found = small("morec").stages(context(None))
+    first, second = (judged.reward for judged in found.results)
+    assert len(first) == len(second) == 1
+    assert not torch.equal(first.params[0], second.params[0])
+    for name in ("correlation", "within", "agreement"):
+        assert len(found.report[f"scorer_{name}"]) == 2
+    # Another seed that fails changes nothing, and nothing is distilled from its ensemble.
+    real = ModelBasedSAC.stages
+    monkeypatch.setattr(ModelBasedSAC, "stages", lambda self, c: replace(real(self, c), failed={0: "it diverged"}))
+    other = small("morec").stages(context(None))
+    assert torch.equal(other.results[1].reward.params[0], second.params[0])
+    assert len(other.report["scorer_within"]) == 1
+
+
+@pytest.mark.parametrize(("data", "wanted"), [("merged", True), ("target", False), ("source", False)])
+def test_the_sources_answers_are_fakes_where_there_are_two_domains(data, wanted, monkeypatch):
+    seen = []
+    real = stage_module.fit_dynamics_reward
+    monkeypatch.setattr(
+        stage_module,
+        "fit_dynamics_reward",
+        lambda *x, source, **n: (seen.append(source), real(*x, source=source, **n))[1],
+    )
+    tables = {"merged": {}, "target": {"source": None}, "source": {"target": None}}[data]
+    agent = small("morec", data=data)
+    agent.stages(context(agent, seeds=(0,), **tables))
+    assert (seen[0] is not None and torch.equal(seen[0], pack(SOURCE, "s"))) == wanted
+    assert wanted or seen[0] is None or not len(seen[0])
+
+
 def test_a_failed_ensemble_does_not_hide_what_the_reward_lets_pass(monkeypatch):
     real = ModelBasedSAC.stages
     monkeypatch.setattr(ModelBasedSAC, "stages", lambda self, c: replace(real(self, c), failed={1: "it diverged"}))

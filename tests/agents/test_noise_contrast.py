@@ -1,4 +1,4 @@
-"""Fakes around the real next states: their formula and inputs in float64 NumPy, what is learned, exact resume, kills."""
+"""Fakes around the real next states: their formula and inputs in float64 NumPy, what is learned, resume, kills."""
 
 import math
 import os
@@ -249,7 +249,7 @@ def test_the_stage_is_found_again_by_what_it_learns_from(tmp_path, monkeypatch):
 
     def run(source, **more):
         calls.clear()
-        found = fit_dynamics_reward(settings(TINY, **more), LAYOUT, ROWS, tmp_path, source=source)
+        found = fit_dynamics_reward(settings(TINY, **more), LAYOUT, ROWS, tmp_path, source=source, compiled=False)
         return found, len(calls)
 
     first, length = run(source_rows())
@@ -268,7 +268,7 @@ def test_a_reward_without_a_usable_snapshot_is_never_taken_for_sound(tmp_path):
     astray = settings(TINY, discriminator_rate=1e15)
     for _ in range(2):
         with pytest.raises(OffDynError, match=r"none of 4 discriminators rates real transitions above"):
-            fit_dynamics_reward(astray, LAYOUT, ROWS, tmp_path).usable()
+            fit_dynamics_reward(astray, LAYOUT, ROWS, tmp_path, compiled=False).usable()
         assert [path.suffix for path in tmp_path.iterdir()] == [".failed"]
 
 
@@ -287,7 +287,7 @@ def dying(self, tensors):
     if len(times) == 8:
         os.kill(os.getpid(), signal.SIGKILL)
 stage.Unfinished.write = dying
-stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, Path(sys.argv[1]), source=source_rows())
+stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, Path(sys.argv[1]), source=source_rows(), compiled=False)
 """
 
 
@@ -298,10 +298,11 @@ def test_killed_in_the_middle(tmp_path, monkeypatch):
     assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
     calls, real = [], NoiseContrast.advance
     monkeypatch.setattr(NoiseContrast, "advance", lambda self: (calls.append(self.done), real(self))[1])
-    resumed = fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, tmp_path, source=source_rows())
+    sources = {"source": source_rows(), "compiled": False}
+    resumed = fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, tmp_path, **sources)
     assert calls == [8]
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
-    equal(resumed, fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, None, source=source_rows()))
+    equal(resumed, fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, None, **sources))
 
 
 @pytest.mark.slow
