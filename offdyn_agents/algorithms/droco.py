@@ -3,10 +3,15 @@
 Target rows get IQL's in-sample target. Source rows get the worst next state of a ball around s', approximated by the
 predictions of an ensemble trained on target rows: with u = V(s') - min_i V(s'_i), their target is
 r + gamma m (V(s') - beta u), fitted with a Huber loss. beta = 0 and delta = inf is IQL on the merged rows.
+
+Two properties that the paper's proofs need are kept here by construction, where the published form only assumes them
+(`form=paper`): values stay inside what the data's rewards allow (`value_bounds`), and the ball has a finite radius and
+holds its centre (`radius`, `penalty_clamp`). Without them V falls without end where the ensemble is wrong.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +21,7 @@ from torch import Tensor
 
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.networks import Params, policy, twin, value
-from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.rows import Batch, Layout
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 
@@ -36,7 +41,11 @@ class DROCOSettings(IQLSettings):
         delta: Where the Huber loss turns linear; "inf" for the squared loss.
         robust_min: "value" takes min_i V(s'_i) (paper), "q" takes min_i Q(s'_i, pi(s'_i)), "coordinate" takes V at the
             element-wise minimum over members of mean + variance (public code).
-        penalty_clamp: Clamp u at 0 from below (public code).
+        penalty_clamp: Clamp u at 0 from below (public code): the ball holds s' itself, so that its worst state is never
+            better than s'. Predictions alone may all be better, and u is then a bonus.
+        radius: rho, the largest distance of s'_i from s' in each dimension, in units of that dimension's root mean
+            squared change on target rows: the radius of the ball (paper, Proposition 4.2). "inf" for predictions as
+            they come.
         huber_on: "source" rows (paper), or "both" for one Huber mean over all rows.
         dynamics: The ensemble's own settings.
     """
@@ -45,7 +54,8 @@ class DROCOSettings(IQLSettings):
     beta: float = setting(1.0, low=0.0, per_run=True)
     delta: float = setting(30.0, low=0.0, open_low=True, infinite=True, per_run=True)
     robust_min: str = setting("value", choices=("value", "q", "coordinate"))
-    penalty_clamp: bool = setting(False)
+    penalty_clamp: bool = setting(True)
+    radius: float = setting(1.0, low=0.0, infinite=True)
     huber_on: str = setting("source", choices=("source", "both"))
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
 
@@ -58,6 +68,28 @@ def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
     bound: Any = delta
     clipped = errors.clamp(-bound, bound)
     return clipped * (errors - 0.5 * clipped)
+
+
+class Ball:
+    """The box around s' in which the worst next state is looked for.
+
+    Args:
+        layout: Layout of packed rows.
+        target: Packed target rows [M, W].
+        radius: Half its side, in units of each dimension's root mean squared change on these.
+    """
+
+    def __init__(self, layout: Layout, target: Tensor, radius: float) -> None:
+        observations, _, following, *_ = layout.split(target)
+        self._layout, self._open = layout, math.isinf(radius)
+        self._reach = radius * (following - observations).square().mean(0).sqrt()
+
+    def clip(self, rows: Tensor, predicted: Tensor) -> Tensor:
+        """Move predicted next states [N, members, |S|] of packed rows [N, W] into the ball, in place; return them."""
+        if not self._open:
+            following = self._layout.split(rows)[2].unsqueeze(-2)
+            torch.clamp(predicted, following - self._reach, following + self._reach, out=predicted)
+        return predicted
 
 
 class DROCO(IQL):
@@ -88,10 +120,12 @@ class DROCO(IQL):
             precision=context.precision,
         )
 
+        ball = Ball(layout, context.target, self.settings.radius)
+
         def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:
             def predict(rows: Tensor) -> Tensor:
                 with torch.no_grad():
-                    return ensemble.next_states(layout, rows, robust_min)
+                    return ball.clip(rows, ensemble.next_states(layout, rows, robust_min))
 
             return predict
 
@@ -102,11 +136,13 @@ class DROCO(IQL):
         if worth_it and needed <= room(context.source.device, dynamics.memory_gb):
             threads, quiet = context.threads, context.quiet
             predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
+            for table in predicted:
+                ball.clip(context.source, table)
         predictors = [predictor(ensemble) for ensemble in ensembles]
         return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows."""
+        """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows; as `IQL`."""
         v_next, worst = self._next_values(params, batch)
         penalty = v_next[..., : batch.source_rows] - worst
         if self.settings.penalty_clamp:
@@ -114,7 +150,7 @@ class DROCO(IQL):
         robust = v_next[..., : batch.source_rows] - self.number(params, "beta", 1) * penalty
         v_next = torch.cat([robust, v_next[..., batch.source_rows :]], dim=-1)
         targets = batch.rewards + self.settings.discount * batch.continues * v_next
-        return targets, {"penalty": penalty.mean(-1)}
+        return targets, {"penalty": penalty.mean(-1) / self.scale(params)}
 
     def _next_values(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return V(s') [*lead, B] and the worst value of the predicted next states [*lead, source rows]."""
@@ -123,15 +159,19 @@ class DROCO(IQL):
         predicted = batch.predicted.flatten(-3, -2)
         if self.settings.robust_min == "q":
             values = twin(params["critic_target"], predicted, policy(params["actor"], predicted)).amin(-2)
-            return value(params["value"], batch.next_observations), values.unflatten(-1, (count, members)).amin(-1)
+            v_next = value(params["value"], batch.next_observations)
+            worst = values.unflatten(-1, (count, members)).amin(-1)
+            return self.bounded(params, v_next), self.bounded(params, worst)
         # One product for the stored and the predicted next states.
-        values = value(params["value"], torch.cat([batch.next_observations, predicted], dim=-2))
+        states = torch.cat([batch.next_observations, predicted], dim=-2)
+        values = self.bounded(params, value(params["value"], states))
         rows = batch.next_observations.shape[-2]
         return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
 
     def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
         """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""
-        delta = self.number(params, "delta", 2)
+        # delta is in units of the data's rewards.
+        delta = self.number(params, "delta", 2) * self.scale(params, 2)
         if self.settings.huber_on == "both":
             return huber(errors, delta).mean(-1).sum(-1)
         source = huber(errors[..., :source_rows], delta).mean(-1)

@@ -14,7 +14,7 @@ from typing import Any
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.settings import build, preset, shared
+from offdyn_agents.engine.settings import chosen, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
 from offdyn_agents.engine.training.extras import NONE
@@ -82,8 +82,7 @@ def make_agent(
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(kind, robot, quality, overrides.get("data", "")), overrides)
-    return kind(settings, observation_dim, action_dim)
+    return kind(chosen(kind, robot, quality, overrides), observation_dim, action_dim)
 
 
 def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:
