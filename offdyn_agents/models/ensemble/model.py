@@ -40,7 +40,12 @@ def ensemble_network(settings: EnsembleSettings, observation_dim: int, action_di
 
 def forward(params: Params, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and softly bounded log-variance [members, B, 1 + |S|] of standardised inputs [members or 1, B, .]."""
-    mean, log_variance = mlp(params[:MATRICES], inputs, functional.silu).chunk(2, dim=-1)
+    return _bounded(params, mlp(params[:MATRICES], inputs, functional.silu))
+
+
+def _bounded(params: Params, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means and bounded log-variances of a network's outputs."""
+    mean, log_variance = outputs.chunk(2, dim=-1)
     low, high = params[MATRICES:] or LOG_VARIANCE
     log_variance = high - functional.softplus(high - log_variance)
     return mean, low + functional.softplus(log_variance - low)
@@ -101,6 +106,21 @@ def gaussians(
     return outputs[..., 0], observations.unsqueeze(-3) + outputs[..., 1:], log_variance.exp()
 
 
+def _in_turn(params: Params, inputs: Tensor) -> Tensor:
+    """Return the outputs [members, B, .] of inputs [B, .], one member after the other.
+
+    The numbers are those of stacked products; on a CPU a member's activations stay in a core's cache, and its Swish
+    needs no memory of its own: a half to a third of the time.
+    """
+    parts: list[Tensor] = []
+    for member in zip(*params[:MATRICES], strict=True):
+        hidden = torch.addmm(member[1], inputs, member[0])
+        for index in range(2, MATRICES, 2):
+            hidden = torch.addmm(member[index + 1], functional.silu(hidden, inplace=True), member[index])
+        parts.append(hidden)
+    return torch.stack(parts)
+
+
 @dataclass(frozen=True)
 class Ensemble:
     """A trained ensemble.
@@ -125,7 +145,12 @@ class Ensemble:
         return Ensemble([t[best] for t in self.params], self.mean, self.std, torch.arange(count, device=best.device))
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict rewards and next states; see `gaussians`."""
+        """Predict rewards and next states of rows [N, .], without gradients; see `gaussians`."""
+        if observations.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            with torch.no_grad():
+                inputs = (torch.cat([observations, actions], dim=-1) - self.mean) / self.std
+                outputs, log_variance = _bounded(self.params, _in_turn(self.params, inputs))
+            return outputs[..., 0], observations + outputs[..., 1:], log_variance.exp()
         return gaussians(self.params, self.mean, self.std, observations, actions)
 
     def next_states(self, layout: Layout, rows: Tensor, robust_min: str = "value") -> Tensor:
