@@ -40,7 +40,12 @@ def ensemble_network(settings: EnsembleSettings, observation_dim: int, action_di
 
 def forward(params: Params, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and softly bounded log-variance [members, B, 1 + |S|] of standardised inputs [members or 1, B, .]."""
-    mean, log_variance = mlp(params[:MATRICES], inputs, functional.silu).chunk(2, dim=-1)
+    return _bounded(params, mlp(params[:MATRICES], inputs, functional.silu))
+
+
+def _bounded(params: Params, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means and bounded log-variances of a network's outputs."""
+    mean, log_variance = outputs.chunk(2, dim=-1)
     low, high = params[MATRICES:] or LOG_VARIANCE
     log_variance = high - functional.softplus(high - log_variance)
     return mean, low + functional.softplus(log_variance - low)
@@ -99,11 +104,33 @@ def gaussians(
     """
     inputs = (torch.cat([observations, actions], dim=-1) - mean.unsqueeze(-2)) / std.unsqueeze(-2)
     outputs, log_variance = forward(params, inputs.unsqueeze(-3))
+    units = None if scale is None else scale[..., None, None, :]
+    return _in_units(observations.unsqueeze(-3), outputs, log_variance, units)
+
+
+def _in_units(
+    observations: Tensor, outputs: Tensor, log_variance: Tensor, units: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rewards, next states and variances of outputs in some units, None for 1."""
     variance = log_variance.exp()
-    if scale is not None:
-        units = scale.unsqueeze(-2).unsqueeze(-3)
+    if units is not None:
         outputs, variance = outputs * units, variance * units.square()
-    return outputs[..., 0], observations.unsqueeze(-3) + outputs[..., 1:], variance
+    return outputs[..., 0], observations + outputs[..., 1:], variance
+
+
+def _in_turn(params: Params, inputs: Tensor) -> Tensor:
+    """Return the outputs [members, B, .] of inputs [B, .], one member after the other.
+
+    The numbers are those of stacked products; on a CPU a member's activations stay in a core's cache, and its Swish
+    needs no memory of its own: a half to a third of the time.
+    """
+    parts: list[Tensor] = []
+    for member in zip(*params[:MATRICES], strict=True):
+        hidden = torch.addmm(member[1], inputs, member[0])
+        for index in range(2, MATRICES, 2):
+            hidden = torch.addmm(member[index + 1], functional.silu(hidden, inplace=True), member[index])
+        parts.append(hidden)
+    return torch.stack(parts)
 
 
 @dataclass(frozen=True)
@@ -133,7 +160,12 @@ class Ensemble:
         return Ensemble([t[best] for t in self.params], self.mean, self.std, order, scale=self.scale)
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Predict rewards and next states; see `gaussians`."""
+        """Predict rewards and next states of rows [N, .], without gradients; see `gaussians`."""
+        if observations.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            with torch.no_grad():
+                inputs = (torch.cat([observations, actions], dim=-1) - self.mean) / self.std
+                outputs, log_variance = _bounded(self.params, _in_turn(self.params, inputs))
+            return _in_units(observations, outputs, log_variance, self.scale)
         return gaussians(self.params, self.mean, self.std, observations, actions, self.scale)
 
     def next_states(self, layout: Layout, rows: Tensor, robust_min: str = "value") -> Tensor:
