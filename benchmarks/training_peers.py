@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.algorithms.td3_bc import TD3BC
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.buffers import RolloutBuffer
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.execution import threads_inside
 from offdyn_agents.engine.networks import Params
-from offdyn_agents.engine.returns import FACTS
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.rows import Batch, Layout
 from offdyn_agents.engine.update import Population, initial_population

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from offdyn_agents.algorithms.returns import FACTS, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, mlp, policy, twin
-from offdyn_agents.engine.returns import FACTS, value_facts
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 

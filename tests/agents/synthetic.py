@@ -3,7 +3,7 @@
 import torch
 
 from offdyn_agents.algorithms.registry import agent_class
-from offdyn_agents.engine.returns import FACTS
+from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.update import initial_population

@@ -146,7 +146,7 @@ def test_predictions_lie_in_the_ball(tmp_path, radius):
 @pytest.mark.parametrize("name", ["droco", "mopo", "mobody"])
 def test_the_precision_of_a_training_is_that_of_its_dynamics(tmp_path, monkeypatch, name):
     settings = {"epochs": 1, "width": 16}
-    short = {"dara__updates": 10} if name == "mobody" else {}
+    short = {"dara__updates": 10, "dynamics__updates": 10} if name == "mobody" else {}
     agent = make(name, **{f"dynamics__{key}": value for key, value in settings.items()}, **short)
     learner = DualLearner if name == "mobody" else EnsembleLearner
     used, real = [], learner.fit

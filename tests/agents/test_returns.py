@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.engine.returns import FACTS, episode_returns, returns_scale, value_bounds, value_facts
+from offdyn_agents.algorithms.returns import FACTS, episode_returns, returns_scale, value_bounds, value_facts
 from offdyn_agents.engine.rows import Layout
 
 LAYOUT = Layout(2, 1)
