@@ -23,6 +23,7 @@ __all__ = [
     "append_bytes",
     "atomic_write",
     "check_room",
+    "made_folder",
     "named",
     "refuse_foreign",
     "refuse_full",
@@ -52,11 +53,13 @@ def room(path: str | os.PathLike[str], needs: int | None = None) -> Generator[No
     Raises:
         DiskFullError: The disk is full, a quota is used up, or files may not become so large.
     """
+    # Now: later, what has been written of the file takes room itself.
+    free = _free(Path(path))
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            raise DiskFullError(_no_room(Path(path), error.errno, needs)) from None
+            raise DiskFullError(_no_room(path, error.errno, needs, free)) from None
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from None
         raise
@@ -76,22 +79,24 @@ def refuse_full(error: BaseException, path: str | os.PathLike[str]) -> None:
     for number in FULL:
         # Without a handler, a limit ends a program by a signal.
         if os.strerror(number) in said or (number == errno.EFBIG and "File size limit exceeded" in said):
-            raise DiskFullError(_no_room(Path(path), number, None)) from None
+            raise DiskFullError(_no_room(path, number, None, _free(Path(path)))) from None
 
 
-def _no_room(path: Path, number: int, needs: int | None) -> str:
+def _no_room(path: str | os.PathLike[str], number: int, needs: int | None, free: int | None) -> str:
     told = [] if needs is None else [f"{needs:,} bytes are needed"]
-    if number == errno.ENOSPC:
-        told += [f"{free:,} bytes are free" for free in _free(path)]
+    if number == errno.ENOSPC and free is not None:
+        told.append(f"{free:,} bytes are free")
     elif number == errno.EFBIG:
         told += [f"files may have {limit:,} bytes at most (ulimit -f)" for limit in _largest()]
     return f"{path} cannot be written: {os.strerror(number)}" + (f"; {', '.join(told)}" if told else "")
 
 
-def _free(path: Path) -> list[int]:
-    with suppress(OSError):
-        return [shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free]
-    return []
+def _free(path: Path) -> int | None:
+    """Return the bytes that are free where a file is to be, as far as the system tells."""
+    try:
+        return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+    except OSError:
+        return None
 
 
 def _largest() -> list[int]:
@@ -126,13 +131,18 @@ def check_room(path: Path, needs: int) -> None:
     Raises:
         DiskFullError: Fewer are free.
     """
-    if any(free < needs for free in _free(path)):
-        raise DiskFullError(_no_room(path, errno.ENOSPC, needs))
+    free = _free(path)
+    if free is not None and free < needs:
+        raise DiskFullError(_no_room(path, errno.ENOSPC, needs, free))
 
 
 @contextmanager
-def _folder(folder: Path) -> Generator[None]:
-    """Make a folder, and take back those that were made for it where the block fails and leaves them empty."""
+def made_folder(folder: Path) -> Generator[None]:
+    """Make a folder, and take back those that were made for it where the block fails and leaves them empty.
+
+    Args:
+        folder: The folder; it may exist.
+    """
     fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +171,7 @@ def atomic_write(path: str | os.PathLike[str], needs: int | None = None) -> Gene
         DiskFullError: There is no room for it. Old content stays, and nothing of the new.
     """
     final = Path(path)
-    with room(final, needs), _folder(final.parent):
+    with room(final, needs), made_folder(final.parent):
         temporary = final.parent / f".{final.name}.{secrets.token_hex(8)}.part"
         with undone(lambda: temporary.unlink(missing_ok=True)):
             temporary.touch(0o600, exist_ok=False)

@@ -267,8 +267,7 @@ class Replay:
             capacity: transitions kept.
         """
         self._sizes = (observation_dim, action_dim, 1, observation_dim, 1)
-        shape = (capacity, sum(self._sizes))
-        size = shape[0] * shape[1] * 4
+        shape, size = (capacity, sum(self._sizes)), capacity * sum(self._sizes) * 4
         if not path.exists() or path.stat().st_size != size:
             with atomic_write(path, size) as temporary, temporary.open("wb") as file:
                 # All of its room at once: where a map of a file finds the disk full, the system ends the process.

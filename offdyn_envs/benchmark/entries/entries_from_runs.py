@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import write_bytes, write_json
+from offdyn_envs.atomic import made_folder, named, write_bytes, write_json
 from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
 from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
 from offdyn_envs.benchmark.gate.printable import printable
@@ -81,14 +81,14 @@ def add_entry(
     if not runs:
         raise OffDynError(f"entry '{name}': at least one run folder is needed")
     loaded = [_Run.load(Path(run)) for run in runs]
-    final.parent.mkdir(parents=True, exist_ok=True)
     # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
-    with undone(lambda: _recover(board, name)):
+    with made_folder(final.parent), undone(lambda: _recover(board, name)):
         work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
         try:
             built = work / name
             built.mkdir()
-            _write_entry(loaded, name, built, details or Details())
+            with named(built, final):
+                _write_entry(loaded, name, built, details or Details())
             load_entry(built)
             _put(built, final, work / REPLACED)
         finally:

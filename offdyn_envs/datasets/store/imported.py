@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import write_array, write_json
+from offdyn_envs.atomic import check_room, write_array, write_json
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.datasets.store.fields import CARD, Each, Maybe, check_fields
 from offdyn_envs.datasets.store.folders import data_root, file_digest
@@ -280,9 +280,10 @@ def save_imported(arrays: Mapping[str, NDArray[Any]], card: dict[str, Any], root
         The folder of the dataset.
 
     Raises:
-        OffDynError: Another process is writing it now.
+        OffDynError: Another process is writing it now, or there is no room for it.
     """
     name = check_id(card["id"])
+    check_room(root / name, sum(array.nbytes for array in arrays.values()))
     with locked(root, name), staged(root, name) as stage:
         (stage / "flat").mkdir()
         card["files"] = {}
