@@ -1,5 +1,6 @@
 """`import offdyn` and `import offdyn_envs` are quick, open nothing but code and load no heavy library."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -89,3 +90,16 @@ def test_the_front_door_names_every_agent():
     with pytest.raises(AttributeError, match="unknown agent 'DROC'; did you mean 'DROCO'"):
         _ = offdyn.agents.DROC
     assert not hasattr(offdyn.agents, "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        ("offdyn_envs.datasets.build", "offdyn_envs.datasets.collecting.build"),
+        ("offdyn_envs.benchmark.scores", "offdyn_envs.benchmark.scoring.scores"),
+    ],
+)
+def test_former_names_of_modules_have_all_that_they_had(former, now):
+    old, new = importlib.import_module(former), importlib.import_module(now)
+    assert sorted(old.__all__) == sorted(new.__all__)
+    assert all(getattr(old, name) is getattr(new, name) for name in new.__all__)

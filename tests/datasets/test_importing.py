@@ -155,6 +155,40 @@ def test_settings_of_the_environment_are_noted(tmp_path: Path, env: str, kwargs:
     assert data.card["dynamics"] is None
 
 
+@pytest.mark.parametrize(
+    ("env", "spec", "said"),
+    [
+        (
+            "Hopper-v5",
+            {"entry_point": "my_robots:HeavyHopper"},
+            "by my_robots:HeavyHopper, which is not the class of H",
+        ),
+        ("OffDyn/Hopper-v0", {"entry_point": "my_robots:Hopper"}, "by my_robots:Hopper, which is not the class of Off"),
+        (
+            "OffDyn/Hopper-v0",
+            {"kwargs": {"forward_reward_weight": 0.0}},
+            "environments have not: forward_reward_weight",
+        ),
+        ("OffDyn/Hopper-v0", {"max_episode_steps": 50}, "environments have not: max_episode_steps 50"),
+    ],
+)
+def test_other_classes_and_settings_are_noted(tmp_path: Path, env: str, spec: dict[str, Any], said: str) -> None:
+    folder = write_minari(tmp_path / "set", minari_keys(make_arrays("hopper")))
+    told = {"id": env, "kwargs": {}} | spec
+    (folder / "data" / "metadata.json").write_text(json.dumps({"dataset_id": "a/b-v0", "env_spec": json.dumps(told)}))
+    notes = import_file(folder, root=tmp_path / "root").card["notes"]
+    assert [note for note in notes if said in note]
+
+
+@pytest.mark.parametrize("env", ["Hopper-v4", "Hopper-v5", "OffDyn/Hopper-v0", "OffDyn/Hopper-gravity-0.5-v0"])
+def test_the_specification_of_an_environment_as_it_is_is_no_note(tmp_path: Path, env: str) -> None:
+    folder = write_minari(tmp_path / "set", minari_keys(make_arrays("hopper")))
+    metadata = {"dataset_id": "a/b-v0", "env_spec": gymnasium.spec(env).to_json()}
+    (folder / "data" / "metadata.json").write_text(json.dumps(metadata))
+    notes = import_file(folder, root=tmp_path / "root").card["notes"]
+    assert not [note for note in notes if note.startswith("collected")]
+
+
 def test_settings_of_this_suite_are_no_note(tmp_path: Path) -> None:
     kwargs = {"frame_skip": 4, "healthy_z_range": [0.7, float("inf")], "render_mode": "human", "ctrl_cost_weight": 1e-3}
     folder = write_minari(tmp_path / "a", minari_keys(make_arrays("hopper")), "Hopper-v5", **kwargs)
@@ -284,6 +318,30 @@ def test_mixed_reset_rows_are_found_and_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.flatnonzero(data.truncations), [998, 1997, 2996])
     resets = {row.tobytes() for row in observations[::1000]}
     assert not any(row.tobytes() in resets for row in data.next_observations)
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("layout", ["odrl", "minari"])
+def test_last_observations_that_are_repeated_are_no_next_ones(tmp_path: Path, robot: str, layout: str) -> None:
+    """What pads the T observations of a collector that stored no last one, and np.append(obs[1:], obs[-1:])."""
+    data = collect(robot, "gravity-0.5", "medium", steps=40, limit=20)
+    last, keys = data.ends | data.cut, dict[str, np.ndarray]()
+    following = np.where(last[:, None], data.observations, data.following)
+    if layout == "odrl":
+        file = write_target(tmp_path / "a.hdf5", data, following, data.falls)
+    else:
+        for number, rows in enumerate(np.split(np.arange(len(last)), np.flatnonzero(last)[:-1] + 1)):
+            group = f"episode_{number}"
+            keys[f"{group}/observations"] = data.observations[np.append(rows, rows[-1])]
+            keys[f"{group}/actions"], keys[f"{group}/rewards"] = data.actions[rows], data.rewards[rows]
+            keys[f"{group}/terminations"], keys[f"{group}/truncations"] = data.falls[rows], data.limits[rows]
+        file = write(tmp_path / "a.hdf5", keys)
+    done = import_file(file, robot=robot, root=tmp_path)
+    assert sum(done.card["dropped"].values()) == last.sum()
+    found = read(done)
+    np.testing.assert_array_equal(found.observations, data.observations[~last])
+    np.testing.assert_array_equal(found.next_observations, data.following[~last])
+    assert not found.terminations.any()
 
 
 @pytest.mark.parametrize("name", ROBOTS)

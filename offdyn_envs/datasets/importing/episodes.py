@@ -67,6 +67,8 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
         facts.dropped["terminations among them"] = int((lost & rows.terminations).sum())
     mixed = _mixed(rows.observations, following, ends, robot) & ~lost
     thrown = _thrown(rows.observations, following, mixed | lost, robot, facts)
+    # Where a collector repeats the last observation: even a robot at rest does not end in just the state it was in.
+    thrown |= ends & (following == rows.observations).all(axis=1) & ~(mixed | lost)
     for what, found in ((RESETS, mixed), ("rows that no step of the robot explains", thrown)):
         if found.any():
             facts.dropped[what] = int(found.sum())

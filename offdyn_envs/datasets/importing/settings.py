@@ -26,6 +26,27 @@ _STOCK_DEFAULTS = {"Ant-v5": {"contact_cost_weight": 5e-4}}
 """Defaults of stock environments that are not this suite's."""
 LARGEST = 1e300
 _OUR_DYNAMICS = ("shifts", "profile", "schedule")
+_CLASSES = {"stock": ("gymnasium.envs.mujoco", "gym.envs.mujoco"), "ours": ("offdyn_envs.",)}
+"""Where the classes of stock environments and of this suite's lie."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What an environment specification says.
+
+    Attributes:
+        name: Its id.
+        kwargs: Arguments.
+        limit: Steps of an episode, where it says so.
+        wrappers: Their names.
+        entry: "module:Class" that made it, "" where nothing is said.
+    """
+
+    name: str
+    kwargs: dict[str, Any]
+    limit: Any
+    wrappers: list[str]
+    entry: str
 
 
 @dataclass(frozen=True)
@@ -64,13 +85,19 @@ def collecting_environment(metadata: Mapping[str, Any], path: Path, facts: Facts
     """
     if metadata.get("env_spec") is None:
         return Collector()
-    name, kwargs, limit, wrappers = _spec(metadata["env_spec"], path)
+    told = _spec(metadata["env_spec"], path)
+    name, kwargs = told.name, told.kwargs
     environment = {"id": name[:200], "kwargs": kwargs}
-    if wrappers:
-        facts.notes.append(f"collected through wrappers, which may change what is stored: {', '.join(wrappers)}")
     ours = list_env_ids().get(name)
+    if told.wrappers:
+        facts.notes.append(f"collected through wrappers, which may change what is stored: {', '.join(told.wrappers)}")
+    if told.entry and not told.entry.startswith(_CLASSES["ours" if ours else "stock"]):
+        facts.notes.append(
+            f"collected by {beginning(told.entry, 80)}, which is not the class of {name}: its rewards and dynamics are "
+            "unknown"
+        )
     if ours is not None:
-        return _ours(*ours, kwargs, environment, path, facts)
+        return _ours(*ours, told, environment, path, facts)
     stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
     if name not in stock:
         raise OffDynError(
@@ -80,7 +107,8 @@ def collecting_environment(metadata: Mapping[str, Any], path: Path, facts: Facts
     if name == "Walker2d-v5" and "xml_file" not in kwargs:
         facts.notes.append("Walker2d-v5 has walker2d_v5.xml by default: other friction of the left foot than here")
     robot = stock[name]
-    _note_settings(name, robot, _STOCK_DEFAULTS.get(name, {}) | kwargs | ({} if limit is None else limit), facts)
+    limit = {} if told.limit is None else {"max_episode_steps": told.limit}
+    _note_settings(name, robot, _STOCK_DEFAULTS.get(name, {}) | kwargs | limit, facts)
     changes = _changes(robot, kwargs)
     falls = name.endswith("-v5") or robot.z_range is None or changes.get("z_range", robot.z_range) is None
     paid = kwargs.get("healthy_reward", robot.alive_bonus)
@@ -88,8 +116,8 @@ def collecting_environment(metadata: Mapping[str, Any], path: Path, facts: Facts
     return Collector(robot.name, None, environment, changes, bonus)
 
 
-def _spec(text: Any, path: Path) -> tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]:
-    """Return id, arguments, time limit and names of wrappers of an environment specification."""
+def _spec(text: Any, path: Path) -> _Told:
+    """Read an environment specification."""
     try:
         spec = json.loads(text) if isinstance(text, str) else text
         name, kwargs = str(spec["id"]), _plain(dict(spec.get("kwargs") or {}))
@@ -97,13 +125,13 @@ def _spec(text: Any, path: Path) -> tuple[str, dict[str, Any], dict[str, Any] | 
         wrappers = [str(item["name"])[:60] for item in spec.get("additional_wrappers") or ()]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise OffDynError(f"{path}: key 'env_spec' of metadata.json is no environment specification") from None
-    return name, kwargs, None if steps is None else {"max_episode_steps": steps}, wrappers
+    entry = spec.get("entry_point")
+    return _Told(name, kwargs, steps, wrappers, entry if isinstance(entry, str) else "")
 
 
-def _ours(
-    robot: Robot, slug: str, kwargs: Mapping[str, Any], environment: Mapping[str, Any], path: Path, facts: Facts
-) -> Collector:
+def _ours(robot: Robot, slug: str, told: _Told, environment: Mapping[str, Any], path: Path, facts: Facts) -> Collector:
     """Read the arguments of one of this suite's environments; further shifts are no named dynamics."""
+    kwargs = told.kwargs
     dynamics: str | None = str(kwargs.get("dynamics") or slug)
     try:
         get_dynamics(robot.name, dynamics)
@@ -115,6 +143,10 @@ def _ours(
         facts.notes.append(f"collected under dynamics that have no name here: {_shown(kwargs, changed)}")
     if kwargs.get("attack") is not None:
         facts.notes.append(f"observations were attacked: {_shown(kwargs, ['attack'])}")
+    other = kwargs | ({} if told.limit in (None, robot.max_episode_steps) else {"max_episode_steps": told.limit})
+    unknown = [key for key in other if key not in (*_OUR_DYNAMICS, *_LOOKS, "dynamics", "attack")]
+    if unknown:
+        facts.notes.append(f"collected with settings that this suite's environments have not: {_shown(other, unknown)}")
     return Collector(robot.name, dynamics, environment, bonus=0.0)
 
 
@@ -154,7 +186,7 @@ def _changes(robot: Robot, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         pair = _pair(kwargs.get(f"healthy_{key}"))
         if pair is not None and getattr(robot, key) is not None:
             changes[key] = pair
-    if kwargs.get("terminate_when_unhealthy") is False:
+    if not kwargs.get("terminate_when_unhealthy", True):
         changes |= {"z_range": None, "angle_range": None}
     return changes
 
