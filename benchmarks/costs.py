@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -42,8 +43,9 @@ from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Hardware
 from offdyn_agents.models.classifiers import ClassifierLearner
 from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
-from offdyn_agents.models.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
+from offdyn_agents.models.dynamics_reward.scorer import distil
 from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, initial_ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.stages import predict_all
@@ -144,12 +146,13 @@ def measure_stages(costs: Costs, folder: Path) -> None:
         say("predictions")
         settings = droco.agent.settings.dynamics
         begun = time.process_time()
-        predict_all([ensemble], layout, source, threads=threads)
+        shape, widths = (settings.members, layout.observation_dim), (settings.width, layout.width)
+        predict_all([partial(ensemble.next_states, layout)], source, shape, widths, threads=threads)
         each = (time.process_time() - begun) / threads / len(source)
         costs.stages["predictions"] = each * ROWS * costs.seeds
         costs.notes["predictions"] = f"DROCO: {1e6 * each:.1f} us a source row and seed, {settings.members} members"
         _classifiers(costs, source, target, seeds)
-        reward = _dynamics_reward(costs, target)
+        reward = _dynamics_reward(costs, source, target, ensemble)
         dual = _dual(costs, source, target, seeds)
         for name, result in (("mobody", dual), ("mopo", ensemble), ("morec", Judged(ensemble, reward))):
             say(f"rollouts: {name}")
@@ -196,30 +199,36 @@ def _classifiers(costs: Costs, source: Tensor, target: Tensor, seeds: float) -> 
     )
 
 
-def _dynamics_reward(costs: Costs, target: Tensor) -> DynamicsReward:
+def _dynamics_reward(costs: Costs, source: Tensor, target: Tensor, ensemble: Ensemble) -> DynamicsReward:
+    """Measure the discriminators' training and a scorer's; return a scorer."""
     say("dynamics reward")
     agent = agent_of("morec", SHAPES[0])
-    settings = agent.settings.dynamics_reward
+    settings, layout = agent.settings.dynamics_reward, Work.layout(agent)
+    few = replace(settings, guess_updates=200, updates=200)
     with threads_inside(costs.threads):
-        few = replace(settings, pretraining=PRETRAINING_BLOCK, iterations=4)
-        training = Adversaries(few, Work.layout(agent), target)
+        training = NoiseContrast(few, layout, target, 0, source)
         training.compile(costs.threads)
         begun = time.process_time()
-        training.advance()
-        block = (time.process_time() - begun) / costs.threads
-        training.advance()
-        begun = time.process_time()
-        for _ in range(3):
+        while training.done < training.length:
             training.advance()
-        iteration = (time.process_time() - begun) / costs.threads / 3
-        newest = training.result().thinned(1)
-    costs.stages["dynamics reward"] = block * settings.pretraining / PRETRAINING_BLOCK + iteration * settings.iterations
-    costs.notes["dynamics reward"] = (
-        f"MOREC, once for all seeds: {settings.iterations} iterations of {1e3 * iteration:.0f} ms"
-    )
-    count = agent.settings.discriminators
-    params = [tensor.expand(count, *tensor.shape[1:]).contiguous() for tensor in newest.params]
-    return DynamicsReward(params, torch.ones(count), torch.zeros(count), newest.scaling)
+        spent = (time.process_time() - begun) / costs.threads
+    scale = settings.updates / few.updates
+    costs.stages["dynamics reward"] = spent * scale
+    costs.notes["dynamics reward"] = f"MOREC, once for all seeds: {settings.updates} steps of {5 * spent:.0f} ms"
+    say("scorers")
+    small = replace(agent.settings.scorer, starts=agent.settings.scorer.starts // 10, updates=200)
+    found: list[DynamicsReward] = []
+
+    def train(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        starts = torch.cat([source[: small.starts // 2], target[: small.starts // 2]])
+        asked = (small, layout, starts, training.result(), agent.proposer(ensemble), generator)
+        found.append(DynamicsReward.from_tensors(distil(*asked), target.device))
+
+    each = at_once(train, costs.threads) * agent.settings.scorer.updates / small.updates
+    costs.stages["scorers"] = each * costs.seeds / costs.threads
+    costs.notes["scorers"] = f"MOREC: {each:.0f} s a seed, from a twentieth of it"
+    return found[0]
 
 
 def _dual(costs: Costs, source: Tensor, target: Tensor, seeds: float) -> object:
@@ -283,8 +292,8 @@ STAGES = {
     "mobody": ("dual dynamics", "classifiers"),
     "mopo": ("ensemble, merged",),
     "mobile": ("ensemble, merged",),
-    "morec": ("ensemble, merged", "dynamics reward"),
-    "morec-mobile": ("ensemble, merged", "dynamics reward"),
+    "morec": ("ensemble, merged", "dynamics reward", "scorers"),
+    "morec-mobile": ("ensemble, merged", "dynamics reward", "scorers"),
 }
 
 

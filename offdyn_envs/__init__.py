@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+from offdyn_envs import process
+
+# A command is interrupted as it should be, and has sound standard streams, while this package is imported too.
+if process.is_command():
+    process.begin()
+
 from typing import TYPE_CHECKING, Any
 
 import gymnasium

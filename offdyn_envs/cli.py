@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs import process
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = ["build_app", "main"]
 
@@ -126,33 +127,43 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Instead of the process's own.
     """
+    if arguments is not None:
+        sys.exit(_status(arguments))
+    process.begin()
+    sys.exit(process.end(_status(None)))
+
+
+def _status(arguments: list[str] | None) -> int:
+    """Run the command and return its exit status."""
     try:
         status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
     except (typer.Abort, _Stopped) as error:
         print(str(error) or "interrupted", file=sys.stderr)
-        sys.exit(128 + getattr(error, "signum", signal.SIGINT))
+        return 128 + getattr(error, "signum", signal.SIGINT)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error)
-            sys.exit(0)
+            return 0
         line = _one_line(error)
         if line is None:
             raise
         print(f"offdyn: {line}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 2
+    return status if isinstance(status, int) else 0
 
 
 def _one_line(error: Exception) -> str | None:
     """Say in one line what the user can do about an error; None for errors that are ours."""
-    if isinstance(error, OffDynError):
-        return str(error)
+    known = error if isinstance(error, OffDynError) else out_of_memory(error)
+    if known is not None:
+        return str(known)
     if isinstance(error, ModuleNotFoundError):
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         missing = f"this command needs '{error.name}', which is not installed: pip install 'offdyn[{extra}]'"
         return None if extra is None else missing
-    if isinstance(error, OSError):
-        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        # Errors of a system call on an open file name none.
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     # Typer has moved its usage errors between modules; all of them can format themselves.
     formatted = getattr(error, "format_message", None)
     return None if formatted is None else " ".join(str(formatted()).split())

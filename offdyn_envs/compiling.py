@@ -11,7 +11,7 @@ from pathlib import Path
 import gymnasium
 import mujoco
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, out_of_memory
 from offdyn_envs.robots import Robot, get_robot
 
 __all__ = ["base_model", "base_spec", "compile_spec", "log_simulator_warnings"]
@@ -42,7 +42,8 @@ def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:
         try:
             return spec.compile()
         except ValueError as error:
-            raise OffDynError(f"{robot_name}: these shifts together make no valid model: {error}") from None
+            wrong = OffDynError(f"{robot_name}: these shifts together make no valid model: {error}")
+            raise out_of_memory(error) or wrong from None
 
 
 @lru_cache

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
-__all__ = ["OffDynError", "beginning", "unknown"]
+__all__ = ["OffDynError", "beginning", "out_of_memory", "unknown"]
+
+_NO_MEMORY = re.compile(
+    "(can't|cannot|could not|unable to|failed to) (allocate|map segment|start new thread)|out of memory|"
+    "not enough memory|bad_alloc",
+    re.IGNORECASE,
+)
+"""How libraries say it; few of them raise a MemoryError."""
 
 
 class OffDynError(ValueError):
@@ -45,3 +54,24 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> OffDynError:
     hint = f"did you mean '{near[0]}'? " if near else ""
     shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
     return OffDynError(f"unknown {kind} '{given}'; {hint}allowed: {shown}")
+
+
+def out_of_memory(error: BaseException) -> OffDynError | None:
+    """Build the error for memory that could not be had.
+
+    Args:
+        error: What was raised, by whichever library.
+
+    Returns:
+        The error, ready to raise; None where something else is wrong.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        lines = str(found).strip().splitlines() or [""]
+        said = next((line for line in lines if _NO_MEMORY.search(line)), "")
+        known = isinstance(found, MemoryError) or getattr(found, "errno", None) == errno.ENOMEM
+        if known or (said and not isinstance(found, OffDynError)):
+            detail = beginning(said or lines[0], 200)
+            return OffDynError(f"not enough memory{f': {detail}' if detail else ''}")
+        found = found.__cause__ or found.__context__
+    return None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import refuse_foreign, write_bytes
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["new_figure", "save_figure"]
+__all__ = ["new_figure", "refuse_other_than_png", "save_figure"]
+
+PNG = b"\x89PNG\r\n"
 
 
 def new_figure(**options: Any) -> Figure:
@@ -30,6 +33,15 @@ def new_figure(**options: Any) -> Figure:
     return Figure(**options)
 
 
+def refuse_other_than_png(path: Path) -> None:
+    """Refuse to draw over another file than a picture.
+
+    Raises:
+        OffDynError: There is one.
+    """
+    refuse_foreign(path, lambda begins: begins.startswith(PNG), "a PNG file")
+
+
 def save_figure(figure: Figure, path: Path, metadata: dict[str, str | None] | None = None) -> None:
     """Write a figure, whole or not at all.
 
@@ -37,8 +49,13 @@ def save_figure(figure: Figure, path: Path, metadata: dict[str, str | None] | No
         figure: From `new_figure`.
         path: The PNG file.
         metadata: Texts in the file; {"Software": None} leaves out matplotlib's version.
+
+    Raises:
+        OffDynError: There is another file than a picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    with atomic_write(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary), metadata=metadata)
+    refuse_other_than_png(path)
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture, metadata=metadata)
+    write_bytes(path, picture.getbuffer())

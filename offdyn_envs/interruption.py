@@ -1,24 +1,32 @@
-"""Ctrl-C and SIGTERM during long computations: they end where the work can go on, not in the middle of a product.
+"""Ctrl-C and SIGTERM: they end long computations where the work can go on, and everything else of a command at once.
 
 Inside `deferred` the first signal is only noted, and whoever reports progress raises `Interrupted` at its next report,
 once threads and files are in order. A second signal is delivered as if nothing stood around it.
+
+Outside of it a signal reaches a program that uses the library as ever. The `offdyn` command (`take_command`) ends at
+once: what is half done is removed (`undone`), and no exception is raised, which could end up anywhere: inside an
+import, a callback of C, or a library that takes it for an error of its own.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["Interrupted", "asked", "deferred", "take_over"]
+__all__ = ["Interrupted", "asked", "at_once", "deferred", "leave", "take_command", "take_over", "undone"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _before: dict[int, Any] = {}
 _noted: list[int] = []
+_undone: dict[object, Callable[[], object]] = {}
+_commands: list[bool] = []
+_hasty: list[bool] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,7 +51,8 @@ def deferred() -> Generator[None]:
     """Note the first signal instead of delivering it, for the block; only in a process's main thread.
 
     Raises:
-        KeyboardInterrupt: A signal was noted and nobody acted on it: it is delivered at the end of the block.
+        Interrupted: A signal was noted and nobody acted on it: it is delivered at the end of the block, also in the
+            place of an error, which the signal may have caused.
     """
     if _before or threading.current_thread() is not threading.main_thread():
         yield
@@ -52,36 +61,118 @@ def deferred() -> Generator[None]:
     take_over()
     try:
         yield
-    except BaseException:
-        _restore()
+    except BaseException as error:
+        signum = _restore()
+        if signum and isinstance(error, Exception):
+            raise _to_resume(signum) from error
         raise
-    signum = asked()
-    _restore()
+    signum = _restore()
     if signum:
-        raise Interrupted("interrupted; repeat the command to resume", signum)
+        raise _to_resume(signum)
 
 
 def take_over() -> None:
     """Handle signals inside `deferred` even where another library has put its handlers in ours' place."""
-    if _before and threading.current_thread() is threading.main_thread():
-        for kind in SIGNALS:
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for kind, handler in _before.items():
+        # What a process was started to ignore, as by nohup, it goes on ignoring.
+        if handler is not signal.SIG_IGN:
             signal.signal(kind, _note)
 
 
+def take_command() -> None:
+    """Let signals end this process, which is an `offdyn` command, from now on."""
+    if threading.current_thread() is not threading.main_thread() or _commands:
+        return
+    _commands.append(True)
+    for kind in SIGNALS:
+        if signal.getsignal(kind) is not signal.SIG_IGN:
+            signal.signal(kind, _leave)
+
+
+@contextmanager
+def undone(action: Callable[[], object]) -> Generator[None]:
+    """Undo what the block does, where a signal ends a command in the middle of it.
+
+    Args:
+        action: Removes what is half done. An error that it raises is ignored.
+    """
+    key = object()
+    _undone[key] = action
+    try:
+        yield
+    finally:
+        del _undone[key]
+
+
+@contextmanager
+def at_once() -> Generator[None]:
+    """Let a signal end a command at once inside `deferred` too: for what takes long and leaves nothing to resume."""
+    _hasty.append(True)
+    if _commands and asked():
+        _leave(asked(), None)
+    try:
+        yield
+    finally:
+        _hasty.pop()
+
+
+def _to_resume(signum: int) -> Interrupted:
+    return Interrupted("interrupted; repeat the command to resume", signum)
+
+
 def _note(signum: int, frame: FrameType | None) -> None:
-    del frame
+    if _hasty and _commands:
+        _leave(signum, frame)
     if _noted:
         _restore()
         signal.raise_signal(signum)
         return
     _noted.append(signum)
-    print("stopping where the work can go on; once more to stop at once", file=sys.stderr, flush=True)
+    _tell("stopping where the work can go on; once more to stop at once")
 
 
-def _restore() -> None:
+def _leave(signum: int, frame: FrameType | None) -> None:
+    del frame
+    for kind in SIGNALS:
+        signal.signal(kind, signal.SIG_IGN)
+    leave(128 + signum, "interrupted")
+
+
+def leave(status: int, line: str) -> NoReturn:
+    """End a command, quickly but not leaving anything half done; threads end with it, wherever they are.
+
+    Args:
+        status: The exit status.
+        line: Printed on standard error.
+    """
+    for action in reversed(list(_undone.values())):
+        with suppress(Exception):
+            action()
+    with suppress(Exception):
+        sys.stdout.flush()
+    _tell(line)
+    os._exit(status)
+
+
+def _tell(line: str) -> None:
+    """Print a line on standard error, which the code that a signal has interrupted may be writing to."""
+    with suppress(AttributeError, OSError, ValueError):
+        if sys.stderr.fileno() == 2:
+            os.write(2, f"{line}\n".encode())
+            return
+    with suppress(OSError, RuntimeError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _restore() -> int:
+    """Give the handlers of before back, and return the signal that was noted; 0 for none."""
     for kind, handler in _before.items():
         # A handler that was not set from Python cannot be set from it.
         if handler is not None:
             signal.signal(kind, handler)
+    signum = asked()
     _before.clear()
     _noted.clear()
+    return signum

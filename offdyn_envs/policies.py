@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write, write_json
+from offdyn_envs.atomic import write_bytes, write_json
 from offdyn_envs.errors import OffDynError, unknown
 
 __all__ = ["BehaviourPolicy", "read_card"]
@@ -148,7 +148,7 @@ class BehaviourPolicy:
             path: A `.safetensors` file; the card goes beside it as `.json`.
             card: What is known of the policy: returns, training, versions; "policy_sha256" is filled in here.
         """
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors: dict[str, Array] = {}
         for index, layer in enumerate(self.hidden):
@@ -165,9 +165,9 @@ class BehaviourPolicy:
             "distribution": self.distribution,
             "log_std_range": json.dumps(self.log_std_range),
         }
-        with atomic_write(path) as temporary:
-            save_file(tensors, str(temporary), metadata=metadata)
-            digest = _digest(temporary)
+        content = save(tensors, metadata=metadata)
+        write_bytes(path, content)
+        digest = hashlib.sha256(content).hexdigest()
         write_json(Path(path).with_suffix(".json"), {**card, "policy_sha256": digest})
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from offdyn_envs.interruption import Interrupted, asked, deferred
+from offdyn_envs.interruption import Interrupted, asked, deferred, undone
 
 __all__ = ["progress"]
 
@@ -18,6 +19,7 @@ PLAIN_INTERVAL, NOTEBOOK_INTERVAL = 10.0, 0.25
 """Seconds between two lines, and between two changes of a notebook's bar."""
 NOTEBOOK = "ZMQInteractiveShell"
 """What runs the cells of Jupyter, JupyterLab, VS Code and Colab, where no stream is a terminal."""
+SHOW_CURSOR = b"\x1b[?25h"
 Advance = Callable[..., None]
 
 
@@ -117,7 +119,9 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+    # The cursor is hidden while a bar is shown.
+    shown = undone(lambda: os.write(2, SHOW_CURSOR))
+    with shown, Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
 
         def advance(n: int = 1, **values: object) -> None:

@@ -162,12 +162,11 @@ def write_record(record: Record, out: Path) -> list[Path]:
     """
     from importlib.util import find_spec
 
-    from offdyn_envs.atomic import atomic_write, write_json
+    from offdyn_envs.atomic import write_json, write_text
 
     files = [out / f"{record['study']}.{ending}" for ending in ("json", "md", "png")]
     write_json(files[0], record)
-    with atomic_write(files[1]) as temporary:
-        temporary.write_text(markdown(record), encoding="utf-8")
+    write_text(files[1], markdown(record))
     if find_spec("matplotlib") is None:
         # The picture of an earlier table would belie this one.
         files[2].unlink(missing_ok=True)

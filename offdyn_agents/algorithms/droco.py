@@ -3,12 +3,18 @@
 Target rows get IQL's in-sample target. Source rows get the worst next state of a ball around s', approximated by the
 predictions of an ensemble trained on target rows: with u = V(s') - min_i V(s'_i), their target is
 r + gamma m (V(s') - beta u), fitted with a Huber loss. beta = 0 and delta = inf is IQL on the merged rows.
+
+Two properties that the paper's proofs need are kept here by construction, where the published form only assumes them
+(`form=paper`): values stay inside what the data's rewards allow (`value_bounds`), and the ball has a finite radius and
+holds its centre (`radius`, `penalty_clamp`). Without them V falls without end where the ensemble is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,11 +22,14 @@ from torch import Tensor
 
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.networks import Params, policy, twin, value
-from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.rows import Batch, Layout
 from offdyn_agents.engine.settings import setting
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
+from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
+    from offdyn_agents.engine.stage_cache import Fitted
     from offdyn_agents.engine.stages import StageContext, StageResults
 
 __all__ = ["DROCO", "DROCOSettings", "huber"]
@@ -36,18 +45,34 @@ class DROCOSettings(IQLSettings):
         delta: Where the Huber loss turns linear; "inf" for the squared loss.
         robust_min: "value" takes min_i V(s'_i) (paper), "q" takes min_i Q(s'_i, pi(s'_i)), "coordinate" takes V at the
             element-wise minimum over members of mean + variance (public code).
-        penalty_clamp: Clamp u at 0 from below (public code).
+        penalty_clamp: Clamp u at 0 from below (public code): the ball holds s' itself, so that its worst state is never
+            better than s'. Predictions alone may all be better, and u is then a bonus.
+        radius: rho, the largest distance of s'_i from s' in each dimension, in units of that dimension's root mean
+            squared change on target rows: the radius of the ball (paper, Proposition 4.2). "inf" for predictions as
+            they come.
         huber_on: "source" rows (paper), or "both" for one Huber mean over all rows.
-        dynamics: The ensemble's own settings.
+        ensemble: Whose next states the ball has: "gaussian" models of target rows alone (the published one), or
+            "dual", MOBODY's dynamics of the target learned from both domains: on source rows, where the penalty counts,
+            the former know nothing.
+        dynamics: The Gaussian ensemble's own settings.
+        dual: The dual dynamics' own settings.
     """
 
     data: str = setting("merged", choices=("merged",))
     beta: float = setting(1.0, low=0.0, per_run=True)
     delta: float = setting(30.0, low=0.0, open_low=True, infinite=True, per_run=True)
     robust_min: str = setting("value", choices=("value", "q", "coordinate"))
-    penalty_clamp: bool = setting(False)
+    penalty_clamp: bool = setting(True)
+    radius: float = setting(1.0, low=0.0, infinite=True)
     huber_on: str = setting("source", choices=("source", "both"))
+    ensemble: str = setting("gaussian", choices=("gaussian", "dual"))
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
+    dual: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse what the two kinds of models cannot do together."""
+        if self.ensemble == "dual" and self.robust_min == "coordinate":
+            raise OffDynError("setting robust_min is 'coordinate', which needs variances; ensemble=gaussian is allowed")
 
 
 def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
@@ -60,6 +85,28 @@ def huber(errors: Tensor, delta: float | Tensor) -> Tensor:
     return clipped * (errors - 0.5 * clipped)
 
 
+class Ball:
+    """The box around s' in which the worst next state is looked for.
+
+    Args:
+        layout: Layout of packed rows.
+        target: Packed target rows [M, W].
+        radius: Half its side, in units of each dimension's root mean squared change on these.
+    """
+
+    def __init__(self, layout: Layout, target: Tensor, radius: float) -> None:
+        observations, _, following, *_ = layout.split(target)
+        self._layout, self._open = layout, math.isinf(radius)
+        self._reach = radius * (following - observations).square().mean(0).sqrt()
+
+    def clip(self, rows: Tensor, predicted: Tensor) -> Tensor:
+        """Move predicted next states [N, members, |S|] of packed rows [N, W] into the ball, in place; return them."""
+        if not self._open:
+            following = self._layout.split(rows)[2].unsqueeze(-2)
+            torch.clamp(predicted, following - self._reach, following + self._reach, out=predicted)
+        return predicted
+
+
 class DROCO(IQL):
     """IQL with the robust target and the Huber loss on source rows."""
 
@@ -69,14 +116,35 @@ class DROCO(IQL):
     metrics = (*IQL.metrics, "penalty")
 
     def stages(self, context: StageContext) -> StageResults:
-        """Train the ensembles, and predict beforehand for all source rows where that is less work than on the way."""
+        """Train the models, and predict beforehand for all source rows where that is less work than on the way."""
         from offdyn_agents.engine.resources import room
         from offdyn_agents.engine.stages import StageResults
-        from offdyn_agents.models.ensemble.model import Ensemble, prediction_bytes
-        from offdyn_agents.models.ensemble.stages import fit_ensembles, predict_all
+        from offdyn_agents.models.ensemble.model import prediction_bytes
+        from offdyn_agents.models.ensemble.stages import predict_all
 
-        dynamics, robust_min, layout = self.settings.dynamics, self.settings.robust_min, context.layout
-        ensembles = fit_ensembles(
+        fitted, shape, widths = self._models(context)
+        ball = Ball(context.layout, context.target, self.settings.radius)
+        predictors = [partial(self._predict, context.layout, ball, model) for model in fitted]
+        needed = context.population * prediction_bytes(len(context.source), *shape)
+        worth_it = context.updates * self.rows().source >= len(context.source)
+        predicted: list[Tensor] = []
+        if worth_it and needed <= room(context.source.device, self.settings.dynamics.memory_gb):
+            threads, quiet = context.threads, context.quiet
+            predicted = predict_all(predictors, context.source, shape, widths, threads=threads, quiet=quiet)
+        return StageResults(predicted=predicted, predictors=predictors, failed=fitted.failed)
+
+    def _models(self, context: StageContext) -> tuple[Fitted[Any], tuple[int, int], tuple[int, ...]]:
+        """Return each run's models of the target, how many next states of |S| numbers they give, and their widths."""
+        from offdyn_agents.models.dual.stages import fit_dynamics
+        from offdyn_agents.models.ensemble.stages import fit_ensembles
+
+        settings, layout = self.settings, context.layout
+        sizes, inputs = layout.observation_dim, layout.observation_dim + layout.action_dim
+        if settings.ensemble == "dual":
+            dual = settings.dual
+            return fit_dynamics(dual, context), (dual.members, sizes), (dual.width, sizes, dual.latent, inputs)
+        dynamics = settings.dynamics
+        fitted = fit_ensembles(
             dynamics,
             layout,
             context.target,
@@ -87,26 +155,17 @@ class DROCO(IQL):
             quiet=context.quiet,
             precision=context.precision,
         )
+        members = 1 if settings.robust_min == "coordinate" else dynamics.members
+        return fitted, (members, sizes), (dynamics.width, inputs)
 
-        def predictor(ensemble: Ensemble) -> Callable[[Tensor], Tensor]:
-            def predict(rows: Tensor) -> Tensor:
-                with torch.no_grad():
-                    return ensemble.next_states(layout, rows, robust_min)
-
-            return predict
-
-        members = 1 if robust_min == "coordinate" else dynamics.members
-        needed = context.population * prediction_bytes(len(context.source), members, layout.observation_dim)
-        worth_it = context.updates * self.rows().source >= len(context.source)
-        predicted: list[Tensor] = []
-        if worth_it and needed <= room(context.source.device, dynamics.memory_gb):
-            threads, quiet = context.threads, context.quiet
-            predicted = predict_all(ensembles, layout, context.source, robust_min, threads=threads, quiet=quiet)
-        predictors = [predictor(ensemble) for ensemble in ensembles]
-        return StageResults(predicted=predicted, predictors=predictors, failed=ensembles.failed)
+    def _predict(self, layout: Layout, ball: Ball, model: Any, rows: Tensor) -> Tensor:
+        """Return the next states [N, members, |S|] of the ball that one run's models name for packed rows [N, W]."""
+        with torch.no_grad():
+            words = () if self.settings.ensemble == "dual" else (self.settings.robust_min,)
+            return ball.clip(rows, model.next_states(layout, rows, *words))
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows."""
+        """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows; as `IQL`."""
         v_next, worst = self._next_values(params, batch)
         penalty = v_next[..., : batch.source_rows] - worst
         if self.settings.penalty_clamp:
@@ -114,7 +173,7 @@ class DROCO(IQL):
         robust = v_next[..., : batch.source_rows] - self.number(params, "beta", 1) * penalty
         v_next = torch.cat([robust, v_next[..., batch.source_rows :]], dim=-1)
         targets = batch.rewards + self.settings.discount * batch.continues * v_next
-        return targets, {"penalty": penalty.mean(-1)}
+        return targets, {"penalty": penalty.mean(-1) / self.scale(params)}
 
     def _next_values(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return V(s') [*lead, B] and the worst value of the predicted next states [*lead, source rows]."""
@@ -123,15 +182,19 @@ class DROCO(IQL):
         predicted = batch.predicted.flatten(-3, -2)
         if self.settings.robust_min == "q":
             values = twin(params["critic_target"], predicted, policy(params["actor"], predicted)).amin(-2)
-            return value(params["value"], batch.next_observations), values.unflatten(-1, (count, members)).amin(-1)
+            v_next = value(params["value"], batch.next_observations)
+            worst = values.unflatten(-1, (count, members)).amin(-1)
+            return self.bounded(params, v_next), self.bounded(params, worst)
         # One product for the stored and the predicted next states.
-        values = value(params["value"], torch.cat([batch.next_observations, predicted], dim=-2))
+        states = torch.cat([batch.next_observations, predicted], dim=-2)
+        values = self.bounded(params, value(params["value"], states))
         rows = batch.next_observations.shape[-2]
         return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
 
     def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
         """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""
-        delta = self.number(params, "delta", 2)
+        # delta is in units of the data's rewards.
+        delta = self.number(params, "delta", 2) * self.scale(params, 2)
         if self.settings.huber_on == "both":
             return huber(errors, delta).mean(-1).sum(-1)
         source = huber(errors[..., :source_rows], delta).mean(-1)

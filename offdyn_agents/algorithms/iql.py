@@ -1,21 +1,32 @@
 """Implicit Q-learning (Kostrikov et al., 2022) on target rows, source rows or both.
 
-One update computes every part from the parameters before it: V's expectile regression towards the averaged critics,
-the critics' regression towards r + gamma V(s'), and the advantage-weighted regression of the actor.
+    V(s)    <- argmin E |tau - 1(d < 0)| d^2,       d = min_j Q'_j(s, a) - V(s)
+    Q_j     <- argmin E (k r + gamma m clip(V(s')) - Q_j(s, a))^2
+    pi      <- argmin E min(exp(3 d), 100) |pi(s) - a|^2
+
+k divides rewards by the range of returns / 1000, as the authors' own code does for locomotion; the paper does not say
+so, and ports for two domains dropped it, which leaves a fifth to a third of all weights at their cap. The clip keeps
+values inside what the data's rewards allow; it is ours. `form=paper` is without both. One update computes every part
+from the parameters before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from offdyn_agents.algorithms.returns import FACTS, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.stages import StageContext
 
 __all__ = ["IQL", "IQLSettings", "expectile_loss"]
 
@@ -30,6 +41,11 @@ class IQLSettings(AgentSettings):
         expectile: tau of V's regression.
         temperature: Inverse temperature of the advantage weights.
         weight_clip: Largest advantage weight.
+        reward_scale: "returns" multiplies rewards with 1000 / (largest - smallest return of an episode), at most 1;
+            "none" leaves them as they are. Reported values are in the data's own units either way.
+        value_bounds: "rewards" clips V(s') to [min(0, smallest reward), max(0, largest)] / (1 - gamma); "none" does
+            not. A clip to an interval that holds the fixed point keeps the contraction.
+        target_share: Weight of target rows in the actor's loss, where a batch has rows of both domains.
     """
 
     discount: float = setting(0.99, low=0.0, high=1.0)
@@ -37,6 +53,9 @@ class IQLSettings(AgentSettings):
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True, per_run=True)
     temperature: float = setting(3.0, low=0.0, per_run=True)
     weight_clip: float = setting(100.0, low=0.0, open_low=True, infinite=True)
+    reward_scale: str = setting("returns", choices=("returns", "none"))
+    value_bounds: str = setting("rewards", choices=("rewards", "none"))
+    target_share: float = setting(0.5, low=0.0, high=1.0)
 
 
 def expectile_loss(differences: Tensor, expectile: float | Tensor) -> Tensor:
@@ -65,8 +84,44 @@ class IQL(Agent):
         s, a = self.observation_dim, self.action_dim
         return {"critic": self.hidden(s + a, 1, copies=2), "value": self.hidden(s, 1), "actor": self.hidden(s, a)}
 
+    def facts(self, context: StageContext) -> dict[str, Params]:
+        """Return the scale of rewards and the bounds of values, where they are wanted."""
+        scaled, bounded = self.settings.reward_scale == "returns", self.settings.value_bounds == "rewards"
+        if not scaled and not bounded:
+            return {}
+        tables = [rows for rows in (context.source, context.target) if len(rows)]
+        runs, discount = len(context.seeds), self.settings.discount
+        return value_facts(context.layout, tables, runs, scaled=scaled, bounded=bounded, discount=discount)
+
+    def bounded(self, params: Mapping[str, Params], values: Tensor, axes: int = 1) -> Tensor:
+        """Return values clipped to their bounds.
+
+        Args:
+            params: As `loss` gets them.
+            values: [*lead, ...] with so many axes after the leading ones.
+            axes: How many.
+        """
+        if self.settings.value_bounds == "none":
+            return values
+        _, low, high = (fact[(..., *(None,) * axes)] for fact in params[FACTS])
+        return values.clamp(low, high)
+
+    def scale(self, params: Mapping[str, Params], axes: int = 0) -> Tensor | float:
+        """Return what rewards are multiplied with, [*lead] and so many axes of size one."""
+        return params[FACTS][0][(..., *(None,) * axes)] if self.settings.reward_scale == "returns" else 1.0
+
+    def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
+        """Return the networks; critics and value in the units of the data's rewards."""
+        found = super().exported(params)
+        for name in ("critic", "value") if self.settings.reward_scale == "returns" else ():
+            *rest, weight, bias = found[name]
+            found[name] = [*rest, *(t / self.scale(params, t.dim()) for t in (weight, bias))]
+        return found
+
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the value, critic and actor losses; see `Agent.loss`."""
+        scale = self.scale(params)
+        batch = batch._replace(rewards=batch.rewards * self.scale(params, 1))
         with torch.no_grad():
             best = twin(params["critic_target"], batch.observations, batch.actions).amin(-2)
             targets, extra = self.targets(params, batch)
@@ -77,14 +132,27 @@ class IQL(Agent):
         sharpened = self.number(params, "temperature", 1) * (best - v.detach())
         weights = torch.exp(sharpened).clamp(max=self.settings.weight_clip)
         errors = (policy(params["actor"], batch.observations) - batch.actions).square().mean(-1)
-        actor_loss = (weights * errors).mean(-1)
-        parts = (value_loss, critic_loss, actor_loss, q.mean((-2, -1)), v.mean(-1), weights.mean(-1))
+        actor_loss = self._over_rows(weights * errors, batch.source_rows)
+        parts = (value_loss, critic_loss, actor_loss, q.mean((-2, -1)) / scale, v.mean(-1) / scale, weights.mean(-1))
         metrics = {name: part.detach() for name, part in zip(IQL.metrics, parts, strict=True)}
         return value_loss + critic_loss + actor_loss, metrics | extra
 
+    def _over_rows(self, losses: Tensor, source_rows: int) -> Tensor:
+        """Return the actor's mean over rows [*lead], in which target rows have their share."""
+        share, rows = self.settings.target_share, losses.shape[-1]
+        if share == 0.5 or source_rows in (0, rows):
+            return losses.mean(-1)
+        source, target = losses.split([source_rows, rows - source_rows], dim=-1)
+        return (1.0 - share) * source.mean(-1) + share * target.mean(-1)
+
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the critics' regression targets r + gamma m V(s') [*lead, B], and further metrics."""
-        v_next = value(params["value"], batch.next_observations)
+        """Return the critics' regression targets r + gamma m V(s') [*lead, B], and further metrics.
+
+        Args:
+            params: As `loss` gets them.
+            batch: Likewise, its rewards scaled.
+        """
+        v_next = self.bounded(params, value(params["value"], batch.next_observations))
         return batch.rewards + self.settings.discount * batch.continues * v_next, {}
 
     def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:

@@ -2,8 +2,14 @@
 
 Dynamics of the target are learned from both domains (`models/dual`), source rewards are corrected by DARA's classifiers
 (`models/classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of these
-rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high. The paper leaves
-open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an index.
+rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high:
+
+    max over pi of lambda E Q(s, pi(s)) - bc E w (pi(s) - a)^2,    rewards of rollouts r - beta u(s, a).
+
+The paper leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an
+index. Ours departs from it in the dynamics, which predict changes (`models/dual/model`), and in u, which is measured in
+units of a change, so that beta and the limit mean the same on every robot. What was published is
+`dynamics.form=paper uncertainty=paper uncertainty_limit=10 beta=.1`.
 """
 
 from __future__ import annotations
@@ -53,7 +59,9 @@ class MOBODYSettings(AgentSettings):
         weight_clip: Largest w.
         expectile: tau of V's regression ("awr").
         beta: Weight of the uncertainty u, which lowers the rewards of rollouts.
-        uncertainty: "paper" measures u over all dimensions, "code" leaves the last one out.
+        uncertainty: "changes" measures u as the root mean square over dimensions, each in units of its change. "paper"
+            measures it as a distance between states, "code" leaves the last of their dimensions out: where a change is
+            of length 10 (walker2d), beta=1 and a limit of 1 are the published .1 and 10.
         uncertainty_limit: Rows with a larger u are dropped, and so is what would follow them.
         refill_every: Updates between two refills.
         source_starts: Rollouts of a refill that start at states of source rows.
@@ -77,9 +85,9 @@ class MOBODYSettings(AgentSettings):
     temperature: float = setting(3.0, low=0.0)
     weight_clip: float = setting(100.0, low=1.0)
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
-    beta: float = setting(0.1, low=0.0, per_run=True)
-    uncertainty: str = setting("paper", choices=("paper", "code"))
-    uncertainty_limit: float = setting(10.0, low=0.0, infinite=True)
+    beta: float = setting(1.0, low=0.0, per_run=True)
+    uncertainty: str = setting("changes", choices=("changes", "paper", "code"))
+    uncertainty_limit: float = setting(1.0, low=0.0, infinite=True)
     refill_every: int = setting(5000, low=1)
     source_starts: int = setting(50_000, low=0)
     target_starts: int = setting(2000, low=1)
@@ -174,7 +182,7 @@ class MOBODY(ModelBased):
         # JSON has no numbers for what a failed run has here.
         errors = [None if i in failed else found.errors[found.elites].tolist() for i, found in enumerate(dynamics)]
         corrections = [None if i in failed else _moments(more) for i, more in enumerate(rewards)]
-        report = {"target_holdout_mse_of_elites": errors, "reward_corrections": corrections}
+        report = {"target_holdout_error_of_elites": errors, "reward_corrections": corrections}
         return StageResults(results=dynamics, rewards=rewards, report=report, failed=failed)
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,7 +2,16 @@
 
 At each step of a rollout every elite draws some candidates; one is taken by softmax(r_D / kappa), and where r_D of the
 one taken is below the threshold the rollout ends with it. r_D filters only: it is never added to the task's reward.
+
+    r_D = -log(1 - mean_k D_k),   D_k = sigmoid(2 clip((l_k - learner_k) / (expert_k - learner_k), 0, 1) - 1)
+
+with l_k the logit of a snapshot k of the discriminator, and learner_k and expert_k its means over fakes and real rows.
 With merged rows the ensemble learns from all of them, and the reward takes target rows as the real ones.
+
+Where this departs from the method: fakes are drawn around the real next states at the real (s, a), half of them around
+what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`), and inputs are standardised.
+`dynamics_reward.opponent=ppo` is the published form, rollouts of a generator that PPO trains. Candidates are scored by
+one network that has learned r_D (`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all.
 """
 
 from __future__ import annotations
@@ -10,6 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +32,7 @@ from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.filtering import RewardFilter
-from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings, ScorerSettings
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.rollouts import Proposer, RolloutModel
 from offdyn_envs.errors import OffDynError
@@ -45,8 +55,9 @@ class FilterSettings:
         drop_refused: Leave out the transition with which the threshold ends a rollout, instead of storing it as the
             end of an episode, which is a penalty in disguise.
         discriminators: Discriminators in the reward, of the last 400 snapshots: 40 are every 10th, 10 are every 40th,
-            1 is the last alone (ablation).
+            1 is the last alone (ablation). "nce" has ten, of the second half of its steps.
         dynamics_reward: The reward's own settings.
+        scorer: What scores candidates in rollouts.
     """
 
     horizon: int = setting(100, low=1)
@@ -59,6 +70,7 @@ class FilterSettings:
     drop_refused: bool = setting(False)
     discriminators: int = setting(40, low=1)
     dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
+    scorer: ScorerSettings = field(default_factory=ScorerSettings)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class Judged:
 
     Attributes:
         ensemble: Its own.
-        reward: Usable discriminators, the same for all seeds.
+        reward: Usable discriminators, the same for all seeds, or a scorer of its own.
     """
 
     ensemble: Ensemble
@@ -108,6 +120,7 @@ class _Filtered(ModelBasedSAC):
             context.layout,
             real,
             context.cache,
+            source=context.source if len(context.target) else None,
             terminated=context.terminated,
             threads=context.threads,
             compiled=context.compiled,
@@ -122,9 +135,36 @@ class _Filtered(ModelBasedSAC):
             share = {}
         else:
             share = {"real_transitions_that_pass": self._pass(reward, real, context)}
-        judged: Sequence[Judged] = [Judged(ensemble, reward) for ensemble in results.results]
+        judged = [Judged(ensemble, reward) for ensemble in results.results]
+        sound = [place for place in range(len(judged)) if place not in failed]
+        if sound and self.settings.scorer.form == "distilled":
+            share |= self._distil(judged, sound, context)
         report = {**results.report, "discriminators": int(thinned.able.sum()), **share}
         return replace(results, results=judged, report=report, failed=failed)
+
+    def _distil(self, judged: list[Judged], places: Sequence[int], context: StageContext) -> dict[str, Any]:
+        """Give the seeds at some places scorers of their own, and return how well these do."""
+        from offdyn_agents.models.dynamics_reward.scorer import fit_scorers
+
+        found = fit_scorers(
+            self.settings.scorer,
+            context.layout,
+            [table for table in (context.source, context.target) if len(table)],
+            judged[places[0]].reward,
+            [self.proposer(judged[place].ensemble) for place in places],
+            [context.seeds[place] for place in places],
+            context.cache,
+            threads=context.threads,
+            quiet=context.quiet,
+        )
+        for place, (scorer, _) in zip(places, found, strict=True):
+            judged[place] = replace(judged[place], reward=scorer)
+        return {f"scorer_{key}": [facts[key] for _, facts in found] for key in found[0][1]}
+
+    def proposer(self, ensemble: Ensemble) -> Proposer:
+        """Return what draws the candidates of an ensemble."""
+        settings = self.settings
+        return Proposer(ensemble, settings.elites, settings.draws, settings.candidate_bound)
 
     def _pass(self, reward: DynamicsReward, real: Tensor, context: StageContext) -> float | None:
         """Return how many of the held-out real transitions the filter lets pass, and say so where these are few."""
@@ -148,7 +188,7 @@ class _Filtered(ModelBasedSAC):
         temperature = float(self.number(run.params, "temperature"))
         return replace(
             super().world(replace(run, stages=judged.ensemble)),
-            propose=Proposer(judged.ensemble, settings.elites, settings.draws, settings.candidate_bound),
+            propose=self.proposer(judged.ensemble),
             choose=RewardFilter(
                 judged.reward, temperature, settings.threshold, settings.filtered, products=run.products
             ),

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from offdyn_agents.algorithms.registry import AGENTS
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_text
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["agents_table", "main", "with_table"]
@@ -48,8 +48,7 @@ def main(path: Path) -> None:
         path: A Markdown file with the two marks, written atomically.
     """
     page = with_table(path.read_text(encoding="utf-8"))
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 if __name__ == "__main__":

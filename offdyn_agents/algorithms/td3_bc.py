@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from offdyn_agents.algorithms.returns import FACTS, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, mlp, policy, twin
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 
 if TYPE_CHECKING:
-    from offdyn_agents.engine.stages import StageContext, StageResults
+    from offdyn_agents.engine.stages import StageContext
 
 __all__ = ["TD3BC", "TD3BCSettings", "folded"]
 
@@ -35,6 +36,8 @@ class TD3BCSettings(AgentSettings):
         target_noise: Standard deviation of the noise on target actions.
         target_noise_clip: Its bound.
         actor_delay: Updates of the critics for each one of the actor.
+        value_bounds: "rewards" clips min Q'(s', a') to [min(0, smallest reward), max(0, largest)] / (1 - gamma); "none"
+            does not, as published: values then run away where the merged dynamics disagree (ant).
         normalise: Standardise states with the moments of the rows (the single-domain form, which the preset has for
             rows of one domain); they are folded into the networks that are exported.
         normalise_eps: Added to the standard deviations.
@@ -46,6 +49,7 @@ class TD3BCSettings(AgentSettings):
     target_noise: float = setting(0.2, low=0.0)
     target_noise_clip: float = setting(0.5, low=0.0)
     actor_delay: int = setting(2, low=1)
+    value_bounds: str = setting("rewards", choices=("rewards", "none"))
     normalise: bool = setting(False)
     normalise_eps: float = setting(1e-3, low=0.0)
 
@@ -101,15 +105,18 @@ class TD3BC(Agent):
         """Return the networks whose copies move: all, with the actor's updates."""
         return () if phase == "critic" else self.averaged
 
-    def stages(self, context: StageContext) -> StageResults:
-        """Take the moments of all states, where they are to be standardised."""
-        from offdyn_agents.engine.stages import StageResults
-
-        if not self.settings.normalise:
-            return StageResults()
-        states, *_ = context.layout.split(torch.cat([context.source, context.target]))
-        mean, std = states.mean(0), states.std(0, correction=0) + self.settings.normalise_eps
-        return StageResults(frozen={"moments": [t.expand(len(context.seeds), 1, -1).clone() for t in (mean, std)]})
+    def facts(self, context: StageContext) -> dict[str, Params]:
+        """Return the moments of all states and the bounds of values, where they are wanted."""
+        runs, settings, frozen = len(context.seeds), self.settings, dict[str, Params]()
+        if settings.value_bounds == "rewards":
+            tables = [rows for rows in (context.source, context.target) if len(rows)]
+            facts = (context.layout, tables, runs)
+            frozen |= value_facts(*facts, scaled=False, bounded=True, discount=settings.discount)
+        if settings.normalise:
+            states, *_ = context.layout.split(torch.cat([context.source, context.target]))
+            mean, std = states.mean(0), states.std(0, correction=0) + settings.normalise_eps
+            frozen["moments"] = [t.expand(runs, 1, -1).clone() for t in (mean, std)]
+        return frozen
 
     def deterministic(self, params: Mapping[str, Params]) -> Params:
         """Return the actor of states as they come."""
@@ -157,4 +164,7 @@ class TD3BC(Agent):
         noise = (settings.target_noise * batch.noise).clamp(-settings.target_noise_clip, settings.target_noise_clip)
         actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
         values = twin(params["critic_target"], following, actions).amin(-2)
+        if settings.value_bounds == "rewards":
+            _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
+            values = values.clamp(low, high)
         return batch.rewards + settings.discount * batch.continues * values

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.algorithms.registry import agent_class, register
-from offdyn_agents.engine.settings import build, flat, preset
+from offdyn_agents.engine.settings import chosen, flat
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class Recipe:
             robot: Name of the robot, whose part of the preset counts.
         """
         kind = agent_class(self.name)
-        settings = build(kind.settings_class, preset(kind, robot), self.settings)
-        return kind(settings, observation_dim, action_dim)
+        return kind(chosen(kind, robot, overrides=self.settings), observation_dim, action_dim)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
@@ -61,6 +60,6 @@ def recipe(agent: Any, settings: Mapping[str, Any] | None = None) -> Recipe:
         agent = register(agent)
     if not isinstance(agent, str):
         raise OffDynError(f"agent is a {type(agent).__name__}; offdyn.agents.NAME(...), a name or a class is allowed")
-    chosen = flat(settings or {})
-    build(agent_class(agent).settings_class, chosen)
-    return Recipe(agent, chosen)
+    by_hand = flat(settings or {})
+    chosen(agent_class(agent), overrides=by_hand)
+    return Recipe(agent, by_hand)

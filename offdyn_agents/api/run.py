@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from offdyn_agents.runs.metrics import read_metrics
 from offdyn_agents.runs.own_pairs import OwnPair, problem_of
 from offdyn_agents.runs.plans import read_run, run_label, sound_seeds
 from offdyn_agents.runs.problems import NamedTask, Problem
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.scoring.environments import Place, find_place, place_returns
 from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
@@ -105,8 +104,7 @@ class Run:
             home, place = self.folder / "seeds" / str(seed), Path(folder) / str(seed)
             for name in (POLICY, CONTRACT):
                 if (home / name).is_file():
-                    with atomic_write(place / name) as temporary:
-                        shutil.copyfile(home / name, temporary)
+                    write_bytes(place / name, (home / name).read_bytes())
             places.append(place)
         return places
 

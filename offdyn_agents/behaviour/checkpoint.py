@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 
 
 def _to_tensors(value: Any) -> Any:
@@ -29,8 +30,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         path: the file.
         state: nested dicts and lists of tensors, arrays and plain types. Arrays come back as tensors.
     """
-    with atomic_write(path) as temporary:
-        torch.save(_to_tensors(state), temporary)
+    content = io.BytesIO()
+    torch.save(_to_tensors(state), content)
+    write_bytes(path, content.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -64,8 +66,9 @@ def save_arrays(path: Path, arrays: dict[str, NDArray[np.float64]]) -> None:
         path: the file, ending in .npz.
         arrays: the arrays.
     """
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, content.getbuffer())
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[np.float64]]:

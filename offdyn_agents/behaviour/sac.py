@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -24,7 +25,9 @@ from torch._dynamo import config as dynamo_config
 
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.training import matrix_precision
+from offdyn_agents.engine.compiler_cache import prepare
 from offdyn_agents.engine.execution import can_compile
+from offdyn_envs.atomic import atomic_write
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -216,6 +219,7 @@ def make_update(settings: SacSettings, entropy: float) -> _Update:
         return loss, _actor_step(state, batches[1], noise[2], rates[1], entropy)
 
     if settings.compiled and can_trace_update():
+        prepare()
         return cast("_Update", torch.compile(update, dynamic=False))
     return update
 
@@ -263,9 +267,14 @@ class Replay:
             capacity: transitions kept.
         """
         self._sizes = (observation_dim, action_dim, 1, observation_dim, 1)
-        shape = (capacity, sum(self._sizes))
-        fits = path.exists() and path.stat().st_size == shape[0] * shape[1] * 4
-        self._rows = np.memmap(path, dtype=np.float32, mode="r+" if fits else "w+", shape=shape)
+        shape, size = (capacity, sum(self._sizes)), capacity * sum(self._sizes) * 4
+        if not path.exists() or path.stat().st_size != size:
+            with atomic_write(path, size) as temporary, temporary.open("wb") as file:
+                # All of its room at once: where a map of a file finds the disk full, the system ends the process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                file.truncate(size)
+        self._rows = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
         self._capacity = capacity
         self.count = 0
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from offdyn_agents.engine.networks import Constant, Network, Params, policy
 from offdyn_agents.engine.rows import Batch, RowCounts
-from offdyn_agents.engine.settings import per_run_names, setting
+from offdyn_agents.engine.settings import SUITE, per_run_names, setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 
 __all__ = ["DATA_CHOICES", "NUMBERS", "Agent", "AgentSettings"]
@@ -37,12 +37,15 @@ class AgentSettings:
         batch_size: B, rows of one batch.
         width: Width of the two hidden layers.
         learning_rate: Adam's step size.
+        form: "suite" for this suite's form of the method, "paper" or "code" for one that was published: the settings
+            that the preset has under `forms`.
     """
 
     data: str = setting("merged", choices=DATA_CHOICES)
     batch_size: int = setting(256, low=2)
     width: int = setting(256, low=1)
     learning_rate: float = setting(3e-4, low=0.0, open_low=True)
+    form: str = setting(SUITE, choices=(SUITE, "paper", "code"))
 
 
 class Agent(abc.ABC):
@@ -126,6 +129,18 @@ class Agent(abc.ABC):
         """
         del context
         return StageResults()
+
+    def facts(self, context: StageContext) -> Mapping[str, Params]:
+        """Return what the loss reads of the task's rows and nothing has to be trained for, by name.
+
+        Args:
+            context: As `stages` gets it.
+
+        Returns:
+            Tensors [runs, ...], frozen as those in `StageResults.frozen`; by default none.
+        """
+        del context
+        return {}
 
     @abc.abstractmethod
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offdyn_envs.atomic import atomic_write, room
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["RolloutBuffer"]
@@ -49,7 +51,8 @@ class RolloutBuffer:
     def state(self) -> list[int]:
         """Return what a checkpoint keeps, once the rows themselves are safe: cursor and number of rows."""
         if self._file is not None:
-            self._file.flush()
+            with room(self.path):
+                self._file.flush()
         return [self.cursor, self.fill]
 
     def restore(self, state: list[int]) -> None:
@@ -81,15 +84,21 @@ class RolloutBuffer:
         if self._file is not None:
             return
         if not self._there:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("wb") as file:
+            with atomic_write(self.path, self._size) as temporary:
                 # A sparse file: what is never written takes no room.
-                file.truncate(self._size)
+                os.truncate(temporary, self._size)
         self._file = np.memmap(self.path, dtype=np.float32, mode="r+", shape=(self.capacity, self.width))
         self._kept = torch.from_numpy(self._file)
         self._rows = self._kept.to(self.device)
 
     def _write(self, start: int, rows: Tensor) -> None:
-        self._kept[start : start + len(rows)] = rows.to("cpu")
+        if not len(rows):
+            return
+        # Through the file and not through the map of it, where the system ends a process that finds the disk full.
+        content = memoryview(rows.to("cpu", torch.float32).numpy().tobytes())
+        with room(self.path, len(content)), self.path.open("r+b", buffering=0) as file:
+            file.seek(4 * self.width * start)
+            while content:
+                content = content[file.write(content) :]
         if self._rows is not self._kept and self._rows.device.type != "cpu":
             self._rows[start : start + len(rows)] = rows

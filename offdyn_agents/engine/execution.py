@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.agent import Agent
+from offdyn_agents.engine.compiler_cache import compiling
 from offdyn_agents.engine.data import Supply
 from offdyn_agents.engine.products import exact_fast_products, threads_inside
 from offdyn_agents.engine.update import Population, make_update, schedule
+from offdyn_envs.atomic import refuse_full
 
 __all__ = [
     "Compiled",
@@ -111,14 +113,25 @@ def compile_flat(
     # One C++ call per update: the interpreter lock is free meanwhile, which is what lets threads run side by side.
     options = {"cpp_wrapper": True, "cpp.threads": threads} if device.type == "cpu" else {}
     inductor: Any = _inductor
-    compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
-    # The first call may still compile; it must not change the examples.
-    compiled(*clones)
-    return Compiled(compiled, device)
+
+    def compile_all() -> Callable[..., Any]:
+        compiled: Callable[..., Any] = inductor.compile(graph, clones, options=options)
+        # The first call may still compile; it must not change the examples.
+        compiled(*clones)
+        return compiled
+
+    return Compiled(compiling(compile_all), device)
 
 
 def warn_uncompiled(error: Exception) -> None:
-    """Say that a function runs as it is written, and why."""
+    """Say that a function runs as it is written, and why.
+
+    Raises:
+        DiskFullError: It is because there is no room for what the compiler writes.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    refuse_full(error, cache_dir())
     line = str(error).strip().splitlines()
     print(f"not compiled, the updates will be slower: {line[0][:160] if line else repr(error)}", file=sys.stderr)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.provenance import package_versions
-from offdyn_envs.atomic import atomic_write, write_json
+from offdyn_envs.atomic import write_bytes, write_json
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.errors import OffDynError
 
@@ -190,8 +190,7 @@ def export_run(
     named = {f"{name}.{i}": a for name, tensors in params.items() for i, a in enumerate(_arrays(tensors))}
     files["weights.safetensors"] = save(named)
     for name, content in files.items():
-        with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(folder / name, content)
 
 
 def write_contract(folder: Path, contract: Contract, facts: Mapping[str, Any]) -> None:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 S = TypeVar("S")
-SECTIONS = ("settings", "data", "robots", "tuning")
+SECTIONS = ("settings", "data", "robots", "forms", "tuning")
 """What a preset file may have."""
+SUITE = "suite"
+"""The value of the setting `form` that stands for this suite's own form of a method."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,24 @@ def shared(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in to_json(settings).items() if name not in own}
 
 
-def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "") -> dict[str, Any]:
+def chosen(agent: type[Any], robot: str = "", quality: str = "", overrides: Mapping[str, Any] | None = None) -> Any:
+    """Return an agent's settings: its preset for a robot and a quality of data, and settings given by hand.
+
+    Args:
+        agent: Class of the agent.
+        robot: See `preset`, as the next.
+        quality: Likewise.
+        overrides: Dotted names and values by hand; among them, `data` and `form` also choose parts of the preset.
+
+    Raises:
+        OffDynError: An unknown setting, a value out of range, a form that the agent has not, or a damaged file.
+    """
+    by_hand = overrides or {}
+    data, form = (str(by_hand.get(name, "")) for name in ("data", "form"))
+    return build(agent.settings_class, preset(agent, robot, quality, data, form), by_hand)
+
+
+def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "", form: str = "") -> dict[str, Any]:
     """Return the settings that the agent's preset file gives for a robot, a quality of data and a choice of rows.
 
     Args:
@@ -105,19 +124,24 @@ def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "")
             overrides the rest of the section.
         data: Rows to learn from, as the setting `data` names them; what the file has under `data` for them overrides
             the general section. "" for those that the file itself chooses.
+        form: Published form of the method, as the setting `form` names it; what the file has under `forms` for it
+            overrides all else. "" for this suite's own form.
 
     Returns:
         Dotted setting names and plain values.
 
     Raises:
-        OffDynError: A damaged file; the message names it and the key.
+        OffDynError: A form that the file has not, or a damaged file; the message names it and the key.
     """
     content = _preset_file(agent)
+    forms = content.get("forms") or {}
+    if form not in ("", SUITE, *forms):
+        raise unknown(f"form of agent '{agent.name}'", form, (SUITE, *forms))
     own = dict((content.get("robots") or {}).get(robot) or {})
     qualities = own.pop("qualities", None) or {}
     general = content.get("settings") or {}
     of_rows = (content.get("data") or {}).get(data or general.get("data")) or {}
-    layers = (general, of_rows, own, qualities.get(quality) or {})
+    layers = (general, of_rows, own, qualities.get(quality) or {}, forms.get(form) or {})
     return {name: value for layer in layers for name, value in flat(layer).items()}
 
 
@@ -178,7 +202,7 @@ def _preset_path(agent: type[Any]) -> Traversable | None:
 def _sections(content: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield what a preset file's parts are called in messages, and their settings."""
     yield f"{where}: settings", _mapping(content.get("settings"), f"{where}: settings")
-    for group in ("data", "robots"):
+    for group in ("data", "robots", "forms"):
         for name, values in _mapping(content.get(group), f"{where}: {group}").items():
             section = f"{where}: {group}.{name}"
             own = dict(_mapping(values, section))

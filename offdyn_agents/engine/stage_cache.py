@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from offdyn_agents.engine.settings import to_json
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["Fitted", "Keep", "Tensors", "Unfinished", "cached", "in_precision", "stage_key"]
@@ -223,7 +223,6 @@ def _load(path: Path | None) -> Tensors | None:
 def _save(path: Path | None, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
     if path is None:
         return
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with atomic_write(path) as temporary:
-        save_file(dict(tensors), temporary, metadata)
+    write_bytes(path, save(dict(tensors), metadata))

@@ -233,9 +233,9 @@ def reward_title(record: Record) -> str:
 def reward_table(record: Record) -> list[dict[str, Any]]:
     """Return one row per policy: correlation of r_D with the log of the error, and errors of candidates.
 
-    "in a state" is the correlation among the candidates of one state; both are means over seeds with their range. The
-    errors, means with their intervals, are those of the candidate with the highest r_D, of a random one and of the
-    lowest there is.
+    "in a state" is the correlation among the candidates of one state, "refused" the share of states in which the
+    highest r_D is below the threshold: means over seeds with their range. The errors, means with their intervals, are
+    those of the candidate with the highest r_D, of a random one and of the lowest there is.
     """
     errors = {"highest r_D": "best", "random": "random", "lowest": "lowest"}
     return [
@@ -244,6 +244,7 @@ def reward_table(record: Record) -> list[dict[str, Any]]:
             "correlation": _range(_column(ranks, "correlation")),
             "in a state": _range(_column(ranks, "within")),
             **{f"error, {name}": _interval(_column(ranks, key)) for name, key in errors.items()},
+            **({"refused": _range(_column(ranks, "refused"))} if "refused" in ranks[0] else {}),
         }
         for policy, ranks in record["reward"]["rankings"].items()
     ]

@@ -65,6 +65,7 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
         context.layout,
         real,
         context.cache,
+        source=context.source if ensemble == "merged" else None,
         terminated=context.terminated,
         threads=context.threads,
         compiled=context.compiled,

@@ -8,6 +8,7 @@ whoever finds that folder after a kill moves the rest.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from offdyn_agents.engine.training.populations import train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, TaskRuns
 from offdyn_agents.runs.metrics import Floats, LoggedRuns, joined_metrics
 from offdyn_agents.runs.plans import Plan, read_run
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import write_json, write_text
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -167,25 +168,35 @@ def join(folder: Path, normalise: Callable[[Floats], Floats] | None) -> None:
     home = folder / HOME
     work = home / f"{JOINED}.part"
     shutil.rmtree(work, ignore_errors=True)
-    folders = (folder, home)
+    try:
+        _put_together(folder, normalise, work)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    os.replace(work, home / JOINED)
+    settle(folder)
+
+
+def _put_together(folder: Path, normalise: Callable[[Floats], Floats] | None, work: Path) -> None:
+    """Write the files of the whole into a folder of its own."""
+    folders = (folder, folder / HOME)
     unite(folders, work / FILE)
     whole = _need(work)
     parts = [LoggedRuns(place / "metrics.csv", *_told(_need(place))) for place in folders]
     columns, rows = joined_metrics(parts, whole.updates, normalise)
-    with (work / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(work / "metrics.csv", text.getvalue())
     _draw(rows, work)
     lines = _rollouts([place / "rollouts.jsonl" for place in folders])
     if lines:
-        (work / "rollouts.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(work / "rollouts.jsonl", "".join(f"{line}\n" for line in lines))
     facts = read_run(folder)
     # Figures of what the stages learned are those of the earlier seeds alone.
     stages = {name: told for name, told in facts.get("stages", {}).items() if name != "judged"}
     write_json(work / "run.json", {**facts, "seeds": list(whole.seeds), "status": "running", "stages": stages})
-    os.replace(work, home / JOINED)
-    settle(folder)
 
 
 def settle(folder: Path) -> None:

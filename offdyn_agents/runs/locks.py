@@ -6,12 +6,15 @@ import os
 import platform
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import IO, Any
 
+from offdyn_envs.atomic import room
 from offdyn_envs.datasets.store.staging import try_lock
+from offdyn_envs.interruption import undone
 
-__all__ = ["held", "holder"]
+__all__ = ["held", "holder", "working_in"]
 
 PAUSE = 0.2
 """Seconds between two tries."""
@@ -24,7 +27,7 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
     Where a file system knows no locks, nobody is kept out.
 
     Args:
-        path: The file; it stays, since removing it could let two processes in.
+        path: The file; it stays, but in `working_in`.
         wait: Seconds to wait for a process that has it.
 
     Yields:
@@ -35,11 +38,53 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
         until = time.monotonic() + wait
         while not (mine := try_lock(file) is not False) and time.monotonic() < until:
             time.sleep(PAUSE)
+        # It may have been taken away, by `working_in`, after it had been opened.
+        mine = mine and _is_at(file, path)
         if mine:
             file.truncate(0)
-            file.write(f"{platform.node()} {os.getpid()}\n")
-            file.flush()
+            with room(path):
+                os.write(file.fileno(), f"{platform.node()} {os.getpid()}\n".encode())
         yield mine
+
+
+@contextmanager
+def working_in(folder: Path, lock: str, wait: float = 0.0) -> Generator[bool]:
+    """Make a folder and hold its lock file; where nothing else is put into it, both are taken away again.
+
+    Args:
+        folder: The folder; it may exist.
+        lock: Name of the lock file in it.
+        wait: Seconds to wait for a process that has it.
+
+    Yields:
+        Whether it is ours.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    before = [] if made else os.listdir(folder)
+
+    def take_away() -> None:
+        if lock not in before and set(os.listdir(folder)) == {lock, *before}:
+            (folder / lock).unlink()
+            for place in made:
+                place.rmdir()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / lock, wait) as mine, undone(take_away) if mine else nullcontext():
+        try:
+            yield mine
+        finally:
+            # Somebody else may be making something in one of them.
+            with suppress(OSError):
+                if mine:
+                    take_away()
+
+
+def _is_at(file: IO[Any], path: Path) -> bool:
+    """Say whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def holder(path: Path) -> str:

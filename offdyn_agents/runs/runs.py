@@ -15,7 +15,7 @@ from typing import Any
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.settings import build, preset, shared
+from offdyn_agents.engine.settings import chosen, shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
 from offdyn_agents.engine.training.extras import NONE
@@ -25,7 +25,7 @@ from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns,
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
-from offdyn_agents.runs.locks import held, holder
+from offdyn_agents.runs.locks import holder, working_in
 from offdyn_agents.runs.metrics import late_evaluations
 from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, read_run
 from offdyn_agents.runs.track import Arrangement, Ledger, Population, Trained, tell_not_judged
@@ -84,8 +84,7 @@ def make_agent(
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    settings = build(kind.settings_class, preset(kind, robot, quality, overrides.get("data", "")), overrides)
-    return kind(settings, observation_dim, action_dim)
+    return kind(chosen(kind, robot, quality, overrides), observation_dim, action_dim)
 
 
 def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:
@@ -131,8 +130,7 @@ def train_tasks(
     _need_data([job for job in jobs if not job.plan.folder.exists()])
     with ExitStack() as stack:
         for folder in dict.fromkeys(plan.folder for plan in plans):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not stack.enter_context(held(folder / LOCK, wait)):
+            if not stack.enter_context(working_in(folder, LOCK, wait)):
                 raise OffDynError(f"'{folder}' is being trained by {holder(folder / LOCK)}; let it end first")
             growing.settle(folder)
         jobs = [_with_folder(job) for job in jobs]

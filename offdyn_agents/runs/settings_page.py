@@ -10,7 +10,7 @@ from functools import reduce
 from typing import Any, get_type_hints
 
 from offdyn_agents.algorithms.registry import agent_class
-from offdyn_agents.engine.settings import bounds_of, build, preset, setting_names
+from offdyn_agents.engine.settings import bounds_of, chosen, setting_names
 
 __all__ = ["setting_rows"]
 
@@ -34,11 +34,10 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
     """
     from offdyn_envs.tasks import get_task
 
-    chosen = agent_class(agent)
-    kind = chosen.settings_class
-    known, by_hand = get_task(task) if task else None, dict(overrides or {})
+    found, known = agent_class(agent), get_task(task) if task else None
+    kind = found.settings_class
     robot, quality = (known.robot, known.quality) if known else ("", "")
-    settings = build(kind, preset(chosen, robot, quality, by_hand.get("data", "")), by_hand)
+    settings = chosen(found, robot, quality, overrides)
     rows: list[dict[str, Any]] = []
     for name in setting_names(kind):
         owner, field = _find(kind, name)

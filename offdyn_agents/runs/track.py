@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offdyn_agents.runs.plans import Plan
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = [
     "Arrangement",
@@ -102,6 +102,7 @@ class Ledger:
         """Take down that nothing more will come of a population, and why; the others go on."""
         # What its training held in memory, a GPU's too, must not be held by its traceback while the others train.
         traceback.clear_frames(error.__traceback__)
+        error = error if isinstance(error, OffDynError) else out_of_memory(error) or error
         self._works[number] = 0
         self._errors.append(error)
         others = len(self._ended) + len(self._errors) < len(self._populations)

@@ -1,8 +1,9 @@
 """Which variant of an agent a run is, so that runs of other data do not meet in one folder.
 
 `runs/<task>/<agent>` holds the agent as its preset has it, `runs/<task>/<agent>@<variant>` a variant: one that was
-given a name, or one that learns from other rows and is called after them ("data-source", "target-500"). Other settings
-give no name by themselves: there are too many of them, and a run of other settings in a folder is never overwritten.
+given a name, or one that learns from other rows or is a published form of its method, and is called after that
+("data-source", "target-500", "form-paper"). Other settings give no name by themselves: there are too many of them, and
+a run of other settings in a folder is never overwritten.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def named(plan: Plan, name: str = "") -> Plan:
 
 
 def _rows(plan: Plan) -> list[str]:
-    """Return what is different in the rows that a plan's run learns from."""
+    """Return what is different in the rows that a plan's run learns from, and in the form of its method."""
     from offdyn_agents.runs.runs import plan_agent
 
-    others = {key: value for key, value in plan.overrides.items() if key != "data"}
-    data, own = (plan_agent(found).settings.data for found in (plan, replace(plan, overrides=others)))
+    others = {key: value for key, value in plan.overrides.items() if key not in ("data", "form")}
+    given, own = (plan_agent(found).settings for found in (plan, replace(plan, overrides=others)))
     return [
-        *([f"data-{data}"] if data != own else []),
+        *(f"{name}-{getattr(given, name)}" for name in ("data", "form") if getattr(given, name) != getattr(own, name)),
         *([f"target-{plan.target_rows}"] if plan.problem.other_target else []),
     ]

@@ -15,8 +15,10 @@ __all__ = ["small_agent", "small_settings"]
 SMALL: Mapping[str, int] = {
     "batch_size": 24,
     "capacity": 150,
+    "discriminator_width": 16,
     "elites": 2,
     "epochs": 1,
+    "guess_updates": 5,
     "horizon": 2,
     "iterations": 2,
     "judges": 2,

@@ -10,7 +10,7 @@ import mujoco
 from offdyn_envs.adroit.shifts import HandShift, apply_hand_shifts, check_hand_profile
 from offdyn_envs.adroit.tasks import HandTask, get_hand_task
 from offdyn_envs.compiling import log_simulator_warnings
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = ["compile_hand"]
 
@@ -26,7 +26,8 @@ def _compile(name: str, shifts: tuple[HandShift, ...], profile: str) -> mujoco.M
     try:
         return spec.compile()
     except ValueError as error:
-        raise OffDynError(f"Adroit {name}: these shifts together make no valid model: {error}") from None
+        wrong = OffDynError(f"Adroit {name}: these shifts together make no valid model: {error}")
+        raise out_of_memory(error) or wrong from None
 
 
 def compile_hand(task: HandTask, shifts: tuple[HandShift, ...], profile: str = "default") -> mujoco.MjModel:

@@ -86,11 +86,16 @@ def _attempt(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -
 
 
 def _help(model: mujoco.MjModel, jobs: SimpleQueue[_Job | None]) -> None:
-    """Work on jobs until one is None; a thread's life."""
-    data, simulate = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
+    """Work on jobs until one is None; a thread's life. One that can have no memory says so to whoever waits for it."""
+    tools: tuple[mujoco.MjData, mujoco.rollout.Rollout] | None = None
+    trouble: Exception | None = None
+    try:
+        tools = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
+    except Exception as failure:
+        trouble = failure
     while (job := jobs.get()) is not None:
         job.busy.append(None)
-        error = _attempt(job, data, simulate)
+        error = trouble if tools is None else _attempt(job, *tools)
         job.busy.pop()
         job.results.put(error)
 

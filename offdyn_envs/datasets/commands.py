@@ -36,7 +36,7 @@ def info(
     from offdyn_envs.report import print_record, print_table
 
     if split_imported([name])[1]:
-        print_imported(name, json_output)
+        print_imported(name, json_output, png)
         return
     chosen = [str(dataset) for dataset in resolve([name])]
     if png is not None and len(chosen) > 1:
@@ -257,8 +257,11 @@ def gap(
 ) -> None:
     """Simulate a task's source transitions again under its target dynamics: for diagnosis, never for training."""
     from offdyn_envs.datasets.gap.report import draw_gap, gap_record, print_gap, task_gap
+    from offdyn_envs.figures import refuse_other_than_png
     from offdyn_envs.report import print_record
 
+    if plot is not None:
+        refuse_other_than_png(plot)  # Now, not after minutes of simulation.
     found = task_gap(task, rows, source=source, units=units, num_threads=threads)
     if plot is not None:
         draw_gap(task, found, plot)

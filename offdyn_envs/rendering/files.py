@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import atomic_write, refuse_full, write_bytes
 from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
@@ -39,8 +41,9 @@ def write_png(path: Path, picture: Image.Image) -> None:
         path: The file.
         picture: The picture.
     """
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True)
+    write_bytes(path, content.getbuffer())
 
 
 def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
@@ -55,10 +58,9 @@ def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
 
     first, *others = frames if frames[0].mode == "P" else shared_palette(frames, GIF_COLOURS)
     duration = max(2, round(seconds * 100)) * 10
-    with atomic_write(path) as temporary:
-        first.save(
-            temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True
-        )
+    content = io.BytesIO()
+    first.save(content, format="GIF", save_all=True, append_images=others, duration=duration, loop=0, optimize=True)
+    write_bytes(path, content.getbuffer())
 
 
 def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
@@ -80,6 +82,7 @@ def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
         except (OSError, RuntimeError) as error:  # RuntimeError: imageio-ffmpeg has found no encoder.
             failure = str(error)
         if failure:
+            refuse_full(RuntimeError(failure), path)
             reason = failure.strip().splitlines()[-1][:120]
             raise OffDynError(f"{path}: the video encoder of imageio-ffmpeg failed: {reason}") from None
 
@@ -97,7 +100,10 @@ def _encode(program: str, path: Path, frames: Sequence[Image.Image], seconds: fl
             for frame in frames:
                 process.stdin.write(frame.convert("RGB").tobytes())
         _, printed = process.communicate()
-    return (printed.decode(errors="replace").strip() or "no reason given") if process.returncode else ""
+    if process.returncode == 0:
+        return ""
+    reason = signal.strsignal(-process.returncode) if process.returncode < 0 else None
+    return printed.decode(errors="replace").strip() or reason or "no reason given"
 
 
 def write_movie(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:

@@ -103,15 +103,14 @@ def write_gallery(folder: Path, hands: bool = True, report: Callable[[str], None
     Raises:
         OffDynError: OpenGL does not work here.
     """
-    from offdyn_envs.atomic import atomic_write
+    from offdyn_envs.atomic import write_text
 
     items = gallery_items(hands)
     for number, item in enumerate(items):
         draw_item(item, folder)
         if number % 10 == 9:
             report(f"{number + 1} of {len(items)} pictures")
-    with atomic_write(folder / "README.md") as temporary:
-        temporary.write_text(gallery_page(items), encoding="utf-8")
+    write_text(folder / "README.md", gallery_page(items))
     return sum((folder / item.file).stat().st_size for item in items)
 
 

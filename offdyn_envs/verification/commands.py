@@ -26,12 +26,15 @@ def envs_verify(
     deviation over these states. 50 steps: the same after 50 steps, from 100 of them. Exit status 1 where a check
     failed.
     """
+    from offdyn_envs.atomic import refuse_foreign
     from offdyn_envs.progress import progress
-    from offdyn_envs.verification.results import Verification, freeze
+    from offdyn_envs.verification.results import FIRST, Verification, freeze
     from offdyn_envs.verification.runner import verify_all
     from offdyn_envs.verification.subjects import find_subject, named_subjects
     from offdyn_envs.verification.table import print_failures, print_verifications
 
+    if out is not None:
+        refuse_foreign(out, lambda begins: begins.split()[:2] == FIRST, "a file of this command")
     subjects = [find_subject(name) for name in names] if names else list(named_subjects().values())
     with progress("verifying environments", len(subjects)) as advance:
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_text
 from offdyn_envs.verification.results import published
 from offdyn_envs.verification.subjects import RobotSubject, Subject, named_subjects
 
@@ -221,8 +221,7 @@ def main(path: Path) -> None:
     Args:
         path: A Markdown file, written atomically.
     """
-    with atomic_write(path) as temporary:
-        temporary.write_text(environments_page(published()), encoding="utf-8")
+    write_text(path, environments_page(published()))
 
 
 if __name__ == "__main__":

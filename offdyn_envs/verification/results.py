@@ -12,6 +12,7 @@ from typing import Any
 from offdyn_envs.atomic import write_json
 
 __all__ = [
+    "FIRST",
     "FORMAT",
     "FROZEN",
     "CheckFailed",
@@ -25,6 +26,8 @@ __all__ = [
 FORMAT = "1"
 FROZEN = Path(__file__).with_name("verified.json")
 """The published figures; written by `offdyn envs verify --out`."""
+FIRST = [b"{", b'"environments":']
+"""The first words of such a file."""
 
 Facts = dict[str, Any]
 

@@ -3,13 +3,29 @@
 import torch
 
 from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.update import initial_population
 from offdyn_agents.testing import small_agent
 from offdyn_agents.testing.data import A, Killed, S, dataset, first_updates, killed_at
 
-__all__ = ["A", "Killed", "S", "dataset", "first_updates", "killed_at", "make", "make_batch", "make_params", "tiny"]
+SCALE, LOW, HIGH = 0.25, -0.4, 0.8
+"""Scale of rewards and bounds of values."""
+
+__all__ = [
+    "A",
+    "Killed",
+    "S",
+    "dataset",
+    "first_updates",
+    "killed_at",
+    "make",
+    "make_batch",
+    "make_params",
+    "population_of",
+    "tiny",
+]
 
 
 def make(name, **overrides):
@@ -23,15 +39,23 @@ def tiny(name, **settings):
     return small_agent(agent_class(name), settings)
 
 
+def population_of(agent, seeds):
+    """The state before the first update, with what the stages of agents of this package find in rewards."""
+    # Bounds so tight that some values are clipped.
+    facts = [torch.full((len(seeds),), fact) for fact in (SCALE, LOW, HIGH)]
+    return initial_population(agent, seeds, {FACTS: facts})
+
+
 def make_params(agent, seed=0, runs=None):
     """Networks and averaged copies that differ from them, for one run, or stacked for several."""
     seeds = [seed] if runs is None else range(seed, seed + runs)
-    population = initial_population(agent, seeds)
+    population = population_of(agent, seeds)
     other = initial_population(agent, [s + 1000 for s in seeds])
-    params = dict(population.params)
+    params = {**population.frozen, **population.params}
     params |= {f"{name}_target": tensors for name, tensors in other.targets.items()}
     # Larger than at initialisation, so that rounding cannot hide a wrong term.
-    params = {name: [3.0 * tensor for tensor in tensors] for name, tensors in params.items()}
+    stretched = {name: 1.0 if name in population.frozen else 3.0 for name in params}
+    params = {name: [stretched[name] * tensor for tensor in tensors] for name, tensors in params.items()}
     return params if runs is not None else {name: [t[0] for t in tensors] for name, tensors in params.items()}
 
 

@@ -10,9 +10,10 @@ from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.ensemble import stages as ensemble_stages
 from offdyn_agents.models.ensemble import training as dynamics_training
-from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network
+from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network, forward
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
 
 CPU = torch.device("cpu")
@@ -73,13 +74,13 @@ def test_errors_do_not_depend_on_how_many_rows_are_judged_at_once(monkeypatch):
     torch.testing.assert_close(training._errors(), whole)
 
 
-@pytest.mark.parametrize(("schedule", "epochs"), [("published", 6), ("early-stopping", 400)])
+@pytest.mark.parametrize(("schedule", "epochs"), [("annealed", 6), ("published", 6), ("early-stopping", 400)])
 def test_schedules(schedule, epochs):
     seen = []
     rows = pack(dataset(300, 0, noise=1.0), "target")
     learner(schedule=schedule, epochs=epochs, patience=2).fit(rows, 0, lambda epoch, error: seen.append(epoch))
     assert seen == list(range(1, len(seen) + 1))
-    assert len(seen) == epochs if schedule == "published" else 3 <= len(seen) < epochs
+    assert len(seen) == epochs if schedule != "early-stopping" else 3 <= len(seen) < epochs
 
 
 def test_a_seed_decides_everything():
@@ -101,9 +102,12 @@ def test_coordinate_minimum():
     torch.testing.assert_close(ensemble.next_states(LAYOUT, rows), states.transpose(0, 1))
 
 
-@pytest.mark.parametrize("robust_min", ["value", "coordinate"])
-def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
-    agent = make("droco", robust_min=robust_min, dynamics__epochs=1, dynamics__width=16)
+DUAL = {"ensemble": "dual", "dual__updates": 5, "dual__width": 16, "dual__members": 7}
+
+
+@pytest.mark.parametrize("more", [{}, {"robust_min": "coordinate"}, DUAL])
+def test_kept_predictions_are_those_made_on_the_way(tmp_path, more):
+    agent = make("droco", dynamics__epochs=1, dynamics__width=16, **more)
     tasks = [TaskRuns(dataset(300, 0), dataset(200, 1), (0, 1), tmp_path)]
     supplies = [make_supply(agent, tasks, Budget(updates), Hardware(compiled=False)).supply for updates in (1, 1000)]
     assert supplies[0].predicted is None
@@ -111,15 +115,38 @@ def test_kept_predictions_are_those_made_on_the_way(tmp_path, robust_min):
     numbers = torch.randint(300, (4, 16), generator=torch.Generator().manual_seed(0))
     for run in (0, 1):
         made, kept = (supply.predictions(run, numbers, supply.rows(numbers)) for supply in supplies)
-        assert made.shape == (4, 16, 1 if robust_min == "coordinate" else 7, S)
+        assert made.shape == (4, 16, 1 if "robust_min" in more else 7, S)
         torch.testing.assert_close(made, kept, rtol=0.0, atol=1e-6)
     assert not torch.allclose(supplies[1].predicted[0], supplies[1].predicted[1])
+
+
+def test_the_variances_of_models_that_have_none_are_refused():
+    with pytest.raises(OffDynError, match="robust_min is 'coordinate'") as told:
+        make("droco", ensemble="dual", robust_min="coordinate")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("radius", [0.5, 2.0])
+def test_predictions_lie_in_the_ball(tmp_path, radius):
+    target = dataset(200, 1)
+    agent = make("droco", dynamics__epochs=1, dynamics__width=16, radius=radius)
+    tasks = [TaskRuns(dataset(300, 0), target, (0,), tmp_path)]
+    supply = make_supply(agent, tasks, Budget(1000), Hardware(compiled=False)).supply
+    unit = np.sqrt(np.mean((target.next_observations - target.observations) ** 2, axis=0))
+    away = (supply.predicted[0] - LAYOUT.split(supply.table[:300])[2][:, None]).abs() / torch.from_numpy(unit)
+    # Models that have learned nothing yet are wrong by more than this almost everywhere.
+    assert float(away.max()) == pytest.approx(radius, rel=1e-4)
+    wide = make("droco", dynamics__epochs=1, dynamics__width=16, radius="inf")
+    free = make_supply(wide, tasks, Budget(1000), Hardware(compiled=False)).supply
+    inside = (away < radius * (1 - 1e-4)).all(-1)
+    assert inside.any()
+    torch.testing.assert_close(supply.predicted[0][inside], free.predicted[0][inside])
 
 
 @pytest.mark.parametrize("name", ["droco", "mopo", "mobody"])
 def test_the_precision_of_a_training_is_that_of_its_dynamics(tmp_path, monkeypatch, name):
     settings = {"epochs": 1, "width": 16}
-    short = {"dara__updates": 10} if name == "mobody" else {}
+    short = {"dara__updates": 10, "dynamics__updates": 10} if name == "mobody" else {}
     agent = make(name, **{f"dynamics__{key}": value for key, value in settings.items()}, **short)
     learner = DualLearner if name == "mobody" else EnsembleLearner
     used, real = [], learner.fit
@@ -171,3 +198,49 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     fit(settings, rows + 1.0, [0])
     fit(DynamicsSettings(**SMALL, epochs=1, memory_gb=1.0), rows, [0])
     assert calls == [0, 1, 2, 0, 0]
+
+
+def unequal_rows(count=600):
+    """Rows whose first dimension moves a thousandth of what the others do, as a position beside velocities."""
+    generator = torch.Generator().manual_seed(5)
+    s, a = torch.randn(count, S, generator=generator), torch.rand(count, A, generator=generator) - 0.5
+    units = torch.tensor([0.002] + [2.0] * (S - 1))
+    moved = s + units * torch.tanh(s + a[:, :1])
+    return LAYOUT.join(s, a, moved, a.sum(-1), torch.zeros(count, dtype=torch.bool))
+
+
+def test_outputs_in_units_of_a_change_learn_the_small_ones_too():
+    rows, errors = unequal_rows(), {}
+    states, actions, following, *_ = LAYOUT.split(rows)
+    unit = (following - states).square().mean(0)
+    for outputs in ("raw", "changes"):
+        found = learner(outputs=outputs, epochs=40, width=32, batch_size=32).fit(rows, 0)
+        _, predicted, _ = found.predict(states, actions)
+        errors[outputs] = (predicted - following).square().mean((0, 1)) / unit
+    assert errors["changes"][0] < 0.5 * errors["raw"][0]
+    assert (errors["changes"] < 0.5).all(), "worse than half of predicting no change"
+
+
+def test_units_of_outputs_are_multiplied_back():
+    found = learner(epochs=1).fit(unequal_rows(100), 0)
+    s, a = torch.randn(7, S), torch.rand(7, A)
+    inputs = (torch.cat([s, a], -1) - found.mean) / found.std
+    mean, log_variance = forward(found.params, inputs.unsqueeze(0))
+    rewards, states, variances = found.predict(s, a)
+    torch.testing.assert_close(rewards, mean[..., 0] * found.scale[0])
+    torch.testing.assert_close(states, s + mean[..., 1:] * found.scale[1:])
+    torch.testing.assert_close(variances, log_variance.exp() * found.scale.square())
+    again = Ensemble.from_tensors(found.tensors(), CPU)
+    assert torch.equal(again.predict(s, a)[1], states)
+    assert torch.equal(found.elites(2).predict(s, a)[1], states[found.ranking[:2]])
+
+
+def test_the_rate_falls_to_nothing_where_it_is_annealed(monkeypatch):
+    rates = []
+    real = dynamics_training.adam
+    monkeypatch.setattr(dynamics_training, "adam", lambda *all: (rates.append(float(all[4])), real(*all)))
+    learner(epochs=3, batch_size=40).fit(unequal_rows(100), 0)
+    per_step = rates[:: len(rates) // 6]
+    assert len(per_step) == 6, "two steps of each of three epochs"
+    expected = [1.5e-3 * (1 + np.cos(np.pi * t / 6)) / (1 - 0.9 ** (t + 1)) for t in range(6)]
+    np.testing.assert_allclose(per_step, expected, rtol=1e-5)

@@ -35,6 +35,7 @@ LAYOUT = Layout(S, A)
 UNITS = torch.tensor([300.0, 0.003])
 """The numbers of a state differ by a factor of 100,000 in size."""
 TINY = {
+    "opponent": "ppo",
     "iterations": 5,
     "pretraining": 20,
     "width": 16,
@@ -47,6 +48,7 @@ TINY = {
     "discriminator_steps": 2,
 }
 LEARNING = {
+    "opponent": "ppo",
     "iterations": 60,
     "pretraining": 50,
     "width": 32,

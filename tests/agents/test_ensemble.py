@@ -7,8 +7,15 @@ import torch
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.soundness import better, fault
 from offdyn_agents.models.ensemble import training as dynamics_training
-from offdyn_agents.models.ensemble.model import MATRICES, Ensemble, ensemble_loss, ensemble_network
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.model import (
+    MATRICES,
+    Ensemble,
+    ensemble_loss,
+    ensemble_network,
+    gaussians,
+    initial_ensemble,
+)
+from offdyn_agents.models.ensemble.settings import DynamicsSettings, EnsembleSettings
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
@@ -283,3 +290,16 @@ def test_a_file_without_ranking_is_read():
     tensors = fit(pack(dataset(100, 0), "target"), epochs=1).tensors()
     del tensors["ranking"]
     assert Ensemble.from_tensors(tensors, CPU).ranking.tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("dynamics", [EnsembleSettings, DynamicsSettings])
+def test_members_in_turn_predict_what_they_do_together(dynamics):
+    settings = dynamics(members=3, width=16)
+    generator = torch.Generator().manual_seed(0)
+    params = initial_ensemble(settings, ensemble_network(settings, 4, 2), generator)
+    ensemble = Ensemble(params, torch.randn(6, generator=generator), torch.full((6,), 2.0), torch.arange(3))
+    s, a = torch.randn(50, 4, generator=generator), torch.randn(50, 2, generator=generator)
+    together = gaussians(params, ensemble.mean, ensemble.std, s, a)
+    for ours, theirs in zip(ensemble.predict(s, a), together, strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

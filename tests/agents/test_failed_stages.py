@@ -12,7 +12,7 @@ from offdyn_agents.engine.training.supplies import TaskRuns
 from offdyn_agents.models.classifiers import ClassifierLearner
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.dynamics_reward import stage as reward_stage
-from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import dataset, tiny
@@ -41,7 +41,7 @@ def exported(folder):
         ("mopo", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
         ("mobody", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
         ("mobody", "dara.learning_rate", "classifiers: what the domain classifiers say is not finite"),
-        ("morec", "dynamics_reward.discriminator_rate", "none of 2 discriminators rates real transitions above"),
+        ("morec", "dynamics_reward.discriminator_rate", "none of 3 discriminators rates real transitions above"),
     ],
 )
 def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsys, monkeypatch):
@@ -49,10 +49,10 @@ def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsy
     # What classifiers and discriminators say at a million, float32 still holds.
     large = 1e6 if rate == "dynamics.learning_rate" else 1e15
     more = {"dara.updates": 60} if name == "mobody" else {}
-    learners = (EnsembleLearner, DualLearner, ClassifierLearner, Adversaries)
+    learners = (EnsembleLearner, DualLearner, ClassifierLearner, NoiseContrast)
     trainings = []
     for learner in learners:
-        method = "advance" if learner is Adversaries else "fit"
+        method = "advance" if learner is NoiseContrast else "fit"
         real = getattr(learner, method)
 
         def counted(self, *args, real=real, **named):
@@ -122,7 +122,7 @@ def test_a_task_without_a_usable_reward_does_not_end_the_others(name, tmp_path, 
     ]
     module = train_runs(tiny(name), tasks, BUDGET, HARDWARE, [], "two", quiet=True, cache=None)
     assert [bool(stopped) for stopped in module.stopped] == [True, True, False, False]
-    assert module.describe_stop(1).startswith("task-0: seed 1 diverged before update 0: none of 2 discriminators rates")
+    assert module.describe_stop(1).startswith("task-0: seed 1 diverged before update 0: none of 3 discriminators rates")
     assert (exported(tmp_path / "0"), exported(tmp_path / "1")) == ([], ["0", "1"])
     alone = [replace(tasks[1], folder=tmp_path / "alone")]
     train_runs(tiny(name), alone, BUDGET, HARDWARE, [], "one", quiet=True, cache=None)

@@ -1,5 +1,7 @@
 """What a GPU must do as a CPU does: `pytest -m gpu` on a machine that has one."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -101,8 +103,10 @@ def test_ensembles_recorded_as_graphs_are_those_of_the_cpu(schedule):
         close(found[1][seed].tensors(), found[0][seed].tensors())
         close(found[2][seed].tensors(), found[0][seed].tensors())
     source = pack(SOURCE, "source")
+    shape, widths = (settings.members, LAYOUT.observation_dim), (settings.width, LAYOUT.width)
     ours, theirs = (
-        predict_all(group, LAYOUT, source.to(device)) for group, device in ((found[0], "cpu"), (found[2], "cuda"))
+        predict_all([partial(e.next_states, LAYOUT) for e in group], source.to(device), shape, widths)
+        for group, device in ((found[0], "cpu"), (found[2], "cuda"))
     )
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b.cpu(), rtol=1e-3, atol=1e-4)

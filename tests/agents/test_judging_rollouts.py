@@ -13,8 +13,9 @@ from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.settings import build, flat
 from offdyn_agents.engine.termination import termination
+from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
+from offdyn_agents.models.dynamics_reward.scorer import fit_scorers
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
-from offdyn_agents.models.dynamics_reward.training import Adversaries
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
@@ -119,7 +120,7 @@ def test_a_finished_run(agent, data, task, tmp_path, capsys, monkeypatch):  # no
     _, folder = trained(agent, tmp_path / "runs", data=data)
     # Its stages are found, not trained again, wherever one stands.
     monkeypatch.setattr(EnsembleLearner, "fit", lambda *args, **named: pytest.fail("trained again"))
-    monkeypatch.setattr(Adversaries, "advance", lambda *args, **named: pytest.fail("trained again"))
+    monkeypatch.setattr(NoiseContrast, "advance", lambda *args, **named: pytest.fail("trained again"))
     monkeypatch.chdir(folder.parent)
     main([folder.name, "--starts", "20", "--json"])
     record = json.loads(capsys.readouterr().out)
@@ -143,9 +144,12 @@ def by_hand(name, folder, task, data, seed):  # noqa: F811
     results = ensemble
     if name == "morec":
         reward = fit_dynamics_reward(
-            agent.settings.dynamics_reward, layout, rows[1], cache, terminated=termination("hopper")
+            agent.settings.dynamics_reward, layout, rows[1], cache, source=rows[0], terminated=termination("hopper")
         )
-        results = Judged(ensemble, reward.thinned(agent.settings.discriminators).usable())
+        usable = reward.thinned(agent.settings.discriminators).usable()
+        tables, proposers = [table for table in rows if len(table)], [agent.proposer(ensemble)]
+        ((scorer, _),) = fit_scorers(agent.settings.scorer, layout, tables, usable, proposers, [seed], cache)
+        results = Judged(ensemble, scorer)
     view = RunView(seed, 12, {}, results, *rows, layout, termination("hopper"))
     policy = load_policy(folder / "seeds" / str(seed) / "policy.onnx", observation_dim=11, action_dim=3)
     found = {"seed": seed}

@@ -17,8 +17,9 @@ from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.models.classifiers import ClassifierLearner
 from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.models.dynamics_reward import scorer as scorer_stage
 from offdyn_agents.models.dynamics_reward import stage as reward_stage
-from offdyn_agents.models.dynamics_reward.training import Adversaries
+from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.ensemble import training as dynamics_training
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.testing.conformance import same, train, weights
@@ -29,7 +30,8 @@ POINTS = {
     "dynamics": (dynamics_training._Training, "_epoch", 5),
     "dual dynamics": (mobody_training._Training, "_epoch", 5),
     "classifiers": (ClassifierLearner, "fit", 2),
-    "dynamics reward": (Adversaries, "advance", 3),
+    "dynamics reward": (NoiseContrast, "advance", 3),
+    "scorers": (scorer_stage, "distil", 2),
     "predictions": (Ensemble, "next_states", 2),
     "updates": (PopulationModule, "training_step", 4),
 }
@@ -44,6 +46,7 @@ CASES = [
     ("mobody", "refill"),
     ("morec", "dynamics"),
     ("morec", "dynamics reward"),
+    ("morec", "scorers"),
     ("morec", "refill"),
     ("morec", "updates"),
 ]

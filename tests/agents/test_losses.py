@@ -10,7 +10,7 @@ from offdyn_agents.algorithms.droco import huber
 from offdyn_agents.engine.networks import member
 from offdyn_agents.runs.runs import make_agent
 from tests.agents.golden import net, twins
-from tests.agents.synthetic import S, make, make_batch, make_params
+from tests.agents.synthetic import HIGH, LOW, SCALE, S, make, make_batch, make_params
 
 
 def golden(agent, params, batch):
@@ -18,7 +18,10 @@ def golden(agent, params, batch):
     c = agent.settings
     s, a, r, s2, m = (np.asarray(part, dtype=np.float64) for part in batch[:5])
     n = batch.source_rows
-    v, v2 = net(params["value"], s)[:, 0], net(params["value"], s2)[:, 0]
+    scale = SCALE if c.reward_scale == "returns" else 1.0
+    low, high = (LOW, HIGH) if c.value_bounds == "rewards" else (-np.inf, np.inf)
+    r = r * scale
+    v, v2 = net(params["value"], s)[:, 0], np.clip(net(params["value"], s2)[:, 0], low, high)
     q_target = twins(params["critic_target"], s, a).min(axis=0)
     y = r + c.discount * m * v2
     if agent.name == "droco":
@@ -29,7 +32,7 @@ def golden(agent, params, batch):
                 worst = twins(params["critic_target"], s_hat[i], mu).min()
             else:
                 worst = net(params["value"], s_hat[i])[:, 0].min()
-            u = v2[i] - worst
+            u = v2[i] - min(max(worst, low), high)
             if c.penalty_clamp:
                 u = max(u, 0.0)
             y[i] = r[i] + c.discount * m[i] * (v2[i] - c.beta * u)
@@ -40,7 +43,7 @@ def golden(agent, params, batch):
         e = y - q
         bent = (
             np.array([0.5 * x * x if abs(x) <= delta else delta * (abs(x) - delta / 2) for x in e])
-            if (delta := getattr(c, "delta", np.inf)) < np.inf
+            if (delta := scale * getattr(c, "delta", np.inf)) < np.inf
             else 0.5 * e * e
         )
         if agent.name == "iql":
@@ -50,10 +53,13 @@ def golden(agent, params, batch):
         else:
             critic_loss += bent[:n].mean() + (0.5 * e[n:] ** 2).mean()
     weight = np.minimum(np.exp(c.temperature * advantage), c.weight_clip)
-    actor_loss = np.mean(weight[:, None] * (np.tanh(net(params["actor"], s)) - a) ** 2)
+    rows = (weight[:, None] * (np.tanh(net(params["actor"], s)) - a) ** 2).mean(axis=1)
+    both = 0 < n < len(rows)
+    actor_loss = (1 - c.target_share) * rows[:n].mean() + c.target_share * rows[n:].mean() if both else rows.mean()
     return {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}
 
 
+PUBLISHED = {"value_bounds": "none", "reward_scale": "none"}
 VARIANTS = [
     ("iql", {}),
     ("iql", {"data": "target"}),
@@ -64,6 +70,11 @@ VARIANTS = [
     ("droco", {"beta": 0.7, "robust_min": "coordinate"}),
     ("droco", {"beta": 0.5, "delta": 3.0, "huber_on": "both"}),
     ("droco", {"beta": 0.5, "delta": "inf"}),
+    ("iql", {"target_share": 0.8}),
+    ("droco", {"target_share": 0.8, "value_bounds": "none"}),
+    ("iql", PUBLISHED),
+    ("droco", PUBLISHED | {"penalty_clamp": False, "delta": 2.0}),
+    ("droco", PUBLISHED | {"robust_min": "q", "reward_scale": "returns"}),
 ]
 
 
@@ -107,7 +118,7 @@ def test_droco_without_penalty_and_bend_is_iql():
 
 
 def test_droco_with_one_perfect_model_backs_up_its_prediction():
-    agent = make("droco", beta=1.0)
+    agent = make("droco", beta=1.0, penalty_clamp=False, **PUBLISHED)
     params, batch = make_params(agent), make_batch(agent, members=1)
     targets, _ = agent.targets(params, batch)
     predicted = net(params["value"], batch.predicted[:, 0].double().numpy())[:, 0]
@@ -118,7 +129,8 @@ def test_droco_with_one_perfect_model_backs_up_its_prediction():
 
 @pytest.mark.parametrize("robust_min", ["value", "q", "coordinate"])
 def test_penalty_touches_source_rows_only(robust_min):
-    penalised, plain = make("droco", beta=1.0, robust_min=robust_min), make("iql")
+    free = PUBLISHED | {"penalty_clamp": False}
+    penalised, plain = make("droco", beta=1.0, robust_min=robust_min, **free), make("iql", **PUBLISHED)
     params, batch = make_params(penalised), make_batch(penalised)
     ours, _ = penalised.targets(params, batch)
     theirs, _ = plain.targets(params, batch)
@@ -130,10 +142,10 @@ def test_penalty_touches_source_rows_only(robust_min):
 
 
 def test_clamped_penalty_never_raises_a_target():
-    agent, plain = make("droco", beta=1.0, penalty_clamp=True), make("iql")
+    agent, plain = make("droco", beta=1.0), make("iql")
     params, batch = make_params(agent), make_batch(agent, members=1)
     assert (agent.targets(params, batch)[0] <= plain.targets(params, batch)[0] + 1e-6).all()
-    free = make("droco", beta=1.0)
+    free = make("droco", beta=1.0, penalty_clamp=False)
     assert (free.targets(params, batch)[0] > plain.targets(params, batch)[0] + 1e-3).any()
 
 
@@ -167,8 +179,30 @@ def test_a_population_is_its_runs(name):
             torch.testing.assert_close(metrics[key][run], own[key], rtol=1e-4, atol=1e-5)
 
 
+def test_values_stay_inside_their_bounds_and_the_published_form_does_not():
+    for name in ("iql", "droco"):
+        for settings, clipped in (({}, True), (PUBLISHED, False)):
+            agent = make(name, **settings)
+            params, batch = make_params(agent), make_batch(agent)
+            targets, _ = agent.targets(params, batch._replace(rewards=torch.zeros_like(batch.rewards)))
+            beyond = (targets > 0.99 * HIGH + 1e-6) | (targets < 0.99 * LOW - 1e-6)
+            # beta = 1 and a penalty that is at most HIGH - LOW keep the robust target inside, too.
+            assert bool(beyond.any()) != clipped, name
+
+
+def test_exported_critics_and_values_are_in_the_units_of_the_rewards():
+    from offdyn_agents.engine.networks import twin, value
+
+    agent = make("iql")
+    params, batch = make_params(agent), make_batch(agent)
+    found, s, a = agent.exported(params), batch.observations, batch.actions
+    torch.testing.assert_close(SCALE * twin(found["critic"], s, a), twin(params["critic"], s, a))
+    torch.testing.assert_close(SCALE * value(found["value"], s), value(params["value"], s))
+
+
 TD3BC_VARIANTS = [
     {},
+    {"value_bounds": "none"},
     {"alpha": 0.5, "target_noise": 2.0, "target_noise_clip": 0.1},
     {"target_noise": 0.0, "discount": 0.9},
     {"normalise": "true"},
@@ -192,7 +226,10 @@ def test_td3_bc_is_its_formula(overrides, phase):
         epsilon = [max(-c.target_noise_clip, min(c.target_noise_clip, c.target_noise * z)) for z in noise[i]]
         action = np.tanh(net(params["actor_target"], s2[i : i + 1])) + np.array(epsilon)
         action = np.minimum(np.maximum(action, -1.0), 1.0)
-        y[i] = r[i] + c.discount * m[i] * min(twins(params["critic_target"], s2[i : i + 1], action)[:, 0])
+        following = min(twins(params["critic_target"], s2[i : i + 1], action)[:, 0])
+        if c.value_bounds == "rewards":
+            following = min(max(following, LOW), HIGH)
+        y[i] = r[i] + c.discount * m[i] * following
     expected = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins(params["critic"], s, a))}
     if phase == "both":
         actions = np.tanh(net(params["actor"], s))

@@ -18,7 +18,7 @@ K, B, Z = 3, 6, 4
 
 
 def settings(**overrides):
-    small = {"members": K, "elites": 2, "latent": Z, "width": 8, "action_width": 5}
+    small = {"form": "paper", "members": K, "elites": 2, "latent": Z, "width": 8, "action_width": 5}
     return build(DualDynamicsSettings, small | overrides)
 
 

@@ -16,6 +16,7 @@ from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.models.dual import losses as mobody_losses
 from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.models.dual.parts import Part, Units
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dual.stages import fit_dynamics
 from offdyn_agents.models.dual.training import DualLearner
@@ -24,7 +25,8 @@ from tests.agents.synthetic import A, S
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(S, A)
-SMALL = {"members": 2, "elites": 2, "width": 32, "latent": 8, "batch_size": 64, "learning_rate": 3e-3, "epochs": 8}
+PUBLISHED = {"form": "paper", "batch_size": 64, "epochs": 8}
+SMALL = PUBLISHED | {"members": 2, "elites": 2, "width": 32, "latent": 8, "learning_rate": 3e-3}
 TINY = SMALL | {"members": 3, "width": 8, "latent": 4, "epochs": 3}
 
 
@@ -158,7 +160,8 @@ def test_kept_parameters_are_those_of_the_kept_error():
 )
 def test_held_out_rows(rows, domain, held):
     table = torch.arange(rows, dtype=torch.float32)[:, None].expand(-1, LAYOUT.width)
-    part = mobody_training._Part(table, domain, settings(TINY), torch.Generator())
+    chosen = settings(TINY)
+    part = Part(table, Units.of([table], LAYOUT, chosen), domain, LAYOUT, chosen, torch.Generator())
     assert (len(part.held), len(part.kept)) == (held, rows - held)
     assert set(part.held[:, 0].long().tolist()).isdisjoint(part.kept.tolist())
     passes = torch.cat(part.orders(torch.Generator()), dim=1)
@@ -303,6 +306,7 @@ from pathlib import Path
 import torch
 from offdyn_agents.models.dual import stages as mobody_stages
 from offdyn_agents.models.dual import training as mobody_training
+from offdyn_agents.models.dual.parts import Part, Units
 from offdyn_agents.engine import stage_cache
 from tests.agents.test_mobody_training import TINY, context, settings
 torch.set_num_threads(1)

@@ -32,13 +32,15 @@ TINY = {
     "dynamics__width": 8,
     "dynamics__epochs": 1,
     "dynamics__members": 3,
-    "dynamics_reward__iterations": 6,
-    "dynamics_reward__pretraining": 10,
+    "dynamics_reward__guess_updates": 20,
+    "dynamics_reward__updates": 12,
+    "dynamics_reward__snapshots": 6,
     "dynamics_reward__width": 8,
-    "dynamics_reward__rollouts": 4,
-    "dynamics_reward__horizon": 5,
+    "dynamics_reward__discriminator_width": 16,
     "dynamics_reward__batch_size": 32,
-    "dynamics_reward__discriminator_steps": 2,
+    "scorer__starts": 40,
+    "scorer__width": 8,
+    "scorer__updates": 5,
 }
 
 
@@ -187,7 +189,7 @@ def test_one_reward_for_all_seeds_from_target_rows(name, monkeypatch):
         return real(settings, layout, rows, *args, **named)
 
     monkeypatch.setattr(stage_module, "fit_dynamics_reward", fit)
-    agent = small(name)
+    agent = small(name, scorer__form="exact")
     found = agent.stages(context(agent))
     assert len(seen) == 1
     assert torch.equal(seen[0], pack(TARGET, "t"))
@@ -200,6 +202,37 @@ def test_one_reward_for_all_seeds_from_target_rows(name, monkeypatch):
     assert torch.equal(seen[1], pack(SOURCE, "s"))
 
 
+def test_rollouts_are_filtered_by_a_scorer_of_each_seed(monkeypatch):
+    found = small("morec").stages(context(None))
+    first, second = (judged.reward for judged in found.results)
+    assert len(first) == len(second) == 1
+    assert not torch.equal(first.params[0], second.params[0])
+    for name in ("correlation", "within", "agreement"):
+        assert len(found.report[f"scorer_{name}"]) == 2
+    # Another seed that fails changes nothing, and nothing is distilled from its ensemble.
+    real = ModelBasedSAC.stages
+    monkeypatch.setattr(ModelBasedSAC, "stages", lambda self, c: replace(real(self, c), failed={0: "it diverged"}))
+    other = small("morec").stages(context(None))
+    assert torch.equal(other.results[1].reward.params[0], second.params[0])
+    assert len(other.report["scorer_within"]) == 1
+
+
+@pytest.mark.parametrize(("data", "wanted"), [("merged", True), ("target", False), ("source", False)])
+def test_the_sources_answers_are_fakes_where_there_are_two_domains(data, wanted, monkeypatch):
+    seen = []
+    real = stage_module.fit_dynamics_reward
+    monkeypatch.setattr(
+        stage_module,
+        "fit_dynamics_reward",
+        lambda *x, source, **n: (seen.append(source), real(*x, source=source, **n))[1],
+    )
+    tables = {"merged": {}, "target": {"source": None}, "source": {"target": None}}[data]
+    agent = small("morec", data=data)
+    agent.stages(context(agent, seeds=(0,), **tables))
+    assert (seen[0] is not None and torch.equal(seen[0], pack(SOURCE, "s"))) == wanted
+    assert wanted or seen[0] is None or not len(seen[0])
+
+
 def test_a_failed_ensemble_does_not_hide_what_the_reward_lets_pass(monkeypatch):
     real = ModelBasedSAC.stages
     monkeypatch.setattr(ModelBasedSAC, "stages", lambda self, c: replace(real(self, c), failed={1: "it diverged"}))
@@ -209,8 +242,9 @@ def test_a_failed_ensemble_does_not_hide_what_the_reward_lets_pass(monkeypatch):
 
 
 def test_a_single_discriminator(tmp_path):
-    many = small("morec").stages(context(None, tmp_path, seeds=(0,))).results[0].reward
-    one = small("morec", discriminators=1).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
+    exact = {"scorer__form": "exact"}
+    many = small("morec", **exact).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
+    one = small("morec", **exact, discriminators=1).stages(context(None, tmp_path, seeds=(0,))).results[0].reward
     assert len(many) > len(one) == 1
     assert torch.equal(many.params[0][-1:], one.params[0])
 
@@ -249,6 +283,7 @@ def test_published_constants(name):
     assert (settings.horizon, settings.starts, settings.refill_every, agent.capacity) == (100, 2000, 1000, 1_000_000)
     assert (settings.elites, settings.draws, settings.candidate_bound, settings.threshold) == (5, 2, 25.0, 0.6)
     assert settings.discriminators == {"morec": 40, "morec-mobile": 10}[name]
+    assert (settings.dynamics_reward.opponent, settings.scorer.form) == ("nce", "distilled")
     assert (dynamics.members, dynamics.width, dynamics.patience) == (7, 200, 5)
     assert settings.actor_critics == {"morec": "online", "morec-mobile": "target"}[name]
     reward_settings = settings.dynamics_reward

@@ -33,7 +33,8 @@ from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 
 HARDWARE = Hardware("cpu", "fp32", 1, compiled=False)
 ENSEMBLE = {"members": "3", "width": "16", "epochs": "2"}
-REWARD = {"iterations": "3", "pretraining": "20", "width": "16", "rollouts": "4", "horizon": "5", "batch_size": "32"}
+REWARD = {"guess_updates": "20", "updates": "6", "width": "16", "discriminator_width": "16", "batch_size": "32"}
+SCORER = {"starts": "40", "updates": "5", "width": "8"}
 DUAL = {"members": "2", "elites": "2", "width": "16", "epochs": "1", "loss_weights": "code"}
 
 
@@ -45,7 +46,13 @@ SMALL = {"width": "16", "batch_size": "32", "starts": "40", "horizon": "2", "ref
 OVERRIDES = {
     "mopo": SMALL | dotted("dynamics", ENSEMBLE),
     "mobile": SMALL | {"samples": "2"} | dotted("dynamics", ENSEMBLE),
-    "morec": SMALL | dotted("dynamics", ENSEMBLE) | dotted("dynamics_reward", REWARD) | {"discriminators": "2"},
+    "morec": {
+        **SMALL,
+        **dotted("dynamics", ENSEMBLE),
+        **dotted("dynamics_reward", REWARD),
+        **dotted("scorer", SCORER),
+        "discriminators": "2",
+    },
     "droco": {"width": "16", "batch_size": "32"} | dotted("dynamics", ENSEMBLE),
     "mobody": {"width": "16", "batch_size": "32", "source_starts": "40", "target_starts": "20", "dara.updates": "5"}
     | dotted("dynamics", DUAL),

@@ -30,7 +30,8 @@ def test_every_preset_builds(name, robot):
 
 @pytest.mark.parametrize(("robot", "beta"), [("hopper", 0.1), ("halfcheetah", 0.3), ("walker2d", 1.0), ("ant", 1.0)])
 def test_published_constants(robot, beta):
-    settings = make_agent("droco", robot, 11, 3, {}).settings
+    settings = make_agent("droco", robot, 11, 3, {"form": "paper"}).settings
+    assert (settings.value_bounds, settings.radius, settings.reward_scale) == ("none", float("inf"), "none")
     assert (settings.beta, settings.delta, settings.robust_min, settings.huber_on) == (beta, 30.0, "value", "source")
     assert (settings.discount, settings.polyak, settings.expectile, settings.temperature) == (0.99, 0.005, 0.7, 3.0)
     assert (settings.learning_rate, settings.weight_clip, settings.penalty_clamp) == (3e-4, 100.0, False)

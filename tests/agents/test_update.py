@@ -9,8 +9,8 @@ from offdyn_agents.engine.execution import Compiled, Executor, _share, bound, ca
 from offdyn_agents.engine.networks import Network, mlp
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.training.module import Hardware
-from offdyn_agents.engine.update import adam, initial_population, make_update, scales, schedule
-from tests.agents.synthetic import A, S, dataset, make
+from offdyn_agents.engine.update import adam, make_update, scales, schedule
+from tests.agents.synthetic import A, S, dataset, make, population_of
 
 ROWS = 400
 
@@ -27,7 +27,7 @@ def setting(name, runs=3, threads=1, compiled=False, seeds=None, **overrides):
     tables = [torch.randn(ROWS, 7, S, generator=generator) for _ in range(10)]
     supply = Supply(table, layout, [tables[seed] for seed in seeds] if name == "droco" else None)
     sampler = Sampler(seeds, [(0, ROWS)] * len(seeds), [(ROWS, 100)] * len(seeds), agent.rows())
-    population = initial_population(agent, seeds)
+    population = population_of(agent, seeds)
     executor = Executor(agent, population, supply, total=TOTAL, threads=threads, compiled=compiled)
     return agent, population, sampler, executor
 
@@ -108,7 +108,7 @@ def test_a_stacked_update_is_that_of_its_runs():
     agent, single, sampler, executor = setting("droco")
     numbers = sampler.draw(10)
     executor.run(numbers)
-    stacked = initial_population(agent, [0, 1, 2])
+    stacked = population_of(agent, [0, 1, 2])
     update = make_update(agent, Layout(S, A))
     for step in range(10):
         chosen = numbers[:, step]
@@ -232,7 +232,7 @@ def test_rounded_products_are_close_but_not_equal():
     agent, exact, sampler, executor = setting("iql", width=64)
     numbers = sampler.draw(1)
     executor.run(numbers)
-    rounded = initial_population(agent, [0, 1, 2])
+    rounded = population_of(agent, [0, 1, 2])
     update = make_update(agent, Layout(S, A), Hardware(precision="bf16").products)
     update(rounded, schedule(agent, 0, 1, TOTAL)[0], executor.supply.rows(numbers[:, 0]), None, None)
     difference = (rounded.sums - exact.sums).abs()

@@ -52,8 +52,8 @@ def install(patch):
 
 def shrink(patch):
     """Let presets be of small networks, too."""
-    from offdyn_agents.engine.settings import preset
-    from offdyn_agents.runs import runs
+    from offdyn_agents.engine import settings
     from offdyn_agents.testing.sizes import small_settings
 
-    patch.setattr(runs, "preset", lambda kind, *more: preset(kind, *more) | small_settings(kind.settings_class))
+    preset = settings.preset
+    patch.setattr(settings, "preset", lambda kind, *more: preset(kind, *more) | small_settings(kind.settings_class))

@@ -6,6 +6,7 @@ the files: it cuts what is saved and puts together what is loaded.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from offdyn_envs.atomic import atomic_write
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.atomic import write_bytes
+from offdyn_envs.errors import OffDynError, out_of_memory
 
 __all__ = [
     "FILE",
@@ -146,8 +147,7 @@ def unite(folders: Sequence[Path], path: Path) -> None:
         saved[key] = [saved[key][place] for place in order] if saved[key] else []
     for clock in ("seconds", "stage_seconds"):
         saved[clock] = sum(float(content["offdyn"][clock]) for content in contents)
-    with atomic_write(path) as temporary:
-        torch.save({**whole, "state_dict": tensors}, temporary)
+    _write({**whole, "state_dict": tensors}, path)
 
 
 def cut(content: Mapping[str, Any], runs: slice, identity: Mapping[str, str], path: Path) -> None:
@@ -168,8 +168,14 @@ def cut(content: Mapping[str, Any], runs: slice, identity: Mapping[str, str], pa
         key: value[runs] if key in content["offdyn"]["per_run"] else value for key, value in content["offdyn"].items()
     }
     part = {**content, "state_dict": tensors, "offdyn": {**told, "identity": dict(identity)}}
-    with atomic_write(path) as temporary:
-        torch.save(part, temporary)
+    _write(part, path)
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint; the one before stays where there is no room for it."""
+    made = io.BytesIO()
+    torch.save(content, made)
+    write_bytes(path, made.getbuffer())
 
 
 def join(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -225,7 +231,9 @@ def _read(folder: Path) -> dict[str, Any] | None:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         whole = NEEDED <= set(content["offdyn"]) and "updates" in content["state_dict"]
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError):
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        if (known := out_of_memory(error)) is not None:
+            raise known from None
         whole, content = False, None
     if not whole:
         raise OffDynError(

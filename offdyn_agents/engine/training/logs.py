@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from argparse import Namespace
@@ -12,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import append_bytes, room, write_text
 
 __all__ = ["CsvLog", "RunLog", "TensorBoardLog"]
 
@@ -49,8 +50,7 @@ class RunLog:
         path = self._folder / "rollouts.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
-            with atomic_write(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines if _refilled_before(line, updates)))
+            write_text(path, "".join(f"{line}\n" for line in lines if _refilled_before(line, updates)))
 
     def write(self, values: Mapping[str, float], updates: int) -> None:
         """Log losses, or scores, which join the line of the next losses."""
@@ -60,8 +60,7 @@ class RunLog:
     def refill(self, facts: Mapping[str, float]) -> None:
         """Log what one refill of one run's rows was; a number that is not finite becomes null."""
         plain = {name: value if math.isfinite(value) else None for name, value in facts.items()}
-        with (self._folder / "rollouts.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain) + "\n")
+        append_bytes(self._folder / "rollouts.jsonl", f"{json.dumps(plain)}\n".encode())
 
 
 class CsvLog(Logger):
@@ -106,13 +105,8 @@ class CsvLog(Logger):
         self._written = updates
         row = {"updates": updates, **metrics, **self._scores}
         self._scores = {}
-        fresh = not self._path.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        append_bytes(self._path, self._text([row], header=not self._path.exists()).encode())
 
     def cut(self, updates: int, unscored: int | None = None) -> None:
         """Drop lines beyond an update: a resumed run will write them again. A half-written last line goes too.
@@ -128,10 +122,15 @@ class CsvLog(Logger):
         for row in rows:
             if row["updates"] == str(unscored):
                 row.update({name: "" for name in row if name == "score" or name.startswith("return_")})
-        with atomic_write(self._path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
+        write_text(self._path, self._text(rows, header=True))
+
+    def _text(self, rows: Sequence[Mapping[str, Any]], header: bool) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore")
+        if header:
             writer.writeheader()
-            writer.writerows(rows)
+        writer.writerows(rows)
+        return text.getvalue()
 
 
 class TensorBoardLog(TensorBoardLogger):
@@ -146,6 +145,33 @@ class TensorBoardLog(TensorBoardLogger):
         super().__init__(
             save_dir=folder, name="tensorboard", version="", default_hp_metric=False, purge_step=purge_step
         )
+        self._events: Any = None
+        self._purge_step = purge_step
+
+    @property
+    def experiment(self) -> Any:
+        """What writes, with all of `torch.utils.tensorboard.SummaryWriter`."""
+        if self._events is None:
+            from offdyn_agents.engine.training.events import EventWriter
+
+            self._events = self._experiment = EventWriter(self.log_dir, purge_step=self._purge_step)
+        return self._events
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write numbers, at once."""
+        for name, value in metrics.items():
+            self.experiment.add_scalar(name, value, step)
+        self.experiment.flush()
+
+    def save(self) -> None:
+        """Write what a user has added, and `hparams.yaml`."""
+        path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
+        try:
+            with room(path):
+                super().save()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _before(row: Mapping[str, str], updates: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def make_supply(
             read_checkpoint(task.joins, agent.name, None, identity)
     runs = sum(len(task.seeds) for task in tasks)
     results = [
-        agent.stages(_context(task, where, table, layout, budget, hardware, runs, quiet, cache))
+        _with_facts(agent, _context(task, where, table, layout, budget, hardware, runs, quiet, cache))
         for task, where in zip(tasks, rows, strict=True)
     ]
     seeds = [seed for task in tasks for seed in task.seeds]
@@ -246,6 +246,12 @@ def _context(
         quiet,
         hardware.precision,
     )
+
+
+def _with_facts(agent: Agent, context: StageContext) -> StageResults:
+    """Return what an agent's stages give, and with what they froze the facts that its loss reads."""
+    facts, results = agent.facts(context), agent.stages(context)
+    return replace(results, frozen={**facts, **results.frozen})
 
 
 def _add_results(supply: Supply, results: Sequence[StageResults]) -> None:

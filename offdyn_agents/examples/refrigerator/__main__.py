@@ -12,7 +12,7 @@ from offdyn_agents.engine.settings import build, parse_overrides, to_json
 from offdyn_agents.examples.refrigerator.figures import draw_errors, draw_map
 from offdyn_agents.examples.refrigerator.study import Experiment, study
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_text
 
 __all__ = ["main"]
 
@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(done.record(), indent=2))
     else:
         print("mean error of 100-step rollouts, degrees; +- is the 95% interval over seeds", *lines, sep="\n")
-    with atomic_write(asked.out / "errors.txt") as path:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(asked.out / "errors.txt", "\n".join(lines) + "\n")
     draw_errors(done, asked.out / "errors.png")
     draw_map(done, asked.out / "map.png")
 

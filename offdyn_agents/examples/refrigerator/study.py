@@ -76,7 +76,20 @@ class Experiment:
     horizon: int = 100
     dynamics: EnsembleSettings = field(default_factory=lambda: EnsembleSettings(epochs=40, width=100))
     reward: DynamicsRewardSettings = field(
-        default_factory=lambda: DynamicsRewardSettings(iterations=400, width=64, batch_size=256, judges=5)
+        default_factory=lambda: DynamicsRewardSettings(
+            inputs="pairs",
+            eigenvalue_floor=1e-4,
+            input_noise=0.3,
+            guess_updates=3000,
+            guesses=1,
+            updates=3000,
+            snapshots=5,
+            discriminator_width=128,
+            iterations=400,
+            width=64,
+            batch_size=256,
+            judges=5,
+        )
     )
     last: int = 0
     temperature: float = 0.0

@@ -1,4 +1,4 @@
-"""The losses of MOBODY's dynamics: pure functions of the networks and one batch of one domain.
+"""The losses of MOBODY's dynamics in the paper's form: pure functions of the networks and one batch of one domain.
 
 Every term is a mean over rows, for each member [K]; members share no parameters, so their losses are added.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 from offdyn_agents.models.dual.model import Nets, encode, moved, predicted, reward, swish
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
-__all__ = ["Rows", "Weights", "dynamics_loss", "terms", "weights"]
+__all__ = ["Rows", "Weights", "divergence", "dynamics_loss", "mse", "terms", "weights"]
 
 
 class Rows(NamedTuple):
@@ -22,10 +22,10 @@ class Rows(NamedTuple):
     Attributes:
         observations: s, [K, B, |S|].
         actions: a, [K, B, |A|].
-        following: s', [K, B, |S|].
+        following: s', or (s' - s) / D in the difference form, [K, B, |S|].
         rewards: r, [K, B].
-        latent_noise: Standard normal, for z of s and of s', [2, K, B, latent].
-        noise: Standard normal, for predicted next states, [K, B, |S|].
+        latent_noise: Standard normal, for z of s and of s', [2, K, B, latent]; empty where nothing asks for it.
+        noise: Standard normal, for predicted next states, [K, B, |S|]; likewise.
     """
 
     observations: Tensor
@@ -97,7 +97,7 @@ def terms(nets: Nets, rows: Rows, settings: DualDynamicsSettings, domain: str) -
         domain: "source" or "target".
     """
     if settings.structure == "plain":
-        found = {"dynamics": _mse(predicted(nets, rows.observations, rows.actions, domain), rows.following)}
+        found = {"dynamics": mse(predicted(nets, rows.observations, rows.actions, domain), rows.following)}
     else:
         found = _latent_terms(nets, rows, settings, domain)
     return found | {"reward": _reward_errors(nets, rows, domain)}
@@ -112,19 +112,19 @@ def _latent_terms(nets: Nets, rows: Rows, settings: DualDynamicsSettings, domain
     if factors.representation:
         mean_next, log_variance_next = encode(nets, rows.following)
         z_next = mean_next + torch.exp(0.5 * log_variance_next) * rows.latent_noise[1]
-        found["representation"] = _mse(after, z_next.detach())
+        found["representation"] = mse(after, z_next.detach())
         if factors.reconstruction:
             decoded += [z, z_next] if both else [z]
-            found["divergence"] = _divergence(mean, log_variance, settings.kl)
+            found["divergence"] = divergence(mean, log_variance, settings.kl)
             if both:
-                found["divergence"] = found["divergence"] + _divergence(mean_next, log_variance_next, settings.kl)
+                found["divergence"] = found["divergence"] + divergence(mean_next, log_variance_next, settings.kl)
     # One product for everything that is decoded.
     states = swish(nets["transition"], torch.cat(decoded, dim=-2)).split(rows.actions.shape[-2], dim=-2)
-    found["dynamics"] = _mse(states[0], rows.following)
+    found["dynamics"] = mse(states[0], rows.following)
     if len(states) > 1:
         originals = (rows.observations, rows.following)
         found["reconstruction"] = sum(
-            (_mse(state, original) for state, original in zip(states[1:], originals, strict=False)),
+            (mse(state, original) for state, original in zip(states[1:], originals, strict=False)),
             start=torch.zeros_like(found["dynamics"]),
         )
     return found
@@ -156,11 +156,12 @@ def _reward_errors(nets: Nets, rows: Rows, domain: str) -> Tensor:
     return (true - rows.rewards).square().mean(-1) + (invented - rows.rewards[:1]).square().mean(-1)
 
 
-def _mse(ours: Tensor, theirs: Tensor) -> Tensor:
+def mse(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return mean squared errors [K] of [K, B, n]."""
     return (ours - theirs).square().mean((-2, -1))
 
 
-def _divergence(mean: Tensor, log_variance: Tensor, kl: str) -> Tensor:
+def divergence(mean: Tensor, log_variance: Tensor, kl: str) -> Tensor:
     """Return KL(N(mean, exp(log_variance)) || N(0, 1)) of each member: its "sum" over dimensions, or their "mean"."""
     each = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance)
     return each.sum(-1).mean(-1) if kl == "sum" else each.mean((-2, -1))

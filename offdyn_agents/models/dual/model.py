@@ -1,8 +1,15 @@
 """MOBODY's dynamics (arXiv 2506.08460): two domains share states and transitions, not actions.
 
 A state encoder phi_E and a transition phi_T, which is the decoder too, are shared; each domain has its own action
-encoder psi: s' = phi_T(z + psi(z, a)) with z = phi_E(s). Plentiful source rows train the shared parts and scarce target
-rows only a small encoder. Networks use Swish; members are stacked along a leading axis.
+encoder psi. Plentiful source rows train the shared parts and scarce target rows only a small encoder. With
+z = phi_E(s) the paper has s' = phi_T(z + psi(z, a)); here, in the difference form,
+
+    s' = s + D (phi_T(z + psi(z, a)) - phi_T(z)),
+
+D the root mean squared change of each dimension. So psi = 0 is "no change" exactly, which the paper asks of a loss
+(L_cycle), and every dimension counts in units of its own change: a decoder that has to reconstruct positions of which
+the loss sees little is far from their changes of a thousandth. Networks use Swish; members are stacked along a leading
+axis.
 """
 
 from __future__ import annotations
@@ -16,13 +23,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from offdyn_agents.engine.networks import Network, Params, mlp
+from offdyn_agents.engine.rows import Layout
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
-__all__ = ["DOMAINS", "DualDynamics", "Prediction", "dual_networks", "encode", "predicted", "reward"]
+__all__ = ["DOMAINS", "DualDynamics", "Prediction", "changed", "dual_networks", "encode", "predicted", "reward"]
 
 DOMAINS = ("source", "target")
 CHUNK = 512
-"""Rows that are predicted at once: few enough for their activations to stay in a core's cache."""
+CHUNK_ON_GPU = 16_384
+"""Rows that are predicted at once: few enough for their activations to stay in a core's cache, enough to fill a GPU."""
+DIFFERENCES = "differences"
+"""Under what name a file says whether networks predict changes."""
 
 Nets = Mapping[str, Params]
 
@@ -89,6 +100,17 @@ def predicted(nets: Nets, observations: Tensor, actions: Tensor, domain: str) ->
     return swish(nets["transition"], moved(nets, latent, actions, domain))
 
 
+def changed(nets: Nets, observations: Tensor, actions: Tensor, domain: str) -> Tensor:
+    """Return what the members say of (s' - s) / D, in the difference form; see `predicted`."""
+    if "plain" in nets:
+        return predicted(nets, observations, actions, domain)
+    latent, _ = encode(nets, observations)
+    after = moved(nets, latent, actions, domain)
+    # One product for both ends of the step.
+    there, here = swish(nets["transition"], torch.cat([after, latent], dim=-2)).chunk(2, dim=-2)
+    return there - here
+
+
 def reward(nets: Nets, observations: Tensor, actions: Tensor, following: Tensor) -> Tensor:
     """Return the members' rewards [K, B] of (s, a, s'), each [K or 1, B, .]."""
     parts = (observations, actions, following)
@@ -103,7 +125,7 @@ class Prediction(NamedTuple):
     Attributes:
         following: Sampled next states, [N, |S|].
         rewards: Mean of the members' rewards there, without penalty, [N].
-        uncertainty: u, the largest distance of a member's mean from the mean of all, [N].
+        uncertainty: u, the largest distance of a member's mean from the mean of all, [N]; its unit as asked for.
     """
 
     following: Tensor
@@ -118,10 +140,13 @@ class DualDynamics:
     Attributes:
         nets: Parameters by name; leading axis: members.
         elites: Numbers of the best members, int64 [elites].
-        errors: Each member's mean squared error of held-out target next states, in the units below, [members].
+        errors: Each member's mean squared error of held-out target next states, [members]: in units of a change in the
+            difference form, else in the units of the next two.
         center: What the networks take for a state of zeros, [|S|]; zeros unless states were standardised.
         scale: What they take for a step of one, [|S|]; ones unless states were standardised.
         failed: Why they must not be used, "" where their training went well.
+        change: D, the root mean squared change of each dimension, [|S|]; None: one.
+        differences: Whether networks predict (s' - s) / D and not s'.
     """
 
     nets: dict[str, Params]
@@ -130,16 +155,32 @@ class DualDynamics:
     center: Tensor
     scale: Tensor
     failed: str = ""
+    change: Tensor | None = None
+    differences: bool = False
+
+    @property
+    def changes(self) -> Tensor:
+        """D, [|S|]."""
+        return torch.ones_like(self.scale) if self.change is None else self.change
 
     def means(self, observations: Tensor, actions: Tensor, domain: str = "target") -> Tensor:
         """Return the members' mean next states [members, N, |S|] of observations [N, |S|] and actions [N, |A|]."""
         with torch.no_grad():
+            if self.differences:
+                found = changed(self.nets, self._seen(observations), actions[None], domain)
+                return observations + found * self.changes
             return self._raw(predicted(self.nets, self._seen(observations), actions[None], domain))
+
+    def next_states(self, layout: Layout, rows: Tensor, domain: str = "target") -> Tensor:
+        """Return the members' mean next states [N, members, |S|] of packed rows [N, W], in chunks."""
+        parts = (layout.split(chunk)[:2] for chunk in rows.split(CHUNK if rows.device.type == "cpu" else CHUNK_ON_GPU))
+        return torch.cat([self.means(s, a, domain).transpose(0, 1).contiguous() for s, a in parts])
 
     def rewards(self, observations: Tensor, actions: Tensor, following: Tensor) -> Tensor:
         """Return the members' rewards [members, N] of s [N, |S|], a [N, |A|] and s' [N, |S|]."""
         with torch.no_grad():
-            return reward(self.nets, self._seen(observations), actions[None], self._seen(following))
+            after = ((following - observations) / self.changes)[None] if self.differences else self._seen(following)
+            return reward(self.nets, self._seen(observations), actions[None], after)
 
     def _seen(self, states: Tensor) -> Tensor:
         """Return states [N, |S|] as the networks take them, [1, N, |S|]."""
@@ -151,9 +192,11 @@ class DualDynamics:
     def reconstruct(self, observations: Tensor) -> Tensor:
         """Return phi_T(phi_E(s)) [members, N, |S|] of observations [N, |S|]: the prediction with psi = 0.
 
-        It recovers s where the cycle loss has been trained.
+        It recovers s where the cycle loss has been trained, and in the difference form by construction.
         """
         with torch.no_grad():
+            if self.differences:
+                return observations.expand(len(self.errors), *observations.shape)
             return self._raw(swish(self.nets["transition"], encode(self.nets, self._seen(observations))[0]))
 
     def predict(
@@ -167,7 +210,9 @@ class DualDynamics:
             observations: [N, |S|], N at least 1.
             actions: [N, |A|].
             generator: Draws elites and noise, on the CPU.
-            uncertainty: "paper" measures u over all dimensions, "code" leaves the last one out, as the public code.
+            uncertainty: "paper" measures u as a distance between states, "code" leaves their last dimension out, as
+                the public code; "changes": the root mean square over dimensions, each in units of its change D, so that
+                the same u is as much on every robot.
         """
         choice = torch.randint(len(self.elites), (len(observations),), generator=generator).to(observations.device)
         noise = torch.randn(observations.shape, generator=generator).to(observations.device)
@@ -184,15 +229,25 @@ class DualDynamics:
         rows = torch.arange(len(observations), device=observations.device)
         following = means[self.elites[choice], rows] + means.std(0) * noise
         rewards = self.rewards(observations, actions, following).mean(0)
-        seen = means[..., :-1] if uncertainty == "code" else means
-        distance = torch.linalg.vector_norm(seen - seen.mean(0), dim=-1)
-        return Prediction(following, rewards, distance.amax(0))
+        return Prediction(following, rewards, self.uncertainty(means, uncertainty))
+
+    def uncertainty(self, means: Tensor, form: str = "changes") -> Tensor:
+        """Return u [N] of members' next states [members, N, |S|]; see `predict`."""
+        away = means - means.mean(0)
+        if form == "changes":
+            return (away / self.changes).square().mean(-1).amax(0).sqrt()
+        return torch.linalg.vector_norm(away[..., :-1] if form == "code" else away, dim=-1).amax(0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
         named = {f"net.{name}.{i}": tensor for name, params in self.nets.items() for i, tensor in enumerate(params)}
-        rest = {"elites": self.elites, "errors": self.errors, "center": self.center, "scale": self.scale}
-        return rest | named
+        units = {"center": self.center, "scale": self.scale, "change": self.changes}
+        return {
+            "elites": self.elites,
+            "errors": self.errors,
+            **units,
+            DIFFERENCES: torch.tensor(self.differences),
+        } | named
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> DualDynamics:
@@ -209,4 +264,7 @@ class DualDynamics:
         }
         if "reward" not in nets:
             raise KeyError("reward")
-        return DualDynamics(nets, found["elites"], found["errors"], found["center"], found["scale"])
+        units = {name: found[name] for name in ("center", "scale", "change")}
+        return DualDynamics(
+            nets, found["elites"], found["errors"], **units, differences=bool(found[DIFFERENCES].item())
+        )

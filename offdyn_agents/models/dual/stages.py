@@ -13,11 +13,11 @@ from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
 from offdyn_agents.engine.stages import StageContext, each_seed, resuming, shares
 from offdyn_agents.models.dual.model import DualDynamics
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
-from offdyn_agents.models.dual.training import DualLearner
+from offdyn_agents.models.dual.training import DualLearner, stretches
 
 __all__ = ["fit_dynamics"]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings would give other dynamics."""
 
 
@@ -44,11 +44,13 @@ def fit_dynamics(settings: DualDynamicsSettings, context: StageContext) -> Fitte
             precision=context.precision,
         )
         s, a, latent = context.layout.observation_dim, context.layout.action_dim, settings.latent
-        with exact_fast_products(settings.width, (s, latent, latent + a, 2 * s + a), settings.batch_size):
+        batch = settings.source_batch if settings.interleaved else settings.batch_size
+        with exact_fast_products(settings.width, (s, latent, latent + a, 2 * s + a), batch):
             # All of them share the compiled steps, so they are compiled before there are threads.
             learner.warm_up(source, target)
             fit = resuming(partial(learner.fit, source, target), keep)
-            each_seed("dynamics", settings.epochs, missing, fit, shared, context.quiet, at_most=True)
+            at_most = not settings.interleaved
+            each_seed("dynamics", stretches(settings), missing, fit, shared, context.quiet, at_most)
 
     found = cached(name, settings, (source, target), context.seeds, context.cache, compute, VERSION, "dynamics")
     return Fitted([DualDynamics.from_tensors(tensors, target.device) for tensors in found], found.failed)

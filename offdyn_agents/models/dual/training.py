@@ -1,14 +1,17 @@
-"""Training of MOBODY's dynamics: members stacked, one compiled step per domain, early stopping on target rows.
+"""Training of MOBODY's dynamics: members stacked, compiled steps, the best parameters by target rows held out.
 
-An epoch is one pass over the source rows, then three over the target rows. Every member sees a bootstrap resample of
-its own. A member's parameters are kept when its error on held-out target rows falls by more than 1%; training ends
-after 5 epochs in which none did.
+Interleaved, the default, every step is on source and target rows, the learning rate falls to 0 over a number of steps
+that is fixed, and members are judged forty times. In blocks, as published, an epoch is one pass over the source rows,
+then three over the target rows; training ends after 5 epochs in which no member became better. Every member sees a
+bootstrap resample of its own. A member's parameters are kept when its error on held-out target rows falls by more than
+1%.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,43 +25,62 @@ from offdyn_agents.engine.products import rounded_products
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.soundness import better, fault
 from offdyn_agents.engine.update import adam, scales
+from offdyn_agents.models.dual.differences import LossUnits, anchored, difference_loss
 from offdyn_agents.models.dual.losses import Rows, dynamics_loss
-from offdyn_agents.models.dual.model import CHUNK, DOMAINS, DualDynamics, dual_networks, predicted
+from offdyn_agents.models.dual.model import CHUNK, DOMAINS, DualDynamics, Nets, changed, dual_networks, predicted
+from offdyn_agents.models.dual.parts import Part, Units
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
-__all__ = ["DualLearner", "State"]
+__all__ = ["DualLearner", "State", "stretches"]
 
-HOLDOUT = 0.2
-HOLDOUT_ROWS = {"source": 1000, "target": 500}
+BOTH = "both"
+"""The step on rows of both domains."""
+JUDGEMENTS = 40
+"""How often members are judged where steps are interleaved."""
 SAVE_SECONDS = 60.0
-"""Time between copies of an unfinished training: an epoch over a million source rows takes minutes on a CPU."""
+"""Least time between copies of an unfinished training."""
 
 Report = Callable[[int, float], None]
 Save = Callable[[dict[str, Tensor]], None]
 State = Mapping[str, Tensor]
 
 
-def names_of(settings: DualDynamicsSettings, domain: str) -> list[str]:
-    """Return the networks that rows of a domain train."""
-    action = {"dual": [domain], "single": ["action"]}
+def stretches(settings: DualDynamicsSettings) -> int:
+    """Return in how many parts, each judged at its end, training comes: at most, where it may end early."""
+    return min(JUDGEMENTS, settings.updates) if settings.interleaved else settings.epochs
+
+
+def domains_of(settings: DualDynamicsSettings) -> dict[str, tuple[str, ...]]:
+    """Return which domains' rows each kind of step takes."""
+    if settings.data == "target":
+        return {"target": ("target",)}
+    return {BOTH: DOMAINS} if settings.interleaved else {domain: (domain,) for domain in DOMAINS}
+
+
+def names_of(settings: DualDynamicsSettings, step: str) -> list[str]:
+    """Return the networks that a kind of step trains."""
     if settings.structure == "plain":
         return ["plain", "reward"]
-    return ["encoder", *action[settings.structure], "transition", "reward"]
+    encoders = ["action"]
+    if settings.structure == "dual":
+        shown = settings.differences and anchored(settings, step)
+        encoders = list(DOMAINS) if shown or step == BOTH else [step]
+    return ["encoder", *encoders, "transition", "reward"]
 
 
 @cache
 def _compiled_step(
     settings: DualDynamicsSettings,
     sizes: tuple[int, int],
-    domain: str,
+    kind: str,
     shapes: tuple[torch.Size, ...],
     device: torch.device,
     threads: int,
     precision: str,
 ) -> Callable[..., Any]:
-    """Return a domain's step compiled for tensors of some shapes, once in a process: the tasks of a track share it."""
+    """Return a kind of step compiled for tensors of some shapes, once in a process: the tasks of a track share it."""
     learner = DualLearner(settings, Layout(*sizes), device, compiled=False, precision=precision)
-    return compile_flat(learner.steps[domain], [torch.zeros(shape, device=device) for shape in shapes], device, threads)
+    return compile_flat(learner.steps[kind], [torch.zeros(shape, device=device) for shape in shapes], device, threads)
 
 
 class DualLearner:
@@ -88,27 +110,30 @@ class DualLearner:
         self.settings, self.layout, self.device, self.threads = settings, layout, device, threads
         self.precision = precision
         self.networks = dual_networks(settings, layout.observation_dim, layout.action_dim)
-        self.domains = DOMAINS if settings.data == "both" else ("target",)
-        self.steps: dict[str, Callable[..., Any]] = {domain: self._step(domain) for domain in self.domains}
+        self.kinds = domains_of(settings)
+        self.domains = tuple(domain for domains in self.kinds.values() for domain in domains)
+        self.steps: dict[str, Callable[..., Any]] = {kind: self._step(kind) for kind in self.kinds}
         self.compiled = compiled and can_compile(device)
 
-    def _step(self, domain: str) -> Callable[..., None]:
-        """Return the update of the networks that rows of one domain train; it changes its arguments in place."""
-        networks = {name: self.networks[name] for name in names_of(self.settings, domain)}
+    def _step(self, kind: str) -> Callable[..., None]:
+        """Return the update of the networks that one kind of step trains; it changes its arguments in place."""
+        networks = {name: self.networks[name] for name in names_of(self.settings, kind)}
         lengths = {name: len(network.shapes()) for name, network in networks.items()}
-        size, layout, settings = sum(lengths.values()), self.layout, self.settings
+        size, settings = sum(lengths.values()), self.settings
 
-        def objective(flat: list[Tensor], rows: Rows) -> Tensor:
-            parts = iter(flat)
-            nets = {name: [next(parts) for _ in range(length)] for name, length in lengths.items()}
-            with rounded_products(rows.rewards.device.type, self.precision):
-                return dynamics_loss(nets, rows, settings, domain)
+        def objective(flat: list[Tensor], parts: dict[str, Rows], units: LossUnits) -> Tensor:
+            left = iter(flat)
+            nets: Nets = {name: [next(left) for _ in range(length)] for name, length in lengths.items()}
+            with rounded_products(units.ratio.device.type, self.precision):
+                if settings.differences:
+                    return difference_loss(nets, parts, settings, units)
+                losses = [dynamics_loss(nets, rows, settings, domain) for domain, rows in parts.items()]
+                return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
         def step(*tensors: Tensor) -> None:
-            state, (rates, packed, latent_noise, noise) = list(tensors[: 3 * size]), tensors[3 * size :]
+            state, (rates, ratio, weights, *batch) = list(tensors[: 3 * size]), tensors[3 * size :]
             params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
-            s, a, following, rewards, _ = layout.split(packed)
-            gradients = torch.func.grad(objective)(params, Rows(s, a, following, rewards, latent_noise, noise))
+            gradients = torch.func.grad(objective)(params, self._parts(kind, batch), LossUnits(ratio, weights))
             own = [name in DOMAINS for name, length in lengths.items() for _ in range(length)]
             with torch.no_grad():
                 for parameter, gradient, m, v, alone in zip(params, gradients, first, second, own, strict=True):
@@ -118,6 +143,15 @@ class DualLearner:
 
         return step
 
+    def _parts(self, kind: str, batch: list[Tensor]) -> dict[str, Rows]:
+        """Return the rows of each domain from what a step takes: packed rows and two kinds of noise for each."""
+        found: dict[str, Rows] = {}
+        for place, domain in enumerate(self.kinds[kind]):
+            packed, latent_noise, noise = batch[3 * place : 3 * place + 3]
+            s, a, following, rewards, _ = self.layout.split(packed)
+            found[domain] = Rows(s, a, following, rewards, latent_noise, noise)
+        return found
+
     def warm_up(self, source: Tensor, target: Tensor) -> None:
         """Compile the steps; without a working compiler, say so and go on as they are written."""
         if not self.compiled:
@@ -126,27 +160,25 @@ class DualLearner:
         training = _Training(self, source, target, 0)
         try:
             sizes = (self.layout.observation_dim, self.layout.action_dim)
-            shapes = {domain: tuple(tensor.shape for tensor in training.first_step(domain)) for domain in self.domains}
+            shapes = {kind: tuple(tensor.shape for tensor in training.first_step(kind)) for kind in self.kinds}
             compiled = {
-                domain: _compiled_step(
-                    self.settings, sizes, domain, shapes[domain], self.device, self.threads, self.precision
-                )
-                for domain in self.domains
+                kind: _compiled_step(self.settings, sizes, kind, own, self.device, self.threads, self.precision)
+                for kind, own in shapes.items()
             }
         except Exception as error:
             warn_uncompiled(error)
         else:
             self.steps = compiled
 
-    def step_of(self, domain: str, state: Params, batch: list[Tensor]) -> Callable[..., Any]:
-        """Return a domain's step for one training, whose state stays in the same tensors.
+    def step_of(self, kind: str, state: Params, batch: list[Tensor]) -> Callable[..., Any]:
+        """Return a kind of step for one training, whose state stays in the same tensors.
 
         Args:
-            domain: The domain.
-            state: Parameters and both moments of what its rows train.
+            kind: Which.
+            state: Parameters and both moments of what it trains.
             batch: The rest of what a step takes, with any values.
         """
-        return bound(self.steps[domain], state, batch)
+        return bound(self.steps[kind], state, batch)
 
     def fit(
         self,
@@ -164,8 +196,9 @@ class DualLearner:
             source: Packed source rows [N, W] on the device; not used where the settings say `data=target`.
             target: Packed target rows.
             seed: Decides initial parameters, hold-outs, resamples, orders and noise.
-            report: Called after every epoch with its number and the members' mean error on held-out target rows.
-            save: Called after epochs, at most once a minute, with all that `resume` needs.
+            report: Called after every stretch or epoch with its number and the members' mean error on held-out target
+                rows.
+            save: Called after these, at most once a minute, with all that `resume` needs.
             resume: What `save` was given: training goes on there and ends as if it had never stopped.
         """
         training = _Training(self, source, target, seed)
@@ -178,38 +211,27 @@ class DualLearner:
         return training.run(report, save)
 
 
-class _Part:
-    """The rows of one domain, and where its training stands."""
-
-    def __init__(self, rows: Tensor, domain: str, settings: DualDynamicsSettings, generator: torch.Generator) -> None:
-        order = torch.randperm(len(rows), generator=generator)
-        held = min(int(HOLDOUT * len(rows)), HOLDOUT_ROWS[domain]) or min(1, len(rows) - 1)
-        self.held = rows[order[:held].to(rows.device)] if held else rows
-        self.kept = order[held:]
-        self.rows = rows
-        self.batch = min(settings.batch_size, len(self.kept))
-        # Every member has its own bootstrap resample of the rows.
-        self.resample = torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
-        self.steps = 0
-
-    def orders(self, generator: torch.Generator, share: float = 1.0) -> list[Tensor]:
-        """Return the row numbers [members, batch] of a pass, on the CPU."""
-        visited = max(self.batch, int(share * len(self.kept)))
-        order = [own[torch.randperm(len(own), generator=generator)[:visited]] for own in self.resample]
-        numbers = self.kept[torch.stack(order)]
-        return list(numbers[:, : visited - visited % self.batch].split(self.batch, dim=1))
-
-
 class _Training:
     """The training of one ensemble."""
 
     def __init__(self, learner: DualLearner, source: Tensor, target: Tensor, seed: int) -> None:
         self.learner, self.settings = learner, learner.settings
         self.generator = torch.Generator().manual_seed(stream(seed, "mobody dynamics"))
-        self.device = target.device
-        self.center, self.scale = self._units([source, target])
+        self.device, layout = target.device, learner.layout
         rows = {"source": source, "target": target}
-        self.parts = {d: _Part(self._seen(rows[d]), d, self.settings, self.generator) for d in learner.domains}
+        self.units = Units.of([rows[domain] for domain in learner.domains], layout, self.settings)
+        self.parts = {
+            domain: Part(
+                rows[domain],
+                self.units,
+                domain,
+                layout,
+                self.settings,
+                self.generator,
+            )
+            for domain in learner.domains
+        }
+        self.taken = dict.fromkeys(learner.kinds, 0)
         self.params = {name: self._initial(network) for name, network in learner.networks.items()}
         self.first, self.second = ({n: [torch.zeros_like(t) for t in p] for n, p in self.params.items()} for _ in "mv")
         self.best = {name: [tensor.clone() for tensor in tensors] for name, tensors in self.params.items()}
@@ -217,22 +239,6 @@ class _Training:
         self.epoch = self.stale = 0
         self.steps = learner.steps
         self.start = self._held_errors()
-
-    def _units(self, tables: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of s over the rows of both domains; 0 and 1 where states stay raw."""
-        states = torch.cat([table[:, : self.learner.layout.observation_dim] for table in tables])
-        if not self.settings.standardise:
-            return torch.zeros_like(states[0]), torch.ones_like(states[0])
-        scale = states.std(0, correction=0)
-        return states.mean(0), torch.where(scale < 1e-6, torch.ones_like(scale), scale)
-
-    def _seen(self, rows: Tensor) -> Tensor:
-        """Return packed rows with states as the networks take them."""
-        if not self.settings.standardise:
-            return rows
-        s, a, following, *_ = self.learner.layout.split(rows)
-        following = (following - self.center) / self.scale
-        return torch.cat([(s - self.center) / self.scale, a, following, rows[:, -2:]], dim=-1)
 
     def _initial(self, network: Network) -> Params:
         """Return weights N(0, (1 / (2 sqrt(fan_in)))^2) and zero biases."""
@@ -247,9 +253,9 @@ class _Training:
 
     def run(self, report: Report | None, save: Save | None) -> DualDynamics:
         saved = time.monotonic()
-        batches = {domain: self._batch(domain, self._any_rows(domain)) for domain in self.parts}
-        self.steps = {d: self.learner.step_of(d, self._changing(d), batch) for d, batch in batches.items()}
-        while self.stale < self.settings.patience and self.epoch < self.settings.epochs:
+        batches = {kind: self._batch(kind, self._any_rows(kind)) for kind in self.taken}
+        self.steps = {kind: self.learner.step_of(kind, self._changing(kind), batch) for kind, batch in batches.items()}
+        while not self._ended() and self.epoch < stretches(self.settings):
             self._epoch()
             self._keep()
             if report:
@@ -258,18 +264,37 @@ class _Training:
                 save(self.state())
                 saved = time.monotonic()
         elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
-        failed = fault(self.start, self.errors, self._held_errors(), self.stale >= self.settings.patience)
-        return DualDynamics(self.best, elites, self.errors, self.center, self.scale, failed)
+        failed = fault(self.start, self.errors, self._held_errors(), self._ended())
+        center, scale, change = self.units
+        return DualDynamics(
+            self.best, elites, self.errors, center, scale, failed, change, differences=self.settings.differences
+        )
+
+    def _ended(self) -> bool:
+        """Whether nothing improves any more; where the rate falls to its end, improvements come late."""
+        return not self.settings.interleaved and self.stale >= self.settings.patience
 
     def _epoch(self) -> None:
         self.epoch += 1
+        steps = self._interleaved() if self.settings.interleaved else self._blocks()
+        for kind, numbers in steps:
+            self.steps[kind](*self._changing(kind), *self._next_batch(kind, numbers))
+
+    def _interleaved(self) -> Iterator[tuple[str, list[Tensor]]]:
+        """Yield the steps of a stretch: what kind, and row numbers [members, batch] of its domains."""
+        parts, updates = stretches(self.settings), self.settings.updates
+        count = updates * self.epoch // parts - updates * (self.epoch - 1) // parts
+        ((kind, domains),) = self.learner.kinds.items()
+        drawn = [self.parts[domain].draws(count, self.generator) for domain in domains]
+        yield from ((kind, list(numbers)) for numbers in zip(*drawn, strict=True))
+
+    def _blocks(self) -> Iterator[tuple[str, list[Tensor]]]:
+        """Yield the steps of an epoch."""
+        passes = {"source": 1, "target": self.settings.target_passes}
+        shares = {"source": self.settings.source_share, "target": 1.0}
         for domain, part in self.parts.items():
-            passes, share = (
-                (self.settings.target_passes, 1.0) if domain == "target" else (1, self.settings.source_share)
-            )
-            for _ in range(passes):
-                for numbers in part.orders(self.generator, share):
-                    self.steps[domain](*self._changing(domain), *self._next_batch(domain, numbers))
+            for _ in range(passes[domain]):
+                yield from ((domain, [numbers]) for numbers in part.orders(self.generator, shares[domain]))
 
     def _keep(self) -> None:
         """Keep the parameters of members whose error on held-out target rows has fallen."""
@@ -286,42 +311,65 @@ class _Training:
         self.stale = 0 if bool(fallen.any()) else self.stale + 1
 
     def _held_errors(self) -> Tensor:
-        """Return each member's mean squared error [members] of held-out target next states."""
-        rows = self.parts["target"].held
+        """Return each member's mean squared error [members] of held-out target rows: of s', or of (s' - s) / D."""
+        rows, answer = self.parts["target"].held, changed if self.settings.differences else predicted
+        weights = self.parts["target"].weights[:-1] if self.settings.differences else 1.0
         s, a, following, _, _ = self.learner.layout.split(rows[None])
         with torch.no_grad():
             parts = zip(s.split(CHUNK, 1), a.split(CHUNK, 1), following.split(CHUNK, 1), strict=True)
-            errors = [(predicted(self.params, x, u, "target") - y).square().mean(-1) for x, u, y in parts]
+            errors = [(weights * (answer(self.params, x, u, "target") - y).square()).mean(-1) for x, u, y in parts]
         return torch.cat(errors, dim=1).mean(1)
 
-    def first_step(self, domain: str) -> list[Tensor]:
+    def first_step(self, kind: str) -> list[Tensor]:
         """Return what a step takes, with any rows."""
-        return [*self._changing(domain), *self._batch(domain, self._any_rows(domain))]
+        return [*self._changing(kind), *self._batch(kind, self._any_rows(kind))]
 
-    def _any_rows(self, domain: str) -> Tensor:
-        part = self.parts[domain]
-        return part.kept[part.resample[:, : part.batch]]
+    def _any_rows(self, kind: str) -> list[Tensor]:
+        parts = [self.parts[domain] for domain in self.learner.kinds[kind]]
+        return [part.kept[part.resample[:, : part.batch]] for part in parts]
 
-    def _changing(self, domain: str) -> Params:
-        """Return what a step on rows of a domain changes."""
+    def _changing(self, kind: str) -> Params:
+        """Return what a kind of step changes."""
         groups = (self.params, self.first, self.second)
-        return [t for group in groups for name in names_of(self.settings, domain) for t in group[name]]
+        return [t for group in groups for name in names_of(self.settings, kind) for t in group[name]]
 
-    def _next_batch(self, domain: str, numbers: Tensor) -> list[Tensor]:
+    def _next_batch(self, kind: str, numbers: list[Tensor]) -> list[Tensor]:
         """Return the rest of what the next step takes, for row numbers [members, batch], and count the step."""
-        batch = self._batch(domain, numbers, self.generator)
-        self.parts[domain].steps += 1
+        batch = self._batch(kind, numbers, self.generator)
+        self.taken[kind] += 1
         return batch
 
-    def _batch(self, domain: str, numbers: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    def _batch(self, kind: str, numbers: list[Tensor], generator: torch.Generator | None = None) -> list[Tensor]:
         """Return the same; without a generator the noise is 0."""
-        part, settings = self.parts[domain], self.settings
-        together, alone = sum(other.steps for other in self.parts.values()), part.steps
-        rates = torch.cat([scales(settings.learning_rate, done, 1) for done in (together, alone)])
-        members, size = numbers.shape
-        shapes = ((2, members, size, settings.latent), (members, size, self.learner.layout.observation_dim))
-        noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in shapes]
-        return [t.to(self.device) for t in (rates, part.rows[numbers.to(self.device)], *noises)]
+        weights = torch.stack([self.parts[domain].weights for domain in self.learner.kinds[kind]])
+        found = [self._rates(kind), self.units.change / self.units.scale, weights]
+        for domain, own in zip(self.learner.kinds[kind], numbers, strict=True):
+            noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in self._noises(own)]
+            found += [self.parts[domain].rows[own.to(self.device)], *noises]
+        return [tensor.to(self.device) for tensor in found]
+
+    def _noises(self, numbers: Tensor) -> list[tuple[int, ...]]:
+        """Return the shapes of the noise that goes with row numbers."""
+        settings, (members, size) = self.settings, numbers.shape
+        if settings.differences:
+            return [(2, members, size, settings.latent) if settings.latent_noise else (0,), (0,)]
+        return [(2, members, size, settings.latent), (members, size, self.learner.layout.observation_dim)]
+
+    def _rates(self, kind: str) -> Tensor:
+        """Return what Adam multiplies with, [2, 3]: of what all kinds of steps train, and of what this one does."""
+        together, alone = sum(self.taken.values()), self.taken[kind]
+        rates = torch.cat([scales(self.settings.learning_rate, done, 1) for done in (together, alone)])
+        if self.settings.decay == "cosine":
+            rates[:, 0] *= 0.5 * (1.0 + math.cos(math.pi * together / self._total()))
+        return rates
+
+    def _total(self) -> int:
+        """Return the most steps there may be."""
+        if self.settings.interleaved:
+            return self.settings.updates
+        counts = {domain: len(part.kept) // part.batch for domain, part in self.parts.items()}
+        shares = {"source": self.settings.source_share, "target": float(self.settings.target_passes)}
+        return self.settings.epochs * sum(max(1, round(shares[domain] * count)) for domain, count in counts.items())
 
     def _groups(self) -> dict[str, dict[str, Params]]:
         return {"params": self.params, "first": self.first, "second": self.second, "best": self.best}
@@ -334,7 +382,7 @@ class _Training:
             for name, params in group.items()
             for i, tensor in enumerate(params)
         }
-        steps = {f"steps.{domain}": torch.tensor(part.steps) for domain, part in self.parts.items()}
+        steps = {f"steps.{kind}": torch.tensor(count) for kind, count in self.taken.items()}
         counts = {"epoch": torch.tensor(self.epoch), "stale": torch.tensor(self.stale)}
         return tensors | steps | counts | {"errors": self.errors, "generator": self.generator.get_state()}
 
@@ -348,8 +396,7 @@ class _Training:
             for name, params in group.items():
                 for i, tensor in enumerate(params):
                     tensor.copy_(state[f"{kind}.{name}.{i}"])
-        for domain, part in self.parts.items():
-            part.steps = int(state[f"steps.{domain}"])
+        self.taken = {kind: int(state[f"steps.{kind}"]) for kind in self.taken}
         self.epoch, self.stale = int(state["epoch"]), int(state["stale"])
         self.errors = state["errors"].to(self.device)
         self.generator.set_state(state["generator"].cpu())

@@ -36,6 +36,7 @@ __all__ = [
     "Asked",
     "Conditions",
     "Ranking",
+    "correlation",
     "measure_conditions",
     "other_policies",
     "rank",
@@ -73,6 +74,7 @@ class Ranking:
         best: Mean error of the candidate with the highest r_D.
         random: Mean error of all candidates.
         lowest: Mean of the lowest error.
+        refused: Share of states in which r_D of that candidate is below .6: a rollout would end at once.
     """
 
     correlation: float
@@ -80,6 +82,7 @@ class Ranking:
     best: float
     random: float
     lowest: float
+    refused: float
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,12 @@ class Conditions:
         head = f"{'policy':<11}{'correlation':>13}{'in a state':>12}{'best r_D':>10}{'random':>9}{'lowest':>9}"
         rows = [
             f"{name:<11}{r.correlation:>13.2f}{r.within:>12.2f}{r.best:>10.3f}{r.random:>9.3f}{r.lowest:>9.3f}"
+            f"{r.refused:>9.1%}"
             for name, r in self.rankings.items()
         ]
         verdicts = [f"{'holds' if held else 'FAILS'}: {what}" for what, held in self.holds().items()]
-        return [f"held-out real transitions with r_D >= {THRESHOLD}: {self.real:.1%}", head, *rows, *verdicts]
+        title = f"held-out real transitions with r_D >= {THRESHOLD}: {self.real:.1%}"
+        return [title, f"{head}{'refused':>9}", *rows, *verdicts]
 
 
 def measure_conditions(
@@ -162,14 +167,16 @@ def score_candidates(
 def rank(scores: Tensor, errors: Tensor) -> Ranking:
     """Compare rewards and errors of candidates, both [C, N]."""
     logs = errors.clamp(min=1e-12).log()
-    within = _correlation(scores, logs)
+    within = correlation(scores, logs)
     # Where all candidates score the same, the reward says nothing of them.
     best = errors.gather(0, scores.argmax(0).unsqueeze(0)).mean()
-    pooled = _correlation(scores.reshape(-1, 1), logs.reshape(-1, 1))
-    return Ranking(*(float(t) for t in (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean())))
+    pooled = correlation(scores.reshape(-1, 1), logs.reshape(-1, 1))
+    refused = (scores.amax(0) < THRESHOLD).double().mean()
+    figures = (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean(), refused)
+    return Ranking(*(float(figure) for figure in figures))
 
 
-def _correlation(first: Tensor, second: Tensor) -> Tensor:
+def correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return the correlation of columns [C, N], 0 where one does not vary."""
     a, b = first - first.mean(0), second - second.mean(0)
     norm = (a.square().sum(0) * b.square().sum(0)).sqrt()

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from offdyn_agents.engine.networks import MLPsInTurn, Network, Params, mlp
+from offdyn_agents.models.dynamics_reward.inputs import Inputs, Standardised
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -31,9 +32,11 @@ __all__ = [
     "range_normalised",
 ]
 
-HIDDEN = (128, 256, 256)
+WIDTH = 256
+LAYERS = 4
 STATES, ACTIONS = 0.8, 1.0
 """Where the extremes of states and of actions come to lie."""
+SCALES = ("centre", "scale", "change_centre", "change_scale")
 CHUNK = 6144
 """Rows judged at once on a CPU: ten candidates of `offdyn_agents.models.ensemble.model.CHUNK` rows are not split."""
 
@@ -86,8 +89,16 @@ class Scaling:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the numbers by name."""
-        names = ("centre", "scale", "change_centre", "change_scale")
-        return {f"scaling.{name}": getattr(self, name) for name in names}
+        return {f"scaling.{name}": getattr(self, name) for name in SCALES}
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> Scaling:
+        """Return the scaling that `tensors` described.
+
+        Raises:
+            KeyError: Something is missing.
+        """
+        return Scaling(*(tensors[f"scaling.{name}"] for name in SCALES))
 
 
 def _middle(values: Tensor, half: float) -> tuple[Tensor, Tensor]:
@@ -98,9 +109,16 @@ def _middle(values: Tensor, half: float) -> tuple[Tensor, Tensor]:
     return (low + high) / 2.0, scale
 
 
-def discriminator_network(observation_dim: int, action_dim: int, copies: int = 0) -> Network:
-    """Return the shape of a discriminator: normalised (s, a, s' - s) to a logit, large for real transitions."""
-    return Network((2 * observation_dim + action_dim, *HIDDEN, 1), copies)
+def discriminator_network(observation_dim: int, action_dim: int, copies: int = 0, width: int = WIDTH) -> Network:
+    """Return the shape of a discriminator: (s, a, s' - s) in its units to a logit, large for real transitions.
+
+    Args:
+        observation_dim: |S|.
+        action_dim: |A|.
+        copies: See `Network`.
+        width: Of the second and third hidden layer; the first has half of it.
+    """
+    return Network((2 * observation_dim + action_dim, max(1, width // 2), width, width, 1), copies)
 
 
 def discriminator_loss(params: Params, real: Tensor, generated: Tensor, entropy: float) -> Tensor:
@@ -148,13 +166,13 @@ class DynamicsReward:
         params: Their parameters, [K, ...].
         expert: Mean logit of each on real transitions, [K].
         learner: On generated ones, [K].
-        scaling: Normalisation of the transitions.
+        scaling: How they see transitions.
     """
 
     params: Params
     expert: Tensor
     learner: Tensor
-    scaling: Scaling
+    scaling: Inputs
 
     def __len__(self) -> int:
         """Return the number of discriminators."""
@@ -204,7 +222,10 @@ class DynamicsReward:
         Returns:
             Numbers in [.313, 1.313], [*shape].
         """
-        inputs = self.scaling.inputs(observations, actions, following)
+        return self.seen(self.scaling.inputs(observations, actions, following))
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Return r_D [*shape] of what discriminators see of transitions, [*shape, 2 |S| + |A|]."""
         flat = inputs.reshape(-1, inputs.shape[-1])
         size = len(flat) if flat.device.type != "cpu" else CHUNK
         with torch.no_grad():
@@ -239,9 +260,9 @@ class DynamicsReward:
             KeyError: Something is missing.
         """
         moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-        params = [moved[f"params.{i}"] for i in range(2 * (len(HIDDEN) + 1))]
-        names = ("centre", "scale", "change_centre", "change_scale")
-        scaling = Scaling(*(moved[f"scaling.{name}"] for name in names))
+        params = [moved[f"params.{i}"] for i in range(2 * LAYERS)]
+        kind = Scaling if "scaling.centre" in moved else Standardised
+        scaling = kind.from_tensors(moved)
         return DynamicsReward(params, moved["expert"], moved["learner"], scaling)
 
 

@@ -15,7 +15,8 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stage_cache import Keep, Unfinished, cached
 from offdyn_agents.engine.termination import Termination, never
 from offdyn_agents.models.dynamics_reward.checkpoints import FrozenOpponents
-from offdyn_agents.models.dynamics_reward.discriminator import HIDDEN, DynamicsReward
+from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
+from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.generator import Settle, as_drawn
 from offdyn_agents.models.dynamics_reward.models import split_rows
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
@@ -27,7 +28,8 @@ NAME, VERSION = "dynamics-reward", 1
 SAVE_SECONDS = 60.0
 """Time between copies of an unfinished training."""
 WORTH_COMPILING = 200
-"""Iterations below which compiling would take longer than it saves."""
+"""Iterations, or steps, below which compiling would take longer than it saves."""
+Training = NoiseContrast | Adversaries | FrozenOpponents
 
 
 def fit_dynamics_reward(
@@ -36,6 +38,7 @@ def fit_dynamics_reward(
     rows: Tensor,
     cache: Path | None,
     *,
+    source: Tensor | None = None,
     terminated: Termination = never,
     settle: Settle = as_drawn,
     seed: int = 0,
@@ -50,6 +53,7 @@ def fit_dynamics_reward(
         layout: Layout of packed rows.
         rows: Packed rows [N, W] on the device, which count as real; a tenth, at most 1000, is held out.
         cache: Folder of results and of copies of an unfinished training; None keeps nothing.
+        source: Packed source rows [M, W], whose answers are fakes (`source_fakes`); None in a single domain.
         terminated: Says which states end an episode. It goes with the robot, whose rows these are.
         settle: Makes drawn actions such as real ones are; it goes with the rows too.
         seed: Decides everything that is drawn.
@@ -61,23 +65,30 @@ def fit_dynamics_reward(
         All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
+    fakes = source if settings.opponent == "nce" and settings.source_fakes and source is not None else rows[:0]
+
+    def new(number: int) -> Training:
+        if settings.opponent == "nce":
+            return NoiseContrast(settings, layout, kept, number, fakes)
+        kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
+        return kind(settings, layout, kept, number, terminated, settle)
 
     def compute(missing: list[int], keep: Keep) -> None:
         copy = keep.copy(missing[0])
-        kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
         inputs = (2 * layout.observation_dim + layout.action_dim, layout.observation_dim + layout.action_dim)
-        with threads_inside(threads), exact_fast_products(HIDDEN[-1], inputs, settings.batch_size):
-            training = kind(settings, layout, kept, missing[0], terminated, settle)
+        with threads_inside(threads), exact_fast_products(settings.discriminator_width, inputs, settings.batch_size):
+            training = new(missing[0])
             if not _restored(training, copy):
-                training = kind(settings, layout, kept, missing[0], terminated, settle)
-            if compiled and settings.iterations >= WORTH_COMPILING:
+                training = new(missing[0])
+            if compiled and settings.length >= WORTH_COMPILING:
                 training.compile(threads)
             _finish(training, copy, quiet)
             result = training.result()
             keep(missing[0], result.tensors(), "" if bool(result.able.any()) else "no snapshot is usable")
         copy.remove()
 
-    (found,) = cached(NAME, settings, rows, [seed], cache, compute, VERSION)
+    learned_from = [rows, fakes] if len(fakes) else rows
+    (found,) = cached(NAME, settings, learned_from, [seed], cache, compute, VERSION)
     return DynamicsReward.from_tensors(found, rows.device)
 
 
@@ -102,7 +113,7 @@ def real_share(reward: DynamicsReward, layout: Layout, rows: Tensor, threshold: 
     return reward.passing(*layout.split(held)[:3], threshold)
 
 
-def _finish(training: Adversaries | FrozenOpponents, copy: Unfinished, quiet: bool) -> None:
+def _finish(training: Training, copy: Unfinished, quiet: bool) -> None:
     from offdyn_envs.progress import progress
 
     saved = time.monotonic()
@@ -114,7 +125,7 @@ def _finish(training: Adversaries | FrozenOpponents, copy: Unfinished, quiet: bo
                 saved = time.monotonic()
 
 
-def _restored(training: Adversaries | FrozenOpponents, copy: Unfinished) -> bool:
+def _restored(training: Training, copy: Unfinished) -> bool:
     """Take up a copy; return False where it was of another form, and the training is no longer a fresh one."""
     state = copy.read()
     try:

@@ -45,19 +45,35 @@ class EnsembleSettings:
         """Whether training ends when no member improves any more."""
         return True
 
+    @property
+    def annealed(self) -> bool:
+        """Whether the rate falls to 0 over the epochs, as a cosine."""
+        return False
+
+    @property
+    def standardised(self) -> bool:
+        """Whether members predict (r, s' - s) in units of each one's root mean square."""
+        return False
+
 
 @dataclass(frozen=True)
 class DynamicsSettings(EnsembleSettings):
     """How DROCO's ensemble is trained: fixed bounds of the log-variance, a tenth of the rows held out, however many.
 
     Attributes:
-        schedule: "early-stopping" on a tenth of the rows held out, or "published": a fixed number of epochs on
-            bootstrap resamples of nine tenths.
+        schedule: "annealed": all epochs, the rate falling to 0; "early-stopping" on a tenth of the rows held out, or
+            "published": all epochs at one rate. Members see bootstrap resamples of the nine tenths.
+        outputs: "changes" lets members predict (r, s' - s) in units of each one's root mean square; "raw" as they are,
+            as published: fixed bounds of the log-variance and a likelihood in raw units then fit velocities alone.
         memory_gb: Predictions for all source rows are kept in memory below this size, else computed on the way. On a
             GPU, whose memory has no other use, six tenths of all it has are allowed in any case.
     """
 
-    schedule: str = setting("early-stopping", choices=("early-stopping", "published"))
+    epochs: int = setting(80, low=1)
+    batch_size: int = setting(128, low=1)
+    learning_rate: float = setting(3e-3, low=0.0, open_low=True)
+    schedule: str = setting("annealed", choices=("annealed", "early-stopping", "published"))
+    outputs: str = setting("changes", choices=("changes", "raw"))
     memory_gb: float = setting(6.0, low=0.0, infinite=True)
     holdout: ClassVar[float] = 0.1
     holdout_rows: ClassVar[float] = math.inf
@@ -67,3 +83,13 @@ class DynamicsSettings(EnsembleSettings):
     def early_stopping(self) -> bool:
         """Whether training ends when no member improves any more."""
         return self.schedule == "early-stopping"
+
+    @property
+    def annealed(self) -> bool:
+        """Whether the rate falls to 0 over the epochs, as a cosine."""
+        return self.schedule == "annealed"
+
+    @property
+    def standardised(self) -> bool:
+        """Whether members predict (r, s' - s) in units of each one's root mean square."""
+        return self.outputs == "changes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -75,21 +75,21 @@ def fit_ensembles(
 
 
 def predict_all(
-    ensembles: Sequence[Ensemble],
-    layout: Layout,
+    predictors: Sequence[Callable[[Tensor], Tensor]],
     rows: Tensor,
-    robust_min: str = "value",
+    shape: tuple[int, int],
+    widths: tuple[int, ...],
     *,
     threads: int = 1,
     quiet: bool = True,
 ) -> list[Tensor]:
-    """Predict the next states of all rows with every ensemble: frozen, they would give the same at every visit.
+    """Predict the next states of all rows with every run's models: frozen, they would give the same at every visit.
 
     Args:
-        ensembles: One per run.
-        layout: Layout of packed rows.
+        predictors: One per run: packed rows [n, W] -> next states [n, members, |S|].
         rows: Packed rows [N, W].
-        robust_min: As in `Ensemble.next_states`.
+        shape: Members and |S|.
+        widths: Width of the models' hidden layers, then of their inputs.
         threads: CPU threads, each at rows of its own.
         quiet: Show no progress.
 
@@ -99,24 +99,21 @@ def predict_all(
     from offdyn_envs.progress import progress
 
     workers = threads if rows.device.type == "cpu" else 1
-    members = 1 if robust_min == "coordinate" else len(ensembles[0].params[0])
-    tables = [rows.new_empty(len(rows), members, layout.observation_dim) for _ in ensembles]
+    tables = [rows.new_empty(len(rows), *shape) for _ in predictors]
     parts = [
-        (e, table, start) for e, table in zip(ensembles, tables, strict=True) for start in range(0, len(rows), PART)
+        (e, table, start) for e, table in zip(predictors, tables, strict=True) for start in range(0, len(rows), PART)
     ]
-    width, inputs = ensembles[0].params[2].shape[-1], layout.observation_dim + layout.action_dim
 
-    def predict(ensemble: Ensemble, table: Tensor, start: int) -> int:
+    def predict(predictor: Callable[[Tensor], Tensor], table: Tensor, start: int) -> int:
         torch.set_num_threads(1)
         part = rows[start : start + PART]
-        with torch.no_grad():
-            table[start : start + PART] = ensemble.next_states(layout, part, robust_min)
+        table[start : start + PART] = predictor(part)
         return len(part)
 
     with (
         threads_inside(1),
-        exact_fast_products(width, (inputs,), 512),
-        progress("predictions", len(ensembles) * len(rows), quiet=quiet) as advance,
+        exact_fast_products(widths[0], widths[1:], 512),
+        progress("predictions", len(predictors) * len(rows), quiet=quiet) as advance,
         ThreadPoolExecutor(workers) as pool,
     ):
         for count in pool.map(predict, *zip(*parts, strict=True)):

@@ -153,7 +153,13 @@ class _Training:
         # A constant input (no variance) must stay finite when it moves on source rows.
         self.std = torch.where(std < 1e-6, torch.ones_like(std), std)
         self.inputs = (self.inputs - self.mean) / self.std
-        inputs, self.held_outputs = self._columns(rows[order[:held]])
+        self.scale = torch.ones_like(self.outputs[0])
+        if self.settings.standardised:
+            spread = self.outputs.square().mean(0).sqrt()
+            self.scale = torch.where(spread < 1e-6, self.scale, spread)
+        self.outputs = self.outputs / self.scale
+        inputs, held_outputs = self._columns(rows[order[:held]])
+        self.held_outputs = held_outputs / self.scale
         self.held_inputs = (inputs - self.mean) / self.std
         fresh = initial_ensemble(self.settings, learner.network, self.generator)
         self.params: Params = [t.to(rows.device) for t in fresh]
@@ -193,7 +199,7 @@ class _Training:
         # Bounds that no epoch improved are still one row for all members.
         best = [tensor.expand(len(self.errors), *tensor.shape[1:]).contiguous() for tensor in self.best]
         failed = fault(self.start, self.errors, last, self.stale >= settings.patience)
-        return Ensemble(best, self.mean, self.std, self.errors.argsort(), failed)
+        return Ensemble(best, self.mean, self.std, self.errors.argsort(), failed, self.scale)
 
     def _keep_better(self, fresh: Tensor) -> None:
         """Keep the parameters of members whose error fell enough."""
@@ -251,7 +257,10 @@ class _Training:
 
     def _scales(self, count: int) -> Tensor:
         """Return what Adam multiplies with in the next steps [count, 3]."""
-        return scales(self.settings.learning_rate, self.steps, count).to(self.inputs.device)
+        total = self.settings.epochs * (self.resample.shape[1] // self.batch) if self.settings.annealed else 0
+        found = scales(self.settings.learning_rate, self.steps, count, total)
+        # A step reads the rate in the first column.
+        return (found[:, [1, 1, 2]] if total else found).to(self.inputs.device)
 
     def _arguments(self, scale: Tensor, chosen: Tensor) -> list[Tensor]:
         """Return the rest of what a step takes, for chosen rows [members, batch]."""

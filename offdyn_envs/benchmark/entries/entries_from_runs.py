@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import made_folder, named, write_bytes, write_json
 from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
 from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
@@ -80,17 +81,18 @@ def add_entry(
     if not runs:
         raise OffDynError(f"entry '{name}': at least one run folder is needed")
     loaded = [_Run.load(Path(run)) for run in runs]
-    final.parent.mkdir(parents=True, exist_ok=True)
     # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
-    work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
-    try:
-        built = work / name
-        built.mkdir()
-        _write_entry(loaded, name, built, details or Details())
-        load_entry(built)
-        _put(built, final, work / REPLACED)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with made_folder(final.parent), undone(lambda: _recover(board, name)):
+        work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
+        try:
+            built = work / name
+            built.mkdir()
+            with named(built, final):
+                _write_entry(loaded, name, built, details or Details())
+            load_entry(built)
+            _put(built, final, work / REPLACED)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return final
 
 
@@ -215,8 +217,7 @@ def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
             data = read_model(source)
             signature = inspect_model(data, kind, label=f"{kind} '{source}'", **widths)
             path = policy_path(run.task, int(seed), ending)
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
+            write_bytes(folder / path, data)
             item |= {kind: path, f"{kind}_sha256": signature.sha256}
         yield item
 

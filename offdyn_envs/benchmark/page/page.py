@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from offdyn_envs.atomic import atomic_write, write_json
+from offdyn_envs.atomic import refuse_foreign, write_json, write_text
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Json, build_standings
 from offdyn_envs.benchmark.page.cards import claimed, entry_card
 from offdyn_envs.benchmark.page.charts import (
@@ -37,6 +37,8 @@ __all__ = ["badge", "render", "write_page"]
 
 _HERE = Path(__file__).parent
 SECTIONS = (("standings", "Standings"), ("robustness", "Robustness"), ("tuning", "Tuning"), ("entries", "Entries"))
+TITLE, FIRST = b"<title>offdyn leaderboard</title>", [b"{", b'"entries":']
+"""By which pages and standings are known, near their beginning."""
 FULL_PRECISION = "fp32"
 """The precision that needs no tag; entries that name none are taken to have it."""
 BADGES = {
@@ -58,15 +60,16 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
         The standings, and one line for each refused entry or verdict.
 
     Raises:
-        OffDynError: The folder does not exist.
+        OffDynError: The folder does not exist, or holds files of these names that are somebody else's.
     """
     if not board.is_dir():
         raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
+    refuse_foreign(board / "index.html", lambda begins: TITLE in begins, "a page of this command")
+    refuse_foreign(board / "standings.json", lambda begins: begins.split()[:2] == FIRST, "a file of this command")
     standings, refusals = build_standings(board, table=table)
     page = render(standings)
     write_json(board / "standings.json", standings)
-    with atomic_write(board / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    write_text(board / "index.html", page)
     return standings, refusals
 
 

@@ -7,6 +7,7 @@ environment and a deadline; see `isolation`. What it prints is read up to a cap 
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.sandbox import isolation
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 
 __all__ = ["Limits", "require_sandbox", "run_job"]
 
@@ -65,10 +67,11 @@ def run_job(job: dict[str, Any], limits: Limits, label: str) -> dict[str, Any]:
         OffDynError: The limits could not be set, one was exceeded, or the worker refused the job.
     """
     require_sandbox()
-    with tempfile.TemporaryDirectory(prefix="offdyn-sandbox-") as folder:
+    with tempfile.TemporaryDirectory(prefix="offdyn-sandbox-") as folder, undone(lambda: shutil.rmtree(folder)):
         process = _start(limits, folder)
         try:
-            output, reason = _converse(process, json.dumps(job).encode(), limits)
+            with undone(lambda: _kill(process)):
+                output, reason = _converse(process, json.dumps(job).encode(), limits)
         finally:
             _kill(process)
     return _answer(output, reason or _death(process.returncode, limits), label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import shutil
 import time
 from collections.abc import Generator, Iterable
@@ -14,12 +15,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from offdyn_envs.atomic import check_room
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.datasets.collecting.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
 from offdyn_envs.datasets.collecting.journal import Journal, begin
 from offdyn_envs.datasets.store.card import LICENCE, platform_facts, statistics, versions
 from offdyn_envs.datasets.store.folders import data_root, find, read_metadata, save
-from offdyn_envs.datasets.store.spec import FORMAT, Arrays, validate
+from offdyn_envs.datasets.store.spec import FORMAT, Arrays, schema, validate
 from offdyn_envs.datasets.store.staging import kept, locked
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.models import compile_model, model_hash
@@ -174,8 +176,8 @@ def build(
         Where it is and what was done.
 
     Raises:
-        OffDynError: Not available, a policy is missing, another process builds it, or what is there is damaged or
-            was made with another seed or policy (nothing is overwritten without `force`).
+        OffDynError: Not available, a policy is missing, another process builds it, there is no room for it, or what is
+            there is damaged or was made with another seed or policy (nothing is overwritten without `force`).
     """
     if seed < 0:
         raise OffDynError(f"seed must be at least 0, got {seed}")
@@ -184,6 +186,8 @@ def build(
     if there is not None:
         return there
     parts = ingredients(dataset, behaviours)
+    if not ship:  # How far deflating helps is not known before.
+        check_room(place / str(dataset), _least_size(dataset))
     with locked(place, dataset):
         there = _already(dataset, seed, place, behaviours, force)
         if there is not None:  # Another process finished it between the look above and the lock.
@@ -194,6 +198,13 @@ def build(
             path = save(arrays, metadata, place, compress=ship, flat=not ship, quiet=quiet)
     card = metadata["offdyn"]
     return Built(dataset, path, True, time.perf_counter() - begun, card["sha256"], card["rows"])
+
+
+def _least_size(dataset: DatasetId) -> int:
+    """Return the bytes that all arrays take, in the HDF5 file, which has every observation once, and flat."""
+    shapes = schema(get_robot(dataset.robot), dataset.row_count, 1)
+    sizes = {key: dtype.itemsize * math.prod(shape) for key, (dtype, shape) in shapes.items()}
+    return 2 * sum(sizes.values()) - sizes["next_observations"]
 
 
 def _already(dataset: DatasetId, seed: int, root: Path, behaviours: Path | None, force: bool) -> Built | None:

@@ -6,8 +6,8 @@ collected: a continued build gives the arrays of an uninterrupted one to the las
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import DiskFullError, write_bytes, write_json
 
 __all__ = ["Journal", "begin"]
 
@@ -86,15 +86,12 @@ class Journal:
         """Write what has been added; where the disk is full the build goes on without a journal."""
         if not self._pending or self._full:
             return
-        path = self.folder / f"{self.prefix}{min(self._pending):07d}-{max(self._pending):07d}.npz"
-        temporary, arrays = path.with_suffix(".part"), _join(self._pending)
+        name, content = f"{self.prefix}{min(self._pending):07d}-{max(self._pending):07d}.npz", io.BytesIO()
         try:
-            with temporary.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
-        except OSError:
+            np.savez(content, **_join(self._pending))
+            write_bytes(self.folder / name, content.getbuffer())
+        except (OSError, DiskFullError):
             self._full = True
-            temporary.unlink(missing_ok=True)
         self._pending, self._rows = {}, 0
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_bytes
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.figures import new_figure
+from offdyn_envs.figures import new_figure, refuse_other_than_png
 from offdyn_envs.robots import get_robot
 
 __all__ = ["draw_card", "drawn_from", "picture_path"]
@@ -53,8 +54,9 @@ def draw_card(card: Mapping[str, Any], path: Path) -> None:
         path: The PNG file; it appears whole, and says of which arrays it is.
 
     Raises:
-        OffDynError: There is no whole episode to draw, or matplotlib is not installed.
+        OffDynError: There is no whole episode to draw, the file is no picture, or matplotlib is not installed.
     """
+    refuse_other_than_png(path)
     if not card["returns"]:
         raise OffDynError(f"dataset '{card['id']}' holds no whole episode; no returns to draw")
     figure = new_figure(figsize=_INCHES, dpi=_DOTS, layout="constrained")
@@ -63,12 +65,15 @@ def draw_card(card: Mapping[str, Any], path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _bars(left, card["returns"], "return of a whole episode")
-    limit = get_robot(card["robot"]).max_episode_steps
+    # Of any other robot nobody knows the time limit.
+    limit = get_robot(card["robot"]).max_episode_steps if card["robot"] else card["lengths"]["max"]
     _bars(right, card["lengths"], "steps of a whole episode", (0.0, 1.05 * limit))
     left.set_ylabel("episodes")
     figure.suptitle(f"{card['id']}: {card['rows']:,} rows, {card['episodes']:,} episodes", fontsize=10)
     canvas.draw()
-    _write(np.asarray(canvas.buffer_rgba())[..., :3], path, card["sha256"])
+    # An imported dataset has the checksum of its file instead.
+    digest = card["sha256"] if "sha256" in card else card["source"]["sha256"]
+    _write(np.asarray(canvas.buffer_rgba())[..., :3], path, digest)
 
 
 def _bars(axes: Any, values: Mapping[str, Any], label: str, span: tuple[float, float] | None = None) -> None:
@@ -94,5 +99,6 @@ def _write(pixels: Any, path: Path, digest: str) -> None:
     facts = PngInfo()
     facts.add_text(_FACT, digest)
     picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(COLOURS, dither=Image.Dither.NONE)
-    with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True, pnginfo=facts)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True, pnginfo=facts)
+    write_bytes(path, content.getbuffer())

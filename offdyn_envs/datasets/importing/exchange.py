@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.datasets.describing.pictures import draw_card
 from offdyn_envs.datasets.importing import import_file
 from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.importing.own import NO_ROBOT, import_own, is_own
@@ -133,18 +134,21 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
-def print_imported(name: str, as_json: bool) -> None:
+def print_imported(name: str, as_json: bool, picture: Path | None = None) -> None:
     """Print the card of an imported dataset.
 
     Args:
         name: Its id.
         as_json: Print JSON instead.
+        picture: Draw returns and lengths of its episodes into this PNG file, too.
 
     Raises:
-        OffDynError: It is not there, or damaged.
+        OffDynError: It is not there, or damaged, or there is nothing to draw.
     """
     dataset = load_imported(name)
     card = dataset.card
+    if picture is not None:
+        draw_card(card, picture)
     if as_json:
         print_record(name, {**card, "path": str(dataset.path)}, True)
         return

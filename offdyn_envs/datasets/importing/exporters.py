@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import atomic_write
+from offdyn_envs.datasets.store.hdf5_files import new_hdf5
 from offdyn_envs.datasets.store.imported import ImportedDataset
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.datasets.store.stamp import STAMP, stamp_of
@@ -48,16 +49,14 @@ def export(
         pad_ant: Add the 84 zero columns that Ant's observations have in both layouts and in their environments.
 
     Raises:
-        OffDynError: Unknown layout, or the file is there.
+        OffDynError: Unknown layout, the file is there, or there is no room for it.
     """
-    import h5py
-
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     if path.is_dir() or (path.exists() and not force):
         raise OffDynError(f"{path}: is there already; expected a new file, or --force to replace one")
     arrays = _d4rl(dataset) if layout == "d4rl" else _odrl(dataset)
-    with atomic_write(path) as temporary, h5py.File(temporary, "w", libver="v108", locking=False) as file:
+    with atomic_write(path) as temporary, new_hdf5(temporary) as file:
         file.attrs[STAMP] = json.dumps(stamp_of(dataset))
         for key, array in arrays.items():
             wide = pad_ant and dataset.card["robot"] == "ant" and key.endswith("observations")

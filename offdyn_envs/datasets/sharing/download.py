@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
+from offdyn_envs.atomic import DiskFullError
 from offdyn_envs.datasets.sharing.sources import Source, open_source
 from offdyn_envs.datasets.store.folders import data_root, find, prepare, read_metadata
 from offdyn_envs.datasets.store.manifest import compare, read_manifest
@@ -98,6 +99,8 @@ def _accept(dataset: DatasetId, folder: Path, source: Source) -> None:
         card = prepare(folder, dataset)["offdyn"]
         if compare(card, read_manifest()["datasets"].get(str(dataset)))["verdict"] == "different":
             raise OffDynError("it is not the dataset of that id in the manifest of this release")
+    except DiskFullError:  # No fault of what came: the same command goes on with it.
+        raise
     except OffDynError as error:
         shutil.rmtree(folder)
         raise OffDynError(f"dataset '{dataset}' from {source.name} is refused and removed: {error}") from None

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import room, write_json
 from offdyn_envs.datasets.sharing.sources import FILE_FACTS, FILES
 from offdyn_envs.datasets.store.fields import Each, check_fields
 from offdyn_envs.datasets.store.folders import data_root, file_digest, find, local_ids, read_dataset
@@ -162,7 +162,9 @@ def _publish_one(folder: Path, manifest: dict[str, Any], dataset: DatasetId, pla
     with locked(folder, dataset), staged(folder, name) as stage:
         (stage / "data").mkdir()
         for file in FILES:
-            shutil.copyfile(place / "data" / file, stage / "data" / file)
+            copy = stage / "data" / file
+            with room(copy, facts[file]["bytes"]):
+                shutil.copyfile(place / "data" / file, copy)
         if not _same_files(stage, facts):
             raise OffDynError(f"{place}: changed while it was copied; publish it again")
         replace_folder(stage, folder, name)

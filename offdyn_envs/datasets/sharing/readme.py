@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from offdyn_envs.atomic import atomic_write
+from offdyn_envs.atomic import write_text
 from offdyn_envs.benchmark.scoring.scores import load_references
 from offdyn_envs.datasets.describing.derived import score
 from offdyn_envs.datasets.describing.pictures import picture_path
@@ -51,8 +51,7 @@ def readme(root: Path) -> str:
 def write_readme(root: Path) -> Path:
     """Write `README.md` and return its path; see `readme`."""
     path, text = root / "README.md", readme(root)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

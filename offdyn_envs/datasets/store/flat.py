@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import write_array, write_json
 from offdyn_envs.datasets.store.spec import Arrays
 
 __all__ = ["read_flat", "write_flat"]
@@ -30,7 +30,7 @@ def write_flat(folder: Path, arrays: Arrays, source: Mapping[str, Any]) -> None:
     """
     folder.mkdir()
     for key, array in arrays.items():
-        np.save(folder / f"{key}.npy", array, allow_pickle=False)
+        write_array(folder / f"{key}.npy", array)
     write_json(folder / SOURCE, source)
 
 

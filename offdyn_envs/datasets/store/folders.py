@@ -28,6 +28,7 @@ from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "available",
+    "cache_root",
     "data_root",
     "find",
     "local_ids",
@@ -48,10 +49,26 @@ def data_root() -> Path:
     `MINARI_DATASETS_PATH` to it to read the same datasets with Minari.
     """
     chosen = os.environ.get(DATA_DIR_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "offdyn" / "datasets"
+    return _at_home(DATA_DIR_VARIABLE, chosen) if chosen else cache_root() / "datasets"
+
+
+def cache_root() -> Path:
+    """Return the folder of what can be made again: `$XDG_CACHE_HOME/offdyn`, else `~/.cache/offdyn`.
+
+    Raises:
+        OffDynError: There is no home directory.
+    """
+    variable = "XDG_CACHE_HOME"
+    return _at_home(variable, os.environ.get(variable) or "~/.cache") / "offdyn"
+
+
+def _at_home(variable: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = path.partition("/")[0]
+        whose = "no home directory is known" if home == "~" else f"{variable} is '{path}', but '{home}' has no home"
+        raise OffDynError(f"{whose}; set {DATA_DIR_VARIABLE} to the folder for datasets") from None
 
 
 def find(dataset: DatasetId, root: Path | None = None) -> Path | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.store.hdf5_files import open_hdf5
+from offdyn_envs.datasets.store.hdf5_files import new_hdf5, open_hdf5
 from offdyn_envs.datasets.store.spec import Arrays, schema, validate
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import progress
@@ -40,12 +40,13 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
         name: Shown in the progress bar.
         compress: Deflate every array (a third smaller, several times slower).
         quiet: No progress bar.
-    """
-    import h5py
 
+    Raises:
+        DiskFullError: There is no room for it.
+    """
     starts = arrays.starts
     with (
-        h5py.File(path, "w", libver="v108", locking=False) as file,
+        new_hdf5(path) as file,
         progress(f"write {name}", len(starts), quiet=quiet) as advance,
     ):
         for episode, (start, length) in enumerate(zip(starts.tolist(), arrays.lengths.tolist(), strict=True)):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.atomic import write_json
+from offdyn_envs.atomic import check_room, write_array, write_json
 from offdyn_envs.datasets.own.contract import Contract
 from offdyn_envs.datasets.store.fields import CARD, Each, Maybe, check_fields
 from offdyn_envs.datasets.store.folders import data_root, file_digest
@@ -280,15 +280,16 @@ def save_imported(arrays: Mapping[str, NDArray[Any]], card: dict[str, Any], root
         The folder of the dataset.
 
     Raises:
-        OffDynError: Another process is writing it now.
+        OffDynError: Another process is writing it now, or there is no room for it.
     """
     name = check_id(card["id"])
+    check_room(root / name, sum(array.nbytes for array in arrays.values()))
     with locked(root, name), staged(root, name) as stage:
         (stage / "flat").mkdir()
         card["files"] = {}
         for key, array in arrays.items():
             path = stage / "flat" / f"{key}.npy"
-            np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+            write_array(path, np.ascontiguousarray(array))
             card["files"][path.name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         card["sha256"] = combined_digest({key: facts["sha256"] for key, facts in card["files"].items()})
         write_json(stage / _METADATA, {"dataset_id": name, "offdyn": card})

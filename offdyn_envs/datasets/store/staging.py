@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,7 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from offdyn_envs.atomic import named, write_text
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.interruption import undone
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
@@ -112,13 +114,20 @@ def kept(root: Path, name: str) -> Generator[Path, None, None]:
 
 @contextmanager
 def staged(root: Path, name: str) -> Generator[Path, None, None]:
-    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it."""
-    stage = Path(tempfile.mkdtemp(prefix=f"{_prefix(name)}stage-", dir=_staging(root)))
-    stage.chmod(0o755)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    """Yield an empty folder on the file system of `root`, hidden from Minari, and remove what is left of it.
+
+    Raises:
+        DiskFullError: There is no room for a file; the line names it as it would be called in its place.
+    """
+    stage = _staging(root) / f"{_prefix(name)}stage-{secrets.token_hex(8)}"
+    with undone(lambda: shutil.rmtree(stage)):
+        stage.mkdir()
+        stage.chmod(0o755)
+        try:
+            with named(stage, root / name):
+                yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def replace_folder(stage: Path, root: Path, name: str) -> None:
@@ -198,8 +207,7 @@ def _staging(root: Path) -> Path:
     """Return the folder of unfinished work, hidden from Minari by its dot and from git by what it holds."""
     staging = root / STAGING
     if not (staging / ".gitignore").exists():
-        staging.mkdir(parents=True, exist_ok=True)
-        (staging / ".gitignore").write_text("*\n")
+        write_text(staging / ".gitignore", "*\n")
     return staging
 
 

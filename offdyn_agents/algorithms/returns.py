@@ -1,0 +1,86 @@
+"""What the rewards of the data say of values: the bounds that no value can leave, and the scale of returns.
+
+Both are facts of a task, found once before the first update; a loss reads them under `FACTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.engine.networks import Params
+from offdyn_agents.engine.rows import Layout
+
+__all__ = ["FACTS", "episode_returns", "returns_scale", "value_bounds", "value_facts"]
+
+FACTS = "rewards"
+"""Where a loss finds the scale of rewards and the lower and upper bound of values, each [*lead]."""
+RANGE = 1000.0
+"""What the range of returns is brought to: IQL's authors divide rewards by (largest - smallest return) / 1000."""
+
+
+def episode_returns(layout: Layout, rows: Tensor) -> Tensor:
+    """Return the sum of the rewards of every episode of a dataset in order, float64 [episodes].
+
+    An episode ends with a terminal row, and where the next row does not begin at a row's next state. The last one, cut
+    by the end of the data, counts too.
+
+    Args:
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W] in the order in which they were collected.
+    """
+    observations, _, following, rewards, continues = layout.split(rows)
+    ends = continues == 0
+    ends[:-1] |= (observations[1:] != following[:-1]).any(-1)
+    if len(rows):
+        ends[-1] = True
+    totals = rewards.double().cumsum(0)[ends]
+    return totals.diff(prepend=totals.new_zeros(1))
+
+
+def returns_scale(layout: Layout, tables: Sequence[Tensor]) -> float:
+    """Return what rewards are multiplied with: 1000 / (largest - smallest return), and never more than 1.
+
+    The limit is ours: a few alike episodes have a range near 0, which would blow their rewards up.
+
+    Args:
+        layout: Layout of packed rows.
+        tables: Packed rows [N, W] of each dataset.
+    """
+    returns = torch.cat([episode_returns(layout, rows) for rows in tables if len(rows)])
+    return RANGE / max(RANGE, float(returns.max() - returns.min()))
+
+
+def value_bounds(rewards: Tensor, discount: float) -> tuple[float, float]:
+    """Return [min(0, smallest reward), max(0, largest)] / (1 - gamma): all discounted sums of the rewards lie there.
+
+    Args:
+        rewards: [N].
+        discount: gamma; 1 bounds nothing.
+    """
+    low, high = min(0.0, float(rewards.min())), max(0.0, float(rewards.max()))
+    horizon = float("inf") if discount == 1.0 else 1.0 / (1.0 - discount)
+    return (low * horizon if low else 0.0), (high * horizon if high else 0.0)
+
+
+def value_facts(
+    layout: Layout, tables: Sequence[Tensor], runs: int, *, scaled: bool, bounded: bool, discount: float
+) -> dict[str, Params]:
+    """Return what `StageResults.frozen` has under `FACTS`: scale, lower and upper bound of every run, [runs] each.
+
+    Args:
+        layout: Layout of packed rows.
+        tables: Packed rows [N, W] of each dataset that is learned from.
+        runs: Runs of the task.
+        scaled: Whether rewards are scaled; otherwise by 1.
+        bounded: Whether values are bounded; otherwise by infinities.
+        discount: gamma.
+    """
+    scale = returns_scale(layout, tables) if scaled else 1.0
+    low, high = -float("inf"), float("inf")
+    if bounded:
+        low, high = value_bounds(torch.cat([rows[:, layout.reward_column] for rows in tables]), discount)
+    device = tables[0].device
+    return {FACTS: [torch.full((runs,), fact, device=device) for fact in (scale, scale * low, scale * high)]}

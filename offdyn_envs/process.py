@@ -1,0 +1,176 @@
+"""The process of the `offdyn` command: its signals and its standard streams, before anything else is imported.
+
+Python and the libraries take it for granted that standard streams are open, can be written and know every character. A
+command may be started without them (`>&-`), into a full disk or a pipe whose reader has gone, and where text is ASCII.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import unicodedata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from offdyn_envs.errors import OffDynError, beginning, out_of_memory
+from offdyn_envs.interruption import leave, take_command
+
+__all__ = ["begin", "end", "is_command"]
+
+_MODULE = "offdyn_envs.cli"
+_NAMES = ("offdyn", "offdyn.exe")
+NEARLY = 0.8
+"""Share of the memory that a process may have, from which on that is what is wrong."""
+_OUTPUT = "standard output"
+_LOSSY = "offdyn-lossy"
+_IN_ASCII = {"█": "#", "▏": "|", "±": "+-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*"}
+"""Characters that Unicode does not take apart into others."""
+
+
+class _Output(io.FileIO):
+    """Standard output; what goes wrong with it names it."""
+
+    def write(self, data: Any, /) -> Any:
+        """Write bytes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or errno.EIO), _OUTPUT) from None
+
+
+class _Notes(io.FileIO):
+    """Standard error; work does not end because nobody can be told of it."""
+
+    def write(self, data: Any, /) -> Any:
+        """Write bytes, or do without."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def is_command() -> bool:
+    """Say whether this process is the `offdyn` command; the answer is right while its modules are being imported."""
+    if sys.argv[:1] == ["-m"]:
+        return _MODULE in sys.orig_argv
+    return Path(sys.argv[0]).name in _NAMES if sys.argv else False
+
+
+def begin() -> None:
+    """Take signals and standard streams in hand, once."""
+    take_command()
+    for number in range(3):
+        _open(number)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)
+    # What a program has put in their place is its own.
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(_Output(1, "wb", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(_Notes(2, "wb", closefd=False), sys.stderr)
+    # Where there is no home directory it says so in five lines, though it does without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    sys.excepthook, threading.excepthook = _uncaught, _uncaught_in_thread
+
+
+def end(status: int) -> int:
+    """Write what standard output still holds.
+
+    Args:
+        status: Exit status of the command so far.
+
+    Returns:
+        The exit status: where the output could not be written, 2, or as if by SIGPIPE where nobody reads it any more.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if error.errno == errno.EPIPE:
+            return status or 128 + signal.SIGPIPE
+        if not status:
+            print(f"offdyn: {error.filename}: {error.strerror}", file=sys.stderr)
+        return status or 2
+    return status
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End the command in one line where memory cannot be had, be it while modules are imported."""
+    known = out_of_memory(error) or _at_limit(error)
+    if known is not None:
+        leave(2, f"offdyn: {known}")
+    sys.__excepthook__(kind, error, trace)
+
+
+def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+    """Do the same in a thread, for whose work the others would wait for ever."""
+    if told.exc_value is not None:
+        known = out_of_memory(told.exc_value) or _at_limit(told.exc_value)
+        if known is not None:
+            leave(2, f"offdyn: {known}")
+    threading.__excepthook__(told)
+
+
+def _at_limit(error: BaseException) -> OffDynError | None:
+    """Build the error for whatever is raised in a process that has nearly all the memory it may have.
+
+    Where the next allocation fails, libraries raise nearly anything.
+    """
+    if sys.platform == "win32" or isinstance(error, KeyboardInterrupt):
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY or _peak() < NEARLY * limit:
+        return None
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return OffDynError(f"not enough memory, this process may have {limit / 2**20:,.0f} MB: {beginning(what, 200)}")
+
+
+def _peak() -> int:
+    """Return the most address space that this process has had, in bytes; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak:")), 0)
+
+
+def _open(number: int) -> None:
+    """Open a standard stream that is closed: else the next file would get its number, and what is printed.
+
+    Writing to standard output then fails, as it should; there is nothing to read, and nobody to be told of an error.
+    """
+    try:
+        os.fstat(number)
+    except OSError:
+        # The lowest number that is free: those below have been opened.
+        os.set_inheritable(os.open(os.devnull, os.O_WRONLY if number == 2 else os.O_RDONLY), True)
+
+
+def _stream(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
+    """Return a text stream like the one of before, which may be None, that can write every character."""
+    codecs.register_error(_LOSSY, _replaced)
+    encoding = getattr(before, "encoding", None) or "utf-8"
+    direct = bool(getattr(before, "write_through", False))
+    lines = raw.fileno() == 2 or raw.isatty()
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffered, encoding, _LOSSY, line_buffering=lines, write_through=direct)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write characters that an encoding lacks with those it has; bytes of file names that are no text as they are."""
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00]), error.start + 1
+    plain = _IN_ASCII.get(character) or unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return plain or character.encode("ascii", "backslashreplace").decode(), error.start + 1
