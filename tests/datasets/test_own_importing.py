@@ -21,6 +21,7 @@ from offdyn_envs.datasets import (
     read_own,
 )
 from offdyn_envs.datasets.commands import app
+from offdyn_envs.datasets.describing.pictures import drawn_from
 from offdyn_envs.datasets.own.contract import plain_contract
 from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from offdyn_envs.errors import OffDynError
@@ -258,3 +259,25 @@ def test_own_source_for_a_robot_of_the_suite(root: Path, tmp_path: Path) -> None
     task = load_task(source=own, target=SMALL)
     assert task.env.spec.id == "OffDyn/Hopper-gravity-0.5-v0"
     task.env.close()
+
+
+def test_the_picture_of_an_imported_dataset(arm: ImportedDataset, tmp_path: Path) -> None:
+    picture = tmp_path / "arm.png"
+    if arm.card["returns"] is None:
+        pytest.fail("the arm has whole episodes")
+    run("info", arm.id, "--png", picture)
+    assert drawn_from(picture) == arm.card["sha256"]
+    run("info", arm.id, "--png", picture)  # Its own it replaces.
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(OffDynError, match=r"index.html: stands there and is not a PNG file; move it away"):
+        run("info", arm.id, "--png", tmp_path / "index.html")
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_picture_of_no_whole_episode_is_refused(root: Path, tmp_path: Path) -> None:
+    cut = STEPS | {"terminations": np.zeros(len(STEPS["rewards"]), dtype=bool)}
+    cut["truncations"] = STEPS["terminations"] | STEPS["truncations"]
+    run("import", write_npz(tmp_path / "cut.npz", cut), *OPTIONS)
+    with pytest.raises(OffDynError, match="'imported/cut' holds no whole episode; no returns to draw"):
+        run("info", "imported/cut", "--png", tmp_path / "cut.png")
+    assert not (tmp_path / "cut.png").exists()
