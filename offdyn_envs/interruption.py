@@ -19,9 +19,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["Interrupted", "asked", "at_once", "deferred", "leave", "take_command", "take_over", "undone"]
+__all__ = ["Interrupted", "asked", "at_once", "deferred", "is_command", "leave", "take_command", "take_over", "undone"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MODULE, SCRIPTS = "offdyn_envs.cli", ("offdyn", "offdyn.exe")
+"""How the command is started."""
 _before: dict[int, Any] = {}
 _noted: list[int] = []
 _undone: dict[object, Callable[[], object]] = {}
@@ -79,6 +81,13 @@ def take_over() -> None:
         # What a process was started to ignore, as by nohup, it goes on ignoring.
         if handler is not signal.SIG_IGN:
             signal.signal(kind, _note)
+
+
+def is_command() -> bool:
+    """Say whether this process is the `offdyn` command; the answer is right while its modules are being imported."""
+    if sys.argv[:1] == ["-m"]:
+        return MODULE in sys.orig_argv
+    return bool(sys.argv) and os.path.basename(sys.argv[0]) in SCRIPTS
 
 
 def take_command() -> None:

@@ -15,19 +15,14 @@ import signal
 import sys
 import threading
 import unicodedata
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from offdyn_envs.errors import OffDynError, beginning, out_of_memory
+from offdyn_envs.errors import out_of_memory
 from offdyn_envs.interruption import leave, take_command
 
-__all__ = ["begin", "end", "is_command"]
+__all__ = ["begin", "end"]
 
-_MODULE = "offdyn_envs.cli"
-_NAMES = ("offdyn", "offdyn.exe")
-NEARLY = 0.8
-"""Share of the memory that a process may have, from which on that is what is wrong."""
 _OUTPUT = "standard output"
 _LOSSY = "offdyn-lossy"
 _IN_ASCII = {"█": "#", "▏": "|", "±": "+-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*"}
@@ -54,13 +49,6 @@ class _Notes(io.FileIO):
             return super().write(data)
         except OSError:
             return memoryview(data).nbytes
-
-
-def is_command() -> bool:
-    """Say whether this process is the `offdyn` command; the answer is right while its modules are being imported."""
-    if sys.argv[:1] == ["-m"]:
-        return _MODULE in sys.orig_argv
-    return Path(sys.argv[0]).name in _NAMES if sys.argv else False
 
 
 def begin() -> None:
@@ -104,7 +92,7 @@ def end(status: int) -> int:
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """End the command in one line where memory cannot be had, be it while modules are imported."""
-    known = out_of_memory(error) or _at_limit(error)
+    known = out_of_memory(error)
     if known is not None:
         leave(2, f"offdyn: {known}")
     sys.__excepthook__(kind, error, trace)
@@ -112,36 +100,10 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
     """Do the same in a thread, for whose work the others would wait for ever."""
-    if told.exc_value is not None:
-        known = out_of_memory(told.exc_value) or _at_limit(told.exc_value)
-        if known is not None:
-            leave(2, f"offdyn: {known}")
+    known = out_of_memory(told.exc_value) if told.exc_value is not None else None
+    if known is not None:
+        leave(2, f"offdyn: {known}")
     threading.__excepthook__(told)
-
-
-def _at_limit(error: BaseException) -> OffDynError | None:
-    """Build the error for whatever is raised in a process that has nearly all the memory it may have.
-
-    Where the next allocation fails, libraries raise nearly anything.
-    """
-    if sys.platform == "win32" or isinstance(error, KeyboardInterrupt):
-        return None
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY or _peak() < NEARLY * limit:
-        return None
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return OffDynError(f"not enough memory, this process may have {limit / 2**20:,.0f} MB: {beginning(what, 200)}")
-
-
-def _peak() -> int:
-    """Return the most address space that this process has had, in bytes; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak:")), 0)
 
 
 def _open(number: int) -> None:
