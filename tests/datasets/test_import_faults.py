@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.own.reading import read_own
 from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import ROBOTS
+from tests.datasets.collector import collect, write_target
 from tests.datasets.foreign import d4rl_keys, make_arrays, make_dataset, minari_keys, odrl_keys, write
 
 Keys = dict[str, Any]
@@ -129,7 +133,7 @@ def test_wrong_array(tmp_path: Path, layout: str, key: str, name: str) -> None:
         fault = "is not finite" if name in ("nan", "inf") and key in FLOATS[layout] else f"key '{key}' ({expected})"
         assert re.search(f"first of the episodes that were dropped: .*{fault}", card["notes"][0])
         return
-    if name in ("nan", "inf") and key in FLOATS[layout]:
+    if name == "nan" or (name == "inf" and key in FLOATS[layout]):
         return  # `test_rows_that_are_not_finite`.
     message = refuse(file)
     named = re.escape(key)
@@ -186,6 +190,38 @@ def test_rows_that_are_not_finite(tmp_path: Path, layout: str, key: str, row: in
     np.testing.assert_array_equal(data.truncations, ends & ~terminations)
     lost = int((gone & ARRAYS.terminations).sum())
     assert done.card["counted"].get("terminations lost with rows that are not finite", 0) == lost
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts"])
+def test_rows_whose_flags_are_no_numbers(tmp_path: Path, key: str) -> None:
+    """Whether an episode ended there is unknown: the row is dropped, and the one before is cut."""
+    keys = LAYOUTS["d4rl"] | {key: LAYOUTS["d4rl"][key].astype(np.float64)}
+    keys[key][[3, 6]] = np.nan
+    done = import_file(write(tmp_path / "a.hdf5", keys), robot="hopper", root=tmp_path)
+    data, kept = load_imported(done.card["id"], root=tmp_path), ~np.isin(np.arange(25), (3, 6))
+    np.testing.assert_array_equal(data.next_observations, ARRAYS.next_observations[kept])
+    np.testing.assert_array_equal(data.terminations, ARRAYS.terminations[kept])
+    assert data.lengths.tolist()[:3] == [3, 2, 1] and data.truncations[[2, 4]].all()
+    assert done.card["dropped"]["rows with numbers that are not finite"] == 2
+    keys[key][:] = np.nan
+    assert "is not finite at row 0" in refuse(write(tmp_path / "b.hdf5", keys))
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("size", [30.0, 1e12, 1e38])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_no_robot_has(tmp_path: Path, robot: str, size: float) -> None:
+    """A sensor's fill value in one row, which is also where the row before leads."""
+    data = collect(robot, "gravity-0.5", "medium", steps=40, limit=20)
+    row = int(np.flatnonzero(~data.ends & ~data.cut)[3]) + 1
+    shown, following = data.observations.copy(), data.following.copy()
+    shown[row] = following[row - 1] = size
+    file = write_target(tmp_path / "a.hdf5", replace(data, observations=shown), following, data.falls)
+    done = import_file(file, robot=robot, root=tmp_path)
+    found, kept = load_imported(done.card["id"], root=tmp_path), ~np.isin(np.arange(len(shown)), (row - 1, row))
+    np.testing.assert_array_equal(found.observations, shown[kept])
+    np.testing.assert_array_equal(found.terminations, data.falls[kept])
+    assert done.card["dropped"] == {"rows that no step of the robot explains": 2}
 
 
 def test_states_of_rows_that_are_not_finite_do_not_count(tmp_path: Path) -> None:
@@ -269,11 +305,28 @@ def test_d4rl_without_timeouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a.pkl", "is a pickle, which can run code"), ("a.npz", "is an archive of NumPy")]
+    ("name", "content", "message"),
+    [
+        ("a.pkl", b"whatever", "is a pickle, which can run code"),
+        ("a.npz", b"whatever", "is an archive of NumPy"),
+        *(
+            (f"a{suffix}", pickle.dumps({}, 4), "is a pickle, which can run")
+            for suffix in ("", ".p", ".hdf5", ".joblib")
+        ),
+        ("a.npy", b"\x93NUMPY\x01\x00", "is one array of NumPy; several in an archive"),
+        ("a.hdf5", b"PK\x03\x04", "is an archive of NumPy"),
+    ],
 )
-def test_other_formats_are_named(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / name).write_bytes(b"whatever")
-    assert message in refuse(tmp_path / name)
+@pytest.mark.parametrize("robot", ["hopper", "none"])
+def test_other_formats_are_named(tmp_path: Path, name: str, content: bytes, message: str, robot: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    if robot == "hopper":
+        assert message in refuse(tmp_path / name)
+    elif name.endswith((".npz", ".hdf5")):  # Read as what it is called.
+        return
+    else:
+        with pytest.raises(OffDynError, match=message):
+            read_own(tmp_path / name)
 
 
 @pytest.mark.parametrize("robot", [[], ["--robot", "hopper"], ["--robot", "none"]])

@@ -191,6 +191,7 @@ FAULTS: dict[str, tuple[Make, list[str], str]] = {
     "text in parquet": (parquet(rewards=pa.array(["a"] * 17)), [], "'rewards' is of type string; numbers are allowed"),
     "null in parquet": (parquet(rewards=NULLS), [], "column 'rewards' has 1 empty values; numbers are wanted"),
     "only NaN": (npz(rewards=np.full(17, np.nan)), [], "rewards of row 0 is not finite (17 such rows)"),
+    "only flags of NaN": (npz(terminations=np.full(17, np.nan)), [], "a flag of row 0 is not finite (17 such rows)"),
     "too large": (npz(rewards=np.full(17, 1e39)), [], "rewards of row 0 is not finite (17 such rows)"),
     "action outside": (
         npz(actions=put("actions", 9, 3.5)),
@@ -326,6 +327,14 @@ def test_rows_that_are_not_finite_are_dropped(key: str, row: int, value: float, 
     np.testing.assert_array_equal(data.truncations, np.isin(np.arange(17), ends)[kept] & ~STEPS["terminations"][kept])
     assert data.notes[0] == "dropped 1 rows with numbers that are not finite"
     assert data.notes[1].endswith(f"were dropped: {key} of row {row} is not finite")
+
+
+@pytest.mark.parametrize("key", ["terminations", "truncations"])
+def test_rows_whose_flags_are_no_numbers_are_dropped(key: str, tmp_path: Path) -> None:
+    data = read_own(npz(**{key: put(key, 5, np.nan)})(tmp_path), action_low=-2, action_high=3)
+    np.testing.assert_array_equal(data.observations, STEPS["observations"][np.arange(17) != 5])
+    assert data.lengths.tolist() == [5, 8, 3] and not data.terminations.any()
+    assert data.notes[1].endswith("dropped: a flag of row 5 is not finite")
 
 
 def test_without_next_observations_a_row_leads_to_the_one_that_is_not_finite(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.importing.rows import Reading, Rows, known_columns, observation_widths, optional
@@ -30,7 +31,7 @@ def read_d4rl(source: Source, reading: Reading) -> Rows:
     """
     rows = _common(source, reading)
     if source.has("timeouts"):  # D4RL's first files have none; ends show as resets.
-        rows.truncations = source.flags("timeouts", len(rows.rewards))
+        rows.truncations = source.flags("timeouts", len(rows.rewards), rows.unfit)
     if source.has("next_observations"):
         rows.next_observations = _observations(source, "next_observations", len(rows.rewards), reading)
     if source.has("infos/qpos") and source.has("infos/qvel"):
@@ -63,13 +64,15 @@ def read_odrl(source: Source, reading: Reading) -> Rows:
 def _common(source: Source, reading: Reading) -> Rows:
     observations = _observations(source, "observations", None, reading)
     count = len(observations)
-    terminations = source.flags("terminals", count)
+    unfit = np.zeros(count, dtype=bool)
+    terminations = source.flags("terminals", count, unfit)
     return Rows(
         observations=observations,
         actions=source.floats("actions", (count, reading.robot.action_dim)),
         rewards=source.column("rewards", count),
         terminations=terminations,
         truncations=terminations & False,
+        unfit=unfit,
     )
 
 

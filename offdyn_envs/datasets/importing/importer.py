@@ -20,7 +20,7 @@ from offdyn_envs.datasets.importing.flat import read_d4rl, read_odrl
 from offdyn_envs.datasets.importing.identity import Imported, already, default_id, stem
 from offdyn_envs.datasets.importing.rows import Reading, check_values, simulator_states
 from offdyn_envs.datasets.importing.settings import Collector, collecting_environment
-from offdyn_envs.datasets.own.reading import PICKLE, PICKLES
+from offdyn_envs.datasets.own.reading import ARCHIVE, foreign_format
 from offdyn_envs.datasets.store.card import episode_returns, statistics, versions
 from offdyn_envs.datasets.store.folders import HDF5_NAME, data_root, file_digest
 from offdyn_envs.datasets.store.imported import check_id, save_imported
@@ -34,10 +34,6 @@ from offdyn_envs.tasks import QUALITIES, env_id
 __all__ = ["LAYOUTS", "Imported", "import_file"]
 
 _READERS = {"d4rl": read_d4rl, "odrl": read_odrl, "minari": read_episodes}
-_NO_HDF5 = {
-    **dict.fromkeys(PICKLES, PICKLE),
-    ".npz": "an archive of NumPy; expected HDF5 for --robot, or the archive with --robot none",
-}
 LAYOUTS = tuple(_READERS)
 """Layouts that can be read."""
 
@@ -105,8 +101,10 @@ def import_file(
     """
     said = _Choice(robot, dynamics, quality, layout, out)
     file = _file(path)
-    if file.suffix.lower() in _NO_HDF5:
-        raise OffDynError(f"{file}: is {_NO_HDF5[file.suffix.lower()]}")
+    foreign = foreign_format(file)
+    if foreign is not None:
+        more = "; expected HDF5 for --robot, or the archive with --robot none" if foreign == ARCHIVE else ""
+        raise OffDynError(f"{file}: is {foreign}{more}")
     digest, place, facts = _digest(file, sha256), root or data_root(), Facts()
     with opened(file) as source:
         stamp = read_stamp(source.group, str(file))

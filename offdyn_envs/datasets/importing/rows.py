@@ -159,7 +159,8 @@ def check_values(rows: Rows, path: str, facts: Facts, clip_actions: bool = False
 
 def _find_unfit(rows: Rows, path: str, facts: Facts) -> None:
     """Mark rows that are not finite, and leave simulator states out that are not finite elsewhere."""
-    unfit, first = np.zeros(len(rows.rewards), dtype=bool), ""
+    unfit = np.zeros(len(rows.rewards), dtype=bool) if rows.unfit is None else rows.unfit.copy()
+    first = f"key 'terminals' or 'timeouts' is not finite at row {int(np.argmax(unfit))}" if unfit.any() else ""
     for key in ("observations", "actions", "rewards", "next_observations"):
         array: Array | None = getattr(rows, key)
         if array is None or np.isfinite(array).all():
@@ -169,6 +170,7 @@ def _find_unfit(rows: Rows, path: str, facts: Facts) -> None:
         unfit |= found
     if unfit.all():
         raise OffDynError(f"{path}: {first}; expected finite numbers")
+    rows.unfit = None
     if first:
         rows.unfit, rows.actions = unfit, np.where(unfit[:, None], np.float32(0.0), rows.actions)
         facts.notes.append(f"rows with numbers that are not finite were dropped: {first}")

@@ -70,6 +70,7 @@ def cut(rows: OwnRows, done_means: str | None, where: str, facts: Facts) -> dict
             nothing is left.
     """
     count = _check_lengths(rows, where)
+    unfit = _without_numbers(rows, count)
     terminations, truncations = _flags(rows, done_means, count, where, facts)
     last = _last_rows(rows.episode, count, where)
     flagged = terminations | truncations
@@ -100,18 +101,36 @@ def cut(rows: OwnRows, done_means: str | None, where: str, facts: Facts) -> dict
         "terminations": terminations[kept],
         "truncations": truncations[kept],
     }
-    return _finite(arrays, np.flatnonzero(kept), facts)
+    return _finite(arrays, unfit[kept], np.flatnonzero(kept), where, facts)
 
 
-def _finite(arrays: dict[str, Array | None], numbers: Array, facts: Facts) -> dict[str, Array | None]:
-    """Leave out rows that hold a number that is not finite, unless all do: then they are refused later.
+def _without_numbers(rows: OwnRows, count: int) -> Array:
+    """Return rows with a flag that is no number, bool [N]; such flags become false."""
+    unfit = np.zeros(count, dtype=bool)
+    for key in ("terminations", "truncations", "done"):
+        array = getattr(rows, key)
+        if array is not None and array.dtype.kind == "f":
+            unfit |= np.isnan(array)
+            setattr(rows, key, np.where(np.isnan(array), 0, array))
+    return unfit
+
+
+def _finite(
+    arrays: dict[str, Array | None], unfit: Array, numbers: Array, where: str, facts: Facts
+) -> dict[str, Array | None]:
+    """Leave out rows that hold a number that is not finite.
 
     Args:
         arrays: Of `cut`.
+        unfit: Rows that hold such a number elsewhere.
         numbers: Their rows in the file.
+        where: The file, for messages.
         facts: Gets their number, and where the first one is.
+
+    Raises:
+        OffDynError: All rows do.
     """
-    unfit, first = np.zeros(len(numbers), dtype=bool), ""
+    first = f"a flag of row {numbers[int(np.argmax(unfit))]} is not finite" if unfit.any() else ""
     for key in ("observations", "actions", "rewards", "next_observations"):
         array = arrays[key]
         found = np.zeros_like(unfit) if array is None else ~finite_rows(array)
@@ -119,8 +138,10 @@ def _finite(arrays: dict[str, Array | None], numbers: Array, facts: Facts) -> di
             first = f"{key} of row {numbers[int(np.argmax(found))]} is not finite"
         unfit = unfit | found
     terminations, truncations = arrays["terminations"], arrays["truncations"]
-    if not first or unfit.all() or terminations is None or truncations is None:
+    if not first or terminations is None or truncations is None:
         return arrays
+    if unfit.all():
+        raise OffDynError(f"{where}: {first} ({len(unfit):,} such rows)")
     facts.dropped["rows with numbers that are not finite"] = int(unfit.sum())
     facts.counted["terminations lost with rows that are not finite"] = int((unfit & terminations).sum())
     facts.notes.append(f"rows with numbers that are not finite were dropped: {first}")

@@ -24,7 +24,18 @@ from offdyn_envs.datasets.store.folders import file_digest
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["FORMATS", "PICKLE", "PICKLES", "Read", "digest_of", "is_hdf5", "open_table", "read_own", "read_table"]
+__all__ = [
+    "ARCHIVE",
+    "FORMATS",
+    "PICKLES",
+    "Read",
+    "digest_of",
+    "foreign_format",
+    "is_hdf5",
+    "open_table",
+    "read_own",
+    "read_table",
+]
 
 _BY_SUFFIX = {
     ".npz": open_npz,
@@ -35,6 +46,13 @@ _BY_SUFFIX = {
 FORMATS = f"{', '.join(_BY_SUFFIX)}, a LeRobot v3 folder or a Minari folder"
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 PICKLE = "a pickle, which can run code when it is read; store its arrays with numpy.savez, or with h5py as HDF5"
+ARCHIVE = "an archive of NumPy"
+_BEGINNINGS = {
+    **{b"\x80" + bytes([protocol]): PICKLE for protocol in (2, 3, 4, 5)},
+    b"\x93NUMPY": "one array of NumPy; several in an archive, as numpy.savez writes it, are wanted",
+    b"PK\x03\x04": ARCHIVE,
+}
+"""What files of no known name begin with."""
 SUCCESS = "next.success"
 CLIPPED = "rows with clipped actions"
 
@@ -97,13 +115,27 @@ def open_table(path: Any) -> Table:
     if not place.is_file():
         raise OffDynError(f"{place}: missing; a file is wanted: {FORMATS}")
     opener = _BY_SUFFIX.get(place.suffix.lower())
-    if place.suffix.lower() in PICKLES:
-        raise OffDynError(f"{place}: is {PICKLE}")
+    foreign = foreign_format(place) if opener is None else None
+    if foreign is not None:
+        raise OffDynError(f"{place}: is {foreign}{'; name it .npz' if foreign == ARCHIVE else ''}")
     if opener is None:
         raise OffDynError(f"{place}: is of no known format; allowed: {FORMATS}")
     if not place.stat().st_size:
         raise OffDynError(f"{place}: is empty; at least one transition is needed")
     return opener(place)
+
+
+def foreign_format(path: Path) -> str | None:
+    """Return what a file is that is not read as HDF5, by its name or else its first bytes; None where it may be."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES or suffix == ".npz":
+        return PICKLE if suffix in PICKLES else ARCHIVE
+    try:
+        with path.open("rb") as file:
+            begins = file.read(8)
+    except OSError:
+        return None
+    return next((what for first, what in _BEGINNINGS.items() if begins.startswith(first)), None)
 
 
 def is_hdf5(path: Path) -> bool:

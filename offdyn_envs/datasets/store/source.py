@@ -106,8 +106,13 @@ class Source:
         with np.errstate(over="ignore"):
             return _values(stored).astype(dtype, copy=False)
 
-    def flags(self, key: str, rows: int | None) -> Array:
+    def flags(self, key: str, rows: int | None, unfit: Array | None = None) -> Array:
         """Read one truth value per row, stored as [N] or [N, 1] in any numeric type; return bool [N].
+
+        Args:
+            key: Its name.
+            rows: N.
+            unfit: bool [N], gets the rows whose value is no number, which are false then; None refuses them.
 
         Raises:
             OffDynError: Missing, of another type or shape, or with a value besides 0 and 1.
@@ -118,6 +123,9 @@ class Source:
         values = _values(stored).reshape(-1)
         if values.dtype == bool:
             return values
+        if unfit is not None and values.dtype.kind == "f":
+            unfit |= np.isnan(values)
+            values = np.where(np.isnan(values), 0, values)
         wrong = np.flatnonzero((values != 0) & (values != 1))
         if len(wrong):
             row = int(wrong[0])
