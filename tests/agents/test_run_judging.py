@@ -34,7 +34,7 @@ from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 HARDWARE = Hardware("cpu", "fp32", 1, compiled=False)
 ENSEMBLE = {"members": "3", "width": "16", "epochs": "2"}
 REWARD = {"iterations": "3", "pretraining": "20", "width": "16", "rollouts": "4", "horizon": "5", "batch_size": "32"}
-DUAL = {"members": "2", "elites": "2", "width": "16", "epochs": "1", "loss_weights": "code"}
+DUAL = {"members": "2", "elites": "2", "width": "16", "updates": "3"}
 
 
 def dotted(prefix, values):
