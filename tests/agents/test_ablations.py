@@ -89,9 +89,9 @@ def test_the_method_itself_has_the_folder_of_offdyn_train(tmp_path):
 
 def test_settings_by_hand_are_for_all_variants(tmp_path):
     study = get_study("mobody")
-    for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.epochs": "3"})]):
+    for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.updates": "3"})]):
         settings = plan_agent(found).settings
-        assert (settings.beta, settings.dynamics.epochs) == (0.7, 3)
+        assert (settings.beta, settings.dynamics.updates) == (0.7, 3)
         assert settings.bc_weight == variant.settings.get("bc_weight", "paper")
     with pytest.raises(OffDynError, match="setting 'bc_weight' is what study mobody varies"):
         variant_plans(study, [plan("mobody", tmp_path, bc_weight="code")])

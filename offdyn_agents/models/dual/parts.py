@@ -159,8 +159,12 @@ class Part:
             self.held = seen[order[:count].to(seen.device)] if count else seen
             self.kept = order[count:]
         self.batch = min(_batch(settings, domain), len(self.kept))
-        # Every member has its own bootstrap resample of the rows.
-        self.resample = torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
+        # Every member has its own bootstrap resample of the rows; interleaved, its own order of them is enough.
+        self.resample = (
+            torch.arange(len(self.kept)).expand(settings.members, -1)
+            if settings.interleaved
+            else torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
+        )
 
     def orders(self, generator: torch.Generator, share: float = 1.0) -> list[Tensor]:
         """Return the row numbers [members, batch] of a pass, on the CPU."""

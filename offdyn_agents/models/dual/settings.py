@@ -77,7 +77,7 @@ class DualDynamicsSettings:
     decay: str = setting("form", choices=("form", "cosine", "none"))
     updates: int = setting(16_000, low=1)
     source_batch: int = setting(128, low=1)
-    target_batch: int = setting(32, low=1)
+    target_batch: int = setting(64, low=1)
     loss_weights: str = setting("paper", choices=("paper", "code"))
     kl: str = setting("mean", choices=("mean", "sum"))
     representation_loss: bool = setting(True)

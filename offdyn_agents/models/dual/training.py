@@ -341,8 +341,11 @@ class _Training:
 
     def _batch(self, kind: str, numbers: list[Tensor], generator: torch.Generator | None = None) -> list[Tensor]:
         """Return the same; without a generator the noise is 0."""
-        weights = torch.stack([self.parts[domain].weights for domain in self.learner.kinds[kind]])
-        found = [self._rates(kind), self.units.change / self.units.scale, weights]
+        weights = [self.parts[domain].weights for domain in self.learner.kinds[kind]]
+        if len(self.parts) > 1:
+            # Where the target moves less than the source its few rows would outweigh all the rest.
+            weights = [torch.minimum(own, self.parts["source"].weights) for own in weights]
+        found = [self._rates(kind), self.units.change / self.units.scale, torch.stack(weights)]
         for domain, own in zip(self.learner.kinds[kind], numbers, strict=True):
             noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in self._noises(own)]
             found += [self.parts[domain].rows[own.to(self.device)], *noises]
