@@ -237,9 +237,10 @@ def test_studies_of_learned_models(data, tmp_path, capsys, study):
     record = json.loads((tmp_path / f"ablations/{study}.json").read_text())
     assert [row["variant"] for row in record["rows"]] == list(MODELS[study])
     assert all(len(row["scores"]) == 2 and not row["stopped"] for row in record["rows"])
-    # Ensembles and discriminators are trained once for all; MOBODY's structures are dynamics of their own.
+    # Ensembles and discriminators are trained once for all, and scorers for all discriminators and for one; MOBODY's
+    # structures are dynamics of their own.
     ended = len(list((tmp_path / ".stages").glob("*.safetensors")))
-    assert ended == {"mobody": 2 * 3 + 2, "morec": 2 + 1}[study]
+    assert ended == {"mobody": 2 * 3 + 2, "morec": 2 + 1 + 2 * 2}[study]
 
 
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):
