@@ -264,7 +264,6 @@ class DualDynamics:
         }
         if "reward" not in nets:
             raise KeyError("reward")
-        units = {name: found[name] for name in ("center", "scale", "change")}
-        return DualDynamics(
-            nets, found["elites"], found["errors"], **units, differences=bool(found[DIFFERENCES].item())
-        )
+        elites, errors, center, scale = (found[name] for name in ("elites", "errors", "center", "scale"))
+        differences = bool(found[DIFFERENCES].item())
+        return DualDynamics(nets, elites, errors, center, scale, change=found["change"], differences=differences)

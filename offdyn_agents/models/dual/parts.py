@@ -116,7 +116,8 @@ def _held_episodes(rows: Tensor, layout: Layout, generator: torch.Generator) -> 
             held.append(number)
             count += len(found[number])
     out = set(held)
-    return tuple(torch.cat([own for i, own in enumerate(found) if (i in out) is chosen]) for chosen in (True, False))
+    kept = [own for i, own in enumerate(found) if i not in out]
+    return torch.cat([found[i] for i in sorted(out)]), torch.cat(kept)
 
 
 class Part:
