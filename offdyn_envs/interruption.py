@@ -77,10 +77,8 @@ def take_over() -> None:
     """Handle signals inside `deferred` even where another library has put its handlers in ours' place."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for kind, handler in _before.items():
-        # What a process was started to ignore, as by nohup, it goes on ignoring.
-        if handler is not signal.SIG_IGN:
-            signal.signal(kind, _note)
+    for kind in _before:
+        signal.signal(kind, _note)
 
 
 def is_command() -> bool:
@@ -95,9 +93,9 @@ def take_command() -> None:
     if threading.current_thread() is not threading.main_thread() or _commands:
         return
     _commands.append(True)
+    # Also where a shell that starts it in the background has Ctrl-C ignored: a script's commands end with the script.
     for kind in SIGNALS:
-        if signal.getsignal(kind) is not signal.SIG_IGN:
-            signal.signal(kind, _leave)
+        signal.signal(kind, _leave)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ command may be started without them (`>&-`), into a full disk or a pipe whose re
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import errno
 import io
@@ -15,11 +16,12 @@ import signal
 import sys
 import threading
 import unicodedata
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from offdyn_envs.errors import out_of_memory
-from offdyn_envs.interruption import leave, take_command
+from offdyn_envs.interruption import is_command, leave, take_command
 
 __all__ = ["begin", "end"]
 
@@ -27,6 +29,8 @@ _OUTPUT = "standard output"
 _LOSSY = "offdyn-lossy"
 _IN_ASCII = {"█": "#", "▏": "|", "±": "+-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*"}
 """Characters that Unicode does not take apart into others."""
+_begun: list[bool] = []
+_ended: list[int] = []
 
 
 class _Output(io.FileIO):
@@ -54,6 +58,10 @@ class _Notes(io.FileIO):
 def begin() -> None:
     """Take signals and standard streams in hand, once."""
     take_command()
+    if is_command() and not _begun:
+        # The first that is registered is called last.
+        _begun.append(True)
+        atexit.register(_finish)
     for number in range(3):
         _open(number)
     if sys.stdin is None:
@@ -77,6 +85,11 @@ def end(status: int) -> int:
     Returns:
         The exit status: where the output could not be written, 2, or as if by SIGPIPE where nobody reads it any more.
     """
+    _ended.append(_flushed(status))
+    return _ended[-1]
+
+
+def _flushed(status: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -88,6 +101,18 @@ def end(status: int) -> int:
             print(f"offdyn: {error.filename}: {error.strerror}", file=sys.stderr)
         return status or 2
     return status
+
+
+def _finish() -> None:
+    """End a command that has said what there is to say, after what others do at the end of a process.
+
+    Python would take a process with PyTorch apart for half a second, deaf to signals but for being killed by them.
+    """
+    if _ended:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(_ended[-1])
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

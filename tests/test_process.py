@@ -262,17 +262,6 @@ def test_an_error_close_to_the_limit_is_for_want_of_memory(monkeypatch):
     assert out_of_memory(RuntimeError("Caught an unknown exception!")) is None
 
 
-@linux
-def test_ctrl_c_and_sigterm_that_were_to_be_ignored_are_ignored():
-    script = f"trap '' INT; exec '{sys.executable}' -m offdyn_envs.cli tasks --json"
-    process = subprocess.Popen(["bash", "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL)
-    status = Path(f"/proc/{process.pid}/status")
-    while process.poll() is None and int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> 14 & 1 == 0:
-        pass
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 0
-
-
 def test_what_is_half_done_is_removed(tmp_path):
     script = f"""
 import os, signal
