@@ -115,8 +115,8 @@ def _held_episodes(rows: Tensor, layout: Layout, generator: torch.Generator) -> 
         if count + len(found[number]) / 2 <= wanted:
             held.append(number)
             count += len(found[number])
-    out = set(held)
-    return tuple(torch.cat([own for i, own in enumerate(found) if (i in out) is chosen]) for chosen in (True, False))
+    kept = set(order).difference(held)
+    return torch.cat([found[i] for i in sorted(held)]), torch.cat([found[i] for i in sorted(kept)])
 
 
 class Part:
