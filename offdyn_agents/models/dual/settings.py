@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from offdyn_agents.engine.settings import setting
 
-__all__ = ["DualDynamicsSettings"]
+__all__ = ["BY_FORM", "DualDynamicsSettings"]
 
 BY_FORM: dict[str, dict[str, str | int]] = {
     "difference": {
