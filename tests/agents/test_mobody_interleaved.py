@@ -160,7 +160,7 @@ def test_an_interrupted_training_ends_as_it_would_have(overrides, monkeypatch):
 def test_the_published_form_can_be_interleaved_and_the_difference_form_in_blocks():
     paper = {"form": "paper", "loss_weights": "code", "schedule": "interleaved", "decay": "cosine"}
     for overrides in (paper, {"schedule": "blocks", "epochs": 8, "batch_size": 64}):
-        assert error(fit(settings(**overrides), SOURCE[:1000])) < 0.6
+        assert error(fit(settings(**overrides), SOURCE[:1000])) < 0.8
 
 
 def test_the_compiled_step_is_the_written_one():
