@@ -154,3 +154,16 @@ def test_no_room(name: str, limit: int, file: str, files: Path, offdyn: Command,
     assert f" bytes are needed, files may have {limit:,} bytes at most (ulimit -f)" in said
     check_left(home, before, limit)
     assert offdyn(command, home, 0) == (0, "")
+
+
+def test_a_checkpoint_without_room_leaves_the_one_before(files: Path, offdyn: Command, tmp_path: Path) -> None:
+    home, longer = tmp_path / "home", TRAIN.replace("FILES", str(files)).replace("--updates 4", "--updates 8")
+    shutil.copytree(files / "evaluate", home)
+    checkpoint = home / "runs/own/bc/checkpoints/last.ckpt"
+    before = checkpoint.read_bytes()
+    status, said = offdyn(longer, home, 20_000)
+    assert (status, said.count("\n")) == (2, 1)
+    assert said.startswith(f"offdyn: {checkpoint} cannot be written: File too large; ")
+    assert checkpoint.read_bytes() == before
+    assert offdyn(longer, home, 0) == (0, "")
+    assert checkpoint.read_bytes() != before
