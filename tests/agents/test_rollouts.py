@@ -78,7 +78,7 @@ def test_ring_without_room(tmp_path):
         ring.add(torch.ones(2, 3))
         resource.setrlimit(resource.RLIMIT_FSIZE, (24, limit[1]))
         # Through a map of the file this would end the process where the disk is full.
-        with pytest.raises(DiskFullError, match="ring.f32"):
+        with pytest.raises(DiskFullError, match=r"ring\.f32"):
             ring.add(torch.ones(2, 3))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
