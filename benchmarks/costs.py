@@ -64,6 +64,8 @@ AGENTS = tuple(name for name in registry.AGENTS if name not in UPDATES_LIKE)
 """Agents whose updates are those of another; only their stages and rollouts differ."""
 ROWS, TARGET_ROWS, UPDATES, EVERY, EPISODES = 1_000_000, 5_000, 1_000_000, 10_000, 10
 """Source rows, target rows and updates of a task of the tracks, updates between evaluations, and their episodes."""
+STEPS = 200
+"""Steps of MOBODY's dynamics that are timed."""
 HOUR = 3600.0
 
 
@@ -234,20 +236,15 @@ def _dynamics_reward(costs: Costs, source: Tensor, target: Tensor, ensemble: Ens
 def _dual(costs: Costs, source: Tensor, target: Tensor, seeds: float) -> object:
     say("dynamics: MOBODY")
     agent = agent_of("mobody", SHAPES[0])
-    settings = replace(agent.settings.dynamics, epochs=1)
-    learner = DualLearner(settings, Work.layout(agent), target.device)
+    settings = agent.settings.dynamics
+    few = replace(settings, updates=STEPS)
+    learner = DualLearner(few, Work.layout(agent), target.device)
     part = source[:20_000]
     learner.warm_up(part, target)
     found: list[object] = []
-    spent = at_once(lambda seed: found.append(learner.fit(part, target, seed)), costs.threads)
-
-    def steps(rows: int) -> int:
-        passes = settings.target_passes * ((TARGET_ROWS - 500) // settings.batch_size)
-        return (rows - 1000) // settings.batch_size + passes
-
-    epoch = spent / steps(len(part)) * steps(ROWS) * seeds
-    costs.stages["dual dynamics"] = epoch * costs.epochs
-    costs.notes["dual dynamics"] = f"MOBODY: {epoch:.0f} s an epoch of all seeds"
+    step = at_once(lambda seed: found.append(learner.fit(part, target, seed)), costs.threads) / STEPS
+    costs.stages["dual dynamics"] = step * settings.updates * seeds
+    costs.notes["dual dynamics"] = f"MOBODY: {1e3 * step * seeds:.1f} ms a step of all seeds, {settings.updates} steps"
     return found[0]
 
 

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from offdyn_envs import process
+from offdyn_envs.interruption import is_command, take_command
 
-# A command is interrupted as it should be, and has sound standard streams, while this package is imported too.
-if process.is_command():
+# A command ends in one line while this package is being imported, too, and before anything else is.
+if is_command():
+    take_command()
+    from offdyn_envs import process
+
     process.begin()
 
 from typing import TYPE_CHECKING, Any

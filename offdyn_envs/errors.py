@@ -15,6 +15,8 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How libraries say it; few of them raise a MemoryError."""
+NEARLY = 0.8
+"""Share of the memory that a process may have, from which on that is what is wrong."""
 
 
 class OffDynError(ValueError):
@@ -74,4 +76,27 @@ def out_of_memory(error: BaseException) -> OffDynError | None:
             detail = beginning(said or lines[0], 200)
             return OffDynError(f"not enough memory{f': {detail}' if detail else ''}")
         found = found.__cause__ or found.__context__
-    return None
+    return _at_limit(error)
+
+
+def _at_limit(error: BaseException) -> OffDynError | None:
+    """Build the error for whatever is raised in a process that has nearly all the memory it may have.
+
+    Where the next allocation fails, libraries raise nearly anything.
+    """
+    # No module can be imported any more that would know.
+    limit, peak = _number("limits", "Max address space", 3), _number("status", "VmPeak:", 1) << 10
+    if not limit or peak < NEARLY * limit:
+        return None
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return OffDynError(f"not enough memory, this process may have {limit / 2**20:,.0f} MB: {beginning(what, 200)}")
+
+
+def _number(file: str, line: str, word: int) -> int:
+    """Return a number that Linux tells of this process; 0 where there is none."""
+    try:
+        with open(f"/proc/self/{file}", encoding="ascii", errors="replace") as lines:
+            words = next((told.split() for told in lines if told.startswith(line)), [])
+    except OSError:
+        return 0
+    return int(words[word]) if len(words) > word and words[word].isdecimal() else 0

@@ -19,9 +19,11 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["Interrupted", "asked", "at_once", "deferred", "leave", "take_command", "take_over", "undone"]
+__all__ = ["Interrupted", "asked", "at_once", "deferred", "is_command", "leave", "take_command", "take_over", "undone"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MODULE, SCRIPTS = "offdyn_envs.cli", ("offdyn", "offdyn.exe")
+"""How the command is started."""
 _before: dict[int, Any] = {}
 _noted: list[int] = []
 _undone: dict[object, Callable[[], object]] = {}
@@ -75,10 +77,15 @@ def take_over() -> None:
     """Handle signals inside `deferred` even where another library has put its handlers in ours' place."""
     if threading.current_thread() is not threading.main_thread():
         return
-    for kind, handler in _before.items():
-        # What a process was started to ignore, as by nohup, it goes on ignoring.
-        if handler is not signal.SIG_IGN:
-            signal.signal(kind, _note)
+    for kind in _before:
+        signal.signal(kind, _note)
+
+
+def is_command() -> bool:
+    """Say whether this process is the `offdyn` command; the answer is right while its modules are being imported."""
+    if sys.argv[:1] == ["-m"]:
+        return MODULE in sys.orig_argv
+    return bool(sys.argv) and os.path.basename(sys.argv[0]) in SCRIPTS
 
 
 def take_command() -> None:
@@ -86,9 +93,9 @@ def take_command() -> None:
     if threading.current_thread() is not threading.main_thread() or _commands:
         return
     _commands.append(True)
+    # Also where a shell that starts it in the background has Ctrl-C ignored: a script's commands end with the script.
     for kind in SIGNALS:
-        if signal.getsignal(kind) is not signal.SIG_IGN:
-            signal.signal(kind, _leave)
+        signal.signal(kind, _leave)
 
 
 @contextmanager

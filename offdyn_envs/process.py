@@ -6,6 +6,7 @@ command may be started without them (`>&-`), into a full disk or a pipe whose re
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import errno
 import io
@@ -15,23 +16,21 @@ import signal
 import sys
 import threading
 import unicodedata
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from offdyn_envs.errors import OffDynError, beginning, out_of_memory
-from offdyn_envs.interruption import leave, take_command
+from offdyn_envs.errors import out_of_memory
+from offdyn_envs.interruption import is_command, leave, take_command
 
-__all__ = ["begin", "end", "is_command"]
+__all__ = ["begin", "end"]
 
-_MODULE = "offdyn_envs.cli"
-_NAMES = ("offdyn", "offdyn.exe")
-NEARLY = 0.8
-"""Share of the memory that a process may have, from which on that is what is wrong."""
 _OUTPUT = "standard output"
 _LOSSY = "offdyn-lossy"
 _IN_ASCII = {"█": "#", "▏": "|", "±": "+-", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "•": "*"}
 """Characters that Unicode does not take apart into others."""
+_begun: list[bool] = []
+_ended: list[int] = []
 
 
 class _Output(io.FileIO):
@@ -56,16 +55,13 @@ class _Notes(io.FileIO):
             return memoryview(data).nbytes
 
 
-def is_command() -> bool:
-    """Say whether this process is the `offdyn` command; the answer is right while its modules are being imported."""
-    if sys.argv[:1] == ["-m"]:
-        return _MODULE in sys.orig_argv
-    return Path(sys.argv[0]).name in _NAMES if sys.argv else False
-
-
 def begin() -> None:
     """Take signals and standard streams in hand, once."""
     take_command()
+    if is_command() and not _begun:
+        # The first that is registered is called last.
+        _begun.append(True)
+        atexit.register(_finish)
     for number in range(3):
         _open(number)
     if sys.stdin is None:
@@ -89,6 +85,11 @@ def end(status: int) -> int:
     Returns:
         The exit status: where the output could not be written, 2, or as if by SIGPIPE where nobody reads it any more.
     """
+    _ended.append(_flushed(status))
+    return _ended[-1]
+
+
+def _flushed(status: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -102,9 +103,21 @@ def end(status: int) -> int:
     return status
 
 
+def _finish() -> None:
+    """End a command that has said what there is to say, after what others do at the end of a process.
+
+    Python would take a process with PyTorch apart for half a second, deaf to signals but for being killed by them.
+    """
+    if _ended:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(_ended[-1])
+
+
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """End the command in one line where memory cannot be had, be it while modules are imported."""
-    known = out_of_memory(error) or _at_limit(error)
+    known = out_of_memory(error)
     if known is not None:
         leave(2, f"offdyn: {known}")
     sys.__excepthook__(kind, error, trace)
@@ -112,36 +125,10 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 def _uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
     """Do the same in a thread, for whose work the others would wait for ever."""
-    if told.exc_value is not None:
-        known = out_of_memory(told.exc_value) or _at_limit(told.exc_value)
-        if known is not None:
-            leave(2, f"offdyn: {known}")
+    known = out_of_memory(told.exc_value) if told.exc_value is not None else None
+    if known is not None:
+        leave(2, f"offdyn: {known}")
     threading.__excepthook__(told)
-
-
-def _at_limit(error: BaseException) -> OffDynError | None:
-    """Build the error for whatever is raised in a process that has nearly all the memory it may have.
-
-    Where the next allocation fails, libraries raise nearly anything.
-    """
-    if sys.platform == "win32" or isinstance(error, KeyboardInterrupt):
-        return None
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY or _peak() < NEARLY * limit:
-        return None
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    return OffDynError(f"not enough memory, this process may have {limit / 2**20:,.0f} MB: {beginning(what, 200)}")
-
-
-def _peak() -> int:
-    """Return the most address space that this process has had, in bytes; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmPeak:")), 0)
 
 
 def _open(number: int) -> None:

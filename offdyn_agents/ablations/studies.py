@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from offdyn_agents.models.dual.settings import BY_FORM
 from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ def _sweep(setting: str, word: str, values: Sequence[str]) -> tuple[Variant, ...
     return tuple(Variant(f"{word}-{value}", f"{setting} = {value}", {setting: value}) for value in values)
 
 
+_PAPER = {"dynamics.form": "paper", **{f"dynamics.{name}": str(value) for name, value in BY_FORM["paper"].items()}}
+"""MOBODY's dynamics as published."""
+_DRAWN = {"dynamics.latent_noise": "true"}
 _MOBODY = Study(
     "mobody",
     "mobody",
@@ -100,13 +104,28 @@ _MOBODY = Study(
     (
         FULL,
         Variant("single-encoder", "one action encoder for both domains", {"dynamics.structure": "single"}),
-        Variant("paper-weights", "weights of the dynamics' losses as in the paper", {"dynamics.loss_weights": "paper"}),
-        Variant("no-cycle-loss", "without L_cycle", {"dynamics.cycle_loss": "false"}),
+        Variant("own-encoder", "psi_trg of its own instead of psi_src + c", {"dynamics.target_encoder": "own"}),
+        Variant("no-anchor", "source outcomes are not shown to psi_trg", {"dynamics.anchor": "0"}),
+        Variant(
+            "blocks",
+            "a pass over the source, then three over the target",
+            {"dynamics.schedule": "blocks", "dynamics.decay": "none"},
+        ),
+        Variant("constant-rate", "the dynamics' learning rate does not fall", {"dynamics.decay": "none"}),
+        Variant("latent-noise", "z is drawn while the dynamics are trained", {"dynamics.latent_noise": "true"}),
+        Variant("representation", "with L_rep of weight .1", {"dynamics.representation": "0.1"}),
+        Variant("divergence", "with KL of weight .05 on drawn z", {**_DRAWN, "dynamics.divergence": "0.05"}),
+        Variant("paper-form", "dynamics as published, with the code's weights of losses", _PAPER),
+        Variant(
+            "paper-weights", "dynamics as published, all of the paper", _PAPER | {"dynamics.loss_weights": "paper"}
+        ),
+        Variant("no-cycle-loss", "dynamics as published without L_cycle", _PAPER | {"dynamics.cycle_loss": "false"}),
         Variant(
             "no-representation-loss",
-            "without L_rep and L_cycle, as in the first year of the public code",
-            {"dynamics.representation_loss": "false"},
+            "dynamics as published without L_rep and L_cycle, as in the first year of the public code",
+            _PAPER | {"dynamics.representation_loss": "false"},
         ),
+        Variant("code-cloning", "imitation weighted as in the public code", {"bc_weight": "code"}),
         Variant("mopo-dynamics", "no latent states: one f(s, a) for both domains", {"dynamics.structure": "plain"}),
         Variant("plain-cloning", "every data action imitated alike", {"bc_weight": "plain"}),
         Variant("awr-cloning", "imitation weighted by advantage, as in IQL", {"bc_weight": "awr"}),
@@ -122,6 +141,15 @@ _MOREC = Study(
         Variant("no-early-stop", "the threshold ends no rollout", {"threshold": "0"}),
         Variant("neither", "plain rollouts of the same length", {"filtered": "false", "threshold": "0"}),
         Variant("single-discriminator", "the last discriminator alone", {"discriminators": "1"}),
+        Variant(
+            "published-reward",
+            "fakes are rollouts of a generator that PPO trains, and all discriminators judge",
+            {"dynamics_reward.opponent": "ppo", "scorer.form": "exact"},
+        ),
+        Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
+        Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
+        Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
+        Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),
         *_sweep("threshold", "threshold", ("0.4", "0.5", "0.6", "0.7", "0.8")),
         *_sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
     ),

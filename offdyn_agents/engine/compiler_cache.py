@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from offdyn_envs.atomic import refuse_full
 from offdyn_envs.datasets.store.folders import cache_root
 from offdyn_envs.datasets.store.staging import try_lock
 from offdyn_envs.errors import OffDynError
@@ -39,12 +40,16 @@ def compiling(compile_all: Callable[[], T]) -> T:
 
     Returns:
         What that returns.
+
+    Raises:
+        DiskFullError: There is no room for what the compiler writes.
     """
     with at_once():
         prepare()
         try:
             return compile_all()
-        except Exception:
+        except Exception as error:
+            refuse_full(error, _folder() or "the compiler's cache")
             if not prepare():
                 raise
         return compile_all()

@@ -89,9 +89,9 @@ def test_the_method_itself_has_the_folder_of_offdyn_train(tmp_path):
 
 def test_settings_by_hand_are_for_all_variants(tmp_path):
     study = get_study("mobody")
-    for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.epochs": "3"})]):
+    for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.updates": "3"})]):
         settings = plan_agent(found).settings
-        assert (settings.beta, settings.dynamics.epochs) == (0.7, 3)
+        assert (settings.beta, settings.dynamics.updates) == (0.7, 3)
         assert settings.bc_weight == variant.settings.get("bc_weight", "paper")
     with pytest.raises(OffDynError, match="setting 'bc_weight' is what study mobody varies"):
         variant_plans(study, [plan("mobody", tmp_path, bc_weight="code")])
@@ -237,9 +237,10 @@ def test_studies_of_learned_models(data, tmp_path, capsys, study):
     record = json.loads((tmp_path / f"ablations/{study}.json").read_text())
     assert [row["variant"] for row in record["rows"]] == list(MODELS[study])
     assert all(len(row["scores"]) == 2 and not row["stopped"] for row in record["rows"])
-    # Ensembles and discriminators are trained once for all; MOBODY's structures are dynamics of their own.
+    # Ensembles and discriminators are trained once for all, and scorers for all discriminators and for one; MOBODY's
+    # structures are dynamics of their own.
     ended = len(list((tmp_path / ".stages").glob("*.safetensors")))
-    assert ended == {"mobody": 2 * 3 + 2, "morec": 2 + 1}[study]
+    assert ended == {"mobody": 2 * 3 + 2, "morec": 2 + 1 + 2 * 2}[study]
 
 
 def test_an_interrupted_study_goes_on(data, tmp_path, capsys, monkeypatch):

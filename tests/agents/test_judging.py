@@ -121,7 +121,7 @@ TINY = {
     "dynamics.members": 2,
     "dynamics.elites": 1,
     "dynamics.width": 8,
-    "dynamics.epochs": 1,
+    "dynamics.updates": 3,
     "ensemble.members": 2,
     "ensemble.width": 8,
     "ensemble.epochs": 1,

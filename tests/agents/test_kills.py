@@ -54,7 +54,7 @@ CASES = [
 
 def settings(agent):
     """More epochs than one; and so many rows a batch that DROCO's predictions are worth a table."""
-    more = {} if agent == "iql" else {"dynamics.epochs": 3}
+    more = {"iql": {}, "mobody": {"dynamics.updates": 3}}.get(agent, {"dynamics.epochs": 3})
     return more | ({"batch_size": 32} if agent == "droco" else {})
 
 

@@ -203,7 +203,7 @@ ROLLOUTS = {
     "actor_rate": 3e-3,
     "alpha_rate": 3e-2,
 }
-DUAL = {"members": 2, "elites": 2, "width": 32, "latent": 8, "batch_size": 64, "learning_rate": 5e-3}
+DUAL = {"form": "paper", "members": 2, "elites": 2, "width": 32, "latent": 8, "batch_size": 64, "learning_rate": 5e-3}
 MOBODY = {
     **{f"dynamics.{name}": value for name, value in DUAL.items()},
     "dynamics.epochs": 2,

@@ -1,6 +1,7 @@
 """MOBODY's policy: golden values of its losses in float64 NumPy, its rollouts, and a whole small run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,10 +28,9 @@ SMALL = {
     "capacity": 400,
     "dara__updates": 5,
     "dara__width": 8,
-    "dynamics__epochs": 1,
+    "dynamics__updates": 5,
     "dynamics__width": 8,
     "dynamics__latent": 4,
-    "dynamics__batch_size": 64,
 }
 SOURCE, TARGET = dataset(400, 0), dataset(120, 1)
 
@@ -214,21 +214,23 @@ def test_refill():
 
 
 def test_the_penalty_and_the_limit():
-    # Means 3 k apart in each of 5 dimensions: u = 9 sqrt(5) = 20.1 everywhere; without the last one 9 * 2 = 18.
+    # Means 3 k apart in each of 5 dimensions: u = 9 sqrt(5) = 20.1 everywhere; without the last one 9 * 2 = 18. With a
+    # change of 2 in each dimension their root mean square is 4.5 changes.
     model = dynamics(spread=3.0)
     rows = {}
     for beta in (0.0, 0.5):
-        agent = make("mobody", **SMALL, beta=beta, uncertainty_limit="inf")
+        agent = make("mobody", **SMALL, beta=beta, uncertainty="paper", uncertainty_limit="inf")
         rows[beta] = LAYOUT.split(agent.refill(view(agent, model), torch.Generator().manual_seed(0)))[3]
     np.testing.assert_allclose((rows[0.0] - rows[0.5]).numpy(), 0.5 * 9 * np.sqrt(5), rtol=1e-3)
-    for limit, form, kept in ((20.0, "paper", 0), (20.2, "paper", 140), (18.1, "code", 140), (17.9, "code", 0)):
+    limits = {"paper": 9 * np.sqrt(5), "code": 18.0, "changes": 4.5}
+    cases = [(limit + more, form, 140 if more > 0 else 0) for form, limit in limits.items() for more in (-0.1, 0.1)]
+    model = replace(model, change=torch.full((S,), 2.0))
+    for limit, form, kept in cases:
         agent = make("mobody", **SMALL, uncertainty_limit=limit, uncertainty=form)
         run = view(agent, model)
         assert len(agent.refill(run, torch.Generator())) == kept
         assert run.report["target_1_kept"] == (1.0 if kept else 0.0)
-        assert run.report["target_1_uncertainty"] == pytest.approx(
-            9 * 2 if form == "code" else 9 * np.sqrt(5), rel=1e-3
-        )
+        assert run.report["target_1_uncertainty"] == pytest.approx(limits[form], rel=1e-3)
 
 
 def test_rollouts_end_where_the_robot_falls():
@@ -300,7 +302,7 @@ def test_preset(robot):
     kind = make("mobody").settings_class
     settings = build(kind, preset(agent_class("mobody"), robot))
     assert (settings.beta, settings.bc, settings.bc_weight, settings.dynamics.loss_weights) == (
-        0.1,
+        1.0,
         1.0,
         "paper",
         "code",
@@ -311,7 +313,8 @@ def test_preset(robot):
 
 def test_published_constants():
     """Losses are held against formulas with the settings' own numbers; these are the numbers."""
-    agent = make_agent("mobody", "halfcheetah", 17, 6, {})
+    published = {"dynamics.form": "paper", "uncertainty": "paper", "uncertainty_limit": "10", "beta": "0.1"}
+    agent = make_agent("mobody", "halfcheetah", 17, 6, published)
     settings, dara, dynamics = agent.settings, agent.settings.dara, agent.settings.dynamics
     counts = agent.rows()
     assert (counts.source, counts.target, counts.fake) == (128, 128, 64)

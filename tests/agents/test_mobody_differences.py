@@ -19,7 +19,12 @@ from tests.agents.synthetic import A, S
 
 K, B, Z = 3, {"source": 6, "target": 4}, 4
 LAYOUT = Layout(S, A)
-ENCODERS = {"dual": {"source": "source", "target": "target"}, "single": dict.fromkeys(B, "action")}
+ENCODERS = {
+    "single": {"source": ["action"], "target": ["action"]},
+    "own": {"source": ["source"], "target": ["target"]},
+    "correction": {"source": ["source"], "target": ["source", "correction"]},
+}
+"""Networks that add up to the action encoder of a domain."""
 
 
 def settings(**overrides):
@@ -57,6 +62,12 @@ def net(params, k, x):
     return numpy_net([tensor[k] for tensor in params], x, swish)
 
 
+def psi(chosen, nets, domain, k, z, a):
+    """The action encoder of a domain, member k."""
+    names = ENCODERS["single" if chosen.structure == "single" else chosen.target_encoder][domain]
+    return sum(net(nets[name], k, cat(z, a)) for name in names)
+
+
 def cat(*parts):
     return np.concatenate(parts, axis=-1)
 
@@ -81,10 +92,9 @@ def golden(chosen, nets, parts, units):
                 mu, log_variance = np.split(net(nets["encoder"], k, state), 2, axis=-1)
                 z.append(mu + chosen.latent_noise * np.exp(log_variance / 2) * own)
                 kl.append(0.5 * (np.exp(log_variance) + mu**2 - 1.0 - log_variance))
-            encoders = ENCODERS[chosen.structure]
 
-            def answer(of, z=z[0], k=k, a=a, encoders=encoders):
-                after = z + net(nets[encoders[of]], k, cat(z, a[k]))
+            def answer(of, z=z[0], k=k, a=a):
+                after = z + psi(chosen, nets, of, k, z, a[k])
                 return after, net(nets["transition"], k, after) - net(nets["transition"], k, z)
 
             after, own = answer(domain)
@@ -109,6 +119,7 @@ VARIANTS = [
     {},
     {"anchor": 0.0},
     {"anchor": 0.7},
+    {"target_encoder": "own"},
     {"structure": "single"},
     {"structure": "plain"},
     {"latent_noise": True},
@@ -135,8 +146,8 @@ def test_terms_equal_their_formulas(overrides, domains):
     ("term", "trained"),
     [
         ("dynamics source", {"encoder", "source", "transition"}),
-        ("dynamics target", {"encoder", "target", "transition"}),
-        ("anchor source", {"encoder", "target", "transition"}),
+        ("dynamics target", {"encoder", "source", "correction", "transition"}),
+        ("anchor source", {"encoder", "source", "correction", "transition"}),
         ("representation source", {"encoder", "source"}),
         ("divergence target", {"encoder"}),
         ("reward target", {"reward"}),
@@ -161,9 +172,12 @@ def model(chosen, seed=0):
     return DualDynamics(make_nets(chosen, seed), torch.tensor([2, 0]), torch.zeros(K), **UNITS, differences=True)
 
 
-@pytest.mark.parametrize("structure", ["dual", "single", "plain"])
-def test_predictions_equal_their_formulas(structure):
-    dynamics, count = model(settings(structure=structure)), 50
+@pytest.mark.parametrize(
+    "overrides", [{}, {"target_encoder": "own"}, {"structure": "single"}, {"structure": "plain"}], ids=str
+)
+def test_predictions_equal_their_formulas(overrides):
+    chosen, count = settings(**overrides), 50
+    dynamics = model(chosen)
     generator = torch.Generator().manual_seed(3)
     s, a = torch.randn(count, S, generator=generator), torch.rand(count, A, generator=generator)
     center, scale, change = (UNITS[name].double().numpy() for name in ("center", "scale", "change"))
@@ -171,10 +185,10 @@ def test_predictions_equal_their_formulas(structure):
     x = (states - center) / scale
 
     def mean_of(k, domain):
-        if structure == "plain":
+        if chosen.structure == "plain":
             return states + change * net(nets["plain"], k, cat(x, actions))
         z = net(nets["encoder"], k, x)[:, :Z]
-        after = z + net(nets[ENCODERS[structure][domain]], k, cat(z, actions))
+        after = z + psi(chosen, nets, domain, k, z, actions)
         return states + change * (net(nets["transition"], k, after) - net(nets["transition"], k, z))
 
     for domain in B:
@@ -194,7 +208,8 @@ def test_predictions_equal_their_formulas(structure):
 
 def test_psi_0_is_no_change():
     dynamics = model(settings())
-    dynamics.nets["target"][2:] = [torch.zeros_like(tensor) for tensor in dynamics.nets["target"][2:]]
+    for name in ("source", "correction"):
+        dynamics.nets[name][2:] = [torch.zeros_like(tensor) for tensor in dynamics.nets[name][2:]]
     s, a = torch.randn(20, S), torch.rand(20, A)
     assert torch.equal(dynamics.means(s, a), s.expand(K, 20, S))
     assert torch.equal(dynamics.reconstruct(s), s.expand(K, 20, S))
@@ -259,10 +274,10 @@ def test_units_of_what_does_not_move():
 
 def test_episodes_of_packed_rows():
     rows = walks([5, 1, 7])
-    assert [len(own) for own in episodes(rows, LAYOUT)] == [5, 1, 7]
+    assert episodes(rows, LAYOUT).tolist() == [0] * 5 + [1] + [2] * 7
     rows[2, -1] = 0.0
-    assert [own.tolist()[0] for own in episodes(rows, LAYOUT)] == [0, 3, 5, 6]
-    assert [len(own) for own in episodes(walks([40])[::4], LAYOUT)] == [1] * 10
+    assert episodes(rows, LAYOUT).tolist() == [0] * 3 + [1] * 2 + [2] + [3] * 7
+    assert episodes(walks([40])[::4], LAYOUT).tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +288,9 @@ def test_episodes_of_packed_rows():
         ([1000] * 8, {1000}),
         ([500] * 10, {1000}),
         ([100], {20}),
-        ([900, 3], {3, 900}),
+        ([1], {1}),
+        ([1000, 86, 1000, 627, 448, 1000, 839], range(800, 1501)),
+        ([900, 3], {3}),
     ],
 )
 def test_whole_episodes_are_held_out(lengths, held):
@@ -282,11 +299,11 @@ def test_whole_episodes_are_held_out(lengths, held):
         generator = torch.Generator().manual_seed(seed)
         part = Part(rows, Units.of([rows], LAYOUT, settings()), "target", LAYOUT, settings(), generator)
         assert len(part.held) in held
-        assert len(part.held) + len(part.kept) == len(rows)
+        assert len(part.held) + len(part.kept) == max(2, len(rows))
         kept = set(part.kept.tolist())
-        for own in episodes(rows, LAYOUT):
-            inside = len(kept.intersection(own.tolist()))
-            assert inside in (0, len(own)) or len(lengths) == 1
+        for number, length in enumerate(lengths):
+            own = (episodes(rows, LAYOUT) == number).nonzero()[:, 0].tolist()
+            assert len(kept.intersection(own)) in (0, length) or len(lengths) == 1
         assert set(part.resample.unique().tolist()) <= set(range(len(part.kept)))
         draws = part.draws(7, generator)
         assert draws.shape == (7, K, part.batch)
@@ -299,6 +316,7 @@ def test_whole_episodes_are_held_out(lengths, held):
 def test_the_published_form_is_one_setting():
     found = build(DualDynamicsSettings, {"form": "paper"})
     assert (found.schedule, found.decay, found.latent, found.action_width) == ("blocks", "none", 16, 32)
+    assert found.target_encoder == "own"
     ours = build(DualDynamicsSettings, {})
     assert (ours.schedule, ours.decay, ours.latent, ours.action_width) == ("interleaved", "cosine", 32, 128)
     assert build(DualDynamicsSettings, {"form": "paper", "latent": "8", "schedule": "interleaved"}).latent == 8

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from offdyn_agents.engine.buffers import RolloutBuffer
 from offdyn_agents.engine.training.module import Budget, Hardware, PopulationModule
 from offdyn_agents.engine.training.populations import train_population
+from offdyn_envs.atomic import DiskFullError
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import Killed, dataset
 from tests.agents.toy import Toy, make_toy
@@ -62,6 +64,25 @@ def test_ring(tmp_path):
     again.restore(state)
     assert (again.cursor, again.fill) == (ring.cursor, ring.fill)
     np.testing.assert_array_equal(again.rows(torch.arange(10)), expected)
+
+
+def test_ring_without_room(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ring = RolloutBuffer(tmp_path / "ring.f32", 10, 3)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(DiskFullError, match="120 bytes are needed"):
+            ring.add(torch.ones(2, 3))
+        assert list(tmp_path.iterdir()) == []
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        ring.add(torch.ones(2, 3))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (24, limit[1]))
+        # Through a map of the file this would end the process where the disk is full.
+        with pytest.raises(DiskFullError, match=r"ring\.f32"):
+            ring.add(torch.ones(2, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (ring.cursor, ring.fill) == (2, 2)
 
 
 def test_a_lost_ring_is_one_line(tmp_path):

@@ -35,7 +35,7 @@ HARDWARE = Hardware("cpu", "fp32", 1, compiled=False)
 ENSEMBLE = {"members": "3", "width": "16", "epochs": "2"}
 REWARD = {"guess_updates": "20", "updates": "6", "width": "16", "discriminator_width": "16", "batch_size": "32"}
 SCORER = {"starts": "40", "updates": "5", "width": "8"}
-DUAL = {"members": "2", "elites": "2", "width": "16", "epochs": "1", "loss_weights": "code"}
+DUAL = {"members": "2", "elites": "2", "width": "16", "updates": "3"}
 
 
 def dotted(prefix, values):

@@ -28,6 +28,40 @@ def test_every_preset_builds(name, robot):
     assert build(type(agent.settings), flat) == agent.settings
 
 
+@pytest.mark.parametrize(
+    ("agent", "form", "expected"),
+    [
+        ("iql", "paper", {"value_bounds": "none", "reward_scale": "none"}),
+        ("iql", "code", {"value_bounds": "none", "reward_scale": "returns"}),
+        ("td3-bc", "paper", {"value_bounds": "none"}),
+        ("droco", "code", {"robust_min": "coordinate", "penalty_clamp": True, "radius": float("inf")}),
+        ("mobody", "paper", {"beta": 0.1, "uncertainty": "paper", "uncertainty_limit": 10.0}),
+        ("mobody", "code", {"bc_weight": "code", "uncertainty": "code"}),
+    ],
+)
+def test_published_forms(agent, form, expected):
+    own, published = (make_agent(agent, "hopper", 11, 3, more).settings for more in ({}, {"form": form}))
+    assert {name: getattr(published, name) for name in expected} == expected
+    assert published != own
+    assert (own.form, published.form) == ("suite", form)
+    by_hand = make_agent(
+        agent, "hopper", 11, 3, {"form": form, next(iter(expected)): str(next(iter(expected.values())))}
+    )
+    assert by_hand.settings == published
+
+
+def test_published_forms_of_stages():
+    mobody, morec = (make_agent(name, "hopper", 11, 3, {"form": "paper"}).settings for name in ("mobody", "morec"))
+    assert (mobody.dynamics.form, mobody.dynamics.schedule, mobody.dynamics.latent) == ("paper", "blocks", 16)
+    assert (morec.dynamics_reward.opponent, morec.scorer.form) == ("ppo", "exact")
+
+
+def test_a_form_that_an_agent_has_not_is_refused():
+    with pytest.raises(OffDynError, match="form of agent 'bc' 'paper'") as told:
+        make_agent("bc", "hopper", 11, 3, {"form": "paper"})
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(("robot", "beta"), [("hopper", 0.1), ("halfcheetah", 0.3), ("walker2d", 1.0), ("ant", 1.0)])
 def test_published_constants(robot, beta):
     settings = make_agent("droco", robot, 11, 3, {"form": "paper"}).settings

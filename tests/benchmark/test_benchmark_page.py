@@ -579,3 +579,23 @@ def test_the_page_works_in_chromium(
     begun = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "result: fine" in done.stdout, (done.stdout[-500:], done.stderr[-500:], time.monotonic() - begun)
+
+
+@pytest.mark.parametrize("name", ["index.html", "standings.json"])
+def test_files_of_somebody_else_are_not_overwritten(name: str, board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page.write_page(board)
+    written = {file: (board / file).read_bytes() for file in ("index.html", "standings.json")}
+    page.write_page(board)  # Its own it replaces.
+    for foreign in (b"<html><title>my home page</title></html>", b'{"mine": 1}'):
+        (board / name).write_bytes(foreign)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["leaderboard", "page", "--leaderboard", str(board)])
+        assert ended.value.code == 2
+        err = capsys.readouterr().err
+        assert f"{board / name}: stands there and is not a" in err and "; move it away" in err
+        assert err.count("\n") == 1
+        now = {file: (board / file).read_bytes() for file in written}
+        assert now == written | {name: foreign}
+    (board / name).write_bytes(b"")
+    page.write_page(board)
+    assert {file: (board / file).read_bytes() for file in written} == written

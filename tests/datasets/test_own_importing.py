@@ -21,6 +21,7 @@ from offdyn_envs.datasets import (
     read_own,
 )
 from offdyn_envs.datasets.commands import app
+from offdyn_envs.datasets.describing.pictures import drawn_from
 from offdyn_envs.datasets.own.contract import plain_contract
 from offdyn_envs.datasets.store.spec import array_digests, combined_digest
 from offdyn_envs.errors import OffDynError
@@ -267,3 +268,25 @@ def test_clipped_actions_are_on_the_card(root: Path, tmp_path: Path) -> None:
     assert data.card["counted"]["rows with clipped actions"] == 2
     assert data.card["spec"]["clip_actions"] is True
     np.testing.assert_allclose(data.actions[2:6], [[0, 0], [1, 0], [0, 1], [0, 0]], atol=1e-7)
+
+
+def test_the_picture_of_an_imported_dataset(arm: ImportedDataset, tmp_path: Path) -> None:
+    picture = tmp_path / "arm.png"
+    if arm.card["returns"] is None:
+        pytest.fail("the arm has whole episodes")
+    run("info", arm.id, "--png", picture)
+    assert drawn_from(picture) == arm.card["sha256"]
+    run("info", arm.id, "--png", picture)  # Its own it replaces.
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(OffDynError, match=r"index.html: stands there and is not a PNG file; move it away"):
+        run("info", arm.id, "--png", tmp_path / "index.html")
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_picture_of_no_whole_episode_is_refused(root: Path, tmp_path: Path) -> None:
+    cut = STEPS | {"terminations": np.zeros(len(STEPS["rewards"]), dtype=bool)}
+    cut["truncations"] = STEPS["terminations"] | STEPS["truncations"]
+    run("import", write_npz(tmp_path / "cut.npz", cut), *OPTIONS)
+    with pytest.raises(OffDynError, match="'imported/cut' holds no whole episode; no returns to draw"):
+        run("info", "imported/cut", "--png", tmp_path / "cut.png")
+    assert not (tmp_path / "cut.png").exists()

@@ -9,7 +9,8 @@ z = phi_E(s) the paper has s' = phi_T(z + psi(z, a)); here, in the difference fo
 D the root mean squared change of each dimension. So psi = 0 is "no change" exactly, which the paper asks of a loss
 (L_cycle), and every dimension counts in units of its own change: a decoder that has to reconstruct positions of which
 the loss sees little is far from their changes of a thousandth. Networks use Swish; members are stacked along a leading
-axis.
+axis. The target's encoder is the source's and a correction, psi_trg = psi_src + c: the same functions as with one of
+its own, but what the domains share is learned once.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def dual_networks(settings: DualDynamicsSettings, observation_dim: int, action_d
 
     Returns:
         "encoder" |S| -> mean and log-variance, "transition" latent -> |S|, "reward" 2|S| + |A| -> 1, and the action
-        encoders latent + |A| -> latent: "source" and "target", or "action" for both. Without latent states "plain"
+        encoders latent + |A| -> latent: "source" and "target", "source" and "correction", which added up are the
+        target's, or "action" for both. Without latent states "plain"
         |S| + |A| -> |S| and "reward".
     """
     s, a, width, latent, members = observation_dim, action_dim, settings.width, settings.latent, settings.members
@@ -58,10 +60,19 @@ def dual_networks(settings: DualDynamicsSettings, observation_dim: int, action_d
     action = Network((latent + a, settings.action_width, latent), members)
     return {
         "encoder": Network((s, width, width, 2 * latent), members),
-        **({"action": action} if settings.structure == "single" else dict.fromkeys(DOMAINS, action)),
+        **dict.fromkeys(encoders(settings), action),
         "transition": Network((latent, width, width, s), members),
         "reward": reward_head,
     }
+
+
+def encoders(settings: DualDynamicsSettings, domains: Sequence[str] = DOMAINS) -> list[str]:
+    """Return the action encoders that rows of some domains ask, by name."""
+    if settings.structure == "single":
+        return ["action"]
+    if settings.target_encoder == "own":
+        return list(domains)
+    return ["source", "correction"] if "target" in domains else ["source"]
 
 
 def swish(params: Params, inputs: Tensor) -> Tensor:
@@ -78,8 +89,10 @@ def encode(nets: Nets, observations: Tensor) -> tuple[Tensor, Tensor]:
 def moved(nets: Nets, latent: Tensor, actions: Tensor, domain: str) -> Tensor:
     """Return z + psi(z, a) of one domain: [K, B, latent], [K or 1, B, |A|] -> [K, B, latent]."""
     actions = actions.expand(*latent.shape[:-1], -1)
-    name = "action" if "action" in nets else domain
-    return latent + swish(nets[name], torch.cat([latent, actions], dim=-1))
+    inputs = torch.cat([latent, actions], dim=-1)
+    if domain == "target" and "correction" in nets:
+        return latent + swish(nets["source"], inputs) + swish(nets["correction"], inputs)
+    return latent + swish(nets["action" if "action" in nets else domain], inputs)
 
 
 def predicted(nets: Nets, observations: Tensor, actions: Tensor, domain: str) -> Tensor:
@@ -264,7 +277,8 @@ class DualDynamics:
         }
         if "reward" not in nets:
             raise KeyError("reward")
-        units = {name: found[name] for name in ("center", "scale", "change")}
-        return DualDynamics(
-            nets, found["elites"], found["errors"], **units, differences=bool(found[DIFFERENCES].item())
+        elites, errors, center, scale, change = (
+            found[name] for name in ("elites", "errors", "center", "scale", "change")
         )
+        differences = bool(found[DIFFERENCES].item())
+        return DualDynamics(nets, elites, errors, center, scale, change=change, differences=differences)

@@ -88,35 +88,37 @@ def _positive(scale: Tensor) -> Tensor:
     return torch.where(scale < SMALLEST, torch.ones_like(scale), scale)
 
 
-def episodes(rows: Tensor, layout: Layout) -> list[Tensor]:
-    """Return the row numbers of each episode of packed rows [N, W]: it ends where the next row does not go on from s'.
+def episodes(rows: Tensor, layout: Layout) -> Tensor:
+    """Return the number of the episode of each packed row [N, W], int64 [N], on the CPU.
 
-    Rows that were picked here and there are episodes of their own.
+    It ends where the next row does not go on from s'. Rows that were picked here and there are episodes of their own.
     """
     s, _, following, _, goes_on = layout.split(rows)
-    breaks = (s[1:] != following[:-1]).any(-1) | (goes_on[:-1] == 0.0)
-    cuts = (breaks.nonzero()[:, 0] + 1).tolist()
-    return list(torch.arange(len(rows)).tensor_split(cuts))
+    ends = (s[1:] != following[:-1]).any(-1) | (goes_on[:-1] == 0.0)
+    return torch.cat([torch.zeros(1, dtype=torch.int64), ends.cpu().long().cumsum(0)])
 
 
 def _held_episodes(rows: Tensor, layout: Layout, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return the numbers of rows held out, whole episodes of about a fifth of the rows, and of the others.
 
-    Neighbours of a row tell what it is: errors at rows held out one by one are too small. A single episode is held out
-    in its last fifth.
+    Neighbours of a row tell what it is: errors at rows held out one by one are too small. Where every episode is more
+    than half of the rows, their last fifth is held out.
     """
-    found, wanted = episodes(rows, layout), min(HOLDOUT * len(rows), EPISODE_ROWS)
-    if len(found) == 1:
-        kept = len(rows) - max(1, int(wanted))
-        return (found[0][kept:], found[0][:kept]) if kept else (found[0], found[0])
-    order = torch.randperm(len(found), generator=generator).tolist()
-    held, count = [order[0]], len(found[order[0]])
-    for number in order[1:-1]:
-        if count + len(found[number]) / 2 <= wanted:
-            held.append(number)
-            count += len(found[number])
-    out = set(held)
-    return tuple(torch.cat([own for i, own in enumerate(found) if (i in out) is chosen]) for chosen in (True, False))
+    numbers, count = episodes(rows, layout), len(rows)
+    lengths, wanted = numbers.bincount(), min(HOLDOUT * count, EPISODE_ROWS)
+    order = torch.randperm(len(lengths), generator=generator)
+    order = order[lengths[order] <= count / 2]
+    if not len(order):
+        kept = count - max(1, int(wanted))
+        return torch.arange(kept, count), torch.arange(kept) if kept else torch.arange(count)
+    held, total = torch.zeros(len(lengths), dtype=torch.bool), 0
+    for number, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if not total or total + length / 2 <= wanted:
+            held[number] = True
+            total += length
+        if total >= wanted:
+            break
+    return held[numbers].nonzero()[:, 0], (~held[numbers]).nonzero()[:, 0]
 
 
 class Part:
@@ -159,8 +161,12 @@ class Part:
             self.held = seen[order[:count].to(seen.device)] if count else seen
             self.kept = order[count:]
         self.batch = min(_batch(settings, domain), len(self.kept))
-        # Every member has its own bootstrap resample of the rows.
-        self.resample = torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
+        # Every member has its own bootstrap resample of the rows; interleaved, its own order of them is enough.
+        self.resample = (
+            torch.arange(len(self.kept)).expand(settings.members, -1)
+            if settings.interleaved
+            else torch.randint(len(self.kept), (settings.members, len(self.kept)), generator=generator)
+        )
 
     def orders(self, generator: torch.Generator, share: float = 1.0) -> list[Tensor]:
         """Return the row numbers [members, batch] of a pass, on the CPU."""

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from offdyn_agents.engine.settings import setting
 
-__all__ = ["DualDynamicsSettings"]
+__all__ = ["BY_FORM", "DualDynamicsSettings"]
 
 BY_FORM: dict[str, dict[str, str | int]] = {
-    "difference": {"schedule": "interleaved", "decay": "cosine", "latent": 32, "action_width": 128},
-    "paper": {"schedule": "blocks", "decay": "none", "latent": 16, "action_width": 32},
+    "difference": {
+        "target_encoder": "correction",
+        "schedule": "interleaved",
+        "decay": "cosine",
+        "latent": 32,
+        "action_width": 128,
+    },
+    "paper": {"target_encoder": "own", "schedule": "blocks", "decay": "none", "latent": 16, "action_width": 32},
 }
 """What settings are that are left to the form: `form=paper` alone is what was published."""
 
@@ -30,6 +36,9 @@ class DualDynamicsSettings:
         structure: "dual" has an action encoder for each domain (the method), "single" one for both (ablation), "plain"
             no latent states at all: one network f(s, a) for both domains, as in MOPO (ablation).
         data: "both" domains, or the "target" rows alone (to compare with).
+        target_encoder: Dual structure: "own", psi_trg is a network of its own; "correction", psi_trg = psi_src + c
+            with c such a network, so that what the domains share is learned once. "form": the latter in the difference
+            form, the former in the paper's.
         anchor: Difference form: weight of the source's outcomes under the target's action encoder. Where target rows
             say nothing the source is believed.
         latent_noise: Difference form: draw z in training. The paper's form always does.
@@ -73,11 +82,12 @@ class DualDynamicsSettings:
     latent_noise: bool = setting(False)
     representation: float = setting(0.0, low=0.0)
     divergence: float = setting(0.0, low=0.0)
+    target_encoder: str = setting("form", choices=("form", "own", "correction"))
     schedule: str = setting("form", choices=("form", "interleaved", "blocks"))
     decay: str = setting("form", choices=("form", "cosine", "none"))
     updates: int = setting(16_000, low=1)
     source_batch: int = setting(128, low=1)
-    target_batch: int = setting(32, low=1)
+    target_batch: int = setting(64, low=1)
     loss_weights: str = setting("paper", choices=("paper", "code"))
     kl: str = setting("mean", choices=("mean", "sum"))
     representation_loss: bool = setting(True)

@@ -27,7 +27,16 @@ from offdyn_agents.engine.soundness import better, fault
 from offdyn_agents.engine.update import adam, scales
 from offdyn_agents.models.dual.differences import LossUnits, anchored, difference_loss
 from offdyn_agents.models.dual.losses import Rows, dynamics_loss
-from offdyn_agents.models.dual.model import CHUNK, DOMAINS, DualDynamics, Nets, changed, dual_networks, predicted
+from offdyn_agents.models.dual.model import (
+    CHUNK,
+    DOMAINS,
+    DualDynamics,
+    Nets,
+    changed,
+    dual_networks,
+    encoders,
+    predicted,
+)
 from offdyn_agents.models.dual.parts import Part, Units
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
@@ -61,11 +70,8 @@ def names_of(settings: DualDynamicsSettings, step: str) -> list[str]:
     """Return the networks that a kind of step trains."""
     if settings.structure == "plain":
         return ["plain", "reward"]
-    encoders = ["action"]
-    if settings.structure == "dual":
-        shown = settings.differences and anchored(settings, step)
-        encoders = list(DOMAINS) if shown or step == BOTH else [step]
-    return ["encoder", *encoders, "transition", "reward"]
+    domains = DOMAINS if settings.differences and anchored(settings, step) else domains_of(settings)[step]
+    return ["encoder", *encoders(settings, domains), "transition", "reward"]
 
 
 @cache
@@ -134,11 +140,12 @@ class DualLearner:
             state, (rates, ratio, weights, *batch) = list(tensors[: 3 * size]), tensors[3 * size :]
             params, first, second = state[:size], state[size : 2 * size], state[2 * size :]
             gradients = torch.func.grad(objective)(params, self._parts(kind, batch), LossUnits(ratio, weights))
-            own = [name in DOMAINS for name, length in lengths.items() for _ in range(length)]
+            alone = {"own": DOMAINS, "correction": ("correction",)}[settings.target_encoder]
+            own = [name in alone for name, length in lengths.items() for _ in range(length)]
             with torch.no_grad():
-                for parameter, gradient, m, v, alone in zip(params, gradients, first, second, own, strict=True):
+                for parameter, gradient, m, v, fewer in zip(params, gradients, first, second, own, strict=True):
                     # An action encoder of one domain has made fewer steps than what both domains train.
-                    rate = rates[1] if alone else rates[0]
+                    rate = rates[1] if fewer else rates[0]
                     adam(parameter, gradient, m, v, rate[0], rate[2])
 
         return step
@@ -341,8 +348,11 @@ class _Training:
 
     def _batch(self, kind: str, numbers: list[Tensor], generator: torch.Generator | None = None) -> list[Tensor]:
         """Return the same; without a generator the noise is 0."""
-        weights = torch.stack([self.parts[domain].weights for domain in self.learner.kinds[kind]])
-        found = [self._rates(kind), self.units.change / self.units.scale, weights]
+        weights = [self.parts[domain].weights for domain in self.learner.kinds[kind]]
+        if len(self.parts) > 1:
+            # Where the target moves less than the source its few rows would outweigh all the rest.
+            weights = [torch.minimum(own, self.parts["source"].weights) for own in weights]
+        found = [self._rates(kind), self.units.change / self.units.scale, torch.stack(weights)]
         for domain, own in zip(self.learner.kinds[kind], numbers, strict=True):
             noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in self._noises(own)]
             found += [self.parts[domain].rows[own.to(self.device)], *noises]

@@ -31,7 +31,13 @@ from offdyn_agents.models.dynamics_reward.discriminator import (
 from offdyn_agents.models.dynamics_reward.generator import heads, likelihood_loss
 from offdyn_agents.models.dynamics_reward.inputs import Inputs, Standardised, standard_units
 from offdyn_agents.models.dynamics_reward.learned import Learned
-from offdyn_agents.models.dynamics_reward.models import GRADIENT_NORM, LIKELIHOOD_ROWS, parts_state, restore_parts
+from offdyn_agents.models.dynamics_reward.models import (
+    GRADIENT_NORM,
+    LIKELIHOOD_ROWS,
+    Part,
+    parts_state,
+    restore_parts,
+)
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 
 __all__ = ["Guesses", "NoiseContrast", "seen_as", "widened"]
@@ -266,11 +272,13 @@ class NoiseContrast:
         rows = self.scaling.inputs(*self.layout.split(self.rows[:1])[:3]).expand(self.settings.batch_size, -1).clone()
         self.discriminator.compile((rows, rows.clone()), threads)
 
+    @property
+    def _parts(self) -> dict[str, Part]:
+        return {"discriminator": self.discriminator, **self.guesses}
+
     def state(self) -> dict[str, Tensor]:
         """Return a copy of everything that changes, by name."""
-        own = {"random": self.random.get_state()} | parts_state({"discriminator": self.discriminator})
-        for name, guesses in self.guesses.items():
-            own |= {f"{name}.{key}": tensor for key, tensor in guesses.state().items()}
+        own = {"random": self.random.get_state()} | parts_state(self._parts)
         if self.shots:
             own |= {f"shots.{key}": tensor for key, tensor in self.result().tensors().items()}
         return {name: tensor.clone() for name, tensor in own.items()}
@@ -281,7 +289,7 @@ class NoiseContrast:
         Raises:
             KeyError: Something is missing.
         """
-        restore_parts({"discriminator": self.discriminator} | self.guesses, state)
+        restore_parts(self._parts, state)
         shots = {key.removeprefix("shots."): t for key, t in state.items() if key.startswith("shots.")}
         if shots:
             found = DynamicsReward.from_tensors(shots, self.rows.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from offdyn_agents.models.dynamics_reward.generator import Play, Settle, likelih
 from offdyn_agents.models.dynamics_reward.learned import Learned
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 
-__all__ = ["GRADIENT_NORM", "Models", "parts_state", "restore_parts", "split_rows"]
+__all__ = ["GRADIENT_NORM", "Models", "Part", "parts_state", "restore_parts", "split_rows"]
 
 HOLDOUT, HOLDOUT_ROWS = 0.1, 1000
 GRADIENT_NORM = 1.0
@@ -106,12 +107,24 @@ class Models:
         self.cloning.compile((pairs[:, :size].clone(), pairs[:, size:].clone()), threads)
 
 
-def parts_state(parts: Mapping[str, Learned]) -> dict[str, Tensor]:
+class Part(Protocol):
+    """What has a state of its own."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that changes, by name."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        ...
+
+
+def parts_state(parts: Mapping[str, Part]) -> dict[str, Tensor]:
     """Return the states of several networks in training by name."""
     return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.state().items()}
 
 
-def restore_parts(parts: Mapping[str, Learned], state: Mapping[str, Tensor]) -> None:
+def restore_parts(parts: Mapping[str, Part], state: Mapping[str, Tensor]) -> None:
     """Take back what `parts_state` returned.
 
     Raises:

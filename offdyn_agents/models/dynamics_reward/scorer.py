@@ -148,7 +148,7 @@ def distil(
     one = torch.ones(1, device=starts.device)
     scorer = DynamicsReward([t.detach()[None] for t in learned.params], one, torch.zeros_like(one), reward.scaling)
     scores = scorer.seen(data.inputs[:, :held])
-    return scorer.tensors() | _agreement(scores, data.rewards[:, :held])
+    return {**scorer.tensors(), **_agreement(scores, data.rewards[:, :held])}
 
 
 def candidates(
