@@ -17,6 +17,8 @@ import os, signal, sys, threading
 import gymnasium, numpy as np, offdyn_envs
 env = gymnasium.make_vec("OffDyn/HalfCheetah-v0", num_envs=64, num_threads=int(sys.argv[1]))
 env.reset(seed=0)
+# A shell that starts tests in the background has Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 while True:
     env.step(np.zeros((64, 6), np.float32))
@@ -91,7 +93,7 @@ def test_blocks_inside_each_other_and_in_other_threads_leave_handlers_alone():
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_ctrl_c_in_a_loop_over_the_batched_environment(threads, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", BATCH, threads], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", BATCH, threads], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode in (-signal.SIGINT, 130), done.stderr
     assert "KeyboardInterrupt" in done.stderr

@@ -51,7 +51,8 @@ def make_params(agent, seed=0, runs=None):
     seeds = [seed] if runs is None else range(seed, seed + runs)
     population = population_of(agent, seeds)
     other = initial_population(agent, [s + 1000 for s in seeds])
-    params = {**population.frozen, **population.params}
+    # Without the numbers that runs differ in: a loss then reads the settings of the agent that it is of.
+    params = {FACTS: population.frozen[FACTS], **population.params}
     params |= {f"{name}_target": tensors for name, tensors in other.targets.items()}
     # Larger than at initialisation, so that rounding cannot hide a wrong term.
     stretched = {name: 1.0 if name in population.frozen else 3.0 for name in params}
