@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import FACTS, value_facts
+from offdyn_agents.algorithms.returns import FACTS, clipped, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch
@@ -89,22 +89,11 @@ class IQL(Agent):
         scaled, bounded = self.settings.reward_scale == "returns", self.settings.value_bounds == "rewards"
         if not scaled and not bounded:
             return {}
-        tables = [rows for rows in (context.source, context.target) if len(rows)]
-        runs, discount = len(context.seeds), self.settings.discount
-        return value_facts(context.layout, tables, runs, scaled=scaled, bounded=bounded, discount=discount)
+        return value_facts(context, scaled=scaled, bounded=bounded, discount=self.settings.discount)
 
-    def bounded(self, params: Mapping[str, Params], values: Tensor, axes: int = 1) -> Tensor:
-        """Return values clipped to their bounds.
-
-        Args:
-            params: As `loss` gets them.
-            values: [*lead, ...] with so many axes after the leading ones.
-            axes: How many.
-        """
-        if self.settings.value_bounds == "none":
-            return values
-        _, low, high = (fact[(..., *(None,) * axes)] for fact in params[FACTS])
-        return values.clamp(low, high)
+    def bounded(self, params: Mapping[str, Params], values: Tensor) -> Tensor:
+        """Return values [*lead, B] inside their bounds, where they have some."""
+        return values if self.settings.value_bounds == "none" else clipped(params, values)
 
     def scale(self, params: Mapping[str, Params], axes: int = 0) -> Tensor | float:
         """Return what rewards are multiplied with, [*lead] and so many axes of size one."""

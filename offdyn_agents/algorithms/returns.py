@@ -5,15 +5,19 @@ Both are facts of a task, found once before the first update; a loss reads them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from offdyn_agents.engine.networks import Params
-from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.rows import Layout, last_packed
 
-__all__ = ["FACTS", "episode_returns", "returns_scale", "value_bounds", "value_facts"]
+if TYPE_CHECKING:
+    from offdyn_agents.engine.stages import StageContext
+
+__all__ = ["FACTS", "clipped", "episode_returns", "returns_scale", "value_bounds", "value_facts"]
 
 FACTS = "rewards"
 """Where a loss finds the scale of rewards and the lower and upper bound of values, each [*lead]."""
@@ -24,19 +28,13 @@ RANGE = 1000.0
 def episode_returns(layout: Layout, rows: Tensor) -> Tensor:
     """Return the sum of the rewards of every episode of a dataset in order, float64 [episodes].
 
-    An episode ends with a terminal row, and where the next row does not begin at a row's next state. The last one, cut
-    by the end of the data, counts too.
+    The last one, cut by the end of the data, counts too.
 
     Args:
         layout: Layout of packed rows.
         rows: Packed rows [N, W] in the order in which they were collected.
     """
-    observations, _, following, rewards, continues = layout.split(rows)
-    ends = continues == 0
-    ends[:-1] |= (observations[1:] != following[:-1]).any(-1)
-    if len(rows):
-        ends[-1] = True
-    totals = rewards.double().cumsum(0)[ends]
+    totals = rows[:, layout.reward_column].double().cumsum(0)[last_packed(layout, rows)]
     return totals.diff(prepend=totals.new_zeros(1))
 
 
@@ -65,22 +63,25 @@ def value_bounds(rewards: Tensor, discount: float) -> tuple[float, float]:
     return (low * horizon if low else 0.0), (high * horizon if high else 0.0)
 
 
-def value_facts(
-    layout: Layout, tables: Sequence[Tensor], runs: int, *, scaled: bool, bounded: bool, discount: float
-) -> dict[str, Params]:
-    """Return what `StageResults.frozen` has under `FACTS`: scale, lower and upper bound of every run, [runs] each.
+def value_facts(context: StageContext, *, scaled: bool, bounded: bool, discount: float) -> dict[str, Params]:
+    """Return what a loss reads under `FACTS`: scale, lower and upper bound of every run, [runs] each.
 
     Args:
-        layout: Layout of packed rows.
-        tables: Packed rows [N, W] of each dataset that is learned from.
-        runs: Runs of the task.
+        context: The task's rows and seeds.
         scaled: Whether rewards are scaled; otherwise by 1.
         bounded: Whether values are bounded; otherwise by infinities.
         discount: gamma.
     """
+    layout, tables = context.layout, [rows for rows in (context.source, context.target) if len(rows)]
     scale = returns_scale(layout, tables) if scaled else 1.0
     low, high = -float("inf"), float("inf")
     if bounded:
         low, high = value_bounds(torch.cat([rows[:, layout.reward_column] for rows in tables]), discount)
-    device = tables[0].device
+    runs, device = len(context.seeds), tables[0].device
     return {FACTS: [torch.full((runs,), fact, device=device) for fact in (scale, scale * low, scale * high)]}
+
+
+def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:
+    """Return values [*lead, B] inside the bounds of each run that `value_facts` found."""
+    _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
+    return values.clamp(low, high)

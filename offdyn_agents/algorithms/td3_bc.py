@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import FACTS, value_facts
+from offdyn_agents.algorithms.returns import clipped, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, mlp, policy, twin
 from offdyn_agents.engine.rows import Batch
@@ -109,9 +109,7 @@ class TD3BC(Agent):
         """Return the moments of all states and the bounds of values, where they are wanted."""
         runs, settings, frozen = len(context.seeds), self.settings, dict[str, Params]()
         if settings.value_bounds == "rewards":
-            tables = [rows for rows in (context.source, context.target) if len(rows)]
-            facts = (context.layout, tables, runs)
-            frozen |= value_facts(*facts, scaled=False, bounded=True, discount=settings.discount)
+            frozen |= value_facts(context, scaled=False, bounded=True, discount=settings.discount)
         if settings.normalise:
             states, *_ = context.layout.split(torch.cat([context.source, context.target]))
             mean, std = states.mean(0), states.std(0, correction=0) + settings.normalise_eps
@@ -165,6 +163,5 @@ class TD3BC(Agent):
         actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
         values = twin(params["critic_target"], following, actions).amin(-2)
         if settings.value_bounds == "rewards":
-            _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
-            values = values.clamp(low, high)
+            values = clipped(params, values)
         return batch.rewards + settings.discount * batch.continues * values

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Batch", "Layout", "RowCounts", "RowRange", "RunRows", "Transitions", "last_rows", "pack"]
+__all__ = ["Batch", "Layout", "RowCounts", "RowRange", "RunRows", "Transitions", "last_packed", "last_rows", "pack"]
 
 
 class Batch(NamedTuple):
@@ -139,6 +139,22 @@ class Layout:
     def reward_column(self) -> int:
         """Where r lies in a packed row."""
         return self.width - 2
+
+
+def last_packed(layout: Layout, rows: Tensor) -> Tensor:
+    """Return which packed rows [N, W] of a dataset in order are the last of their episode, bool [N].
+
+    An episode ends with a terminal row, where the next row does not begin at a row's next state, and at the end.
+
+    Args:
+        layout: Layout of packed rows.
+        rows: Packed rows [N, W].
+    """
+    observations, _, following, _, continues = layout.split(rows)
+    last = continues == 0.0
+    last[:-1] |= (observations[1:] != following[:-1]).any(-1)
+    last[-1:] = True
+    return last
 
 
 def pack(data: Transitions, where: str) -> Tensor:

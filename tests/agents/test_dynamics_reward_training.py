@@ -1,10 +1,6 @@
 """The adversarial training: advantages and snapshots, what it learns, exact resume, the cache, the conditions."""
 
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +25,7 @@ from offdyn_agents.models.dynamics_reward.training import Adversaries
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_envs import load_dataset
 from offdyn_envs.errors import OffDynError
+from tests.agents.killing import kill_after
 
 S, A = 2, 1
 LAYOUT = Layout(S, A)
@@ -344,29 +341,15 @@ def test_a_reward_without_a_usable_snapshot_is_never_taken_for_sound(opponent, t
 
 
 SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from offdyn_agents.models.dynamics_reward import stage
 from tests.agents.test_dynamics_reward_training import LAYOUT, ROWS, TINY, settings
 stage.SAVE_SECONDS = 0.0
-write, times = stage.Unfinished.write, []
-def dying(self, tensors):
-    write(self, tensors)
-    times.append(1)
-    if len(times) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-stage.Unfinished.write = dying
-stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, Path(sys.argv[1]))
+stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, folder)
 """
 
 
 def test_killed_in_the_middle(tmp_path, monkeypatch):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], env=env, timeout=300, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    kill_after(3, tmp_path, SCRIPT)
     calls, real = [], Adversaries.advance
     monkeypatch.setattr(Adversaries, "advance", lambda self: (calls.append(self.done), real(self))[1])
     resumed = fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, tmp_path)

@@ -1,10 +1,6 @@
 """Training of the dynamics: what it learns that one model of both domains cannot, its schedule, and its cache."""
 
 import itertools
-import os
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +17,7 @@ from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dual.stages import fit_dynamics
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_envs.errors import OffDynError
+from tests.agents.killing import kill_after
 from tests.agents.synthetic import A, S
 
 CPU = torch.device("cpu")
@@ -301,24 +298,10 @@ def test_anything_finite_is_better_than_nothing():
 
 
 SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from offdyn_agents.models.dual import stages as mobody_stages
-from offdyn_agents.models.dual import training as mobody_training
-from offdyn_agents.models.dual.parts import Part, Units
-from offdyn_agents.engine import stage_cache
+from offdyn_agents.models.dual import stages, training
 from tests.agents.test_mobody_training import TINY, context, settings
-torch.set_num_threads(1)
-mobody_training.SAVE_SECONDS = 0.0
-write, epochs = stage_cache.Unfinished.write, []
-def dying(copy, tensors):
-    write(copy, tensors)
-    epochs.append(copy)
-    if len(epochs) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-stage_cache.Unfinished.write = dying
-mobody_stages.fit_dynamics(settings(TINY), context(Path(sys.argv[1])))
+training.SAVE_SECONDS = 0.0
+stages.fit_dynamics(settings(TINY), context(folder))
 """
 
 
@@ -330,10 +313,7 @@ def test_killed_in_the_middle(tmp_path, monkeypatch):
         return [tensor for tensors in found[0].nets.values() for tensor in tensors]
 
     broken = tmp_path / "broken"
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(broken)], env=env, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.suffix for path in broken.iterdir()] == [".partial"]
+    kill_after(2, broken, SCRIPT)
     epochs, real = [], mobody_training._Training._epoch
     monkeypatch.setattr(mobody_training._Training, "_epoch", lambda self: (epochs.append(self.epoch), real(self)))
     resumed = stage(broken)

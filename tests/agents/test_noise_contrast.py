@@ -1,10 +1,6 @@
 """Fakes around the real next states: their formula and inputs in float64 NumPy, what is learned, resume, kills."""
 
 import math
-import os
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,6 +15,7 @@ from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_envs.errors import OffDynError
 from tests.agents.golden import net
+from tests.agents.killing import kill_after
 from tests.agents.test_dynamics_reward import draw
 from tests.agents.test_dynamics_reward_training import LAYOUT, ROWS, UNITS, UNSEEN, A, S, equal, preferred, world
 
@@ -273,29 +270,15 @@ def test_a_reward_without_a_usable_snapshot_is_never_taken_for_sound(tmp_path):
 
 
 SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
 from offdyn_agents.models.dynamics_reward import stage
 from tests.agents.test_noise_contrast import LAYOUT, ROWS, TINY, settings, source_rows
 stage.SAVE_SECONDS = 0.0
-write, times = stage.Unfinished.write, []
-def dying(self, tensors):
-    write(self, tensors)
-    times.append(1)
-    if len(times) == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-stage.Unfinished.write = dying
-stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, Path(sys.argv[1]), source=source_rows(), compiled=False)
+stage.fit_dynamics_reward(settings(TINY), LAYOUT, ROWS, folder, source=source_rows(), compiled=False)
 """
 
 
 def test_killed_in_the_middle(tmp_path, monkeypatch):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], env=env, timeout=300, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    kill_after(8, tmp_path, SCRIPT)
     calls, real = [], NoiseContrast.advance
     monkeypatch.setattr(NoiseContrast, "advance", lambda self: (calls.append(self.done), real(self))[1])
     sources = {"source": source_rows(), "compiled": False}

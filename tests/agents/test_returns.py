@@ -1,11 +1,14 @@
 """What rewards say of values, on rows whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from offdyn_agents.algorithms.returns import FACTS, episode_returns, returns_scale, value_bounds, value_facts
 from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.stages import StageContext
 
 LAYOUT = Layout(2, 1)
 
@@ -55,10 +58,10 @@ def test_bounds_hold_every_discounted_sum(rewards, discount, bounds):
 
 
 def test_facts_of_every_run():
-    tables = [rows(EPISODES), rows([[-7.0, 4.0]])]
-    found = value_facts(LAYOUT, tables, 3, scaled=True, bounded=True, discount=0.5)[FACTS]
+    context = StageContext(LAYOUT, rows(EPISODES), rows([[-7.0, 4.0]]), (0, 1, 2), updates=1)
+    found = value_facts(context, scaled=True, bounded=True, discount=0.5)[FACTS]
     scale = 1000.0 / 3003.0
     expected = [[scale] * 3, [-14.0 * scale] * 3, [1000.0 * scale] * 3]
     np.testing.assert_allclose(torch.stack(found), expected, rtol=1e-6)
-    plain = value_facts(LAYOUT, tables, 1, scaled=False, bounded=False, discount=0.5)[FACTS]
+    plain = value_facts(replace(context, seeds=(0,)), scaled=False, bounded=False, discount=0.5)[FACTS]
     assert [float(fact) for fact in plain] == [1.0, -float("inf"), float("inf")]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.rows import Layout, last_packed
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
 __all__ = ["Part", "Units", "episodes", "loss_weights"]
@@ -93,8 +93,7 @@ def episodes(rows: Tensor, layout: Layout) -> Tensor:
 
     It ends where the next row does not go on from s'. Rows that were picked here and there are episodes of their own.
     """
-    s, _, following, _, goes_on = layout.split(rows)
-    ends = (s[1:] != following[:-1]).any(-1) | (goes_on[:-1] == 0.0)
+    ends = last_packed(layout, rows)[:-1]
     return torch.cat([torch.zeros(1, dtype=torch.int64), ends.cpu().long().cumsum(0)])
 
 
