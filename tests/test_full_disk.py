@@ -50,7 +50,7 @@ for line in sys.stdin:
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said]), flush=True)
 """
 TRAIN = "train bc --source FILES/source.hdf5 --target FILES/target.hdf5 --env Hopper-v5 --name own --updates 4 "
-TRAIN += "--eval-every 2 --seeds 2 --threads 1 --set width=16 --quiet --out HOME/runs"
+TRAIN += "--eval-every 2 --seeds 2 --threads 1 --schedule constant --set width=16 --quiet --out HOME/runs"
 RUN = "HOME/runs/own/bc"
 # What is run, and limits in bytes with the file that does not fit first.
 COMMANDS = {

@@ -44,7 +44,7 @@ def own(*words, agent="bc"):
         ["nosuch", TASK],
         ["bc", "nosuch"],
         ["bc", "--track", "nosuch"],
-        ["bc", TASK],
+        ["iql", TASK],
         ["bc", TASK, "--set", "nosuch=1"],
         ["bc", TASK, "--set", "width=-1"],
         ["bc", TASK, "--device", "nosuch"],
@@ -103,7 +103,7 @@ def test_nor_where_data_are_damaged(place, stood_in, capsys, monkeypatch):
         raise OffDynError(f"{name} is damaged")
 
     monkeypatch.setattr(offdyn_envs, "load_task", damaged)
-    assert train(capsys, "bc", TASK) == (2, f"offdyn: {TASK} is damaged\n")
+    assert train(capsys, "iql", TASK) == (2, f"offdyn: {TASK} is damaged\n")
     assert list(place.iterdir()) == []
 
 

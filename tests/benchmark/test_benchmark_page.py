@@ -450,14 +450,14 @@ from pathlib import Path
 from offdyn_envs.benchmark.page import page
 board = Path(sys.argv[1])
 page.build_standings = lambda board, table=None: ({"protocol": 1, "tasks": {}, "entries": [], "tracks": []}, [])
-original = Path.write_text
-def half(self, text, *arguments, **options):
-    original(self, text[: len(text) // 2], *arguments, **options)
+original = Path.write_bytes
+def half(self, content):
+    original(self, content[: len(content) // 2])
     if ".index.html." in self.name:
         print("half", flush=True)
         time.sleep(60)
-    original(self, text, *arguments, **options)
-Path.write_text = half
+    original(self, content)
+Path.write_bytes = half
 page.write_page(board)
 """
 

@@ -34,7 +34,8 @@ def new_hdf5(path: Path) -> Generator[Any, None, None]:
     """
     import h5py
 
-    with h5py.File(path, "w", libver="v108", driver="core", backing_store=False, block_size=GROWTH) as file:
+    memory: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": GROWTH}
+    with h5py.File(path, "w", libver="v108", locking=False, **memory) as file:
         yield file
         # The first makes room for what is cached and writes it; the second gives back what was set aside for more,
         # as closing a file does.
