@@ -7,8 +7,6 @@ whoever finds that folder after a kill moves the rest.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -20,7 +18,7 @@ from typing import Any
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import FILE, Standing, standing, unite
-from offdyn_agents.engine.training.logs import TensorBoardLog
+from offdyn_agents.engine.training.logs import TensorBoardLog, csv_text
 from offdyn_agents.engine.training.populations import train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, TaskRuns
 from offdyn_agents.runs.metrics import Floats, LoggedRuns, joined_metrics
@@ -184,11 +182,7 @@ def _put_together(folder: Path, normalise: Callable[[Floats], Floats] | None, wo
     whole = _need(work)
     parts = [LoggedRuns(place / "metrics.csv", *_told(_need(place))) for place in folders]
     columns, rows = joined_metrics(parts, whole.updates, normalise)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(work / "metrics.csv", text.getvalue())
+    write_text(work / "metrics.csv", csv_text(columns, rows))
     _draw(rows, work)
     lines = _rollouts([place / "rollouts.jsonl" for place in folders])
     if lines:

@@ -15,7 +15,17 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from offdyn_envs.atomic import append_bytes, room, write_text
 
-__all__ = ["CsvLog", "RunLog", "TensorBoardLog"]
+__all__ = ["CsvLog", "RunLog", "TensorBoardLog", "csv_text"]
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:
+    """Return rows as the lines of a CSV file; what a row lacks is empty, and what is no column is left out."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 class RunLog:
@@ -106,7 +116,7 @@ class CsvLog(Logger):
         row = {"updates": updates, **metrics, **self._scores}
         self._scores = {}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        append_bytes(self._path, self._text([row], header=not self._path.exists()).encode())
+        append_bytes(self._path, csv_text(self._columns, [row], header=not self._path.exists()).encode())
 
     def cut(self, updates: int, unscored: int | None = None) -> None:
         """Drop lines beyond an update: a resumed run will write them again. A half-written last line goes too.
@@ -122,15 +132,7 @@ class CsvLog(Logger):
         for row in rows:
             if row["updates"] == str(unscored):
                 row.update({name: "" for name in row if name == "score" or name.startswith("return_")})
-        write_text(self._path, self._text(rows, header=True))
-
-    def _text(self, rows: Sequence[Mapping[str, Any]], header: bool) -> str:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        write_text(self._path, csv_text(self._columns, rows))
 
 
 class TensorBoardLog(TensorBoardLogger):
