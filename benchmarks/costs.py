@@ -41,7 +41,7 @@ from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.rows import RowRange, RunRows
 from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Hardware
-from offdyn_agents.models.classifiers import ClassifierLearner
+from offdyn_agents.models.classifiers import training as classifier_training
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
@@ -50,6 +50,7 @@ from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, init
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.stages import predict_all
 from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.models.short_training import Learner
 from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.atomic import atomic_write
 from offdyn_envs.batching.threads import usable_threads
@@ -192,7 +193,7 @@ def _classifiers(costs: Costs, source: Tensor, target: Tensor, seeds: float) -> 
     agent = agent_of("mobody", SHAPES[0])
     settings, layout = agent.settings.dara, Work.layout(agent)
     few = replace(settings, updates=200)
-    learner = ClassifierLearner(few, layout, target.device)
+    learner = Learner(classifier_training(few, layout), target.device)
     learner.warm_up(source, target)
     step = at_once(lambda seed: learner.fit(source, target, seed), costs.threads) / few.updates
     costs.stages["classifiers"] = step * settings.updates * seeds

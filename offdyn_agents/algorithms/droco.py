@@ -191,12 +191,12 @@ class DROCO(IQL):
         rows = batch.next_observations.shape[-2]
         return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
 
-    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, batch: Batch) -> Tensor:
         """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""
         # delta is in units of the data's rewards.
         delta = self.number(params, "delta", 2) * self.scale(params, 2)
         if self.settings.huber_on == "both":
             return huber(errors, delta).mean(-1).sum(-1)
-        source = huber(errors[..., :source_rows], delta).mean(-1)
-        target = (0.5 * errors[..., source_rows:].square()).mean(-1)
+        source = huber(errors[..., : batch.source_rows], delta).mean(-1)
+        target = (0.5 * errors[..., batch.source_rows :].square()).mean(-1)
         return (source + target).sum(-1)

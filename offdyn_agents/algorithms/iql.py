@@ -117,7 +117,7 @@ class IQL(Agent):
         v = value(params["value"], batch.observations)
         value_loss = expectile_loss(best - v, self.number(params, "expectile", 1)).mean(-1)
         q = twin(params["critic"], batch.observations, batch.actions)
-        critic_loss = self.critic_loss(params, targets.unsqueeze(-2) - q, batch.source_rows)
+        critic_loss = self.critic_loss(params, targets.unsqueeze(-2) - q, batch)
         sharpened = self.number(params, "temperature", 1) * (best - v.detach())
         weights = torch.exp(sharpened).clamp(max=self.settings.weight_clip)
         errors = (policy(params["actor"], batch.observations) - batch.actions).square().mean(-1)
@@ -144,7 +144,7 @@ class IQL(Agent):
         v_next = self.bounded(params, value(params["value"], batch.next_observations))
         return batch.rewards + self.settings.discount * batch.continues * v_next, {}
 
-    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, source_rows: int) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], errors: Tensor, batch: Batch) -> Tensor:
         """Return the loss [*lead] of errors [*lead, 2, B]: squared, mean over rows, sum over critics."""
-        del params, source_rows
+        del params, batch
         return errors.square().mean(-1).sum(-1)

@@ -26,7 +26,7 @@ from offdyn_agents.algorithms.iql import expectile_loss
 from offdyn_agents.engine.agent import AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, policy, twin, value
 from offdyn_agents.engine.rollouts import ModelBased, RunView
-from offdyn_agents.engine.rows import Batch, RowCounts
+from offdyn_agents.engine.rows import Batch, RowColumns, RowCounts
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.models.classifiers import ClassifierSettings
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
@@ -121,10 +121,6 @@ def imitation_weights(settings: MOBODYSettings, acted: Tensor, stored: Tensor, v
     return exponent.detach().clamp(max=ceiling).exp()
 
 
-def _moments(values: Tensor) -> dict[str, float]:
-    return {"mean": float(values.mean()), "std": float(values.std(correction=0))}
-
-
 class MOBODY(ModelBased):
     """Deterministic tanh actor and twin critics on source rows, target rows and rollouts in the learned target."""
 
@@ -166,24 +162,20 @@ class MOBODY(ModelBased):
     def stages(self, context: StageContext) -> StageResults:
         """Train the dynamics, and the classifiers that correct the rewards of source rows."""
         from offdyn_agents.engine.stages import StageResults
-        from offdyn_agents.models.classifiers import fit_classifiers
+        from offdyn_agents.models.classifiers import fit_classifiers, offsets
         from offdyn_agents.models.dual.stages import fit_dynamics
 
         dara, layout = self.settings.dara, context.layout
         dynamics = fit_dynamics(self.settings.dynamics, context)
-        failed, rewards = dict(dynamics.failed), list[Tensor]()
+        failed, columns = dict(dynamics.failed), list[RowColumns]()
         if dara.weight:
             classifiers = fit_classifiers(dara, context)
             failed = classifiers.failed | failed
-            rewards = [found.offsets(dara, layout, context.source) for found in classifiers]
-        for place, more in enumerate(rewards):
-            if not bool(torch.isfinite(more).all()):
-                failed.setdefault(place, "a correction of a source reward is not finite")
+            columns = [RowColumns(rewards=offsets(dara, nets, layout, context.source)) for nets in classifiers]
         # JSON has no numbers for what a failed run has here.
         errors = [None if i in failed else found.errors[found.elites].tolist() for i, found in enumerate(dynamics)]
-        corrections = [None if i in failed else _moments(more) for i, more in enumerate(rewards)]
-        report = {"target_holdout_error_of_elites": errors, "reward_corrections": corrections}
-        return StageResults(results=dynamics, rewards=rewards, report=report, failed=failed)
+        report = {"target_holdout_error_of_elites": errors}
+        return StageResults(results=dynamics, columns=columns, report=report, failed=failed)
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the critics' and the actor's loss (and V's); see `Agent.loss`.

@@ -28,6 +28,7 @@ AGENTS = {
     "droco": "offdyn_agents.algorithms.droco:DROCO",
     "bc": "offdyn_agents.algorithms.bc:BC",
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
+    "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
     "mobody": "offdyn_agents.algorithms.mobody:MOBODY",

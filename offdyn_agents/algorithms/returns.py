@@ -63,7 +63,9 @@ def value_bounds(rewards: Tensor, discount: float) -> tuple[float, float]:
     return (low * horizon if low else 0.0), (high * horizon if high else 0.0)
 
 
-def value_facts(context: StageContext, *, scaled: bool, bounded: bool, discount: float) -> dict[str, Params]:
+def value_facts(
+    context: StageContext, *, scaled: bool, bounded: bool, discount: float, added: Sequence[tuple[float, float]] = ()
+) -> dict[str, Params]:
     """Return what a loss reads under `FACTS`: scale, lower and upper bound of every run, [runs] each.
 
     Args:
@@ -71,14 +73,17 @@ def value_facts(context: StageContext, *, scaled: bool, bounded: bool, discount:
         scaled: Whether rewards are scaled; otherwise by 1.
         bounded: Whether values are bounded; otherwise by infinities.
         discount: gamma.
+        added: Smallest and largest number that a method adds to each run's rewards; none by default.
     """
     layout, tables = context.layout, [rows for rows in (context.source, context.target) if len(rows)]
     scale = returns_scale(layout, tables) if scaled else 1.0
-    low, high = -float("inf"), float("inf")
-    if bounded:
-        low, high = value_bounds(torch.cat([rows[:, layout.reward_column] for rows in tables]), discount)
-    runs, device = len(context.seeds), tables[0].device
-    return {FACTS: [torch.full((runs,), fact, device=device) for fact in (scale, scale * low, scale * high)]}
+    rewards = torch.cat([rows[:, layout.reward_column] for rows in tables])
+    facts: list[tuple[float, float, float]] = []
+    for least, most in added or [(0.0, 0.0)] * len(context.seeds):
+        ends = torch.stack([rewards.min() + min(least, 0.0), rewards.max() + max(most, 0.0)])
+        low, high = value_bounds(ends, discount) if bounded else (-float("inf"), float("inf"))
+        facts.append((scale, scale * low, scale * high))
+    return {FACTS: [torch.tensor(fact, device=rewards.device) for fact in zip(*facts, strict=True)]}
 
 
 def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:

@@ -99,6 +99,11 @@ class Agent(abc.ABC):
         """Standard normal numbers that `loss` needs for each row of a batch, K."""
         return 0
 
+    @property
+    def columns(self) -> Mapping[str, int]:
+        """What `loss` finds in `Batch.columns`: names, and their widths, 0 for one number of a row."""
+        return {}
+
     @abc.abstractmethod
     def networks(self) -> Mapping[str, Network | Constant]:
         """Return the trained networks by name."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.buffers import RolloutBuffer
-from offdyn_agents.engine.rows import Layout, RowCounts, RunRows
+from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, RunRows
 
 __all__ = ["Predictor", "Sampler", "Supply", "stream"]
 
@@ -52,6 +52,7 @@ class Sampler:
         rows: Rows of each kind in a batch.
         fake: First number of the rows of model rollouts, which every run has of its own.
         noise_width: Standard normal numbers for each row of a batch.
+        keep: Which source rows are drawn, bool [source rows] for each run, None for all; or None for all of every run.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Sampler:
         rows: RowCounts,
         fake: int = 0,
         noise_width: int = 0,
+        keep: Sequence[Tensor | None] | None = None,
     ) -> None:
         self.generators = [torch.Generator().manual_seed(stream(seed, "rows")) for seed in seeds]
         self.noises = [torch.Generator().manual_seed(stream(seed, "noise")) for seed in seeds]
@@ -74,13 +76,23 @@ class Sampler:
         self._starts = bounds[:, :, 0].repeat_interleave(repeats, dim=1)
         self._counts = bounds[:, :, 1].repeat_interleave(repeats, dim=1)
         self._fake = rows.fake
+        self._kept: dict[int, Tensor] = {}
+        for run, mask in enumerate(keep or ()):
+            if mask is not None:
+                self._kept[run] = mask.cpu().nonzero()[:, 0] + source[run][0]
+                self._counts[run, : rows.source] = len(self._kept[run])
+        self._source = rows.source
 
     def draw(self, updates: int, device: torch.device | str = "cpu") -> Tensor:
         """Return row numbers [R, updates, B] on a device, uniform with replacement; the same ones on every device."""
         size = self._starts.shape[1]
         drawn = [torch.randint(_DRAW, (updates, size), generator=generator) for generator in self.generators]
         numbers = torch.stack(drawn).to(device)
-        return numbers % self._counts[:, None].to(device) + self._starts[:, None].to(device)
+        places = numbers % self._counts[:, None].to(device)
+        found = places + self._starts[:, None].to(device)
+        for run, kept in self._kept.items():
+            found[run, :, : self._source] = kept.to(device)[places[run, :, : self._source]]
+        return found
 
     def noise(self, run: int, updates: int) -> Tensor | None:
         """Return one run's standard normal numbers [updates, B, K], None for K = 0."""
@@ -115,7 +127,7 @@ class Supply:
         predicted: Predicted next states of each run's source rows, R times [source rows, members, |S|], or None.
         predictor: Computes what `predicted` would hold, for runs too short (or tables too large) to keep it.
         rows: Where each run's rows lie; by default every run's source rows begin the table.
-        rewards: What is added to the rewards of each run's source rows, R times [source rows], or None.
+        columns: What is said of each run's source rows, or None.
         buffers: Rows of model rollouts of each run, numbered from N on, or None.
     """
 
@@ -127,7 +139,7 @@ class Supply:
         predictor: Predictor | None = None,
         *,
         rows: Sequence[RunRows] | None = None,
-        rewards: Sequence[Tensor] | None = None,
+        columns: Sequence[RowColumns] | None = None,
         buffers: Sequence[RolloutBuffer] | None = None,
     ) -> None:
         self.table = table
@@ -135,7 +147,8 @@ class Supply:
         self.predicted = predicted
         self.predictor = predictor
         self.run_rows = rows
-        self.rewards = rewards
+        self.columns = columns
+        self._packed: list[Tensor] | None = None
         self.buffers = buffers
 
     def rows(self, numbers: Tensor) -> Tensor:
@@ -155,23 +168,49 @@ class Supply:
             counts: Rows of each kind among the B.
 
         Returns:
-            Packed rows [U, runs, B, W], and predicted next states [U, runs, source rows, members, |S|] or None.
+            Packed rows [U, runs, B, W] with the columns that a loss reads behind them, and predicted next states
+            [U, runs, source rows, members, |S|] or None.
         """
         known = counts.source + counts.target
         # Contiguous: an update is compiled for the strides of its arguments.
         rows = self.rows(numbers[:, :, :known].transpose(0, 1).contiguous())
         source = numbers[:, :, : counts.source]
         predicted = [self.predictions(run, source[i], rows[:, i, : counts.source]) for i, run in enumerate(runs)]
-        if self.rewards is not None:
-            for i, run in enumerate(runs):
-                more = self.rewards[run][(source[i] - self.source_start(run)).reshape(-1)]
-                rows[:, i, : counts.source, self.layout.reward_column] += more.view(source[i].shape)
+        for i, run in enumerate(runs if self.columns is not None else ()):
+            self._edit(rows[:, i, : counts.source], run, source[i] - self.source_start(run))
         if self.buffers is not None:
             fake = numbers[:, :, known:] - len(self.table)
             parts = [self.buffers[run].rows(fake[i]) for i, run in enumerate(runs)]
             rows = torch.cat([rows, torch.stack(parts, dim=1)], dim=2)
+        if self.layout.columns:
+            rows = torch.cat([rows, self._behind(runs, source, rows)], dim=-1)
         found = [part for part in predicted if part is not None]
         return rows, torch.stack(found, dim=1) if found else None
+
+    def _edit(self, rows: Tensor, run: int, places: Tensor) -> None:
+        """Change rewards and actions of a run's source rows [U, source rows, W] at these places among them."""
+        assert self.columns is not None
+        columns, flat = self.columns[run], places.reshape(-1)
+        if columns.rewards is not None:
+            rows[..., self.layout.reward_column] += columns.rewards[flat].view(places.shape)
+        if columns.actions is not None:
+            rows[..., self.layout.action_columns] = columns.actions[flat].view(*places.shape, -1)
+
+    def _behind(self, runs: range, source: Tensor, rows: Tensor) -> Tensor:
+        """Return what stands behind rows [U, runs, B, W]: columns of the source rows [runs, U, .], zeros elsewhere."""
+        columns = self._packed_columns()
+        found = rows.new_zeros(*rows.shape[:3], columns[0].shape[1])
+        for i, run in enumerate(runs):
+            places = source[i] - self.source_start(run)
+            found[:, i, : places.shape[1]] = columns[run][places.reshape(-1)].view(*places.shape, -1)
+        return found
+
+    def _packed_columns(self) -> list[Tensor]:
+        """Return the columns that a loss reads of each run, side by side."""
+        if self._packed is None:
+            assert self.columns is not None
+            self._packed = [self.layout.behind(columns) for columns in self.columns]
+        return self._packed
 
     def predictions(self, run: int, numbers: Tensor, rows: Tensor) -> Tensor | None:
         """Return predicted next states of one run's source rows.

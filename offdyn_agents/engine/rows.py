@@ -5,6 +5,8 @@ One transition is one contiguous line of a table, so that drawing a batch touche
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +16,18 @@ from torch import Tensor
 
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["Batch", "Layout", "RowCounts", "RowRange", "RunRows", "Transitions", "last_packed", "last_rows", "pack"]
+__all__ = [
+    "Batch",
+    "Layout",
+    "RowColumns",
+    "RowCounts",
+    "RowRange",
+    "RunRows",
+    "Transitions",
+    "last_packed",
+    "last_rows",
+    "pack",
+]
 
 
 class Batch(NamedTuple):
@@ -33,6 +46,7 @@ class Batch(NamedTuple):
         noise: Standard normal numbers from the run's own generator, [*lead, B, K] with K = `Agent.noise_width`; None
             where that is 0.
         phase: Which of `Agent.phases` this update is.
+        columns: What `Agent.columns` names, of the source rows, [*lead, source rows] or [*lead, source rows, k].
     """
 
     observations: Tensor
@@ -45,6 +59,53 @@ class Batch(NamedTuple):
     fake_rows: int = 0
     noise: Tensor | None = None
     phase: str = ""
+    columns: Mapping[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class RowColumns:
+    """What a stage says of each of one run's N source rows; None says nothing.
+
+    Attributes:
+        rewards: Added to r, [N].
+        actions: In the place of a, [N, |A|].
+        keep: Rows that are drawn, bool [N]; the others never are.
+        extras: What a loss reads beside the rows, by the names of `Agent.columns`, [N] or [N, k].
+    """
+
+    rewards: Tensor | None = None
+    actions: Tensor | None = None
+    keep: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def named(self) -> dict[str, Tensor]:
+        """Return all columns that there are, by name."""
+        own = {"rewards": self.rewards, "actions": self.actions, "keep": self.keep}
+        return {name: column for name, column in own.items() if column is not None} | dict(self.extras)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Return mean, standard deviation, smallest and largest number of each column, and the share that is kept."""
+        found = {name: _figures(column) for name, column in self.named().items() if name != "keep"}
+        kept = {} if self.keep is None else {"keep": {"share": float(self.keep.double().mean())}}
+        return found | kept
+
+    def fault(self, rows: int) -> str:
+        """Return why runs cannot learn with these columns of so many rows; "" where they can."""
+        for name, column in self.named().items():
+            if len(column) != rows:
+                return f"column '{name}' has {len(column)} rows, not {rows}"
+            if not bool(torch.isfinite(column).all()):
+                return f"column '{name}' is not finite"
+        weights = self.extras.get("weights")
+        if weights is not None and bool((weights < 0).any()):
+            return "column 'weights' has numbers below 0"
+        return "column 'keep' keeps no row" if self.keep is not None and not bool(self.keep.any()) else ""
+
+
+def _figures(column: Tensor) -> dict[str, float]:
+    wide = column.double()
+    numbers = (wide.mean(), wide.std(correction=0), wide.min(), wide.max())
+    return {name: float(number) for name, number in zip(("mean", "std", "min", "max"), numbers, strict=True)}
 
 
 class RowCounts(NamedTuple):
@@ -104,11 +165,13 @@ class Layout:
     Args:
         observation_dim: |S|.
         action_dim: |A|.
+        columns: What follows a packed row in a batch, names and widths, 0 for one number: `Agent.columns`.
     """
 
-    def __init__(self, observation_dim: int, action_dim: int) -> None:
+    def __init__(self, observation_dim: int, action_dim: int, columns: Mapping[str, int] | None = None) -> None:
         self.observation_dim = observation_dim
         self.action_dim = action_dim
+        self.columns = dict(columns or {})
         self.width = 2 * observation_dim + action_dim + 2
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -130,15 +193,33 @@ class Layout:
         noise: Tensor | None = None,
         phase: str = "",
     ) -> Batch:
-        """Return packed rows [*lead, B, W], and what goes with them, as a batch."""
-        observations, actions, following, rewards, continues = self.split(rows)
+        """Return packed rows [*lead, B, W], columns behind them, and what goes with them, as a batch."""
+        observations, actions, following, rewards, continues = self.split(rows[..., : self.width])
         parts = (observations, actions, rewards, following, continues)
-        return Batch(*parts, predicted, counts.source, counts.fake, noise, phase)
+        columns = self._columns(rows[..., : counts.source, self.width :])
+        return Batch(*parts, predicted, counts.source, counts.fake, noise, phase, columns)
+
+    def _columns(self, packed: Tensor) -> dict[str, Tensor]:
+        """Return columns by name of what stands behind source rows, [*lead, source rows, .]."""
+        if not self.columns:
+            return {}
+        parts = packed.split([max(width, 1) for width in self.columns.values()], dim=-1)
+        named = zip(self.columns.items(), parts, strict=True)
+        return {name: part if width else part.squeeze(-1) for (name, width), part in named}
+
+    def behind(self, columns: RowColumns) -> Tensor:
+        """Return the columns of N rows that a loss reads, as they stand behind packed rows, [N, .]."""
+        return torch.cat([columns.extras[name].reshape(-1, max(width, 1)) for name, width in self.columns.items()], 1)
 
     @property
     def reward_column(self) -> int:
         """Where r lies in a packed row."""
         return self.width - 2
+
+    @property
+    def action_columns(self) -> slice:
+        """Where a lies in a packed row."""
+        return slice(self.observation_dim, self.observation_dim + self.action_dim)
 
 
 def last_packed(layout: Layout, rows: Tensor) -> Tensor:

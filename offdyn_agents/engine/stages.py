@@ -19,7 +19,7 @@ from torch import Tensor
 
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.products import threads_inside
-from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.rows import Layout, RowColumns
 from offdyn_agents.engine.stage_cache import Keep, Tensors
 from offdyn_agents.engine.termination import Termination, never
 
@@ -84,7 +84,7 @@ class StageResults:
     Attributes:
         results: Anything, one for each run: `refill` finds it as `RunView.stages`.
         frozen: Networks that the loss reads and no update changes, by name; tensors [runs, ...].
-        rewards: What is added to the rewards of each run's source rows, [source rows] each.
+        columns: What is said of each run's source rows.
         predicted: Predicted next states of each run's source rows, [source rows, members, |S|] each.
         predictors: Compute the same of packed rows [N, W], where it is not kept.
         report: What `run.json` says about the stages, plain JSON values.
@@ -94,7 +94,7 @@ class StageResults:
 
     results: Sequence[Any] = ()
     frozen: Mapping[str, Params] = field(default_factory=dict)
-    rewards: Sequence[Tensor] = ()
+    columns: Sequence[RowColumns] = ()
     predicted: Sequence[Tensor] = ()
     predictors: Sequence[Callable[[Tensor], Tensor]] = ()
     report: Mapping[str, Any] = field(default_factory=dict)

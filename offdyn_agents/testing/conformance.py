@@ -30,7 +30,6 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import Executor, can_compile
 from offdyn_agents.engine.networks import Network, mlp, twin
 from offdyn_agents.engine.resources import Budget, Hardware
-from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.settings import build, flat, preset, setting_names, to_json, tuning
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population
@@ -266,7 +265,7 @@ class AgentConformance(_Suite):
     def test_an_update_of_a_population_is_that_of_its_runs(self, trained: Trained) -> None:
         """One stacked update, as a GPU does it, in every phase."""
         module = trained.module
-        agent, counts, layout = module.agent, module.agent.rows(), Layout(S, A)
+        agent, counts, layout = module.agent, module.agent.rows(), module.supply.layout
         for phase in dict.fromkeys(agent.phases):
             update = make_update(agent, layout, phase=phase)
             rows, predicted = module.supply.batches(range(len(SEEDS)), module.sampler.draw(1), counts)

@@ -121,7 +121,7 @@ def data(monkeypatch):
     monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
     monkeypatch.setattr("offdyn_agents.models.ensemble.training.can_compile", lambda _: False)
     monkeypatch.setattr("offdyn_agents.models.dual.training.can_compile", lambda _: False)
-    monkeypatch.setattr("offdyn_agents.models.classifiers.can_compile", lambda _: False)
+    monkeypatch.setattr("offdyn_agents.models.short_training.can_compile", lambda _: False)
     return used
 
 

@@ -10,13 +10,15 @@ from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.models import classifiers
 from offdyn_agents.models.classifiers import (
-    ClassifierLearner,
-    Classifiers,
     ClassifierSettings,
     classifier_loss,
     fit_classifiers,
+    gap,
     log_odds,
+    offsets,
+    training,
 )
+from offdyn_agents.models.short_training import Learner
 
 CPU = torch.device("cpu")
 LAYOUT = Layout(1, 1)
@@ -40,7 +42,7 @@ def world(rows, seed, shift, start=0.0):
 
 def fit(source, target, seed=0, **overrides):
     chosen = settings(**overrides)
-    return chosen, ClassifierLearner(chosen, LAYOUT, CPU, compiled=False).fit(source, target, seed)
+    return chosen, Learner(training(chosen, LAYOUT), CPU, compiled=False).fit(source, target, seed).nets
 
 
 def make_params(seed=0):
@@ -52,7 +54,7 @@ def make_params(seed=0):
 @pytest.mark.parametrize("form", ["paper", "code"])
 def test_loss_and_answer_equal_their_formulas(form):
     params, generator = make_params(), torch.Generator().manual_seed(1)
-    inputs = {"sas": torch.randn(2, 10, 3, generator=generator), "sa": torch.randn(2, 10, 2, generator=generator)}
+    inputs = {"sas": torch.randn(20, 3, generator=generator), "sa": torch.randn(20, 2, generator=generator)}
     expected, odds = 0.0, {}
     for name, x in inputs.items():
         x = x.double().numpy()
@@ -66,26 +68,26 @@ def test_loss_and_answer_equal_their_formulas(form):
 
         probability = softmax(softmax(z)) if form == "code" else softmax(z)
         labels = np.array([0] * 10 + [1] * 10)
-        expected += -np.mean(np.log(probability.reshape(20, 2)[np.arange(20), labels]))
+        expected += -np.mean(np.log(probability[np.arange(20), labels]))
         odds[name] = np.log(probability[..., 1]) - np.log(probability[..., 0])
         np.testing.assert_allclose(log_odds(params[name], inputs[name], form), odds[name], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(float(classifier_loss(params, inputs, form)), expected, rtol=1e-5)
+    np.testing.assert_allclose(float(classifier_loss(params, inputs, 10, form)), expected, rtol=1e-5)
     if form == "code":
         assert max(np.abs(found).max() for found in odds.values()) <= 1.0
 
 
 def test_gap_is_clipped_and_weighted():
-    found, rows = Classifiers(make_params()), world(5000, 3, 0.0)
+    nets, rows = make_params(), world(5000, 3, 0.0)
     wide = settings(clip=1e9, weight=0.5)
-    gap = found.gap(wide, LAYOUT, rows)
-    assert float(gap.abs().max()) > 2.0
+    found = gap(wide, nets, LAYOUT, rows)
+    assert float(found.abs().max()) > 2.0
     s, a, s2, *_ = LAYOUT.split(rows)
     sas, sa = torch.cat([s, a, s2], dim=-1), torch.cat([s, a], dim=-1)
-    whole = log_odds(found.nets["sas"], sas, "paper") - log_odds(found.nets["sa"], sa, "paper")
-    torch.testing.assert_close(gap, whole, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.gap(settings(clip=2.0), LAYOUT, rows), gap.clamp(-2.0, 2.0))
-    torch.testing.assert_close(found.offsets(wide, LAYOUT, rows), 0.5 * gap)
-    assert float(found.gap(settings(clip=1e9, form="code"), LAYOUT, rows).abs().max()) <= 2.0
+    whole = log_odds(nets["sas"], sas, "paper") - log_odds(nets["sa"], sa, "paper")
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gap(settings(clip=2.0), nets, LAYOUT, rows), found.clamp(-2.0, 2.0))
+    torch.testing.assert_close(offsets(wide, nets, LAYOUT, rows), 0.5 * found)
+    assert float(gap(settings(clip=1e9, form="code"), nets, LAYOUT, rows).abs().max()) <= 2.0
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0])
@@ -109,31 +111,31 @@ def test_a_known_density_ratio(noise):
     exact -= ratio(s, np.eye(1), np.array([start]))
     if noise == 0.0:
         np.testing.assert_allclose(exact, (s2 - s)[:, 0] * shift - 0.5 * shift**2, atol=1e-9)
-    gap = found.gap(chosen, LAYOUT, rows).double().numpy()
-    assert np.corrcoef(gap, exact)[0, 1] > 0.9
-    assert np.mean((gap - exact) ** 2) < 0.15 * np.mean(exact**2)
+    said = gap(chosen, found, LAYOUT, rows).double().numpy()
+    assert np.corrcoef(said, exact)[0, 1] > 0.9
+    assert np.mean((said - exact) ** 2) < 0.15 * np.mean(exact**2)
 
 
 def test_equal_worlds_have_no_gap():
     chosen, found = fit(world(20_000, 0, 0.0), world(20_000, 1, 0.0), updates=300)
-    assert float(found.gap(chosen, LAYOUT, world(1000, 2, 0.0)).abs().mean()) < 0.1
+    assert float(gap(chosen, found, LAYOUT, world(1000, 2, 0.0)).abs().mean()) < 0.1
 
 
 def test_a_seed_decides_everything():
     source, target = world(300, 0, 0.0), world(300, 1, 1.0)
-    first, again, other = (fit(source, target, seed, updates=3)[1].nets["sas"][0] for seed in (1, 1, 2))
+    first, again, other = (fit(source, target, seed, updates=3)[1]["sas"][0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
-    calls, real = [], ClassifierLearner.fit
+    calls, real = [], Learner.fit
 
     def counted(self, source, target, seed, report=None):
         calls.append(seed)
         return real(self, source, target, seed, report)
 
-    monkeypatch.setattr(ClassifierLearner, "fit", counted)
+    monkeypatch.setattr(Learner, "fit", counted)
     source, target = world(300, 0, 0.0), world(200, 1, 1.0)
 
     def stage(chosen, source=source, target=target, seeds=(0, 1)):
@@ -147,7 +149,7 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     again = stage(settings(updates=3, width=4, weight=0.3, clip=1.0))
     assert len(calls) == 2
     for a, b in zip(first, again, strict=True):
-        assert torch.equal(a.gap(few, LAYOUT, source), b.gap(few, LAYOUT, source))
+        assert torch.equal(gap(few, a, LAYOUT, source), gap(few, b, LAYOUT, source))
     stage(settings(updates=3, width=4, form="code"), seeds=(0,))
     stage(few, source + 1.0, seeds=(0,))
     stage(few, torch.cat([source, target[:1]]), target[1:], seeds=(0,))

@@ -7,6 +7,7 @@ import torch
 
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.networks import policy
+from offdyn_agents.engine.rows import RowColumns
 from offdyn_agents.engine.stages import StageResults
 from offdyn_agents.testing import AgentConformance
 from offdyn_agents.testing.conformance import Trained, train
@@ -38,14 +39,13 @@ class Boundless(IQL):
 
 class Random(IQL):
     def stages(self, context):
-        return StageResults(rewards=[torch.randn(len(context.source)) for _ in context.seeds])
+        return StageResults(columns=[RowColumns(rewards=torch.randn(len(context.source))) for _ in context.seeds])
 
 
 class Sociable(IQL):
     def stages(self, context):
-        return StageResults(
-            rewards=[torch.full((len(context.source),), float(len(context.seeds)))] * len(context.seeds)
-        )
+        seeds = len(context.seeds)
+        return StageResults(columns=[RowColumns(torch.full((len(context.source),), float(seeds)))] * seeds)
 
 
 class OtherFile(IQL):

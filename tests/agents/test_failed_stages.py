@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import TaskRuns
-from offdyn_agents.models.classifiers import ClassifierLearner
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.dynamics_reward import stage as reward_stage
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.models.short_training import Learner
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import dataset, tiny
 
@@ -40,7 +40,7 @@ def exported(folder):
         ("droco", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
         ("mopo", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
         ("mobody", "dynamics.learning_rate", "dynamics: training made none of 3 members better"),
-        ("mobody", "dara.learning_rate", "classifiers: what the domain classifiers say is not finite"),
+        ("mobody", "dara.learning_rate", "classifiers: a loss or a parameter is not finite"),
         ("morec", "dynamics_reward.discriminator_rate", "none of 3 discriminators rates real transitions above"),
     ],
 )
@@ -49,7 +49,7 @@ def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsy
     # What classifiers and discriminators say at a million, float32 still holds.
     large = 1e6 if rate == "dynamics.learning_rate" else 1e15
     more = {"dara.updates": 60} if name == "mobody" else {}
-    learners = (EnsembleLearner, DualLearner, ClassifierLearner, NoiseContrast)
+    learners = (EnsembleLearner, DualLearner, Learner, NoiseContrast)
     trainings = []
     for learner in learners:
         method = "advance" if learner is NoiseContrast else "fit"
@@ -79,7 +79,7 @@ def test_learning_rates_that_are_far_too_large(name, rate, what, tmp_path, capsy
 
 @pytest.mark.parametrize(
     ("name", "learner"),
-    [("droco", EnsembleLearner), ("mobile", EnsembleLearner), ("mobody", DualLearner), ("mobody", ClassifierLearner)],
+    [("droco", EnsembleLearner), ("mobile", EnsembleLearner), ("mobody", DualLearner), ("mobody", Learner)],
 )
 def test_one_seed_fails_alone(name, learner, tmp_path, monkeypatch):
     real, trained = learner.fit, []

@@ -15,13 +15,13 @@ import pytest
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.training.module import PopulationModule
-from offdyn_agents.models.classifiers import ClassifierLearner
 from offdyn_agents.models.dual import training as mobody_training
 from offdyn_agents.models.dynamics_reward import scorer as scorer_stage
 from offdyn_agents.models.dynamics_reward import stage as reward_stage
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.ensemble import training as dynamics_training
 from offdyn_agents.models.ensemble.model import Ensemble
+from offdyn_agents.models.short_training import Learner
 from offdyn_agents.testing.conformance import same, train, weights
 
 SEEDS = (0, 1)
@@ -29,7 +29,7 @@ POINTS = {
     # Where: what is called again and again, and in which call of it the process is killed.
     "dynamics": (dynamics_training._Training, "_epoch", 5),
     "dual dynamics": (mobody_training._Training, "_epoch", 5),
-    "classifiers": (ClassifierLearner, "fit", 2),
+    "classifiers": (Learner, "fit", 2),
     "dynamics reward": (NoiseContrast, "advance", 3),
     "scorers": (scorer_stage, "distil", 2),
     "predictions": (Ensemble, "next_states", 2),

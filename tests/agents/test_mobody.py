@@ -268,8 +268,8 @@ def test_a_run_and_its_company(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "alone" / "rollouts.jsonl").read_text().splitlines()]
     assert [line["updates"] for line in lines] == [0, 20, 40]
     assert {"source_1_kept", "relabelled_uncertainty"} <= set(lines[0])
-    assert alone.supply.rewards is not None
-    assert float(alone.supply.rewards[0].abs().max()) > 0.0
+    assert alone.supply.columns is not None
+    assert float(alone.supply.columns[0].rewards.abs().max()) > 0.0
 
 
 def test_an_interrupted_run_ends_as_it_would_have(tmp_path):
@@ -294,7 +294,7 @@ def test_an_interrupted_run_ends_as_it_would_have(tmp_path):
 
 
 def test_rewards_are_left_alone_without_dara(tmp_path):
-    assert not train(tmp_path, seeds=(0,), budget=Budget(1), dara__weight=0.0).supply.rewards
+    assert not train(tmp_path, seeds=(0,), budget=Budget(1), dara__weight=0.0).supply.columns
 
 
 @pytest.mark.parametrize("robot", ["hopper", "halfcheetah", "walker2d", "ant"])

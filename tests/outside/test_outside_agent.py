@@ -56,7 +56,7 @@ def test_it_trains_on_a_task(installed, tmp_path):
     folder = tmp_path / TASK / "dara-like"
     facts = json.loads((folder / "run.json").read_text())
     assert (facts["agent"], facts["status"], facts["tuning_evaluations"]) == ("dara-like", "complete", None)
-    assert len(facts["stages"]["mean reward correction"]) == 2
+    assert len(facts["stages"]["rows"]) == 2
     assert (folder / "seeds/1/policy.onnx").exists() and (folder / "seeds/1/critic.onnx").exists()
 
 

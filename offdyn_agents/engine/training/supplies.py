@@ -141,7 +141,7 @@ def make_supply(
         OffDynError: A dataset is no dataset, or of other dimensions; or a task's folder has a checkpoint of other data
             or settings.
     """
-    layout = Layout(agent.observation_dim, agent.action_dim)
+    layout = Layout(agent.observation_dim, agent.action_dim, agent.columns)
     tables = [packed_tables(agent, task, layout) for task in tasks]
     table, rows = _joined(tables)
     table = table.to(hardware.device)
@@ -167,7 +167,8 @@ def make_supply(
     supply = Supply(table, layout, rows=of_runs)
     _add_results(supply, results)
     bounds = ([where.source for where in of_runs], [where.target for where in of_runs])
-    sampler = Sampler(seeds, *bounds, agent.rows(), len(table), agent.noise_width)
+    keep = [columns.keep for columns in supply.columns] if supply.columns else None
+    sampler = Sampler(seeds, *bounds, agent.rows(), len(table), agent.noise_width, keep)
     reports = [result.report for result in results]
     of_runs_settings = [settings for task, settings in zip(tasks, own, strict=True) for _ in task.seeds]
     frozen = _frozen(results) | {NUMBERS: numbers(of_runs_settings)}
@@ -249,14 +250,21 @@ def _context(
 
 
 def _with_facts(agent: Agent, context: StageContext) -> StageResults:
-    """Return what an agent's stages give, and with what they froze the facts that its loss reads."""
+    """Return what an agent's stages give, with the facts that its loss reads, and with what there is to say of columns.
+
+    Runs whose columns have a fault have failed.
+    """
     facts, results = agent.facts(context), agent.stages(context)
-    return replace(results, frozen={**facts, **results.frozen})
+    faults = {place: columns.fault(len(context.source)) for place, columns in enumerate(results.columns)}
+    failed = {place: why for place, why in faults.items() if why} | dict(results.failed)
+    told = [None if place in failed else columns.figures() for place, columns in enumerate(results.columns)]
+    report = {**results.report, **({"rows": told} if told else {})}
+    return replace(results, frozen={**facts, **results.frozen}, failed=failed, report=report)
 
 
 def _add_results(supply: Supply, results: Sequence[StageResults]) -> None:
     """Give the supply what stages made for the rows of the data."""
-    supply.rewards = [part for result in results for part in result.rewards] or None
+    supply.columns = [part for result in results for part in result.columns] or None
     if all(result.predicted for result in results):
         supply.predicted = [part for result in results for part in result.predicted]
     predictors = [predictor for result in results for predictor in result.predictors]

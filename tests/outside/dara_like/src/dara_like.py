@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
+from offdyn_agents.engine.rows import RowColumns
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
-from offdyn_agents.models.classifiers import ClassifierSettings, fit_classifiers
+from offdyn_agents.models.classifiers import ClassifierSettings, fit_classifiers, offsets
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,5 @@ class DARALike(IQL):
     def stages(self, context: StageContext) -> StageResults:
         """Train the classifiers of every seed, and let them correct the rewards of source rows."""
         found = fit_classifiers(self.settings.dara, context)
-        rewards = [one.offsets(self.settings.dara, context.layout, context.source) for one in found]
-        means = [None if place in found.failed else float(more.mean()) for place, more in enumerate(rewards)]
-        return StageResults(rewards=rewards, failed=found.failed, report={"mean reward correction": means})
+        columns = [RowColumns(offsets(self.settings.dara, nets, context.layout, context.source)) for nets in found]
+        return StageResults(columns=columns, failed=found.failed)

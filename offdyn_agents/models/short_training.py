@@ -1,0 +1,239 @@
+"""Short trainings before the policy: some thousand steps of Adam on batches of rows, cached by content.
+
+What a stage learns is a `ShortTraining`: its networks, one loss, and how often which rows are drawn. The step is
+compiled once and shared by all seeds; a seed alone decides initial parameters, batches and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offdyn_agents.engine.data import stream
+from offdyn_agents.engine.execution import bound, can_compile, compile_flat, warn_uncompiled
+from offdyn_agents.engine.networks import Network, Params
+from offdyn_agents.engine.products import exact_fast_products
+from offdyn_agents.engine.stage_cache import Fitted, Keep, Tensors, cached
+from offdyn_agents.engine.stages import Advance, StageContext, each_seed, shares
+from offdyn_agents.engine.update import adam, scales
+
+__all__ = ["CHUNK", "Fit", "Learner", "Nets", "ShortTraining", "fit", "in_chunks"]
+
+CHUNK = 4096
+REPORT_EVERY = 100
+
+Nets = Mapping[str, Params]
+"""Networks by name; averaged copies under "<name>_target"."""
+Loss = Callable[[Nets, Tensor, Tensor, list[Tensor]], Tensor]
+"""Of the networks, packed source rows [n, W], packed target rows [m, W] and noise; a scalar."""
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class ShortTraining:
+    """What is trained, and how.
+
+    Attributes:
+        name: What the cache calls it; the seeds' streams are named so too.
+        title: What progress and messages call it.
+        networks: Its networks.
+        loss: What their parameters minimise; all parts added.
+        updates: Steps.
+        source: Source rows of a batch; 0 for none.
+        target: Target rows of a batch; 0 for none.
+        learning_rate: Adam's step size.
+        noises: Shapes of the standard normal numbers that the loss gets.
+        averaged: Networks that have a Polyak-averaged copy.
+        polyak: Share of a network that enters its copy at each step.
+        annealed: Whether the step size falls to 0, as a cosine.
+        version: Raised when the same settings would give other networks.
+    """
+
+    name: str
+    title: str
+    networks: Mapping[str, Network]
+    loss: Loss
+    updates: int
+    source: int
+    target: int
+    learning_rate: float
+    noises: tuple[tuple[int, ...], ...] = ()
+    averaged: tuple[str, ...] = ()
+    polyak: float = 0.005
+    annealed: bool = False
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the training of one seed has given.
+
+    Attributes:
+        nets: Parameters of the networks by name.
+        failed: Why they must not be used, "" where all is well.
+    """
+
+    nets: Nets
+    failed: str = ""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything by name, for a safetensors file."""
+        return {f"{name}.{i}": tensor for name, params in self.nets.items() for i, tensor in enumerate(params)}
+
+
+class Learner:
+    """Trains networks of one shape; the compiled step is shared by all seeds, also from several threads.
+
+    Args:
+        training: What and how.
+        device: Where.
+        threads: CPU threads inside one step.
+        compiled: Whether to compile the step.
+    """
+
+    def __init__(
+        self, training: ShortTraining, device: torch.device, *, threads: int = 1, compiled: bool = True
+    ) -> None:
+        self.training, self.device, self.threads = training, device, threads
+        self.lengths = {name: len(network.shapes()) for name, network in training.networks.items()}
+        size = sum(self.lengths.values())
+
+        def step(*tensors: Tensor) -> None:
+            trained, first, second = (list(tensors[k * size : (k + 1) * size]) for k in range(3))
+            copies = list(tensors[3 * size : len(tensors) - 3 - len(training.noises)])
+            scale, source, target, *noises = tensors[len(tensors) - 3 - len(training.noises) :]
+            averages = self._named(copies, training.averaged, "_target")
+
+            def objective(flat: list[Tensor]) -> Tensor:
+                return training.loss({**self._named(flat), **averages}, source, target, noises)
+
+            gradients = torch.func.grad(objective)(trained)
+            with torch.no_grad():
+                for parameter, gradient, one, two in zip(trained, gradients, first, second, strict=True):
+                    adam(parameter, gradient, one, two, scale[0], scale[1])
+                named = self._named(trained)
+                for name in training.averaged:
+                    for copy, parameter in zip(averages[f"{name}_target"], named[name], strict=True):
+                        copy.lerp_(parameter, training.polyak)
+
+        self.step: Callable[..., Any] = step
+        self.compiled = compiled and can_compile(device)
+
+    def warm_up(self, source: Tensor, target: Tensor) -> None:
+        """Compile the step; without a working compiler, say so and go on as it is written."""
+        if not self.compiled:
+            return
+        self.compiled = False
+        generator = torch.Generator()
+        try:
+            examples = [*self._initial(generator), *self._arguments(source, target, generator, 0)]
+            self.step = compile_flat(self.step, examples, self.device, self.threads)
+        except Exception as error:
+            warn_uncompiled(error)
+
+    def fit(self, source: Tensor, target: Tensor, seed: int, report: Report | None = None) -> Fit:
+        """Train the networks.
+
+        Args:
+            source: Packed source rows [N, W] on the device.
+            target: Packed target rows.
+            seed: Decides initial parameters, batches and noise.
+            report: Called with the number of steps done since its last call, every hundred and at the end.
+        """
+        generator = torch.Generator().manual_seed(stream(seed, self.training.name))
+        state, updates = self._initial(generator), self.training.updates
+        step = bound(self.step, state, self._arguments(source, target, torch.Generator(), 0))
+        for start in range(0, updates, REPORT_EVERY):
+            block = range(start, min(start + REPORT_EVERY, updates))
+            for done in block:
+                step(*state, *self._arguments(source, target, generator, done))
+            if report:
+                report(len(block))
+        nets = self._named(state)
+        averages = self._named(state[3 * sum(self.lengths.values()) :], self.training.averaged, "_target")
+        _, some, more, *noises = self._arguments(source, target, torch.Generator(), 0)
+        with torch.no_grad():
+            loss = self.training.loss({**nets, **averages}, some, more, noises)
+        told = [loss, *(tensor for net in nets.values() for tensor in net)]
+        sound = all(bool(torch.isfinite(tensor).all()) for tensor in told)
+        return Fit(nets, "" if sound else "a loss or a parameter is not finite")
+
+    def _named(self, flat: list[Tensor], names: tuple[str, ...] | None = None, ending: str = "") -> dict[str, Params]:
+        """Return tensors in order by the networks, of some names, that they belong to."""
+        parts = iter(flat)
+        return {
+            f"{name}{ending}": [next(parts) for _ in range(self.lengths[name])]
+            for name in (self.lengths if names is None else names)
+        }
+
+    def _initial(self, generator: torch.Generator) -> list[Tensor]:
+        """Return parameters, both moments, and copies."""
+        nets = {name: net.initial(generator) for name, net in self.training.networks.items()}
+        params = [tensor.to(self.device) for net in nets.values() for tensor in net]
+        copies = [tensor.to(self.device, copy=True) for name in self.training.averaged for tensor in nets[name]]
+        return [*params, *(torch.zeros_like(t) for _ in range(2) for t in params), *copies]
+
+    def _arguments(self, source: Tensor, target: Tensor, generator: torch.Generator, done: int) -> list[Tensor]:
+        """Return Adam's scale, source rows, target rows and noise of a step, drawn on the CPU."""
+        training = self.training
+        batches = [
+            rows[torch.randint(len(rows), (size,), generator=generator).to(self.device)] if size else rows[:0]
+            for rows, size in ((source, training.source), (target, training.target))
+        ]
+        noises = [torch.randn(shape, generator=generator).to(self.device) for shape in training.noises]
+        scale = scales(training.learning_rate, done, 1, training.updates if training.annealed else 0)[0]
+        return [scale[[1 if training.annealed else 0, 2]].to(self.device), *batches, *noises]
+
+
+def fit(training: ShortTraining, settings: Any, context: StageContext) -> Fitted[Nets]:
+    """Train or find the networks of each seed, and tell which of them diverged.
+
+    Args:
+        training: What is trained, and how.
+        settings: All that decides it beside rows and seeds, a dataclass: the key of the cache.
+        context: Rows, seeds, cache and hardware.
+    """
+    source, target = context.source, context.target
+    if not training.source:
+        source = source[:0]
+    if not training.target:
+        target = target[:0]
+    device = context.target.device
+    shared = shares(device, context.threads, context.seeds)
+    learner = Learner(training, device, threads=shared[1], compiled=context.compiled)
+
+    def compute(missing: list[int], keep: Keep) -> None:
+        def one(seed: int, advance: Advance) -> None:
+            result = learner.fit(source, target, seed, lambda steps: advance(steps, seed=seed))
+            keep(seed, result.tensors(), result.failed)
+
+        sizes = [net.sizes for net in training.networks.values()]
+        widths = max(size for net in sizes for size in net[1:-1])
+        with exact_fast_products(widths, tuple({net[0] for net in sizes}), max(training.source, training.target)):
+            learner.warm_up(source, target)
+            each_seed(training.title, training.updates, missing, one, shared, context.quiet)
+
+    def nets(tensors: Tensors) -> Nets:
+        return {
+            name: [tensors[f"{name}.{i}"].to(device) for i in range(length)] for name, length in learner.lengths.items()
+        }
+
+    # The digest of the rows does not say where the source ends.
+    name, rows = f"{training.name} {len(source)}", (source, target)
+    found = cached(name, settings, rows, context.seeds, context.cache, compute, training.version, training.title)
+    return Fitted([nets(tensors) for tensors in found], found.failed)
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Return what a function of packed rows [n, W] says of all N, without gradients, some thousand at a time.
+
+    Args:
+        function: Returns [n] or [n, k].
+        rows: Packed rows [N, W].
+    """
+    with torch.no_grad():
+        return torch.cat([function(chunk) for chunk in rows.split(CHUNK)])
