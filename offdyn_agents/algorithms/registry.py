@@ -30,6 +30,7 @@ AGENTS = {
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
     "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
     "stc": "offdyn_agents.algorithms.rowwise.stc:STC",
+    "cql": "offdyn_agents.algorithms.cql:CQL",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
     "mobody": "offdyn_agents.algorithms.mobody:MOBODY",
