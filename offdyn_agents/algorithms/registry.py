@@ -30,6 +30,8 @@ AGENTS = {
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
     "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
     "stc": "offdyn_agents.algorithms.rowwise.stc:STC",
+    "lodada": "offdyn_agents.algorithms.rowwise.lodada:LoDADA",
+    "tabb": "offdyn_agents.algorithms.rowwise.tabb:TABB",
     "cql": "offdyn_agents.algorithms.cql:CQL",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
