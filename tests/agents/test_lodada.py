@@ -1,5 +1,7 @@
 """LoDADA, our reading: which clusters are kept, what k-means finds, and what is kept of planted rows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def columns_of(context, **settings):
     ("share", "kept"), [(0.5, [False, True, True]), (0.3, [False, True, False]), (0.67, [True, True, True])]
 )
 def test_clusters_are_kept_whole_in_order_of_their_gaps(share, kept):
-    """G9: half of 300 rows in three clusters of gaps 2, -1 and .5 is the second one and the third, which stays whole."""
+    """G9: half of 300 rows, in clusters of gaps 2, -1 and .5, is the second one and the third, which stays whole."""
     gaps, counts = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([100, 100, 100])
     assert kept_clusters(gaps, counts, SEEN, share).tolist() == kept
 
@@ -75,14 +77,13 @@ def test_planted_rows_of_the_mirror_are_dropped():
 
 
 def test_only_clusters_of_the_shift_are_dropped():
-    """The source differs where s > 0 alone. Measured: MEAS of the kept rows are from elsewhere."""
+    """The source differs where s > 0 alone. Measured: 96% of the kept rows are from elsewhere."""
     context, _ = planted(slopes=(0.5, 0.5))
     states, actions, *_ = LAYOUT.split(context.source)
     changed = rows_of(states, actions, torch.where(states > 0.0, -0.5, 0.5))
-    keep = columns_of(context.__class__(**vars(context) | {"source": changed})).keep
+    keep = columns_of(replace(context, source=changed)).keep
     same_dynamics = (states <= 0.0)[:, 0]
-    print("MEAS", float(same_dynamics[keep].float().mean()), float(keep.float().mean()))
-    assert float(same_dynamics[keep].float().mean()) > 0.85
+    assert float(same_dynamics[keep].float().mean()) > 0.9
 
 
 def test_with_all_rows_kept_it_is_iql(tmp_path):

@@ -1,5 +1,7 @@
 """TABB, our reading: weights against numbers by hand, their invariances, and what planted rows weigh."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -126,7 +128,7 @@ def test_planted_rows_of_the_mirror_weigh_little():
 
 def test_models_say_where_episodes_end():
     context, _ = planted()
-    context = context.__class__(**vars(context) | {"terminated": lambda states: states[..., 0] > 0.5})
+    context = replace(context, terminated=lambda states: states[..., 0] > 0.5)
     columns = make(**SMALL).row_columns(context)[0]
     assert torch.equal(columns.extras[CONTINUES] == 0.0, columns.extras[STATES][:, 0] > 0.5)
 
