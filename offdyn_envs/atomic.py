@@ -180,8 +180,7 @@ def atomic_write(path: str | os.PathLike[str], needs: int | None = None) -> Gene
             try:
                 with named(temporary, final):
                     yield temporary
-                with temporary.open("rb") as written:
-                    os.fsync(written.fileno())
+                _to_disk(temporary)
                 umask = os.umask(0)
                 os.umask(umask)
                 temporary.chmod(0o666 & ~umask)
@@ -220,10 +219,13 @@ def write_together(texts: Mapping[Path, str]) -> None:
         for path, text in texts.items():
             content = text.encode("utf-8")
             temporary = stack.enter_context(atomic_write(path, len(content)))
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.write_bytes(content)
+            _to_disk(temporary)  # Before the first gets its name: some disks say only now that they are full.
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
