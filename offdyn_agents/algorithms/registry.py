@@ -30,6 +30,8 @@ AGENTS = {
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
     "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
     "igdf": "offdyn_agents.algorithms.rowwise.igdf:IGDF",
+    "srpo": "offdyn_agents.algorithms.rowwise.srpo:SRPO",
+    "dvdf": "offdyn_agents.algorithms.rowwise.dvdf:DVDF",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
     "mobody": "offdyn_agents.algorithms.mobody:MOBODY",
