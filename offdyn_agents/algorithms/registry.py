@@ -34,6 +34,7 @@ AGENTS = {
     "dvdf": "offdyn_agents.algorithms.rowwise.dvdf:DVDF",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
+    "micro": "offdyn_agents.algorithms.micro:MICRO",
     "mobody": "offdyn_agents.algorithms.mobody:MOBODY",
     "morec": "offdyn_agents.algorithms.morec:MOREC",
     "morec-mobile": "offdyn_agents.algorithms.morec:MORECMobile",
