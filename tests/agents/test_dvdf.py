@@ -107,7 +107,7 @@ def test_advantages_are_learned_from_source_rows_and_rewards_as_iql_scales_them(
     assert float(source[1, LAYOUT.reward_column]) == 3.0
     assert DVDF(DVDFSettings(reward_scale="none"), 1, 1)._scaled(context) is context
     plan = sparse_q.training(SparseSettings(), LAYOUT)
-    assert (plan.updates, plan.source, plan.target, plan.averaged, plan.polyak) == (10**6, 128, 0, ("critic",), 0.005)
+    assert (plan.updates, plan.source, plan.target, plan.averaged, plan.polyak) == (10**5, 128, 0, ("critic",), 0.005)
 
 
 def test_with_dynamics_alone_it_is_igdf_with_its_share(tmp_path):
