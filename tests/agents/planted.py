@@ -1,34 +1,50 @@
-"""Planted data for methods that judge source rows: half of them follow the target's dynamics, half its mirror's.
+"""Source rows of which one half has the target's dynamics and the other has its actions turned round."""
 
-|S| = |A| = 1, s and a uniform in +-1; target s' = s + .5 a, source half of that and half s' = s - .5 a.
-"""
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 
-from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.stages import StageContext
 
 LAYOUT = Layout(1, 1)
-SLOPE = 0.5
-SOURCE_ROWS, TARGET_ROWS = 10_000, 1_000
+SOURCE_ROWS = 10_000
 
 
-def rows_of(states, actions, slopes):
-    """Packed rows with the reward a."""
-    ends = torch.zeros(len(states), dtype=torch.bool)
-    return LAYOUT.join(states, actions, states + slopes * actions, actions[:, 0], ends)
-
-
-def planted(seed=0, seeds=(0,), cache=None, slopes=(SLOPE, -SLOPE)):
-    """Return the context of a stage, and which source rows are of the target's kind, bool [10,000]."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(count):
-        return torch.rand(count, 1, generator=generator) * 2.0 - 1.0
-
-    good = torch.arange(SOURCE_ROWS) % 2 == 0
-    source = rows_of(
-        uniform(SOURCE_ROWS), uniform(SOURCE_ROWS), torch.where(good, *map(torch.tensor, slopes)).unsqueeze(1)
+def world(rows, seed, gain, rewards=0.0):
+    """s, a uniform in [-1, 1], s' = s + gain a; `gain` one number or one of each row."""
+    s, a = np.random.default_rng(seed).uniform(-1.0, 1.0, (2, rows, 1))
+    data = SimpleNamespace(
+        observations=s,
+        actions=a,
+        next_observations=s + np.reshape(gain, (-1, 1)) * a,
+        rewards=np.broadcast_to(rewards, rows),
+        terminations=np.zeros(rows),
     )
-    target = rows_of(uniform(TARGET_ROWS), uniform(TARGET_ROWS), SLOPE)
-    return StageContext(LAYOUT, source, target, tuple(seeds), 1, cache=cache, compiled=False), good
+    return pack(data, "world")
+
+
+def good_rows():
+    """Return which source rows have the target's dynamics, bool [N]: every second one."""
+    return torch.arange(SOURCE_ROWS) % 2 == 0
+
+
+def planted(seeds=(0,), **more):
+    """Return the context of a stage: 10,000 source rows, 1,000 of the target."""
+    source = world(SOURCE_ROWS, 1, np.where(good_rows().numpy(), 0.5, -0.5))
+    return StageContext(LAYOUT, source, world(1000, 0, 0.5), seeds, 1, compiled=False, **more)
+
+
+def good_share(scores):
+    """Return the share of good rows in the half of the highest scores [N]."""
+    return float(good_rows()[scores.argsort(descending=True)[: SOURCE_ROWS // 2]].double().mean())
+
+
+def earning(context):
+    """Return a context of copies of its rows whose rewards are their actions."""
+    source, target = context.source.clone(), context.target.clone()
+    for rows in (source, target):
+        rows[:, LAYOUT.reward_column] = LAYOUT.split(rows)[1][:, 0]
+    return replace(context, source=source, target=target)

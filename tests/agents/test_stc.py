@@ -1,5 +1,7 @@
 """STC: its correction against numbers by hand, which rows it corrects, and that without corrections it is IQL."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from offdyn_agents.algorithms.rowwise import stc
 from offdyn_agents.algorithms.rowwise.stc import STC, STCSettings, corrections, slope_step
 from offdyn_agents.models.transitions import TransitionSettings, Units
 from offdyn_agents.testing.conformance import same, train, weights
-from tests.agents.planted import LAYOUT, SLOPE, planted
+from tests.agents.planted import LAYOUT, SOURCE_ROWS, earning, good_rows, planted, world
 
 SMALL = TransitionSettings(width=16, updates=800, patience=5, batch_size=64, learning_rate=3e-3)
 ONE = torch.tensor(1.0)
@@ -18,8 +20,8 @@ PLAIN = Units(*((0.0 * m, m) for m in (torch.ones(1), torch.ones(1), ONE)))
 
 @pytest.fixture(scope="module")
 def corrected():
-    context, good = planted()
-    return context, good, STC(STCSettings(models=SMALL), 1, 1).row_columns(context)[0]
+    context = earning(planted())
+    return context, good_rows(), STC(STCSettings(models=SMALL), 1, 1).row_columns(context)[0]
 
 
 def with_models(patch, forward, rewards, backward):
@@ -67,7 +69,7 @@ def test_a_row_stays_where_the_new_action_is_no_nearer(monkeypatch):
 
 
 def test_units_are_the_targets():
-    context, _ = planted()
+    context = earning(planted())
     units = Units.of(LAYOUT, context.target)
     states, actions, changes, rewards, continues = LAYOUT.split(units.table(LAYOUT, context.target))
     for values in (states[:, 0], changes[:, 0], rewards):
@@ -83,7 +85,7 @@ def test_planted_rows_of_the_mirror_get_the_action_of_the_target(corrected):
     """
     context, good, columns = corrected
     states, actions, following, *_ = LAYOUT.split(context.source)
-    needed = (following - states) / SLOPE
+    needed = (following - states) / 0.5
     errors = (columns.actions - needed).abs()[:, 0]
     assert float(columns.extras["corrected"][~good].mean()) > 0.97
     assert float(errors[~good].mean()) < 0.05 < 0.9 < float((actions - needed).abs()[~good].mean())
@@ -109,7 +111,7 @@ def test_rows_of_the_targets_kind_hardly_move(corrected):
 
 def test_a_weaker_source_gets_smaller_actions():
     """s' = s + b a with b .25 in the source and .5 in the target: a^ = a / 2."""
-    context, _ = planted(slopes=(0.25, 0.25))
+    context = earning(replace(planted(), source=world(SOURCE_ROWS, 2, 0.25)))
     columns = STC(STCSettings(models=SMALL), 1, 1).row_columns(context)[0]
     torch.testing.assert_close(columns.actions, 0.5 * LAYOUT.split(context.source)[1], rtol=0.0, atol=0.06)
 
@@ -121,26 +123,3 @@ def test_without_corrections_it_is_iql(tmp_path):
         same(weights(tmp_path / "stc", seed), weights(tmp_path / "iql", seed))
     train(STC, tmp_path / "corrected", seeds=(0,))
     assert not torch.equal(weights(tmp_path / "corrected", 0)["actor.0"], weights(tmp_path / "iql", 0)["actor.0"])
-
-
-def test_held_out_rows_end_a_training_and_the_best_step_counts():
-    from offdyn_agents.engine.networks import Network
-    from offdyn_agents.models.short_training import Learner, ShortTraining
-
-    context, _ = planted()
-
-    def loss(nets, source, target, noises):
-        states = LAYOUT.split(target)[0]
-        weight = nets["line"][0]
-        return ((states @ weight).squeeze(-1) - 0.3 * states[:, 0]).square().mean() + 0.01
-
-    def fitted(**settings):
-        training = ShortTraining("line", "line", {"line": Network((1, 1))}, loss, 1500, 0, 32, 0.05, **settings)
-        steps = []
-        Learner(training, torch.device("cpu"), compiled=False).fit(context.source[:0], context.target, 0, steps.append)
-        return sum(steps)
-
-    assert fitted() == 1500
-    # Nothing is gained once the line fits: a hundred steps for that, three more that gain nothing.
-    assert fitted(holdout=0.1, patience=3) in (400, 500)
-    assert fitted(holdout=0.1, patience=6) in (700, 800)

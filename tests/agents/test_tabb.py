@@ -14,7 +14,7 @@ from offdyn_agents.engine.settings import build
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_agents.testing.conformance import same, train, weights
 from offdyn_envs.errors import OffDynError
-from tests.agents.planted import LAYOUT, planted
+from tests.agents.planted import LAYOUT, earning, good_rows, planted
 
 SMALL = {"elites": 2, "dynamics": DynamicsSettings(width=32, epochs=15, members=2, batch_size=32)}
 
@@ -111,7 +111,7 @@ def test_a_population_is_its_runs():
 
 def test_planted_rows_of_the_mirror_weigh_little():
     """Measured under V(s) = 3 s: weights .72 and .03; of the half that agrees best 97% are of the target's kind."""
-    context, good = planted()
+    context, good = earning(planted()), good_rows()
     agent = make(**SMALL)
     columns = agent.row_columns(context)[0]
     states, actions, *_ = LAYOUT.split(context.source)
@@ -127,7 +127,7 @@ def test_planted_rows_of_the_mirror_weigh_little():
 
 
 def test_models_say_where_episodes_end():
-    context, _ = planted()
+    context = planted()
     context = replace(context, terminated=lambda states: states[..., 0] > 0.5)
     columns = make(**SMALL).row_columns(context)[0]
     assert torch.equal(columns.extras[CONTINUES] == 0.0, columns.extras[STATES][:, 0] > 0.5)
