@@ -65,7 +65,7 @@ def test_clusters_are_the_seeds_own_and_come_from_the_cache(tmp_path):
 def test_one_cluster_keeps_all():
     context = planted()
     columns = columns_of(context, clusters=ClusterSettings(clusters=1, restarts=1))
-    assert bool(columns.keep.all()) and len(columns.extras["gap"].unique()) == 1
+    assert bool(columns.keep.all()) and len(columns.extras["nearness"].unique()) == 1
 
 
 def test_planted_rows_of_the_mirror_are_dropped():

@@ -41,7 +41,7 @@ def test_the_rewards_correction_is_of_first_order(monkeypatch):
     step = slope_step({}, torch.zeros(1, 1), torch.tensor([[0.5]]), torch.tensor([[0.7]]))
     assert float(step) == pytest.approx(0.2)
     said = corrections(STCSettings(), {}, PLAIN, LAYOUT, row(0.0, 0.5, 0.7))
-    assert said[0].tolist() == pytest.approx([0.7, 0.2, 1.0, 0.2, 0.2])
+    assert said[0].tolist() == pytest.approx([0.7, 0.2, 1.0, 0.2, -0.2])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_only_what_the_forward_model_finds_nearer_by_kappa_is_corrected(monkeypa
     with_models(monkeypatch, lambda s, a: a, lambda s, a: a[:, 0], lambda s, d: 0.5 + 0.5 * (d - 0.5))
     said = corrections(STCSettings(kappa=kappa), {}, PLAIN, LAYOUT, row(0.0, 0.5, 0.9))[0]
     expected = [0.7, 0.2, 1.0] if accepted else [0.5, 0.0, 0.0]
-    assert said.tolist() == pytest.approx([*expected, 0.2, 0.4])
+    assert said.tolist() == pytest.approx([*expected, 0.2, -0.4])
 
 
 def test_a_row_stays_where_the_new_action_is_no_nearer(monkeypatch):
@@ -98,7 +98,7 @@ def test_planted_rows_of_the_mirror_get_the_action_of_the_target(corrected):
 def test_the_error_before_tells_the_kinds_apart(corrected):
     """As a score it would keep rows of the target's kind alone: measured, all of the better half but 1%."""
     _, good, columns = corrected
-    better = columns.extras["error"].argsort()[: len(good) // 2]
+    better = columns.extras["nearness"].argsort(descending=True)[: len(good) // 2]
     assert float(good[better].float().mean()) > 0.95
 
 

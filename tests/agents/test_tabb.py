@@ -119,6 +119,8 @@ def test_planted_rows_of_the_mirror_weigh_little():
     assert float((columns.extras[STATES] - states - 0.5 * actions).abs().mean()) < 0.03
     assert float((columns.extras[REWARDS] - actions[:, 0]).abs().mean()) < 0.03
     assert bool((columns.extras[CONTINUES] == 1.0).all())
+    nearest = columns.extras["nearness"].argsort(descending=True)[: len(good) // 2]
+    assert float(good[nearest].float().mean()) > 0.93
     batch = batch_of(agent, context.source, columns.extras, len(context.source))
     params = {"value": line(3.0)}
     mismatch, said = agent.mismatch(params, batch), agent.terms(params, batch).weights

@@ -83,7 +83,7 @@ class LoDADA(RowwiseIQL):
     settings: LoDADASettings  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
-        """Find clusters, train the classifiers, and say which source rows are drawn; no loss reads the gap."""
+        """Find clusters, train the classifiers, and say which source rows are drawn; no loss reads the rest."""
         from offdyn_agents.engine.stage_cache import Fitted
 
         if self.settings.share == 1.0:
@@ -94,7 +94,7 @@ class LoDADA(RowwiseIQL):
         return Fitted([self._columns(context, one, nets) for one, nets in pairs], clusters.failed | found.failed)
 
     def _columns(self, context: StageContext, clusters: Clusters, nets: Nets) -> RowColumns:
-        """Return which source rows are kept, and the gap of each one's cluster."""
+        """Return which source rows are kept, and minus the gap of each one's cluster: larger is nearer."""
         from offdyn_agents.models.short_training import in_chunks
 
         layout, size = context.layout, len(clusters.centres)
@@ -105,4 +105,4 @@ class LoDADA(RowwiseIQL):
         sums = torch.zeros(size, dtype=torch.float64, device=number.device).index_add_(0, number, differing.double())
         gaps = sums / counts.clamp(min=1)
         kept = kept_clusters(gaps, counts, seen, self.settings.share)
-        return RowColumns(keep=kept[number], extras={"gap": gaps[number].float()})
+        return RowColumns(keep=kept[number], extras={"nearness": -gaps[number].float()})

@@ -63,7 +63,7 @@ def corrections(settings: STCSettings, nets: Nets, units: Units, layout: Layout,
     """Return what becomes of packed source rows [n, W], side by side [n, |A| + 4].
 
     Action, what is added to the reward, whether the row was corrected (0 or 1), |a^ - a| of the action that was tried,
-    and the forward model's error with the row's own action, in units of the target's changes.
+    and minus the forward model's error with the row's own action, in units of the target's changes.
     """
     states, actions, changes, _, _ = layout.split(units.table(layout, rows))
     tried = inverse(nets, states, changes)
@@ -73,7 +73,7 @@ def corrections(settings: STCSettings, nets: Nets, units: Units, layout: Layout,
     # The model's rewards are in standard deviations of the target's.
     added = step.clamp(-settings.reward_clip, settings.reward_clip) * units.rewards[1]
     new = torch.where(accepted.unsqueeze(-1), tried, actions)
-    parts = (added * accepted, accepted.to(own.dtype), (tried - actions).norm(dim=-1), own)
+    parts = (added * accepted, accepted.to(own.dtype), (tried - actions).norm(dim=-1), -own)
     return torch.cat([new, torch.stack(parts, dim=-1)], dim=-1)
 
 
@@ -98,7 +98,7 @@ class STC(RowwiseIQL):
         def columns(nets: Nets) -> RowColumns:
             said = in_chunks(lambda rows: corrections(self.settings, nets, units, layout, rows), context.source)
             actions, added, *others = said.split([layout.action_dim, 1, 1, 1, 1], dim=1)
-            named = zip(("corrected", "distance", "error"), others, strict=True)
+            named = zip(("corrected", "distance", "nearness"), others, strict=True)
             extras = {name: column.squeeze(1) for name, column in named}
             return RowColumns(rewards=added.squeeze(1), actions=actions, extras=extras)
 

@@ -98,17 +98,22 @@ class TABB(RowwiseIQL):
         """Return the mean predictions of an ensemble's elites for all source rows."""
         from offdyn_agents.models.short_training import in_chunks
 
-        elites = ensemble.elites(self.settings.elites)
+        elites, layout = ensemble.elites(self.settings.elites), context.layout
+        before, _, after, *_ = layout.split(context.target)
+        spread = (after - before).std(0, correction=0).clamp(min=LEAST)
 
         def predict(rows: Tensor) -> Tensor:
-            observations, actions, *_ = context.layout.split(rows)
+            observations, actions, following, *_ = layout.split(rows)
             rewards, states, _ = elites.predict(observations, actions)
             state = states.mean(0)
             goes_on = (~context.terminated(state)).to(state.dtype)
-            return torch.cat([torch.stack([rewards.mean(0), goes_on], dim=-1), state], dim=-1)
+            nearness = -((state - following) / spread).norm(dim=-1)
+            return torch.cat([torch.stack([rewards.mean(0), goes_on, nearness], dim=-1), state], dim=-1)
 
         said = in_chunks(predict, context.source)
-        return RowColumns(extras={REWARDS: said[:, 0], CONTINUES: said[:, 1], STATES: said[:, 2:]})
+        # No loss reads the last one: weights hang on V, and before a policy it is what can be told of rows.
+        named = {REWARDS: said[:, 0], CONTINUES: said[:, 1], STATES: said[:, 3:], "nearness": said[:, 2]}
+        return RowColumns(extras=named)
 
     def terms(self, params: Mapping[str, Params], batch: Batch) -> RowTerms:
         """Return the weights of a batch's source rows under the present V."""
