@@ -29,6 +29,7 @@ AGENTS = {
     "bc": "offdyn_agents.algorithms.bc:BC",
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
     "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
+    "otdf": "offdyn_agents.algorithms.rowwise.otdf:OTDF",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
     "mobile": "offdyn_agents.algorithms.mobile:MOBILE",
     "mobody": "offdyn_agents.algorithms.mobody:MOBODY",
