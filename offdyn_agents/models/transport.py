@@ -41,8 +41,8 @@ class TransportSettings:
         tolerance: Where they stop: sum over rows of |mass - 1 / n|.
         rows: Source rows whose transport is computed; all others get their cost from the mean potentials of these. 0
             for all.
-        form: "row" for the mean cost of a row's mass; "mass" for the sum of mass times cost, as public code has it: rows of
-            a short last chunk then look far away.
+        form: "row" for the mean cost of a row's mass; "mass" for the sum of mass times cost, as public code has it:
+            rows of a short last chunk then look far away.
     """
 
     chunk: int = setting(10_000, low=1)
