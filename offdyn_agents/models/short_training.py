@@ -25,6 +25,8 @@ __all__ = ["CHUNK", "Fit", "Learner", "Nets", "ShortTraining", "fit", "in_chunks
 
 CHUNK = 4096
 REPORT_EVERY = 100
+GAIN = 0.01
+"""Relative fall of a held-out loss that counts as one."""
 
 Nets = Mapping[str, Params]
 """Networks by name; averaged copies under "<name>_target"."""
@@ -50,6 +52,9 @@ class ShortTraining:
         averaged: Networks that have a Polyak-averaged copy.
         polyak: Share of a network that enters its copy at each step.
         annealed: Whether the step size falls to 0, as a cosine.
+        holdout: Share of the target rows that no step sees and whose loss, a mean over rows without noise, ends the
+            training; of all steps, those count that had the lowest one. Only for trainings on target rows alone.
+        patience: Hundreds of steps without a gain of 1% on these rows after which training ends.
         version: Raised when the same settings would give other networks.
     """
 
@@ -65,6 +70,8 @@ class ShortTraining:
     averaged: tuple[str, ...] = ()
     polyak: float = 0.005
     annealed: bool = False
+    holdout: float = 0.0
+    patience: int = 10
     version: int = 1
 
 
@@ -83,6 +90,29 @@ class Fit:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
         return {f"{name}.{i}": tensor for name, params in self.nets.items() for i, tensor in enumerate(params)}
+
+
+class _Watch:
+    """Looks at the loss of held-out rows: what was best, and whether it still falls.
+
+    Args:
+        patience: Looks without a gain of 1% that end the training.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._left = self._patience = patience
+        self._least = self._mark = float("inf")
+        self.best: list[Tensor] = []
+
+    def enough(self, loss: float, params: list[Tensor]) -> bool:
+        """Take a loss and the parameters that have it; return whether training ends."""
+        if loss < self._least:
+            self._least, self.best = loss, [tensor.clone() for tensor in params]
+        if loss < (1.0 - GAIN) * self._mark:
+            self._mark, self._left = loss, self._patience
+        else:
+            self._left -= 1
+        return self._left <= 0
 
 
 class Learner:
@@ -146,6 +176,8 @@ class Learner:
         """
         generator = torch.Generator().manual_seed(stream(seed, self.training.name))
         state, updates = self._initial(generator), self.training.updates
+        target, held = self._split(target, seed)
+        watch, size = _Watch(self.training.patience), sum(self.lengths.values())
         step = bound(self.step, state, self._arguments(source, target, torch.Generator(), 0))
         for start in range(0, updates, REPORT_EVERY):
             block = range(start, min(start + REPORT_EVERY, updates))
@@ -153,14 +185,33 @@ class Learner:
                 step(*state, *self._arguments(source, target, generator, done))
             if report:
                 report(len(block))
+            if len(held) and watch.enough(self._held_out(state, source, held), state[:size]):
+                break
+        # Where no loss was a number there is no best.
+        state = [*(watch.best or state[:size]), *state[size:]]
         nets = self._named(state)
-        averages = self._named(state[3 * sum(self.lengths.values()) :], self.training.averaged, "_target")
+        averages = self._named(state[3 * size :], self.training.averaged, "_target")
         _, some, more, *noises = self._arguments(source, target, torch.Generator(), 0)
         with torch.no_grad():
             loss = self.training.loss({**nets, **averages}, some, more, noises)
         told = [loss, *(tensor for net in nets.values() for tensor in net)]
         sound = all(bool(torch.isfinite(tensor).all()) for tensor in told)
         return Fit(nets, "" if sound else "a loss or a parameter is not finite")
+
+    def _split(self, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the target rows that are learned from, and those that are held out."""
+        count = int(self.training.holdout * len(target))
+        if not count:
+            return target, target[:0]
+        generator = torch.Generator().manual_seed(stream(seed, f"{self.training.name} holdout"))
+        order = torch.randperm(len(target), generator=generator).to(target.device)
+        return target[order[count:]], target[order[:count]]
+
+    def _held_out(self, state: list[Tensor], source: Tensor, held: Tensor) -> float:
+        """Return the loss of held-out target rows."""
+        assert not self.training.source and not self.training.noises
+        with torch.no_grad():
+            return float(self.training.loss(self._named(state), source[:0], held, []))
 
     def _named(self, flat: list[Tensor], names: tuple[str, ...] | None = None, ending: str = "") -> dict[str, Params]:
         """Return tensors in order by the networks, of some names, that they belong to."""
@@ -215,7 +266,8 @@ def fit(training: ShortTraining, settings: Any, context: StageContext) -> Fitted
         widths = max(size for net in sizes for size in net[1:-1])
         with exact_fast_products(widths, tuple({net[0] for net in sizes}), max(training.source, training.target)):
             learner.warm_up(source, target)
-            each_seed(training.title, training.updates, missing, one, shared, context.quiet)
+            at_most = training.holdout > 0.0
+            each_seed(training.title, training.updates, missing, one, shared, context.quiet, at_most)
 
     def nets(tensors: Tensors) -> Nets:
         return {
