@@ -28,6 +28,7 @@ AGENTS = {
     "droco": "offdyn_agents.algorithms.droco:DROCO",
     "bc": "offdyn_agents.algorithms.bc:BC",
     "td3-bc": "offdyn_agents.algorithms.td3_bc:TD3BC",
+    "bosa": "offdyn_agents.algorithms.bosa:BOSA",
     "dara": "offdyn_agents.algorithms.rowwise.dara:DARA",
     "otdf": "offdyn_agents.algorithms.rowwise.otdf:OTDF",
     "mopo": "offdyn_agents.algorithms.mopo:MOPO",
