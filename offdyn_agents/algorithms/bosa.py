@@ -9,8 +9,9 @@ behaviour in both datasets, log b an importance estimate.
 
 Public code halves L_Q, which is the same critic under Adam. It fits the models of dynamics to both datasets
 (`support.rows=merged`), so that they support the source's own dynamics too, and draws one sample at each update
-(`support.samples=1` draws it once for a row); `form=code` is both. Its targets go on from terminal rows and from no
-others: that is an error, and no switch.
+(`support.samples=1` draws it once for a row); `form=code` is both. In raw units the published mask may
+drop every target row, which `support.target_share` prevents here. Targets of public code go on from terminal rows and
+from no others: that is an error, and no switch.
 """
 
 from __future__ import annotations

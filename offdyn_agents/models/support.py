@@ -7,11 +7,14 @@ supported where the smallest of them exceeds a number:
     p_k = mean over L samples z ~ q of N(s'; decoder_k(s, a, z), .5 / 4) N(z; 0, 1) / q_k(z | s, a, s').
 
 In raw units: the variance .125 lets a row pass about where |s' - decoder|^2 < 1.15 + .03 |S|, for least = .01. Where
-every dimension moves by less, all rows pass.
+every dimension moves by less, all rows pass; where velocities are of the order of 10, not even target rows do, and the
+critics would have nothing to learn from. `target_share` lowers the density for these.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,6 +48,8 @@ class SupportSettings(CVAESettings):
         members: Autoencoders, all of which have to support a row.
         samples: L, samples of each density.
         least: Density in raw units that a supported row exceeds.
+        target_share: Share of the target rows that are supported at least: where `least` says fewer, the density that
+            so many of them exceed takes its place. 0 leaves `least` as it is, as published.
     """
 
     updates: int = setting(100_000, low=1)
@@ -52,6 +57,7 @@ class SupportSettings(CVAESettings):
     members: int = setting(5, low=1)
     samples: int = setting(50, low=1)
     least: float = setting(0.01, low=0.0)
+    target_share: float = setting(0.9, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,25 @@ class Support:
         observations, actions, following, *_ = self.layout.split(rows)
         return torch.cat([observations, actions], dim=-1), following
 
-    def mask(self, nets: Nets, rows: Tensor, noise: Tensor) -> Tensor:
-        """Return which packed rows [n, W] are supported, bool [n]; noise [L, 2|S|] is that of the samples.
+    def densities(self, nets: Nets, rows: Tensor, noise: Tensor) -> Tensor:
+        """Return log min_k p_k [n] of packed rows [n, W]; noise [L, 2|S|] is that of the samples."""
+        given, wanted = self.parts(rows)
+        drawn = noise.reshape(1, -1).expand(len(rows), -1)
+        owns = [{name: member(params, k) for name, params in nets.items()} for k in range(self.settings.members)]
+        return torch.stack([self.model.log_density(own, given, wanted, drawn) for own in owns]).amin(0)
+
+    def least(self, densities: Tensor) -> float:
+        """Return the logarithm of the density that supported rows exceed, from those [M] of target rows."""
+        least, share = self.settings.least, self.settings.target_share
+        wanted = math.log(least) if least else -math.inf
+        if not share:
+            return wanted
+        # .9 of 10 rows are 9, whatever the last digits of .9 are.
+        last = densities.sort(descending=True).values[max(math.ceil(share * len(densities) - 1e-6), 1) - 1]
+        return min(wanted, float(torch.nextafter(last, torch.full_like(last, -math.inf))))
+
+    def mask(self, nets: Nets, rows: Tensor, noise: Tensor, least: float) -> Tensor:
+        """Return which packed rows [n, W] have `densities` above a number, bool [n].
 
         No density is below what some of its samples add up to: rows that these support need no others, and rows that
         one autoencoder does not support need no other one.
@@ -87,20 +110,21 @@ class Support:
         left = torch.arange(len(rows), device=rows.device)
         for number in range(self.settings.members):
             own = {name: member(params, number) for name, params in nets.items()}
-            left = left[self._supported(own, given[left], wanted[left], noise)]
+            left = left[self._supported(own, given[left], wanted[left], noise, least)]
         found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         found[left] = True
         return found
 
-    def _supported(self, nets: Nets, given: Tensor, wanted: Tensor, noise: Tensor) -> Tensor:
+    def _supported(self, nets: Nets, given: Tensor, wanted: Tensor, noise: Tensor, least: float) -> Tensor:
         """Return whether one autoencoder supports rows, bool [n]."""
-        open_, sums = torch.arange(len(given), device=given.device), given.new_zeros(len(given))
+        open_, sums = torch.arange(len(given), device=given.device), given.new_full((len(given),), -math.inf)
+        least = least + math.log(len(noise))
         for part in noise.split(BLOCK):
             drawn = part.reshape(1, -1).expand(len(open_), -1)
             logs = self.model.log_density(nets, given[open_], wanted[open_], drawn)
-            sums[open_] += len(part) * logs.exp()
-            open_ = open_[~(sums[open_] > self.settings.least * len(noise))]
-        return sums > self.settings.least * len(noise)
+            sums[open_] = torch.logaddexp(sums[open_], logs + math.log(len(part)))
+            open_ = open_[~(sums[open_] > least)]
+        return sums > least
 
 
 def fit_dynamics(settings: SupportSettings, context: StageContext) -> Fitted[Nets]:
@@ -132,7 +156,7 @@ def fit_dynamics(settings: SupportSettings, context: StageContext) -> Fitted[Net
         holdout=0.0 if merged else 0.1,
     )
     # What is asked of them does not change them.
-    return fit(training, replace(settings, samples=1, least=0.0), context)
+    return fit(training, replace(settings, samples=1, least=0.0, target_share=0.0), context)
 
 
 def supports(settings: SupportSettings, context: StageContext) -> Fitted[tuple[Tensor, Tensor]]:
@@ -154,14 +178,19 @@ def supports(settings: SupportSettings, context: StageContext) -> Fitted[tuple[T
             generator = torch.Generator().manual_seed(stream(seed, "support samples"))
             noise = torch.randn(settings.samples, support.model.latent, generator=generator).to(source.device)
 
-            def masked(rows: Tensor) -> Tensor:
-                mask = support.mask(nets[seed], rows, noise)
-                advance(len(rows), seed=seed)
-                return mask
+            def told(table: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+                found: list[Tensor] = []
+                for rows in table.split(CHUNK):
+                    found.append(function(rows))
+                    advance(len(rows), seed=seed)
+                return torch.cat(found)
 
             with torch.no_grad():
-                masks = [torch.cat([masked(rows) for rows in table.split(CHUNK)]).float() for table in (source, target)]
-            keep(seed, {"source": masks[0], "target": masks[1]}, failed.get(seed, ""))
+                densities = told(target, lambda rows: support.densities(nets[seed], rows, noise))
+                least = support.least(densities)
+                mask = told(source, lambda rows: support.mask(nets[seed], rows, noise, least))
+            masks = {"source": mask.float(), "target": (densities > least).float()}
+            keep(seed, masks, failed.get(seed, ""))
 
         each_seed("support", both, missing, one, shares(source.device, context.threads, missing), context.quiet)
 

@@ -60,7 +60,7 @@ def test_a_row_passes_by_its_distance_in_raw_units(square, passes):
     support = Support(SupportSettings(width=4, members=2), layout)
     row = packed(layout, np.zeros((1, 17)), np.zeros((1, 6)), np.eye(17)[:1] * square**0.5)
     noise = torch.randn(50, 34, generator=torch.Generator().manual_seed(0))
-    assert support.mask(silent(support), row, noise).tolist() == [passes]
+    assert support.mask(silent(support), row, noise, math.log(0.01)).tolist() == [passes]
 
 
 def test_one_model_that_does_not_support_a_row_is_enough():
@@ -68,9 +68,9 @@ def test_one_model_that_does_not_support_a_row_is_enough():
     support = Support(SupportSettings(width=4, members=3), layout)
     nets, noise = silent(support), torch.zeros(1, 4)
     row = packed(layout, np.zeros((1, 2)), np.zeros((1, 1)), np.zeros((1, 2)))
-    assert support.mask(nets, row, noise).tolist() == [True]
+    assert support.mask(nets, row, noise, math.log(0.01)).tolist() == [True]
     nets["decoder"][-1][1] = 2.0
-    assert support.mask(nets, row, noise).tolist() == [False]
+    assert support.mask(nets, row, noise, math.log(0.01)).tolist() == [False]
 
 
 def test_samples_that_are_not_needed_change_nothing():
@@ -83,10 +83,31 @@ def test_samples_that_are_not_needed_change_nothing():
     }
     rows, noise = torch.randn(400, layout.width, generator=generator), torch.randn(50, 4, generator=generator)
     given, wanted = (part.unsqueeze(0).expand(3, -1, -1) for part in support.parts(rows))
-    whole = support.model.log_density(nets, given, wanted, noise.reshape(1, 1, -1).expand(1, 400, -1))
-    found = support.mask(nets, rows, noise)
-    assert torch.equal(found, whole.exp().amin(0) > 0.01)
+    whole = support.model.log_density(nets, given, wanted, noise.reshape(1, 1, -1).expand(1, 400, -1)).amin(0)
+    torch.testing.assert_close(support.densities(nets, rows, noise), whole)
+    found = support.mask(nets, rows, noise, math.log(0.01))
+    assert torch.equal(found, whole > math.log(0.01))
     assert 0.05 < float(found.double().mean()) < 0.95
+
+
+@pytest.mark.parametrize(("share", "passing"), [(0.0, 3), (0.2, 3), (0.5, 5), (0.9, 9), (1.0, 10)])
+def test_so_many_target_rows_are_supported(share, passing):
+    """Of ten log densities 3 exceed ln .01; the lowest is beyond what float32 has a density for."""
+    densities = torch.tensor([-300.0, -40.0, -9.0, -8.0, -7.0, -6.0, -5.0, 0.0, 1.0, 2.0])
+    least = Support(SupportSettings(target_share=share), Layout(1, 1)).least(densities)
+    assert int((densities > least).sum()) == passing
+    assert least <= math.log(0.01)
+
+
+def test_rows_in_large_units_are_supported_by_share_alone(cache):
+    """No row of a target in a unit of 1 / 1000 exceeds the density .01, and the critics would learn from none."""
+    target = moved(500, 1, 1000.0)
+    published, ours = (
+        supports(SupportSettings(**SMALL, target_share=share), context(target[:50], target, cache=cache))[0][1].mean()
+        for share in (0.0, 0.9)
+    )
+    assert float(published) == 0.0
+    assert float(ours) == pytest.approx(0.9)
 
 
 def test_identical_domains_support_each_other(cache):
@@ -210,7 +231,7 @@ def test_neutral_settings_are_td3(tmp_path):
     train(BOSA, tmp_path / "bosa", settings={**NEUTRAL, "masked": False})
     same(weights(tmp_path / "bosa", 0), weights(tmp_path / "td3", 0))
     # A density that all rows exceed: all are supported.
-    train(BOSA, tmp_path / "all", settings={**NEUTRAL, "support.least": 0.0})
+    train(BOSA, tmp_path / "all", settings={**NEUTRAL, "support.least": 0.0, "support.target_share": 0.0})
     same(weights(tmp_path / "all", 0), weights(tmp_path / "td3", 0))
 
 
