@@ -26,6 +26,8 @@ BLOCK = 10
 """Iterations of which one is done in the log domain."""
 FLOOR = -60.0
 """Least logarithm of a coupling in the iterations between: what is less is nothing beside 1 / (n M)."""
+CELLS = 10**8
+"""Most numbers of a matrix of costs, of which there are two."""
 LEAST = 1e-6
 """Least mean cost that epsilon is a share of; float32 knows a cosine no better."""
 
@@ -35,7 +37,8 @@ class TransportSettings:
     """How source rows are transported.
 
     Attributes:
-        chunk: Source rows that go to the target together; they are shuffled first.
+        chunk: Source rows that go to the target together, fewer where a matrix of costs would have more than 10^8
+            numbers; they are shuffled first.
         epsilon: Weight of the entropy, as a share of the mean cost.
         iterations: Most iterations of a chunk.
         tolerance: Where they stop: sum over rows of |mass - 1 / n|.
@@ -101,7 +104,8 @@ def transport_costs(settings: TransportSettings, context: StageContext) -> Tenso
 
     def compute(missing: list[int], keep: Keep) -> None:
         source, target = (_directions(context, rows) for rows in (context.source, context.target))
-        chunks = torch.randperm(len(source), generator=torch.Generator().manual_seed(0)).split(settings.chunk)
+        size = max(min(settings.chunk, CELLS // len(target)), 1)
+        chunks = torch.randperm(len(source), generator=torch.Generator().manual_seed(0)).split(size)
 
         def one(seed: int, advance: Advance) -> None:
             keep(seed, {"costs": _costs(settings, source, target, chunks, advance)})
