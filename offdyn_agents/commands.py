@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
     from offdyn_agents.ablations.report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
     from offdyn_agents.judging.report import judge_command
+    from offdyn_agents.judging.rows_report import rows_command
     from offdyn_agents.runs.curves import curves_command
 
     app.command("train")(train)
@@ -48,6 +49,9 @@ def register(app: typer.Typer) -> None:
     app.command("curves")(curves_command)
     app.command("ablate")(ablate)
     app.command("judge")(judge_command)
+    diagnose = typer.Typer(help="What is learned or said before a policy, beside the truth.", no_args_is_help=True)
+    diagnose.command("rows")(rows_command)
+    app.add_typer(diagnose, name="diagnose")
     app.add_typer(behaviour, name="behaviour")
 
 

@@ -7,8 +7,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "append_bytes",
     "atomic_write",
     "check_room",
+    "json_text",
     "made_folder",
     "named",
     "refuse_foreign",
@@ -32,6 +33,7 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_text",
+    "write_together",
 ]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -178,8 +180,7 @@ def atomic_write(path: str | os.PathLike[str], needs: int | None = None) -> Gene
             try:
                 with named(temporary, final):
                     yield temporary
-                with temporary.open("rb") as written:
-                    os.fsync(written.fileno())
+                _to_disk(temporary)
                 umask = os.umask(0)
                 os.umask(umask)
                 temporary.chmod(0o666 & ~umask)
@@ -203,6 +204,28 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
     """
     with atomic_write(path, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write texts that belong together atomically: where there is no room for one, the old ones of all stay.
+
+    Args:
+        texts: All of each file; the first file gets its name last.
+
+    Raises:
+        DiskFullError: There is no room for one of them.
+    """
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            content = text.encode("utf-8")
+            temporary = stack.enter_context(atomic_write(path, len(content)))
+            temporary.write_bytes(content)
+            _to_disk(temporary)  # Before the first gets its name: some disks say only now that they are full.
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -249,7 +272,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         DiskFullError: There is no room for it.
         ValueError: A float in `value` is not finite.
     """
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 class _Stream:

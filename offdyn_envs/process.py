@@ -16,7 +16,10 @@ import signal
 import sys
 import threading
 import unicodedata
+from collections.abc import MutableMapping
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -71,9 +74,25 @@ def begin() -> None:
         sys.stdout = _stream(_Output(1, "wb", closefd=False), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _stream(_Notes(2, "wb", closefd=False), sys.stderr)
+    _name_glfw(os.environ)
     # Where there is no home directory it says so in five lines, though it does without.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     sys.excepthook, threading.excepthook = _uncaught, _uncaught_in_thread
+
+
+def _name_glfw(environ: MutableMapping[str, str]) -> None:
+    """Say where GLFW's library is, which MuJoCo loads with its windows.
+
+    Its package would start another Python to ask each library that it finds for its version: a tenth of a second, and
+    what a signal that ends the command then leaves behind complains of that.
+    """
+    wanted = sys.platform == "linux" and not environ.get("PYGLFW_LIBRARY")
+    package = find_spec("glfw") if wanted else None
+    for folder in package.submodule_search_locations or () if package else ():
+        kind = "wayland" if environ.get("XDG_SESSION_TYPE") == "wayland" else "x11"
+        library = Path(folder, environ.get("PYGLFW_LIBRARY_VARIANT", "").lower() or kind, "libglfw.so")
+        if library.is_file():
+            environ["PYGLFW_LIBRARY"] = str(library)
 
 
 def end(status: int) -> int:

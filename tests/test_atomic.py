@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from offdyn_envs.atomic import (
     write_array,
     write_bytes,
     write_json,
+    write_together,
 )
 
 KILLED = """
@@ -63,20 +65,22 @@ def test_bytes_are_deterministic(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@pytest.fixture
-def limit():
-    """Limit the size of files, and take the limit away at the end."""
+@contextmanager
+def limit(size):
+    """Limit the size of files for the block alone: pytest may write its report to a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_no_room_leaves_the_old_content_and_no_new_folder(tmp_path, limit):
+def test_no_room_leaves_the_old_content_and_no_new_folder(tmp_path):
     old, new = tmp_path / "old", tmp_path / "a" / "b" / "new"
     write_bytes(old, b"12")
-    limit(10)
     for path in (old, new):
-        with pytest.raises(DiskFullError) as refused:
+        with limit(10), pytest.raises(DiskFullError) as refused:
             write_bytes(path, b"x" * 1_000)
         needed = "1,000 bytes are needed, files may have 10 bytes at most (ulimit -f)"
         assert str(refused.value) == f"{path} cannot be written: File too large; {needed}"
@@ -85,26 +89,35 @@ def test_no_room_leaves_the_old_content_and_no_new_folder(tmp_path, limit):
     write_bytes(new, b"x" * 10)
 
 
+def test_texts_that_belong_together_change_together(tmp_path):
+    old, new = {"a": "1", "b": "2"}, {"a": "3" * 9, "b": "4" * 11}
+    for texts in (old, new):
+        write_together({tmp_path / name: text for name, text in texts.items()})
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == texts
+    for names in ("ab", "ba"):
+        with limit(10), pytest.raises(DiskFullError, match=f"{tmp_path / 'b'} cannot be written"):
+            write_together({tmp_path / name: old[name] * 10 + old[name] * (name == "b") for name in names})
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == new
+
+
 @pytest.mark.parametrize("before", [None, b"line\n"])
-def test_what_is_added_is_added_whole_or_not_at_all(before, tmp_path, limit):
+def test_what_is_added_is_added_whole_or_not_at_all(before, tmp_path):
     path = tmp_path / "log"
     if before is not None:
         append_bytes(path, before)
-    limit(12)
-    with pytest.raises(DiskFullError):
+    with limit(12), pytest.raises(DiskFullError):
         append_bytes(path, b"123456789012345\n")
     assert (path.read_bytes() if path.exists() else None) == before
     append_bytes(path, b"123456\n")
     assert path.read_bytes() == (before or b"") + b"123456\n"
 
 
-def test_arrays_are_as_numpy_writes_them(tmp_path, limit):
+def test_arrays_are_as_numpy_writes_them(tmp_path):
     array = np.arange(600.0, dtype=np.float32).reshape(200, 3)
     np.save(tmp_path / "numpy.npy", array)
     write_array(tmp_path / "ours.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    limit(1_000)
-    with pytest.raises(DiskFullError, match="2,400 bytes are needed"):
+    with limit(1_000), pytest.raises(DiskFullError, match="2,400 bytes are needed"):
         write_array(tmp_path / "full.npy", array)
 
 

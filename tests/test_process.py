@@ -296,3 +296,17 @@ with progress("train", 100, quiet=True) as advance:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 130 and done.stdout == ""
     assert done.stderr.splitlines()[-1] == "interrupted"
+
+
+@linux
+def test_no_other_process_is_started_for_a_window_that_nobody_wants(tmp_path):
+    """A signal would leave it behind, with a complaint of its own."""
+    said = "print('started', file=sys.stderr)"
+    hook = f"import sys\nsys.addaudithook(lambda event, _: event == 'subprocess.Popen' and {said})"
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    variables = {"PYTHONPATH": str(tmp_path), "DISPLAY": "", "MUJOCO_GL": "", "PYGLFW_LIBRARY": ""}
+    command = "import mujoco, subprocess; subprocess.run('true')"
+    plain = subprocess.run([sys.executable, "-c", command], env=os.environ | variables, capture_output=True, text=True)
+    # MuJoCo alone starts one, beside the one that is asked for here.
+    assert plain.stderr.count("started") == 2
+    assert shell("envs show OffDyn/Hopper-gravity-0.5-v0", **variables)[::2] == (0, "")

@@ -70,11 +70,20 @@ class MOBILE(ModelBasedSAC):
         targets, _ = super().targets(params, batch, alpha)
         penalty = self.inconsistency(params, batch)
         real, fake = targets.split([targets.shape[-1] - batch.fake_rows, batch.fake_rows], dim=-1)
-        targets = torch.cat([real, fake - self.number(params, "beta", 1) * penalty], dim=-1)
+        targets = torch.cat([real, fake - self.number(params, "beta", 1) * self.charged(batch, penalty)], dim=-1)
         return targets.clamp(min=0.0), {"penalty": penalty.mean(-1)}
 
+    def charged(self, batch: Batch, penalty: Tensor) -> Tensor:
+        """Return what beta is multiplied with in a target, of u [*lead, fake rows]: u itself."""
+        del batch
+        return penalty
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return u of the elites' values [..., elites]: their standard deviation as a sample's, over elites - 1."""
+        return values.std(-1)
+
     def inconsistency(self, params: Mapping[str, Params], batch: Batch) -> Tensor:
-        """Return u [*lead, fake rows]; the standard deviation is that of a sample, over elites - 1."""
+        """Return u [*lead, fake rows]."""
         assert batch.noise is not None
         rows, elites, samples = batch.fake_rows, self.settings.elites, self.settings.samples
         mean, std, *members = params["elites"]
@@ -88,4 +97,4 @@ class MOBILE(ModelBasedSAC):
         states = (means + stds * drawn).flatten(-4, -2)
         actions, _ = squashed(params["actor"], states, following.flatten(-4, -2))
         values = twin(params["critic_target"], states, actions).amin(-2)
-        return values.unflatten(-1, (rows, elites, samples)).mean(-1).std(-1)
+        return self.spread(values.unflatten(-1, (rows, elites, samples)).mean(-1))

@@ -22,7 +22,7 @@ from offdyn_agents.engine.settings import setting
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext
 
-__all__ = ["TD3BC", "TD3BCSettings", "folded"]
+__all__ = ["TD3BC", "TD3BCSettings", "folded", "state_moments"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ def folded(network: Params, mean: Tensor, std: Tensor) -> Params:
     return [torch.cat([scaled, first[..., size:, :]], dim=-2), bias - mean @ scaled, *rest]
 
 
+def state_moments(context: StageContext, eps: float) -> Params:
+    """Return mean and standard deviation, plus eps, of the states of all rows, [runs, 1, |S|] each."""
+    states, *_ = context.layout.split(torch.cat([context.source, context.target]))
+    mean, std = states.mean(0), states.std(0, correction=0) + eps
+    return [t.expand(len(context.seeds), 1, -1).clone() for t in (mean, std)]
+
+
 class TD3BC(Agent):
     """Twin critics and a tanh actor, each with an averaged copy."""
 
@@ -107,13 +114,11 @@ class TD3BC(Agent):
 
     def facts(self, context: StageContext) -> dict[str, Params]:
         """Return the moments of all states and the bounds of values, where they are wanted."""
-        runs, settings, frozen = len(context.seeds), self.settings, dict[str, Params]()
+        settings, frozen = self.settings, dict[str, Params]()
         if settings.value_bounds == "rewards":
             frozen |= value_facts(context, scaled=False, bounded=True, discount=settings.discount)
         if settings.normalise:
-            states, *_ = context.layout.split(torch.cat([context.source, context.target]))
-            mean, std = states.mean(0), states.std(0, correction=0) + settings.normalise_eps
-            frozen["moments"] = [t.expand(runs, 1, -1).clone() for t in (mean, std)]
+            frozen["moments"] = state_moments(context, settings.normalise_eps)
         return frozen
 
     def deterministic(self, params: Mapping[str, Params]) -> Params:

@@ -67,6 +67,8 @@ class Agent(abc.ABC):
     """Networks that have a Polyak-averaged copy, which `loss` finds under "<name>_target"."""
     annealed: ClassVar[tuple[str, ...]] = ()
     """Networks whose learning rate is cosine-annealed to 0 over training."""
+    diagnosis: ClassVar[bool] = False
+    """Whether it reads what no method may know, the true target: its runs have no place on a leaderboard."""
 
     def __init__(self, settings: Any, observation_dim: int, action_dim: int) -> None:
         self.settings = settings

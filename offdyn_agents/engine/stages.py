@@ -60,6 +60,7 @@ class StageContext:
         compiled: Whether to compile.
         quiet: Show no progress.
         precision: "bf16" rounds the operands of products in the losses of learned dynamics; other stages are short.
+        domains: The source and the target dataset themselves, for diagnosis; agents learn from the rows alone.
     """
 
     layout: Layout
@@ -75,6 +76,7 @@ class StageContext:
     compiled: bool = True
     quiet: bool = True
     precision: str = "fp32"
+    domains: tuple[Any, Any] = (None, None)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Short trainings before the policy: some thousand steps of Adam on batches of rows, cached by content.
 
 What a stage learns is a `ShortTraining`: its networks, one loss, and how often which rows are drawn. The step is
-compiled once and shared by all seeds; a seed alone decides initial parameters, batches and noise.
+compiled once and shared by all seeds; a seed alone decides initial parameters, batches and noise. One that is not so
+short leaves a copy now and then, from which it goes on after a break.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from offdyn_agents.engine.data import stream
 from offdyn_agents.engine.execution import bound, can_compile, compile_flat, warn_uncompiled
 from offdyn_agents.engine.networks import Network, Params
 from offdyn_agents.engine.products import exact_fast_products
-from offdyn_agents.engine.stage_cache import Fitted, Keep, Tensors, cached
+from offdyn_agents.engine.stage_cache import Fitted, Keep, Tensors, Unfinished, cached
 from offdyn_agents.engine.stages import Advance, StageContext, each_seed, shares
 from offdyn_agents.engine.update import adam, scales
 
@@ -27,6 +28,9 @@ CHUNK = 4096
 REPORT_EVERY = 100
 GAIN = 0.01
 """Relative fall of a held-out loss that counts as one."""
+COPY_EVERY = 20_000
+"""Steps between copies of a training, a multiple of `REPORT_EVERY`: what a break costs at most."""
+GENERATOR, DONE, WATCH = "generator", "done", "watch"
 
 Nets = Mapping[str, Params]
 """Networks by name; averaged copies under "<name>_target"."""
@@ -115,6 +119,18 @@ class _Watch:
             self._left -= 1
         return self._left <= 0
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it knows, by name."""
+        numbers = torch.tensor([self._least, self._mark, self._left], dtype=torch.float64)
+        return {WATCH: numbers} | {f"{WATCH}.{place}": tensor for place, tensor in enumerate(self.best)}
+
+    def restore(self, tensors: Tensors, state: list[Tensor]) -> None:
+        """Know what `tensors` said, on the device of a training's state."""
+        self._least, self._mark, left = tensors[WATCH].tolist()
+        self._left = int(left)
+        best = (tensors.get(f"{WATCH}.{place}") for place in range(len(state)))
+        self.best = [tensor.to(state[0].device) for tensor in best if tensor is not None]
+
 
 class Learner:
     """Trains networks of one shape; the compiled step is shared by all seeds, also from several threads.
@@ -166,7 +182,9 @@ class Learner:
         except Exception as error:
             warn_uncompiled(error)
 
-    def fit(self, source: Tensor, target: Tensor, seed: int, report: Report | None = None) -> Fit:
+    def fit(
+        self, source: Tensor, target: Tensor, seed: int, report: Report | None = None, copy: Unfinished | None = None
+    ) -> Fit:
         """Train the networks.
 
         Args:
@@ -174,13 +192,17 @@ class Learner:
             target: Packed target rows.
             seed: Decides initial parameters, batches and noise.
             report: Called with the number of steps done since its last call, every hundred and at the end.
+            copy: Where a copy of what is done is kept, and found; None for nowhere.
         """
         generator = torch.Generator().manual_seed(stream(seed, self.training.name))
         state, updates = self._initial(generator), self.training.updates
         target, held = self._split(target, seed)
         watch, size = _Watch(self.training.patience), sum(self.lengths.values())
+        first = _restore(copy, state, generator, watch)
+        if report and first:
+            report(first)
         step = bound(self.step, state, self._arguments(source, target, torch.Generator(), 0))
-        for start in range(0, updates, REPORT_EVERY):
+        for start in range(first, updates, REPORT_EVERY):
             block = range(start, min(start + REPORT_EVERY, updates))
             for done in block:
                 step(*state, *self._arguments(source, target, generator, done))
@@ -188,7 +210,9 @@ class Learner:
                 report(len(block))
             if len(held) and watch.enough(self._held_out(state, source, held), state[:size]):
                 break
-        # Where no loss was a number there is no best.
+            if copy and block.stop % COPY_EVERY == 0 and block.stop < updates:
+                copy.write(_copied(state, generator, block.stop) | watch.tensors())
+        # Where no loss was a number, or nothing is held out, there is no best.
         state = [*(watch.best or state[:size]), *state[size:]]
         nets = self._named(state)
         averages = self._named(state[3 * size :], self.training.averaged, "_target")
@@ -263,8 +287,10 @@ def fit(training: ShortTraining, settings: Any, context: StageContext) -> Fitted
 
     def compute(missing: list[int], keep: Keep) -> None:
         def one(seed: int, advance: Advance) -> None:
-            result = learner.fit(source, target, seed, lambda steps: advance(steps, seed=seed))
+            copy = keep.copy(seed)
+            result = learner.fit(source, target, seed, lambda steps: advance(steps, seed=seed), copy)
             keep(seed, result.tensors(), result.failed)
+            copy.remove()
 
         sizes = [net.sizes for net in training.networks.values()]
         widths = max(size for net in sizes for size in net[1:-1])
@@ -282,6 +308,24 @@ def fit(training: ShortTraining, settings: Any, context: StageContext) -> Fitted
     name, rows = f"{training.name} {len(source)}", (source, target)
     found = cached(name, settings, rows, context.seeds, context.cache, compute, training.version, training.title)
     return Fitted([nets(tensors) for tensors in found], found.failed)
+
+
+def _copied(state: list[Tensor], generator: torch.Generator, done: int) -> dict[str, Tensor]:
+    """Return all that a training goes on from, by name."""
+    named = {str(place): tensor for place, tensor in enumerate(state)}
+    return named | {GENERATOR: generator.get_state(), DONE: torch.tensor(done)}
+
+
+def _restore(copy: Unfinished | None, state: list[Tensor], generator: torch.Generator, watch: _Watch) -> int:
+    """Take over a copy, if there is one; return how many steps were done."""
+    tensors = copy.read() if copy else None
+    if tensors is None:
+        return 0
+    for place, tensor in enumerate(state):
+        tensor.copy_(tensors[str(place)])
+    generator.set_state(tensors[GENERATOR])
+    watch.restore(tensors, state)
+    return int(tensors[DONE])
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any
 
 from offdyn_envs.atomic import room
-from offdyn_envs.datasets.store.staging import try_lock
+from offdyn_envs.datasets.store.staging import is_at, try_lock
 from offdyn_envs.interruption import undone
 
 __all__ = ["held", "holder", "working_in"]
@@ -39,7 +38,7 @@ def held(path: Path, wait: float = 0.0) -> Generator[bool]:
         while not (mine := try_lock(file) is not False) and time.monotonic() < until:
             time.sleep(PAUSE)
         # It may have been taken away, by `working_in`, after it had been opened.
-        mine = mine and _is_at(file, path)
+        mine = mine and is_at(file, path)
         if mine:
             file.truncate(0)
             with room(path):
@@ -77,14 +76,6 @@ def working_in(folder: Path, lock: str, wait: float = 0.0) -> Generator[bool]:
             with suppress(OSError):
                 if mine:
                     take_away()
-
-
-def _is_at(file: IO[Any], path: Path) -> bool:
-    """Say whether an open file is still the one at a path."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def holder(path: Path) -> str:

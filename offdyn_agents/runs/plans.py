@@ -151,6 +151,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     # Of an agent without annealed networks it decides nothing.
     other = agent.annealed and plan.budget.schedule != DEFAULTS["schedule"]
     schedule = {"schedule": plan.budget.schedule} if other else {}
+    diagnosis = {"diagnosis": True} if agent.diagnosis else {}
     return {
         "format": FORMAT,
         "agent": plan.agent,
@@ -169,6 +170,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         **plan.problem.facts(),
         **variant,
         **schedule,
+        **diagnosis,
         "command": plan.command,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from offdyn_agents.engine.training.extras import NONE
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population, train_runs
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply, may_grow
+from offdyn_agents.judging.rows import graded, measured
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
@@ -354,6 +356,24 @@ def _judge(jobs: Sequence[_Job], tasks: Sequence[TaskRuns], provision: Provision
             failed = [run - runs.start for run in provision.failed if run in runs]
             judge_stages(_run_judge(job), task, identity["data"], failed, job.facts)
             write_json(plan.folder / "run.json", job.facts)
+        _grade_rows(job, task, provision, runs)
+
+
+def _grade_rows(job: _Job, task: TaskRuns, provision: Provision, runs: range) -> None:
+    """Put into run.json how what was said of source rows goes with their exact gap, where that can be known."""
+    columns = provision.supply.columns
+    told = job.facts["stages"].get("rows")
+    if job.plan.judge is False or job.plan.pair is not None or not columns or not told:
+        return
+    source: Any = task.source
+    target: Any = task.target
+    try:
+        gap = measured(source, target, threads=job.plan.hardware.threads)
+    except OffDynError as error:
+        print(f"{job.plan.task} {job.plan.label}: source rows not graded: {error}", file=sys.stderr)
+        return
+    job.facts["stages"]["rows"] = graded(columns[runs.start : runs.stop], told, gap)
+    write_json(job.plan.folder / "run.json", job.facts)
 
 
 def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:

@@ -131,9 +131,9 @@ def test_a_seed_decides_everything():
 def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     calls, real = [], Learner.fit
 
-    def counted(self, source, target, seed, report=None):
+    def counted(self, source, target, seed, report=None, copy=None):
         calls.append(seed)
-        return real(self, source, target, seed, report)
+        return real(self, source, target, seed, report, copy)
 
     monkeypatch.setattr(Learner, "fit", counted)
     source, target = world(300, 0, 0.0), world(200, 1, 1.0)

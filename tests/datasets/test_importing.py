@@ -139,6 +139,7 @@ def test_minari_of_another_robot(tmp_path: Path, env: str, message: str) -> None
         ("Hopper-v5", {"healthy_z_range": [0.6, 2.0]}, "healthy_z_range [0.6, 2.0] (here (0.7, inf))"),
         ("Hopper-v5", {"gravity": -1.6}, "gravity -1.6 (unknown here)"),
         ("Ant-v5", {}, "contact_cost_weight 0.0005 (here 0.0)"),
+        ("Ant-v5", {"contact_cost_weight": 0.0, "main_body": 2}, "main_body 2 (here 1)"),
         (
             "OffDyn/Hopper-v0",
             {"shifts": [{"kind": "gravity", "scale": 2.0}]},
@@ -195,6 +196,9 @@ def test_settings_of_this_suite_are_no_note(tmp_path: Path) -> None:
     card = import_file(folder, root=tmp_path).card
     assert not any("collected" in note for note in card["notes"])
     assert card["environment"]["kwargs"]["healthy_z_range"] == [0.7, "inf"]
+    kwargs = {"main_body": "torso", "contact_cost_weight": 0.0}
+    ant = write_minari(tmp_path / "c", minari_keys(make_arrays("ant")), "Ant-v5", **kwargs)
+    assert not any("collected" in note for note in import_file(ant, root=tmp_path, out="imported/c").card["notes"])
     huge = write_minari(tmp_path / "b", minari_keys(make_arrays("hopper")), "Hopper-v5", frame_skip=10**4000)
     assert "frame_skip 1000" in import_file(huge, root=tmp_path, out="imported/b").card["notes"][0]
 

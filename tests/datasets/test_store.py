@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import minari
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from offdyn_envs import load_dataset, load_task
 from offdyn_envs.datasets.checking.check import verify
 from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.store import staging
 from offdyn_envs.datasets.store.folders import data_root, read_dataset
 from offdyn_envs.datasets.store.hdf5 import write_hdf5
 from offdyn_envs.datasets.store.spec import Arrays, Dataset
-from offdyn_envs.datasets.store.staging import locked
+from offdyn_envs.datasets.store.staging import locked, waiting_lock
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import DatasetId
 from tests.datasets.conftest import NOMINAL, SMALL
@@ -157,6 +159,33 @@ def test_two_builds_at_once(root: Path) -> None:
     with locked(root, dataset), pytest.raises(OffDynError, match="another process"):
         build(dataset, quiet=True)
     assert build(dataset, num_threads=1, quiet=True).built
+
+
+def test_work_that_fails_takes_its_lock_away(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with pytest.raises(ZeroDivisionError), waiting_lock(root, "outer"), locked(root, "inner"):
+        raise ZeroDivisionError
+    assert not root.exists()
+    with pytest.raises(ZeroDivisionError), locked(root, "a/b"), locked(root, "other"):
+        with pytest.raises(OffDynError, match="another process"), locked(root, "other"):
+            pass
+        assert (root / staging.STAGING / "other.lock").exists()  # It is not ours who was refused.
+        raise ZeroDivisionError
+    assert not root.exists()
+
+
+def test_a_lock_that_was_taken_away_is_held_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, try_lock = [True], staging.try_lock
+
+    def later(file: IO[Any]) -> bool | None:
+        if failed:
+            failed.clear()
+            Path(file.name).unlink()
+        return try_lock(file)
+
+    monkeypatch.setattr(staging, "try_lock", later)
+    with waiting_lock(tmp_path, "x"), pytest.raises(OffDynError, match="another process"), locked(tmp_path, "x"):
+        pass
 
 
 def test_failed_replacement_keeps_the_old_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,7 @@ def _context(
         hardware.compiled,
         quiet,
         hardware.precision,
+        (task.source, task.target),
     )
 
 

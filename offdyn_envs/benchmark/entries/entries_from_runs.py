@@ -138,6 +138,8 @@ class _Run:
             raise OffDynError(f"run '{folder}' has format {run.get('format')!r}; {RUN_FORMAT} is allowed")
         if run.get("status") != "complete":
             raise OffDynError(f"run '{folder}' is {run.get('status')!r}; only complete runs can be added")
+        if run.get("diagnosis"):
+            raise OffDynError(f"run '{folder}' is a diagnosis, which knows the true target; it has no place here")
         if run.get("target_rows"):
             raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
         if "pair" in run:

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from offdyn_envs.atomic import refuse_foreign, write_json, write_text
+from offdyn_envs.atomic import json_text, refuse_foreign, write_together
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Json, build_standings
 from offdyn_envs.benchmark.page.cards import claimed, entry_card
 from offdyn_envs.benchmark.page.charts import (
@@ -50,7 +50,7 @@ BADGES = {
 
 
 def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[Json, list[str]]:
-    """Writes `standings.json` and `index.html`, each whole or not at all.
+    """Writes `standings.json` and `index.html`, both or neither.
 
     Args:
         board: The leaderboard's folder.
@@ -67,9 +67,7 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
     refuse_foreign(board / "index.html", lambda begins: TITLE in begins, "a page of this command")
     refuse_foreign(board / "standings.json", lambda begins: begins.split()[:2] == FIRST, "a file of this command")
     standings, refusals = build_standings(board, table=table)
-    page = render(standings)
-    write_json(board / "standings.json", standings)
-    write_text(board / "index.html", page)
+    write_together({board / "standings.json": json_text(standings), board / "index.html": render(standings)})
     return standings, refusals
 
 

@@ -19,7 +19,7 @@ __all__ = ["Collector", "collecting_environment"]
 STOCK_VERSIONS = ("v2", "v3", "v4", "v5")
 _LOOKS = (
     *("render_mode", "width", "height", "camera_name", "camera_id", "default_camera_config", "max_geom"),
-    *("visual_options", "include_cfrc_ext_in_observation", "main_body"),
+    *("visual_options", "include_cfrc_ext_in_observation"),
 )
 """Settings that change no number, or one that the width of the observations shows."""
 _STOCK_DEFAULTS = {"Ant-v5": {"contact_cost_weight": 5e-4}}
@@ -150,7 +150,7 @@ def _ours(robot: Robot, slug: str, told: _Told, environment: Mapping[str, Any], 
     return Collector(robot.name, dynamics, environment, bonus=0.0)
 
 
-def _note_settings(name: str, robot: Robot, settings: Mapping[str, Any], facts: Facts) -> None:
+def _note_settings(name: str, robot: Robot, settings: dict[str, Any], facts: Facts) -> None:
     """Note the settings of a stock environment in which it differs from this suite's robot."""
     here = {
         **{"xml_file": robot.xml_file, "frame_skip": robot.frame_skip, "forward_reward_weight": 1.0},
@@ -159,11 +159,12 @@ def _note_settings(name: str, robot: Robot, settings: Mapping[str, Any], facts: 
         **{"healthy_angle_range": robot.angle_range, "reset_noise_scale": robot.reset_noise},
         **{"healthy_state_range": (-robot.state_limit, robot.state_limit), "use_contact_forces": False},
         **{"exclude_current_positions_from_observation": True, "contact_cost_weight": 0.0},
-        "max_episode_steps": robot.max_episode_steps,
+        **{"main_body": 1, "max_episode_steps": robot.max_episode_steps},
     }
+    torso = {"main_body": 1} if settings.get("main_body") == "torso" else {}  # The body whose speed pays, by its name.
     other = [
         f"{key} {beginning(value, 60)} ({f'here {here[key]}' if key in here else 'unknown here'})"
-        for key, value in settings.items()
+        for key, value in (settings | torso).items()
         if key not in _LOOKS and not (key in here and value == _plain(here[key]))
     ]
     if other:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def publish(folder: Path, datasets: Sequence[DatasetId] | None = None, *, quiet:
         raise OffDynError(f"nothing to publish in {data_root()}; build a dataset first: offdyn data build TASK")
     places = {dataset: _place(dataset) for dataset in chosen}
     _check_folder(folder)
-    with waiting_lock(folder, "publish", "" if quiet else f"waiting for another process that publishes to {folder}"):
+    notice = "" if quiet else f"waiting for another process that publishes to {folder}"
+    with waiting_lock(folder, "publish", notice), _new_tree(folder):
         manifest = _read_tree(folder)
         with progress("publish", len(chosen), quiet=quiet) as advance:
             done: list[Published] = []
@@ -110,6 +112,18 @@ def _check_folder(folder: Path) -> None:
     others = [name for name in names if name != STAGING and not name.startswith(".manifest.json.")]
     if others and not (folder / "manifest.json").is_file():
         raise OffDynError(f"{folder} holds '{others[0]}' and no manifest.json; expected an empty folder or a tree")
+
+
+@contextmanager
+def _new_tree(folder: Path) -> Generator[None]:
+    """Let a tree in which nothing has been published be as it was."""
+    path, fresh = folder / "manifest.json", not (folder / "manifest.json").exists()
+    try:
+        yield
+    except BaseException:
+        if fresh and {place.name for place in folder.iterdir()} <= {STAGING, path.name}:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _read_tree(folder: Path) -> dict[str, Any]:

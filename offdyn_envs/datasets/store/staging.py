@@ -15,19 +15,20 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from offdyn_envs.atomic import named, write_text
+from offdyn_envs.atomic import made_folder, named, write_text
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.interruption import undone
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "UNSUPPORTED",
+    "is_at",
     "kept",
     "locked",
     "recover",
@@ -57,16 +58,15 @@ def locked(root: Path, dataset: DatasetId | str) -> Generator[None, None, None]:
     Raises:
         OffDynError: Another process is building it now.
     """
-    staging, name = _staging(root), str(dataset)
-    lock = _lock_of(staging, name)
-    with lock.open("w") as handle:
-        ours = try_lock(handle)
+    name = str(dataset)
+    with _lock(root, name) as ours:
         if ours is False:
+            lock = _lock_of(root / STAGING, name)
             raise OffDynError(f"dataset '{dataset}' is being built by another process (lock {lock})")
         if ours:
             # The lock dies with its holder: what stands here under this name was left by a process that was killed.
             _put_back(root, name)
-            for stale in staging.glob(f"{_prefix(name)}stage-*"):
+            for stale in (root / STAGING).glob(f"{_prefix(name)}stage-*"):
                 shutil.rmtree(stale, ignore_errors=True)
         else:
             _warn_lockless(root)
@@ -83,13 +83,47 @@ def waiting_lock(root: Path, name: str, notice: str = "") -> Generator[None, Non
         name: Of the lock.
         notice: Printed on standard error once, where there is someone to wait for.
     """
-    with _lock_of(_staging(root), name).open("w") as handle:
-        while try_lock(handle) is False:
-            if notice:
-                print(notice, file=sys.stderr, flush=True)
-                notice = ""
-            time.sleep(0.02)
-        yield
+    while True:
+        with _lock(root, name) as ours:
+            if ours is not False:
+                yield
+                return
+        if notice:
+            print(notice, file=sys.stderr, flush=True)
+            notice = ""
+        time.sleep(0.02)
+
+
+@contextmanager
+def _lock(root: Path, name: str) -> Generator[bool | None, None, None]:
+    """Try a lock under a root; where the block fails, what was made for it goes again.
+
+    Yields:
+        As `try_lock`.
+    """
+    lock = _lock_of(root / STAGING, name)
+    with made_folder(lock.parent):
+        ignored = lock.parent / ".gitignore"
+        made = [path for path in (lock, ignored) if not path.exists()]
+        _staging(root)
+        with lock.open("w") as handle:
+            ours = try_lock(handle)
+            if ours and not is_at(handle, lock):  # Whoever had it has failed.
+                ours = False
+            try:
+                yield ours
+            except BaseException:
+                if ours is not False:
+                    _take_back(made)
+                raise
+
+
+def _take_back(made: Sequence[Path]) -> None:
+    """Remove a lock that is held, and the file for git where nothing else is left beside it."""
+    for path in made:
+        others = {place for place in path.parent.iterdir() if place != path}
+        if path.name != ".gitignore" or not others:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -143,13 +177,13 @@ def replace_folder(stage: Path, root: Path, name: str) -> None:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     final, old = root / name, _old(root, name)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if final.exists():
-            final.rename(old)
-        stage.rename(final)
-    finally:
-        _put_back(root, name)
+    with made_folder(final.parent):
+        try:
+            if final.exists():
+                final.rename(old)
+            stage.rename(final)
+        finally:
+            _put_back(root, name)
 
 
 def recover(root: Path, name: str) -> None:
@@ -236,6 +270,14 @@ def try_lock(file: IO[Any]) -> bool | None:
             return None
         raise OSError(error.errno, os.strerror(error.errno or errno.EIO), file.name) from None
     return True
+
+
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Say whether an open file is still the one at a path; a lock that was held may be taken away."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @cache

@@ -1,0 +1,120 @@
+"""Which filter finds the source rows that transfer: what methods say of rows beside the exact dynamics gap.
+
+Source datasets hold simulator states, so that what the target would have done with each row is known
+(`offdyn_envs.datasets.dynamics_gap`). For diagnosis, never for training. Gaps are in units of what a step changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_agents.judging.exams import spaced
+
+if TYPE_CHECKING:
+    from offdyn_agents.engine.rows import RowColumns
+    from offdyn_envs.datasets.gap.measure import Gap
+    from offdyn_envs.datasets.store.spec import Dataset
+
+__all__ = ["ASKED", "BINS", "ORACLE", "grade", "grade_columns", "graded", "measured", "rank_correlation"]
+
+ASKED = 20_000
+"""Evenly spaced source rows that are simulated again in the target."""
+BINS = 20
+"""Parts of equal size, by what is said of rows, whose mean gaps a picture shows."""
+ORACLE = "oracle"
+"""The name of the ranking by the gap itself."""
+
+Array = NDArray[Any]
+
+
+def measured(source: Dataset, target: Dataset, rows: int = ASKED, *, threads: int | None = None) -> Gap:
+    """Return the exact gap of evenly spaced source rows.
+
+    Args:
+        source: A dataset with simulator states.
+        target: A dataset of the target's dynamics.
+        rows: How many rows.
+        threads: Threads of the simulation.
+
+    Raises:
+        OffDynError: The source has no simulator states.
+    """
+    from offdyn_envs.datasets import dynamics_gap
+    from offdyn_envs.shifts import parse_shifts
+
+    shifts = parse_shifts(target.card["shifts"] or None) or "nominal"
+    chosen, profile = spaced(len(source), rows), target.card["profile"]
+    return dynamics_gap(source, shifts, chosen, units="step", profile=profile, num_threads=threads, quiet=True)
+
+
+def rank_correlation(left: Array, right: Array) -> float | None:
+    """Return Spearman's correlation, equal numbers sharing their mean rank; None where one of both is constant."""
+    a, b = (_ranks(np.asarray(values, dtype=np.float64)) for values in (left, right))
+    if a.std() == 0.0 or b.std() == 0.0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: Array) -> Array:
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = counts.cumsum()
+    return (ends - 0.5 * (counts - 1.0))[places]
+
+
+def grade(said: Array, gaps: Array) -> dict[str, Any]:
+    """Return how what is said of rows goes with their gaps; more should mean a smaller gap.
+
+    Args:
+        said: What is said of n rows, [n].
+        gaps: Their exact gaps, [n].
+
+    Returns:
+        "rank_correlation" with the gap, -1 for an oracle; "better_half": the mean gap of the half of which most is
+        said, over that of all rows (rows of which the same is said count in part); "bins": the same of `BINS` equal
+        parts, from least to most.
+    """
+    order = np.argsort(said, kind="stable")
+    # Rows of which the same is said are interchangeable: each stands for their mean gap.
+    _, places, counts = np.unique(said, return_inverse=True, return_counts=True)
+    shared = (np.bincount(places, weights=gaps) / counts)[places][order]
+    mean = float(gaps.mean()) or 1.0
+    parts = [float(part.mean()) / mean for part in np.array_split(shared, min(BINS, len(shared)))]
+    half = float(shared[len(shared) // 2 :].mean()) / mean
+    return {"rank_correlation": rank_correlation(said, gaps), "better_half": half, "bins": parts}
+
+
+def grade_columns(columns: RowColumns, gap: Gap) -> dict[str, dict[str, Any]]:
+    """Return the grades of each column of one number, by name, of rows whose gap is known.
+
+    Args:
+        columns: What one run says of all source rows.
+        gap: The exact gap of some of them.
+    """
+    rows, sizes = gap.rows[gap.valid], gap.sizes[gap.valid]
+    numbers = {name: column for name, column in columns.named().items() if column.dim() == 1}
+    return {name: grade(column.cpu().numpy()[rows].astype(np.float64), sizes) for name, column in numbers.items()}
+
+
+def graded(
+    columns: Sequence[RowColumns], told: Sequence[Mapping[str, Any] | None], gap: Gap
+) -> list[dict[str, Any] | None]:
+    """Return what run.json says of each run's columns (`RowColumns.figures`), with the rank correlations.
+
+    Args:
+        columns: Of each run.
+        told: What is said of them already; None for runs whose stages failed.
+        gap: The exact gap of some rows.
+    """
+    found: list[dict[str, Any] | None] = []
+    for column, figures in zip(columns, told, strict=True):
+        if figures is None:
+            found.append(None)
+            continue
+        grades = grade_columns(column, gap)
+        more = {name: {"gap_rank_correlation": one["rank_correlation"]} for name, one in grades.items()}
+        found.append({name: {**dict(figures[name]), **more.get(name, {})} for name in figures})
+    return found
