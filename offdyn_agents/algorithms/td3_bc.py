@@ -139,7 +139,7 @@ class TD3BC(Agent):
         with torch.no_grad():
             targets = self._targets(params, batch, following)
         q = twin(params["critic"], states, batch.actions)
-        critic_loss = (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
+        critic_loss = self.critic_loss(q, targets, batch)
         metrics = {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
         loss = critic_loss
         if batch.phase == "both":
@@ -148,11 +148,21 @@ class TD3BC(Agent):
             judge = [tensor[..., 0, :, :] for tensor in detached(params["critic"])]
             value = mlp(judge, torch.cat([states, actions], dim=-1)).squeeze(-1)
             weight = self.number(params, "alpha") / value.detach().abs().mean(-1)
-            cloning = (actions - batch.actions).square().mean((-2, -1))
-            actor_loss = cloning - weight * value.mean(-1)
-            metrics |= {"actor_loss": actor_loss, "cloning": cloning}
+            near = self.near(params, batch, actions)
+            actor_loss = near - weight * value.mean(-1)
+            metrics |= {"actor_loss": actor_loss, self.metrics[3]: near}
             loss = loss + actor_loss
         return loss, {name: metric.detach() for name, metric in metrics.items()}
+
+    def critic_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+        """Return the loss [*lead] of values [*lead, 2, B] and targets [*lead, B]: mean over rows, sum over critics."""
+        del batch
+        return (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
+
+    def near(self, params: Mapping[str, Params], batch: Batch, actions: Tensor) -> Tensor:
+        """Return what keeps actions [*lead, B, |A|] near the data, [*lead]: their squared distance from its own."""
+        del params
+        return (actions - batch.actions).square().mean((-2, -1))
 
     def _states(self, params: Mapping[str, Params], observations: Tensor) -> Tensor:
         if not self.settings.normalise:
@@ -164,7 +174,8 @@ class TD3BC(Agent):
         """Return r + gamma m min Q'(s', clip(pi'(s') + clip(noise))) [*lead, B]."""
         assert batch.noise is not None
         settings = self.settings
-        noise = (settings.target_noise * batch.noise).clamp(-settings.target_noise_clip, settings.target_noise_clip)
+        drawn = batch.noise[..., : self.action_dim]
+        noise = (settings.target_noise * drawn).clamp(-settings.target_noise_clip, settings.target_noise_clip)
         actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
         values = twin(params["critic_target"], following, actions).amin(-2)
         if settings.value_bounds == "rewards":

@@ -56,8 +56,9 @@ class ShortTraining:
         averaged: Networks that have a Polyak-averaged copy.
         polyak: Share of a network that enters its copy at each step.
         annealed: Whether the step size falls to 0, as a cosine.
-        holdout: Share of the target rows that no step sees and whose loss, a mean over rows without noise, ends the
-            training; of all steps, those count that had the lowest one. Only for trainings on target rows alone.
+        holdout: Share of the target rows that no step sees and whose loss, a mean over rows, ends the training; of all
+            steps, those count that had the lowest one. Noise, whose last axis but one is that of rows, is the same at
+            each look. Only for trainings on target rows alone.
         patience: Hundreds of steps without a gain of 1% on these rows after which training ends.
         version: Raised when the same settings would give other networks.
     """
@@ -233,9 +234,12 @@ class Learner:
 
     def _held_out(self, state: list[Tensor], source: Tensor, held: Tensor) -> float:
         """Return the loss of held-out target rows."""
-        assert not self.training.source and not self.training.noises
+        assert not self.training.source
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(*shape[:-2], len(held), shape[-1]) for shape in self.training.noises]
+        noises = [torch.randn(shape, generator=generator).to(self.device) for shape in shapes]
         with torch.no_grad():
-            return float(self.training.loss(self._named(state), source[:0], held, []))
+            return float(self.training.loss(self._named(state), source[:0], held, noises))
 
     def _named(self, flat: list[Tensor], names: tuple[str, ...] | None = None, ending: str = "") -> dict[str, Params]:
         """Return tensors in order by the networks, of some names, that they belong to."""
