@@ -238,7 +238,7 @@ def test_weights_reach_the_losses():
     agent = agent_of(keep_share=0.5, regularisation=0.0, sharpness=2.0)
     batch = drawn(agent)
     terms = agent.terms({}, batch)
-    cost = batch.columns["cost"]
+    cost = -batch.columns["scores"]
     assert cost.shape == (2, 4)
     assert torch.equal(terms.scores, -cost)
     least, most = cost.amin(-1, keepdim=True), cost.amax(-1, keepdim=True)

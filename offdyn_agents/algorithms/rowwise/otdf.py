@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.rowwise.agent import RowTerms, RowwiseIQL, RowwiseSettings
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowTerms, RowwiseIQL, RowwiseSettings
 from offdyn_agents.engine.networks import Network, Params, mlp
 from offdyn_agents.engine.rows import Batch, RowColumns
 from offdyn_agents.engine.settings import setting
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["OTDF", "OTDFSettings", "relative"]
 
-COST, BEHAVIOUR, SPREAD = "cost", "behaviour", "spread"
 LOG_STD = (-20.0, 2.0)
 """Between what logarithms of the policy's standard deviations are kept, where it draws actions."""
+
+BEHAVIOUR, SPREAD = "behaviour", "spread"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class OTDF(RowwiseIQL):
 
     @property
     def columns(self) -> Mapping[str, int]:
-        """What transport costs, where anything is made of it."""
-        return {COST: 0} if self.settings.keep_share < 1.0 or self.settings.sharpness else {}
+        """The scores d, where anything is made of them."""
+        return {SCORES: 0} if self.settings.keep_share < 1.0 or self.settings.sharpness else {}
 
     @property
     def _drawn(self) -> bool:
@@ -108,7 +109,7 @@ class OTDF(RowwiseIQL):
 
         if not self.columns:
             return super().row_columns(context)
-        told = RowColumns(extras={COST: transport_costs(self.settings.transport, context)})
+        told = RowColumns(extras={SCORES: -transport_costs(self.settings.transport, context)})
         return Fitted([told] * len(context.seeds), {})
 
     def stages(self, context: StageContext) -> StageResults:
@@ -124,7 +125,7 @@ class OTDF(RowwiseIQL):
         """Return d of the batch's source rows, and their weights exp(sharpness d^)."""
         if not self.columns:
             return super().terms(params, batch)
-        scores, sharpness = -batch.columns[COST], self.settings.sharpness
+        scores, sharpness = batch.columns[SCORES], self.settings.sharpness
         return RowTerms(None, torch.exp(sharpness * relative(scores)) if sharpness else None, scores)
 
     def actor_loss(self, weights: Tensor, errors: Tensor, source_rows: int) -> Tensor:
