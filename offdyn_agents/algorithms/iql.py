@@ -28,7 +28,7 @@ from offdyn_agents.engine.settings import setting
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext
 
-__all__ = ["IQL", "IQLSettings", "expectile_loss"]
+__all__ = ["IQL", "IQLSettings", "expectile_loss", "mean_of_domains"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,21 @@ def expectile_loss(differences: Tensor, expectile: float | Tensor) -> Tensor:
     """Return |tau - 1(d < 0)| d^2 elementwise."""
     weights = torch.where(differences > 0, expectile, 1.0 - expectile)
     return weights * differences.square()
+
+
+def mean_of_domains(losses: Tensor, source_rows: int, share: float) -> Tensor:
+    """Return the mean over rows [*lead] of losses [*lead, B], in which target rows have a share; .5 is the plain mean.
+
+    Args:
+        losses: Source rows first, then target rows.
+        source_rows: Number of source rows.
+        share: Weight of the mean over target rows; that over source rows has the rest.
+    """
+    rows = losses.shape[-1]
+    if share == 0.5 or source_rows in (0, rows):
+        return losses.mean(-1)
+    source, target = losses.split([source_rows, rows - source_rows], dim=-1)
+    return (1.0 - share) * source.mean(-1) + share * target.mean(-1)
 
 
 class IQL(Agent):
@@ -128,12 +143,7 @@ class IQL(Agent):
 
     def actor_loss(self, weights: Tensor, errors: Tensor, source_rows: int) -> Tensor:
         """Return the mean over rows [*lead] of weighted errors [*lead, B], in which target rows have their share."""
-        losses = weights * errors
-        share, rows = self.settings.target_share, losses.shape[-1]
-        if share == 0.5 or source_rows in (0, rows):
-            return losses.mean(-1)
-        source, target = losses.split([source_rows, rows - source_rows], dim=-1)
-        return (1.0 - share) * source.mean(-1) + share * target.mean(-1)
+        return mean_of_domains(weights * errors, source_rows, self.settings.target_share)
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' regression targets r + gamma m V(s') [*lead, B], and further metrics.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.iql import expectile_loss
+from offdyn_agents.algorithms.iql import expectile_loss, mean_of_domains
 from offdyn_agents.engine.agent import AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, policy, twin, value
 from offdyn_agents.engine.rollouts import ModelBased, RunView
@@ -55,6 +55,8 @@ class MOBODYSettings(AgentSettings):
         bc_weight: w of (pi(s) - a)^2. "paper": exp(Q(s, pi(s)) / mean |Q|). "code": exp(3 Q(s, a) / mean |Q|). "plain":
             1 (ablation). "awr": exp(3 (Q(s, a) - V(s))) with IQL's V (ablation). Q is min(Q1, Q2), and mean |Q| is over
             the rows of both datasets in a batch, without rollouts: those that are imitated.
+        target_share: Weight of target rows in imitation; .5 is the mean over all rows, as published.
+        decay: "cosine" lets the rates of actor and critics fall to 0 over the training, "none" leaves them as they are.
         temperature: The 3 of "code" and "awr".
         weight_clip: Largest w.
         expectile: tau of V's regression ("awr").
@@ -82,6 +84,8 @@ class MOBODYSettings(AgentSettings):
     q_scale: float = setting(2.5, low=0.0, per_run=True)
     bc: float = setting(1.0, low=0.0, per_run=True)
     bc_weight: str = setting("paper", choices=("paper", "code", "plain", "awr"))
+    target_share: float = setting(0.5, low=0.0, high=1.0)
+    decay: str = setting("cosine", choices=("cosine", "none"))
     temperature: float = setting(3.0, low=0.0)
     weight_clip: float = setting(100.0, low=1.0)
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
@@ -135,6 +139,11 @@ class MOBODY(ModelBased):
     def polyak(self) -> float:
         """Share of the critics that enters their averaged copies."""
         return self.settings.polyak
+
+    @property
+    def annealed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Networks whose rates fall."""
+        return tuple(self.networks()) if self.settings.decay == "cosine" else ()
 
     @property
     def refill_every(self) -> int:
@@ -199,7 +208,7 @@ class MOBODY(ModelBased):
             values, stored = v.detach()[..., :stored_rows], best[..., :stored_rows]
         weights = imitation_weights(settings, acted.detach()[..., :stored_rows], stored, values)
         errors = (actions - batch.actions)[..., :stored_rows, :].square().mean(-1)
-        imitation_loss = (weights * errors).mean(-1)
+        imitation_loss = mean_of_domains(weights * errors, batch.source_rows, settings.target_share)
         actor_loss = -scale * acted.mean(-1) + self.number(params, "bc") * imitation_loss
 
         parts = (critic_loss, actor_loss, imitation_loss, q.mean((-2, -1)), weights.mean(-1), value_loss)

@@ -30,6 +30,7 @@ class Rows:
         rewards: [N].
         terminations: [N].
         truncations: [N].
+        gap: How far each next state is from what the dynamics without noise give, [N]: made data know it.
     """
 
     observations: NDArray[np.float32]
@@ -38,6 +39,7 @@ class Rows:
     rewards: NDArray[np.float32]
     terminations: NDArray[np.bool_]
     truncations: NDArray[np.bool_]
+    gap: NDArray[np.float64]
 
 
 def dataset(rows: int, seed: int, noise: float = 0.05, observation_dim: int = S, action_dim: int = A) -> Rows:
@@ -54,7 +56,8 @@ def dataset(rows: int, seed: int, noise: float = 0.05, observation_dim: int = S,
     observations = rng.standard_normal((rows, observation_dim)).astype(np.float32)
     actions = rng.uniform(-1, 1, (rows, action_dim)).astype(np.float32)
     mix = np.random.default_rng(99).standard_normal((action_dim, observation_dim)).astype(np.float32)
-    change = 0.3 * actions @ mix - 0.1 * observations + noise * rng.standard_normal(observations.shape)
+    disturbance = noise * rng.standard_normal(observations.shape)
+    change = 0.3 * actions @ mix - 0.1 * observations + disturbance
     return Rows(
         observations=observations,
         actions=actions,
@@ -62,6 +65,7 @@ def dataset(rows: int, seed: int, noise: float = 0.05, observation_dim: int = S,
         rewards=-np.square(observations).mean(axis=1).astype(np.float32),
         terminations=rng.random(rows) < 0.02,
         truncations=np.zeros(rows, dtype=bool),
+        gap=np.abs(disturbance).mean(axis=1),
     )
 
 

@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.rollouts import ModelBased
+from offdyn_agents.engine.settings import setting_names
 from offdyn_agents.engine.stages import StageResults
 from offdyn_agents.engine.training.module import Budget, Hardware, PopulationModule
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.cluster import Cluster
 from offdyn_agents.runs.plans import Plan, read_run
-from offdyn_agents.runs.runs import arrange, train_tasks
+from offdyn_agents.runs.runs import arrange, plan_agent, train_tasks
 from offdyn_agents.testing.sizes import small_settings
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
@@ -55,6 +56,8 @@ def data(monkeypatch):
 def plan(out, agent="td3-bc", seeds=(0, 1), budget=BUDGET, task=TASK, **more):
     kind = agent_class(agent).settings_class
     overrides = {key: str(value) for key, value in small_settings(kind).items()} | {"data": "merged"}
+    # Rates that fall end with a run.
+    overrides |= {"decay": "none"} if "decay" in setting_names(kind) else {}
     hardware = Hardware(threads=1, compiled=False)
     return Plan(agent, task, seeds, overrides, budget, hardware, out, quiet=True, judge=False, **more)
 
@@ -125,7 +128,7 @@ def test_more_updates_and_more_seeds(agent, tmp_path, monkeypatch):
     assert begun[0] == 0
     assert begun == sorted(set(begun))
     same(grown, whole, exact=False)
-    assert ("schedule" in read_run(whole)) == bool(agent_class(agent).annealed)
+    assert ("schedule" in read_run(whole)) == bool(plan_agent(plan(tmp_path, agent)).annealed)
     assert (grown / "buffers").exists() == issubclass(agent_class(agent), ModelBased)
 
 

@@ -12,7 +12,7 @@ from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, pack
-from offdyn_agents.engine.settings import build, preset, tuning
+from offdyn_agents.engine.settings import build, chosen, preset, tuning
 from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.models.dual.model import DualDynamics, dual_networks
@@ -69,7 +69,10 @@ def golden(agent, params, batch):
         ahead = worst(params["critic_target"], s, a) - net(params["value"], s)[:, 0]
         found["value_loss"] = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in ahead])
     w = golden_weights(agent, params, batch)
-    found["imitation_loss"] = np.mean(w[:, None] * (pi[:n] - a[:n]) ** 2)
+    each = np.mean(w[:, None] * (pi[:n] - a[:n]) ** 2, axis=1)
+    k = batch.source_rows
+    shares = (1 - c.target_share) * each[:k].mean() + c.target_share * each[k:].mean()
+    found["imitation_loss"] = each.mean() if c.target_share == 0.5 else shares
     lam = c.q_scale / np.abs(climbed).mean()
     found["actor_loss"] = -lam * climbed.mean() + c.bc * found["imitation_loss"]
     found["weight"] = w.mean()
@@ -83,6 +86,8 @@ VARIANTS = [
     {"bc_weight": "code"},
     {"bc_weight": "code", "temperature": 1.0, "weight_clip": 2.0},
     {"bc_weight": "plain"},
+    {"target_share": 0.9},
+    {"target_share": 1.0, "target_ratio": 0.25, "bc_weight": "code"},
     {"bc_weight": "awr"},
     {"bc_weight": "awr", "expectile": 0.9, "temperature": 0.1},
     {"target_ratio": 0.25, "fake_ratio": 2.0, "discount": 0.5},
@@ -330,3 +335,10 @@ def test_published_constants():
     assert (dynamics.learning_rate, dynamics.target_passes, dynamics.source_share) == (1e-3, 3, 1.0)
     assert (dynamics.patience, dynamics.improvement, dynamics.lambda_rep) == (5, 0.01, 1.0)
     assert (dynamics.representation_loss, dynamics.cycle_loss, dynamics.structure) == (True, True, "dual")
+
+
+def test_rates_fall_unless_the_published_form_is_asked_for():
+    assert make("mobody").annealed == ("critic", "actor")
+    assert make("mobody", decay="none").annealed == ()
+    published = chosen(agent_class("mobody"), "walker2d", overrides={"form": "paper"})
+    assert (published.decay, published.target_share) == ("none", 0.5)

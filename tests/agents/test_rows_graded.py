@@ -1,17 +1,20 @@
 """Filters are graded by the exact gap: the oracle best, noise worst; in files, in run.json and by the command."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.algorithms.rowwise.oracle_filter import OracleFilter
-from offdyn_agents.engine.rows import RowColumns
+from offdyn_agents.algorithms.rowwise.oracle_filter import OracleFilter, OracleFilterSettings
+from offdyn_agents.engine.rows import Layout, RowColumns, pack
+from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.judging.rows import BINS, grade, grade_columns, graded, rank_correlation
 from offdyn_agents.judging.rows_report import diagnose_rows, rows_table
-from offdyn_agents.testing.conformance import train
+from offdyn_agents.testing.conformance import SOURCE, TARGET
+from offdyn_agents.testing.data import A, S
 from offdyn_envs.benchmark.entries.entries_from_runs import RUN_FORMAT, _Run
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
@@ -92,8 +95,17 @@ def test_a_diagnosis_has_no_place_on_a_leaderboard(tmp_path):
 
 
 def test_the_oracle_needs_simulator_states(tmp_path):
+    known = oracle_filter_scores(tmp_path)
+    np.testing.assert_allclose(known, -SOURCE.gap, rtol=1e-6)
     with pytest.raises(OffDynError, match="agent 'oracle-filter' needs datasets with simulator states"):
-        train(OracleFilter, tmp_path)
+        oracle_filter_scores(tmp_path, gap=None)
+
+
+def oracle_filter_scores(folder, **changed):
+    """Return what it says of made rows."""
+    source = replace(SOURCE, **changed)
+    context = StageContext(Layout(S, A), pack(source, "s"), pack(TARGET, "t"), (0,), 1, domains=(source, TARGET))
+    return OracleFilter(OracleFilterSettings(), S, A).row_columns(context)[0].extras["scores"].numpy()
 
 
 def test_an_unknown_agent_is_told_before_torch(capsys):
