@@ -21,7 +21,20 @@ import gymnasium
 from offdyn_envs.adroit import HAND_STEPS, HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
-from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+from offdyn_envs.shifts import (
+    Actuator,
+    Armature,
+    Damping,
+    Field,
+    Friction,
+    Frictionloss,
+    Gravity,
+    Kinematic,
+    Mass,
+    Morphology,
+    Payload,
+    register_shift,
+)
 from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
@@ -30,11 +43,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROBOTS",
+    "Actuator",
+    "Armature",
+    "Damping",
+    "Field",
     "Friction",
+    "Frictionloss",
     "Gravity",
     "Kinematic",
+    "Mass",
     "Morphology",
     "OffDynError",
+    "Payload",
     "__version__",
     "get_robot",
     "get_task",
@@ -43,6 +63,7 @@ __all__ = [
     "load_dataset",
     "load_task",
     "register_environments",
+    "register_shift",
 ]
 
 

@@ -6,7 +6,7 @@ batched and re-simulated transitions then agree bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from offdyn_envs.robots import ROBOTS, RewardParts, Robot
 from offdyn_envs.scalar.arguments import check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
-from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
+from offdyn_envs.shifts import Shifts, check_profile, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
@@ -50,7 +50,7 @@ class ShiftedRobot(ScalarEnvironment):
 
     Args:
         dynamics: A named dynamics, for instance "gravity-0.5".
-        shifts: More shifts, as values or plain JSON objects, applied after those of `dynamics`.
+        shifts: More shifts, one or a list, as values or plain JSON objects, applied after those of `dynamics`.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
         attack: An observation attack, as a value or a plain JSON object (see `offdyn_envs.attacks.make_attack`).
         schedule: Shifts that change between episodes or at a step, appended to the others (see
@@ -67,7 +67,7 @@ class ShiftedRobot(ScalarEnvironment):
     def __init__(
         self,
         dynamics: str = "nominal",
-        shifts: Sequence[Mapping[str, Any] | Shift] | None = None,
+        shifts: Shifts = None,
         profile: str = "default",
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,

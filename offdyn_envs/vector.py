@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -32,15 +33,15 @@ from offdyn_envs.batching.row_models import RowModels
 from offdyn_envs.batching.step_timers import stop_step_timers
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
-from offdyn_envs.shifts import Shift, check_profile, parse_shifts
+from offdyn_envs.shifts import Shifts, check_profile, parse_shifts
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-ShiftList = Sequence[Mapping[str, Any] | Shift] | None
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _PARAMETERS = (
     *("robot", "num_envs", "dynamics", "shifts", "row_shifts", "profile", "num_threads", "max_episode_steps"),
@@ -57,8 +58,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         robot: A robot or its name.
         num_envs: N, the number of rows.
         dynamics: A named dynamics for all rows.
-        shifts: More shifts for all rows, applied after those of `dynamics`.
-        row_shifts: One more list of shifts (or None) per row, applied last; N entries.
+        shifts: More shifts for all rows, applied after those of `dynamics`: one or a list.
+        row_shifts: One more list of shifts (or one shift, or None) per row, applied last; N entries.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
         num_threads: Threads that share the physics. Results do not depend on it.
         max_episode_steps: Control steps until truncation.
@@ -72,13 +73,15 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         OffDynError: An unknown name, parameter or value.
     """
 
+    spec: EnvSpec | None = cast(Any, PlainSpec())
+
     def __init__(
         self,
         robot: str | Robot,
         num_envs: int,
         dynamics: str = "nominal",
-        shifts: ShiftList = None,
-        row_shifts: Sequence[ShiftList] | None = None,
+        shifts: Shifts = None,
+        row_shifts: Sequence[Shifts] | None = None,
         profile: str = "default",
         num_threads: int = 1,
         max_episode_steps: int | None = None,

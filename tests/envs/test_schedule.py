@@ -137,7 +137,6 @@ def test_interpolation_stays_between_its_points(start, length, low, high, count)
         (WEAR | {"points": [3]}, "points[0] must be an object"),
         (WEAR | {"points": [{"at": -1, "shifts": None}]}, "points[0].at"),
         (WEAR | {"points": [{"at": 1.5, "shifts": None}]}, "points[0].at"),
-        (WEAR | {"points": [{"at": 1, "shifts": []}]}, "empty list"),
         (WEAR | {"points": [{"at": 1, "shift": 3}]}, "did you mean 'shifts'"),
         (WEAR | {"interpolate": 1}, "interpolate must be true or false"),
         (WEAR | {"unit": "step"}, "between episodes"),
