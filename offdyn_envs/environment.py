@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import mujoco
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
@@ -23,15 +24,16 @@ from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, RewardParts, Robot
-from offdyn_envs.scalar.arguments import check_rendering, check_seed
+from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shifts, check_profile, parse_shifts, shifts_to_json
+from offdyn_envs.shifts.context import context_of
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
 
-_PARAMETERS = ("dynamics", "shifts", "profile", "attack", "schedule")
+_PARAMETERS = ("dynamics", "shifts", "profile", "attack", "schedule", "observe_shifts")
 _RENDERING = (
     "render_mode",
     "width",
@@ -55,6 +57,8 @@ class ShiftedRobot(ScalarEnvironment):
         attack: An observation attack, as a value or a plain JSON object (see `offdyn_envs.attacks.make_attack`).
         schedule: Shifts that change between episodes or at a step, appended to the others (see
             `offdyn_envs.schedule.make_schedule`).
+        observe_shifts: Append the strength of each shift, those of `dynamics` included, to the observation, never
+            attacked; `context_names` says which is which.
         rendering: `render_mode`, `width`, `height`, `camera_id`, `camera_name`, `default_camera_config`, `max_geom`
             and `visual_options` of Gymnasium's MuJoCo environments.
 
@@ -71,6 +75,7 @@ class ShiftedRobot(ScalarEnvironment):
         profile: str = "default",
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,
+        observe_shifts: bool = False,
         **rendering: Any,
     ) -> None:
         check_rendering(rendering, _RENDERING, _PARAMETERS)
@@ -80,13 +85,18 @@ class ShiftedRobot(ScalarEnvironment):
         self.attack = None if attack is None else make_attack(attack, self.robot)
         self._attack_rng = np.random.default_rng()
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, (self.shifts,))
+        observed = self.shifts if check_observe_shifts(observe_shifts, schedule) else ()
+        self.context_names, self._context = context_of(observed)
         self._episode, self._elapsed = -1, 0
         self._active = self.shifts
         super().__init__(**self.robot.stock_kwargs, **rendering)
+        if len(self._context):
+            size = self.robot.observation_dim + len(self._context)
+            self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.init_qpos = start_qpos(self.robot, self.shifts, self.profile)
         # The stock class has recorded its own arguments for pickling; these are ours.
         json_shifts = shifts_to_json(extra) or None
-        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, **rendering)
+        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, observe_shifts, **rendering)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -182,9 +192,9 @@ class ShiftedRobot(ScalarEnvironment):
 
     def _seen(self) -> NDArray[np.float64]:
         observation = self.robot.observe(self.data.qpos, self.data.qvel)
-        if self.attack is None:
-            return observation
-        return self.attack.perturb(observation[None], [self._attack_rng])[0]
+        if self.attack is not None:
+            observation = self.attack.perturb(observation[None], [self._attack_rng])[0]
+        return np.concatenate([observation, self._context]) if len(self._context) else observation
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         model = compile_model(self.robot, self.shifts, self.profile)

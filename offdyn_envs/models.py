@@ -121,6 +121,7 @@ def overwrite_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
         model: Changed.
         other: Where the dynamics come from.
     """
+    model.stat.meaninertia = other.stat.meaninertia  # In its units the solver judges whether it has converged.
     # The boxes in which collisions are looked for follow from the geoms; the hash leaves them out.
     for name, value in (dynamics_fields(other) | {"bvh_aabb": other.bvh_aabb}).items():
         prefix, _, field = name.rpartition(".")

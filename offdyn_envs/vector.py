@@ -33,9 +33,11 @@ from offdyn_envs.batching.row_models import RowModels
 from offdyn_envs.batching.step_timers import stop_step_timers
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.scalar.arguments import check_observe_shifts
 from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shifts, check_profile, parse_shifts
+from offdyn_envs.shifts.context import context_of_rows
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
@@ -45,7 +47,7 @@ Bools = NDArray[np.bool_]
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _PARAMETERS = (
     *("robot", "num_envs", "dynamics", "shifts", "row_shifts", "profile", "num_threads", "max_episode_steps"),
-    *("autoreset_mode", "attack", "schedule", "render_mode"),
+    *("autoreset_mode", "attack", "schedule", "observe_shifts", "render_mode"),
 )
 
 
@@ -67,6 +69,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         attack: An observation attack, as a value or a plain JSON object.
         schedule: Shifts that change between episodes or at a step, appended to each row's own; every row counts its
             own episodes.
+        observe_shifts: Append the strength of each of a row's shifts to its observation, never attacked; all rows must
+            have the same shifts but for their strength. `context_names` says which is which.
         render_mode: Must be None; render the scalar environment instead.
 
     Raises:
@@ -88,6 +92,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         autoreset_mode: str | AutoresetMode = "next_step",
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,
+        observe_shifts: bool = False,
         render_mode: str | None = None,
         **unexpected: Any,
     ) -> None:
@@ -107,11 +112,13 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
         self.num_threads = min(whole_number("num_threads", num_threads), self.num_envs)
+        observed = self.row_shifts if check_observe_shifts(observe_shifts, schedule) else ((),) * self.num_envs
+        self.context_names, self._context = context_of_rows(observed)
         self._build_spaces()
         self._build_physics()
 
     def _build_spaces(self) -> None:
-        dims = self.robot.observation_dim, self.robot.action_dim
+        dims = self.robot.observation_dim + len(self.context_names), self.robot.action_dim
         self.single_observation_space = spaces.Box(-np.inf, np.inf, (dims[0],), np.float64)
         self.single_action_space = spaces.Box(-1.0, 1.0, (dims[1],), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -202,7 +209,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
         self._begin(chosen)
-        return self._observe()
+        return self._with_context(self._observe())
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -330,10 +337,13 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         """Return all observations, those of `rows` (None: of all rows) attacked."""
         observations = self._observe()
         if self.attack is None or (rows is not None and not rows.any()):
-            return observations
+            return self._with_context(observations)
         index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
         observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
-        return observations
+        return self._with_context(observations)
+
+    def _with_context(self, observations: Floats) -> Floats:
+        return np.concatenate([observations, self._context], axis=1) if self.context_names else observations
 
 
 def halfcheetah(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:

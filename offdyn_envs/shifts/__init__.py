@@ -13,6 +13,7 @@ from offdyn_envs.shifts.mass import Mass, Payload
 from offdyn_envs.shifts.morphology import MORPHOLOGY_LEVELS, MORPHOLOGY_PARTS, Morphology
 from offdyn_envs.shifts.parsing import Shifts, check_shifts, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.registry import KINDS, register_shift
+from offdyn_envs.shifts.sampling import sample_shifts
 from offdyn_envs.shifts.scaled import Friction, Gravity
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "check_shifts",
     "parse_shifts",
     "register_shift",
+    "sample_shifts",
     "shifts_to_json",
 ]

@@ -106,7 +106,7 @@ class Payload(BaseShift):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kg", number("payload shift: kg", self.kg, *LOADS))
-        if self.body is None or place_name("payload shift: body", self.body) is None:
+        if place_name("payload shift: body", self.body) is None:
             raise OffDynError("payload shift: body must be the name of the body that carries it, got 'None'")
         if self.position is not None:
             object.__setattr__(self, "position", _position(self.position))

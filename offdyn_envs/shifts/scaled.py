@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
 from offdyn_envs.shifts.registry import register_shift
 
@@ -51,9 +52,14 @@ class Gravity(_Scaled):
 
         Args:
             spec: The model to edit.
-            robot: Its robot, unused.
+            robot: Its robot, for the message.
             profile: Unused: the published models agree with this edit.
+
+        Raises:
+            OffDynError: The model has no gravity.
         """
+        if not spec.option.gravity.any():
+            raise OffDynError(f"gravity shift: {robot.title} has no gravity, which no scale changes")
         spec.option.gravity = spec.option.gravity * self.scale
 
     def describe(self, robot: Robot) -> str:
