@@ -34,12 +34,14 @@ from offdyn_envs.shifts import (
     Morphology,
     Payload,
     register_shift,
+    sample_shifts,
 )
 from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets import load_dataset, load_task
+    from offdyn_envs.scalar.shifted import shifted
 
 __all__ = [
     "ROBOTS",
@@ -64,6 +66,8 @@ __all__ = [
     "load_task",
     "register_environments",
     "register_shift",
+    "sample_shifts",
+    "shifted",
 ]
 
 
@@ -94,11 +98,15 @@ def register_environments() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the dataset functions when they are first used: they need h5py and Minari."""
+    """Import what takes long when it is first used: the datasets' functions need h5py and Minari."""
     if name in ("load_dataset", "load_task"):
         from offdyn_envs import datasets
 
         return getattr(datasets, name)
+    if name == "shifted":
+        from offdyn_envs.scalar.shifted import shifted
+
+        return shifted
     raise AttributeError(f"module 'offdyn_envs' has no attribute '{name}'")
 
 
