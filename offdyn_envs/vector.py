@@ -38,6 +38,8 @@ from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shifts, check_profile, parse_shifts
 from offdyn_envs.shifts.context import context_of_rows
+from offdyn_envs.shifts.delay import ActionQueue, delay_of
+from offdyn_envs.shifts.noise import STREAM, noises_of
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
@@ -139,6 +141,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._unstarted = set(range(rows))
         self._rngs = [np.random.default_rng() for _ in range(rows)]
         self._attack_rngs = [np.random.default_rng() for _ in range(rows)]
+        self._noise_rngs = [np.random.default_rng() for _ in range(rows)]
+        self._noises = [noises_of(shifts) for shifts in self.row_shifts]
+        self._disturbed = self.attack is not None or any(self._noises)
+        self._queue = ActionQueue([delay_of(shifts) for shifts in self.row_shifts], robot.action_dim)
         self._last = self._state
         self._qpos = slice(1, 1 + robot.nq)
         self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
@@ -177,6 +183,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return self._state[:, self._qvel].copy()
 
     @property
+    def queue(self) -> Floats:
+        """Actions sent in the last K control steps, oldest first, [N, K, |A|]; a copy.
+
+        K is the longest delay of any row; positions, velocities and this are the whole state.
+        """
+        return self._queue.sent.copy()
+
+    @property
     def last_qpos(self) -> Floats:
         """Positions right after the last physics step, before any reset, [N, nq]; a copy."""
         return self._last[:, self._qpos].copy()
@@ -186,16 +200,17 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         """Velocities right after the last physics step, before any reset, [N, nv]; a copy."""
         return self._last[:, self._qvel].copy()
 
-    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None) -> Floats:
+    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None, queue: Floats | None = None) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
         Args:
             qpos: Positions, [N, nq].
             qvel: Velocities, [N, nv].
             mask: Which rows to set, [N]; all where left out.
+            queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
 
         Returns:
-            The observations of all rows, [N, |S|], never attacked.
+            The observations of all rows, [N, |S|], never attacked and without noise.
 
         Raises:
             OffDynError: Other shapes, or numbers of the chosen rows that are not finite.
@@ -205,10 +220,13 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         checked = [
             (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
         ]
+        under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
         self._begin(chosen)
+        if under_way is not None:
+            self._queue.sent[chosen] = under_way[chosen]
         return self._with_context(self._observe())
 
     def reset(
@@ -231,6 +249,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             if row_seed is not None and chosen[row]:
                 self._rngs[row] = np.random.default_rng(row_seed)
                 self._attack_rngs[row] = np.random.default_rng([row_seed, 1])
+                self._noise_rngs[row] = np.random.default_rng([row_seed, STREAM])
         self._reset_rows(chosen, episode)
         return self._seen(chosen if mask is not None else None), {}
 
@@ -283,8 +302,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._crew.close()
 
     def _advance(self, actions: NDArray[Any]) -> Bools:
-        self._rows.begin_step(self._steps)
-        self._control[:] = actions[:, None, :]
+        self._rows.begin_step(self._steps, self._state[:, self._qpos], self._state[:, self._qvel])
+        self._control[:] = self._queue.send(actions)[:, None, :]
         self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory)
         after = self._trajectory[:, -1].copy()
         # The simulation repeats the last good state of a row that diverged, so its clock falls behind.
@@ -308,7 +327,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         # Each observation that a policy may see is attacked once: the last of an episode, the first of the next one.
         infos["final_obs"], infos["_final_obs"] = self._seen(ended), ended
         infos["final_info"], infos["_final_info"] = {}, ended
-        going_on = None if self.attack is None else self._seen(~ended)
+        going_on = self._seen(~ended) if self._disturbed else None
         self._last = self._state.copy()
         self._reset_rows(ended)
         first = self._seen(ended)
@@ -328,18 +347,23 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _begin(self, chosen: Bools) -> None:
         self._steps[chosen] = 0
         self._done[chosen] = False
+        self._queue.clear(chosen)
         self._unstarted.difference_update(np.flatnonzero(chosen).tolist())
 
     def _observe(self) -> Floats:
         return self.robot.observe(self._state[:, self._qpos], self._state[:, self._qvel])
 
     def _seen(self, rows: Bools | None) -> Floats:
-        """Return all observations, those of `rows` (None: of all rows) attacked."""
+        """Return all observations, those of `rows` (None: of all rows) noisy and attacked."""
         observations = self._observe()
-        if self.attack is None or (rows is not None and not rows.any()):
+        if not self._disturbed or (rows is not None and not rows.any()):
             return self._with_context(observations)
         index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
-        observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
+        for row in index:
+            for noise in self._noises[row]:
+                observations[row] = noise.disturb(observations[row], self._noise_rngs[row])
+        if self.attack is not None:
+            observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
         return self._with_context(observations)
 
     def _with_context(self, observations: Floats) -> Floats:

@@ -74,8 +74,8 @@ def row_mask(name: str, mask: object, num_envs: int) -> Bools:
     return chosen
 
 
-def finite_rows(name: str, value: object, shape: tuple[int, int], chosen: Bools) -> Floats:
-    """Return numbers of a shape [N, D] whose chosen rows are finite."""
+def finite_rows(name: str, value: object, shape: tuple[int, ...], chosen: Bools) -> Floats:
+    """Return numbers of a shape [N, ...] whose chosen rows are finite."""
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array[chosen]).all():
         raise OffDynError(f"{name} must be finite numbers of shape {shape}, got {array.dtype} of shape {array.shape}")

@@ -77,14 +77,19 @@ class BaseShift:
 
     Attributes:
         kind: The name in JSON.
-        amount: Parameter that says how strong the shift is: `sample_shifts` draws it, `observe_shifts` shows it.
+        amount: Parameter that says how strong the shift is: `sample_shifts` draws it, `observe_shifts` shows it. Empty
+            where there is none.
         place: Parameter that names where the shift acts; None for one that acts everywhere.
+        last: Applied after all shifts of which this is false.
+        of_model: Changes the model; others change what is sent to it or seen of it, or hold in a part of the world.
         own_robots: Needs a robot of this suite, so that `shifted` cannot give it to any other environment.
     """
 
     kind: ClassVar[str]
     amount: ClassVar[str] = "scale"
     place: ClassVar[str | None] = None
+    last: ClassVar[bool] = False
+    of_model: ClassVar[bool] = True
     own_robots: ClassVar[bool] = False
 
     def check(self, robot: Robot) -> None:

@@ -58,7 +58,7 @@ def context_of_rows(row_shifts: Sequence[Sequence[Shift]]) -> tuple[tuple[str, .
 def _strength(shift: Any) -> tuple[str, float]:
     default = getattr(shift, "amount", "scale")
     names = [default, *(item.name for item in fields(shift))]
-    name = next((name for name in names if isinstance(getattr(shift, name, None), float)), None)
+    name = next((name for name in names if default and _is_number(getattr(shift, name, None))), None)
     if name is None:
         raise OffDynError(
             f"observe_shifts: the {shift.kind} shift {shown(shift.to_json())} has no single number that says "
@@ -67,3 +67,7 @@ def _strength(shift: Any) -> tuple[str, float]:
     where = None if getattr(shift, "place", None) is None else getattr(shift, shift.place)
     text = shift.kind + ("" if name == default else f".{name}") + ("" if where is None else f":{where}")
     return text, getattr(shift, name)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

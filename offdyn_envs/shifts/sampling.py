@@ -27,8 +27,8 @@ def sample_shifts(
     """Draw dynamics for domain randomisation.
 
     A factor ("scale") with a range above 0 is drawn log-uniformly, so that half and twice are equally likely; every
-    other number uniformly. Each range has a random stream of its own: one more range leaves the draws of the others as
-    they are, and so does a larger `count`.
+    other number uniformly, whole ones ("steps" of a delay) among all whole numbers of the range. Each range has a
+    random stream of its own: one more range leaves the draws of the others as they are, and so does a larger `count`.
 
     Args:
         robot: A robot or its name.
@@ -58,15 +58,19 @@ def sample_shifts(
 def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
     kind, parameter, fixed = _read(key)
     low, high = _bounds(key, bounds)
+    whole = inspect.signature(kind).parameters[parameter].annotation in ("int", int)
     for end in (low, high):
-        check_shifts([kind(**fixed, **{parameter: end})], robot)
+        check_shifts([kind(**fixed, **{parameter: int(end) if whole and end.is_integer() else end})], robot)
     rng = np.random.default_rng([int(seed), *str(key).encode()])
-    if parameter == "scale" and low > 0.0:
+    if whole:
+        drawn = rng.integers(int(low), int(high), count, endpoint=True)
+    elif parameter == "scale" and low > 0.0:
         drawn = np.exp(rng.uniform(math.log(low), math.log(high), count))
     else:
         drawn = rng.uniform(low, high, count)
     # Logarithm and exponential may round past the ends.
-    return [kind(**fixed, **{parameter: value}) for value in np.clip(drawn, low, high).tolist()]
+    values = drawn if whole else np.clip(drawn, low, high)
+    return [kind(**fixed, **{parameter: value}) for value in values.tolist()]
 
 
 def _read(key: object) -> tuple[Any, str, dict[str, str]]:

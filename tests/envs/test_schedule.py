@@ -14,7 +14,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash, start_qpos
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.schedule import Schedule, make_schedule
-from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+from offdyn_envs.shifts import Damping, Friction, Gravity, Kinematic, Morphology, Payload
 from offdyn_envs.vector import OffDynVectorEnv
 
 WEAR = {
@@ -214,3 +214,9 @@ def test_droco_profile_runs_at_its_own_timestep():
     mixed = [None, [{"kind": "kinematic", "preset": "severe"}]]
     with pytest.raises(OffDynError, match="one timestep"):
         OffDynVectorEnv("halfcheetah", 2, row_shifts=mixed, profile="droco")
+
+
+def test_loads_and_joints_grow_between_episodes():
+    points = [{"at": at, "shifts": [Payload(at, "torso"), Damping(add=0.1 * at)]} for at in (0, 4)]
+    schedule = make_schedule({"unit": "episode", "interpolate": True, "points": points}, ROBOTS["hopper"])
+    assert schedule.shifts_at(1) == (Payload(1.0, "torso"), Damping(add=0.1))
