@@ -66,7 +66,8 @@ class Actuator(BaseShift):
 
     def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
         """Return the gains and limits of the actuators."""
-        chosen = actuators(own_spec(robot), self.actuator, self.kind, robot)
+        spec = own_spec(robot)  # Its elements live as long as it does.
+        chosen = actuators(spec, self.actuator, self.kind, robot)
         fields = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "actuator_forcelimited")
         return {field: {motor.name or motor.target for motor in chosen} for field in fields}
 

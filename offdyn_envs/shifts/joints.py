@@ -61,7 +61,8 @@ class _OfJoints(BaseShift):
 
     def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
         """Return the field of the joints' degrees of freedom."""
-        names = {joint.name for joint in joints(own_spec(robot), self.joint, self.kind, robot)}
+        spec = own_spec(robot)  # Its elements live as long as it does.
+        names = {joint.name for joint in joints(spec, self.joint, self.kind, robot)}
         return {f"dof_{self.kind}": names}
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:

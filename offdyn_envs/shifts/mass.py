@@ -154,7 +154,8 @@ class Payload(BaseShift):
 
 def _chosen(body: str | None, robot: Robot) -> set[str] | None:
     """Return the bodies whose mass changes; where the compiler scales to a total, all do, in their last bits."""
-    return None if body is None or own_spec(robot).compiler.settotalmass > 0.0 else {body}
+    spec = own_spec(robot)  # Its parts live as long as it does.
+    return None if body is None or spec.compiler.settotalmass > 0.0 else {body}
 
 
 def _position(value: object) -> tuple[float, ...]:

@@ -27,18 +27,18 @@ RANGES = {
 
 
 def test_draws_are_shifts_within_their_ranges():
-    draws = sample_shifts("hopper", RANGES, seed=3, count=50)
-    assert len(draws) == 50 and draws == sample_shifts(ROBOTS["hopper"], RANGES, seed=3, count=50)
-    assert draws != sample_shifts("hopper", RANGES, seed=4, count=50)
+    draws = sample_shifts("hopper", RANGES, seed=3, count=20)
+    assert len(draws) == 20 and draws == sample_shifts(ROBOTS["hopper"], RANGES, seed=3, count=20)
+    assert draws != sample_shifts("hopper", RANGES, seed=4, count=20)
     for draw in draws:
         kinds = [shift.kind for shift in draw]
         assert kinds == [key.partition(":")[0].partition(".")[0] for key in RANGES]
         values = [getattr(shift, {"damping": "add"}.get(shift.kind, shift.amount)) for shift in draw]
         assert all(low <= value <= high for value, (low, high) in zip(values, RANGES.values(), strict=True))
     assert isinstance(draws[0][2], Payload) and draws[0][2].body == "foot"
-    env = OffDynVectorEnv("hopper", 50, row_shifts=draws)
+    env = OffDynVectorEnv("hopper", 20, row_shifts=draws)
     env.reset(seed=0)
-    env.step(np.zeros((50, 3), np.float32))
+    env.step(np.zeros((20, 3), np.float32))
 
 
 def test_factors_are_drawn_log_uniformly_and_other_numbers_uniformly():
