@@ -121,13 +121,14 @@ class IQL(Agent):
         sharpened = self.number(params, "temperature", 1) * (best - v.detach())
         weights = torch.exp(sharpened).clamp(max=self.settings.weight_clip)
         errors = (policy(params["actor"], batch.observations) - batch.actions).square().mean(-1)
-        actor_loss = self._over_rows(weights * errors, batch.source_rows)
+        actor_loss = self.actor_loss(weights, errors, batch.source_rows)
         parts = (value_loss, critic_loss, actor_loss, q.mean((-2, -1)) / scale, v.mean(-1) / scale, weights.mean(-1))
         metrics = {name: part.detach() for name, part in zip(IQL.metrics, parts, strict=True)}
         return value_loss + critic_loss + actor_loss, metrics | extra
 
-    def _over_rows(self, losses: Tensor, source_rows: int) -> Tensor:
-        """Return the actor's mean over rows [*lead], in which target rows have their share."""
+    def actor_loss(self, weights: Tensor, errors: Tensor, source_rows: int) -> Tensor:
+        """Return the mean over rows [*lead] of weighted errors [*lead, B], in which target rows have their share."""
+        losses = weights * errors
         share, rows = self.settings.target_share, losses.shape[-1]
         if share == 0.5 or source_rows in (0, rows):
             return losses.mean(-1)

@@ -17,9 +17,8 @@ from offdyn_agents.engine.rows import RowCounts
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models.ensemble.rollouts import Proposer, RolloutModel, roll_out
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import EnsembleSettings, check_elites
 from offdyn_agents.models.ensemble.stages import fit_ensembles
-from offdyn_envs.errors import OffDynError
 
 __all__ = ["ModelBasedSAC", "ModelBasedSettings"]
 
@@ -58,9 +57,7 @@ class ModelBasedSAC(SAC, ModelBased):
 
     def __init__(self, settings: ModelBasedSettings, observation_dim: int, action_dim: int) -> None:
         super().__init__(settings, observation_dim, action_dim)
-        members = settings.dynamics.members
-        if settings.elites > members:
-            raise OffDynError(f"setting elites is {settings.elites}; at most dynamics.members, {members}, is allowed")
+        check_elites(settings.elites, settings.dynamics)
 
     @property
     def refill_every(self) -> int:

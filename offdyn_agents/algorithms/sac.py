@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from offdyn_agents.engine.networks import Constant, Network, Params, detached, m
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 
-__all__ = ["SAC", "SACSettings", "gaussian", "squashed"]
+__all__ = ["SAC", "SACSettings", "gaussian", "squash", "squashed"]
 
 LOG_STD = (-5.0, 2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -68,7 +69,11 @@ def squashed(actor: Params, observations: Tensor, noise: Tensor) -> tuple[Tensor
     Returns:
         Actions tanh(u) [*lead, B, |A|] with u = mean + std * noise, and their log density [*lead, B].
     """
-    mean, log_std = gaussian(actor, observations)
+    return squash(*gaussian(actor, observations), noise)
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Return actions tanh(mean + std * noise) [..., |A|] and their log density [...]; shapes broadcast."""
     raw = mean + log_std.exp() * noise
     # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), which keeps its digits where tanh(u) rounds to 1.
     slope = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
@@ -88,6 +93,8 @@ class SAC(Agent):
     metrics = ("critic_loss", "actor_loss", "q", "alpha", "entropy")
     averaged = ("critic",)
     annealed = ("actor",)
+    most_alpha: ClassVar[float] = 1.0
+    """What a trained temperature never exceeds."""
 
     @property
     def noise_width(self) -> int:
@@ -130,7 +137,7 @@ class SAC(Agent):
             t.detach() for t in params[{"online": "critic", "target": "critic_target"}[self.settings.actor_critics]]
         ]
         noise = batch.noise[..., self.action_dim : 2 * self.action_dim]
-        actions, density = squashed(params["actor"], batch.observations, noise)
+        actions, density = self.draw(params, batch.observations, noise)
         value = twin(detached(judges), batch.observations, actions).amin(-2)
         actor_loss = (alpha * density - value).mean(-1)
         entropy = -density.detach().mean(-1)
@@ -140,11 +147,19 @@ class SAC(Agent):
         parts = (critic_loss, actor_loss, q.mean((-2, -1)), alpha.squeeze(-1).expand_as(loss), entropy)
         return loss, {name: part.detach() for name, part in zip(SAC.metrics, parts, strict=True)} | extra
 
+    def law(self, params: Mapping[str, Params], observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation [*lead, B, |A|] of actions before squashing."""
+        return gaussian(params["actor"], observations)
+
+    def draw(self, params: Mapping[str, Params], observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the policy's actions [*lead, B, |A|] and log densities [*lead, B] for noise [*lead, B, |A|]."""
+        return squash(*self.law(params, observations), noise)
+
     def temperature(self, params: Mapping[str, Params]) -> Tensor:
         """Return alpha with an axis for rows, [*lead, 1]."""
         if not self.settings.auto_alpha:
             return params["actor"][0].new_full((1,), self.settings.alpha)
-        return params["alpha"][0].exp().clamp(max=1.0).unsqueeze(-1)
+        return params["alpha"][0].exp().clamp(max=self.most_alpha).unsqueeze(-1)
 
     def targets(self, params: Mapping[str, Params], batch: Batch, alpha: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critics' targets r + gamma m (min Q'(s', a') - alpha log pi(a'|s')) and further metrics.
@@ -158,7 +173,7 @@ class SAC(Agent):
             Targets [*lead, B]; tensors [*lead] by name.
         """
         assert batch.noise is not None
-        actions, density = squashed(params["actor"], batch.next_observations, batch.noise[..., : self.action_dim])
+        actions, density = self.draw(params, batch.next_observations, batch.noise[..., : self.action_dim])
         values = twin(params["critic_target"], batch.next_observations, actions).amin(-2)
         if not self.settings.deterministic_backup:
             values = values - alpha * density

@@ -22,7 +22,7 @@ from offdyn_agents.engine.settings import setting
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext
 
-__all__ = ["TD3BC", "TD3BCSettings", "folded"]
+__all__ = ["TD3BC", "TD3BCSettings", "folded", "state_moments"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ def folded(network: Params, mean: Tensor, std: Tensor) -> Params:
     return [torch.cat([scaled, first[..., size:, :]], dim=-2), bias - mean @ scaled, *rest]
 
 
+def state_moments(context: StageContext, eps: float) -> Params:
+    """Return mean and standard deviation, plus eps, of the states of all rows, [runs, 1, |S|] each."""
+    states, *_ = context.layout.split(torch.cat([context.source, context.target]))
+    mean, std = states.mean(0), states.std(0, correction=0) + eps
+    return [t.expand(len(context.seeds), 1, -1).clone() for t in (mean, std)]
+
+
 class TD3BC(Agent):
     """Twin critics and a tanh actor, each with an averaged copy."""
 
@@ -107,13 +114,11 @@ class TD3BC(Agent):
 
     def facts(self, context: StageContext) -> dict[str, Params]:
         """Return the moments of all states and the bounds of values, where they are wanted."""
-        runs, settings, frozen = len(context.seeds), self.settings, dict[str, Params]()
+        settings, frozen = self.settings, dict[str, Params]()
         if settings.value_bounds == "rewards":
             frozen |= value_facts(context, scaled=False, bounded=True, discount=settings.discount)
         if settings.normalise:
-            states, *_ = context.layout.split(torch.cat([context.source, context.target]))
-            mean, std = states.mean(0), states.std(0, correction=0) + settings.normalise_eps
-            frozen["moments"] = [t.expand(runs, 1, -1).clone() for t in (mean, std)]
+            frozen["moments"] = state_moments(context, settings.normalise_eps)
         return frozen
 
     def deterministic(self, params: Mapping[str, Params]) -> Params:
@@ -134,7 +139,7 @@ class TD3BC(Agent):
         with torch.no_grad():
             targets = self._targets(params, batch, following)
         q = twin(params["critic"], states, batch.actions)
-        critic_loss = (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
+        critic_loss = self.critic_loss(q, targets, batch)
         metrics = {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
         loss = critic_loss
         if batch.phase == "both":
@@ -143,11 +148,21 @@ class TD3BC(Agent):
             judge = [tensor[..., 0, :, :] for tensor in detached(params["critic"])]
             value = mlp(judge, torch.cat([states, actions], dim=-1)).squeeze(-1)
             weight = self.number(params, "alpha") / value.detach().abs().mean(-1)
-            cloning = (actions - batch.actions).square().mean((-2, -1))
-            actor_loss = cloning - weight * value.mean(-1)
-            metrics |= {"actor_loss": actor_loss, "cloning": cloning}
+            near = self.near(params, batch, actions)
+            actor_loss = near - weight * value.mean(-1)
+            metrics |= {"actor_loss": actor_loss, self.metrics[3]: near}
             loss = loss + actor_loss
         return loss, {name: metric.detach() for name, metric in metrics.items()}
+
+    def critic_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+        """Return the loss [*lead] of values [*lead, 2, B] and targets [*lead, B]: mean over rows, sum over critics."""
+        del batch
+        return (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
+
+    def near(self, params: Mapping[str, Params], batch: Batch, actions: Tensor) -> Tensor:
+        """Return what keeps actions [*lead, B, |A|] near the data, [*lead]: their squared distance from its own."""
+        del params
+        return (actions - batch.actions).square().mean((-2, -1))
 
     def _states(self, params: Mapping[str, Params], observations: Tensor) -> Tensor:
         if not self.settings.normalise:
@@ -159,7 +174,8 @@ class TD3BC(Agent):
         """Return r + gamma m min Q'(s', clip(pi'(s') + clip(noise))) [*lead, B]."""
         assert batch.noise is not None
         settings = self.settings
-        noise = (settings.target_noise * batch.noise).clamp(-settings.target_noise_clip, settings.target_noise_clip)
+        drawn = batch.noise[..., : self.action_dim]
+        noise = (settings.target_noise * drawn).clamp(-settings.target_noise_clip, settings.target_noise_clip)
         actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
         values = twin(params["critic_target"], following, actions).amin(-2)
         if settings.value_bounds == "rewards":

@@ -148,7 +148,7 @@ class Supply:
         self.predictor = predictor
         self.run_rows = rows
         self.columns = columns
-        self._packed: list[Tensor] | None = None
+        self._packed: list[tuple[Tensor, Tensor | None]] | None = None
         self.buffers = buffers
 
     def rows(self, numbers: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Supply:
             parts = [self.buffers[run].rows(fake[i]) for i, run in enumerate(runs)]
             rows = torch.cat([rows, torch.stack(parts, dim=1)], dim=2)
         if self.layout.columns:
-            rows = torch.cat([rows, self._behind(runs, source, rows)], dim=-1)
+            rows = torch.cat([rows, self._behind(runs, numbers, counts, rows)], dim=-1)
         found = [part for part in predicted if part is not None]
         return rows, torch.stack(found, dim=1) if found else None
 
@@ -196,20 +196,29 @@ class Supply:
         if columns.actions is not None:
             rows[..., self.layout.action_columns] = columns.actions[flat].view(*places.shape, -1)
 
-    def _behind(self, runs: range, source: Tensor, rows: Tensor) -> Tensor:
-        """Return what stands behind rows [U, runs, B, W]: columns of the source rows [runs, U, .], zeros elsewhere."""
+    def _behind(self, runs: range, numbers: Tensor, counts: RowCounts, rows: Tensor) -> Tensor:
+        """Return what stands behind rows [U, runs, B, W]: columns of the rows with these numbers, zeros elsewhere."""
         columns = self._packed_columns()
-        found = rows.new_zeros(*rows.shape[:3], columns[0].shape[1])
+        found = rows.new_zeros(*rows.shape[:3], columns[0][0].shape[1])
+        known = counts.source + counts.target
         for i, run in enumerate(runs):
-            places = source[i] - self.source_start(run)
-            found[:, i, : places.shape[1]] = columns[run][places.reshape(-1)].view(*places.shape, -1)
+            source, target = columns[run]
+            places = numbers[i, :, : counts.source] - self.source_start(run)
+            found[:, i, : counts.source] = source[places.reshape(-1)].view(*places.shape, -1)
+            if target is not None:
+                assert self.run_rows is not None
+                places = numbers[i, :, counts.source : known] - self.run_rows[run].target.start
+                found[:, i, counts.source : known] = target[places.reshape(-1)].view(*places.shape, -1)
         return found
 
-    def _packed_columns(self) -> list[Tensor]:
-        """Return the columns that a loss reads of each run, side by side."""
+    def _packed_columns(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return the columns that a loss reads of each run's source and target rows, side by side."""
         if self._packed is None:
             assert self.columns is not None
-            self._packed = [self.layout.behind(columns) for columns in self.columns]
+            behind = self.layout.behind
+            self._packed = [
+                (behind(said.extras), behind(said.target) if said.target else None) for said in self.columns
+            ]
         return self._packed
 
     def predictions(self, run: int, numbers: Tensor, rows: Tensor) -> Tensor | None:

@@ -47,6 +47,7 @@ class Batch(NamedTuple):
             where that is 0.
         phase: Which of `Agent.phases` this update is.
         columns: What `Agent.columns` names, of the source rows, [*lead, source rows] or [*lead, source rows, k].
+        target_columns: The same of the target rows; zeros where no stage speaks of them.
     """
 
     observations: Tensor
@@ -60,6 +61,7 @@ class Batch(NamedTuple):
     noise: Tensor | None = None
     phase: str = ""
     columns: Mapping[str, Tensor] = {}
+    target_columns: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class RowColumns:
         actions: In the place of a, [N, |A|].
         keep: Rows that are drawn, bool [N]; the others never are.
         extras: What a loss reads beside the rows, by the names of `Agent.columns`, [N] or [N, k].
+        target: The same of each of the run's M target rows, [M] or [M, k]; nothing where all are alike.
     """
 
     rewards: Tensor | None = None
     actions: Tensor | None = None
     keep: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    target: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def named(self) -> dict[str, Tensor]:
         """Return all columns that there are, by name."""
@@ -86,16 +90,18 @@ class RowColumns:
     def figures(self) -> dict[str, dict[str, float]]:
         """Return mean, standard deviation, smallest and largest number of each column, and the share that is kept."""
         found = {name: _figures(column) for name, column in self.named().items() if name != "keep"}
+        found |= {f"target {name}": _figures(column) for name, column in self.target.items()}
         kept = {} if self.keep is None else {"keep": {"share": float(self.keep.double().mean())}}
         return found | kept
 
-    def fault(self, rows: int) -> str:
-        """Return why runs cannot learn with these columns of so many rows; "" where they can."""
-        for name, column in self.named().items():
-            if len(column) != rows:
-                return f"column '{name}' has {len(column)} rows, not {rows}"
-            if not bool(torch.isfinite(column).all()):
-                return f"column '{name}' is not finite"
+    def fault(self, rows: int, target: int = 0) -> str:
+        """Return why runs cannot learn with these columns of so many source and target rows; "" where they can."""
+        for columns, size, what in ((self.named(), rows, "column"), (self.target, target, "target column")):
+            for name, column in columns.items():
+                if len(column) != size:
+                    return f"{what} '{name}' has {len(column)} rows, not {size}"
+                if not bool(torch.isfinite(column).all()):
+                    return f"{what} '{name}' is not finite"
         weights = self.extras.get("weights")
         if weights is not None and bool((weights < 0).any()):
             return "column 'weights' has numbers below 0"
@@ -196,20 +202,21 @@ class Layout:
         """Return packed rows [*lead, B, W], columns behind them, and what goes with them, as a batch."""
         observations, actions, following, rewards, continues = self.split(rows[..., : self.width])
         parts = (observations, actions, rewards, following, continues)
-        columns = self._columns(rows[..., : counts.source, self.width :])
-        return Batch(*parts, predicted, counts.source, counts.fake, noise, phase, columns)
+        source, target, _ = rows[..., self.width :].split(list(counts), dim=-2)
+        columns = (self._columns(source), self._columns(target))
+        return Batch(*parts, predicted, counts.source, counts.fake, noise, phase, *columns)
 
     def _columns(self, packed: Tensor) -> dict[str, Tensor]:
-        """Return columns by name of what stands behind source rows, [*lead, source rows, .]."""
+        """Return columns by name of what stands behind rows, [*lead, rows, .]."""
         if not self.columns:
             return {}
         parts = packed.split([max(width, 1) for width in self.columns.values()], dim=-1)
         named = zip(self.columns.items(), parts, strict=True)
         return {name: part if width else part.squeeze(-1) for (name, width), part in named}
 
-    def behind(self, columns: RowColumns) -> Tensor:
+    def behind(self, columns: Mapping[str, Tensor]) -> Tensor:
         """Return the columns of N rows that a loss reads, as they stand behind packed rows, [N, .]."""
-        return torch.cat([columns.extras[name].reshape(-1, max(width, 1)) for name, width in self.columns.items()], 1)
+        return torch.cat([columns[name].reshape(-1, max(width, 1)) for name, width in self.columns.items()], 1)
 
     @property
     def reward_column(self) -> int:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_agents.judging.exams import spaced
+from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.rows import RowColumns
     from offdyn_envs.datasets.gap.measure import Gap
-    from offdyn_envs.datasets.store.spec import Dataset
 
 __all__ = ["ASKED", "BINS", "ORACLE", "grade", "grade_columns", "graded", "measured", "rank_correlation"]
 
@@ -31,7 +31,7 @@ ORACLE = "oracle"
 Array = NDArray[Any]
 
 
-def measured(source: Dataset, target: Dataset, rows: int = ASKED, *, threads: int | None = None) -> Gap:
+def measured(source: Any, target: Any, rows: int = ASKED, *, threads: int | None = None) -> Gap:
     """Return the exact gap of evenly spaced source rows.
 
     Args:
@@ -41,11 +41,14 @@ def measured(source: Dataset, target: Dataset, rows: int = ASKED, *, threads: in
         threads: Threads of the simulation.
 
     Raises:
-        OffDynError: The source has no simulator states.
+        OffDynError: The data are no datasets of this suite, or the source has no simulator states.
     """
     from offdyn_envs.datasets import dynamics_gap
+    from offdyn_envs.datasets.store.spec import Dataset
     from offdyn_envs.shifts import parse_shifts
 
+    if not isinstance(source, Dataset) or not isinstance(target, Dataset):
+        raise OffDynError("the gap is known of datasets with simulator states; tasks of this suite have them")
     shifts = parse_shifts(target.card["shifts"] or None) or "nominal"
     chosen, profile = spaced(len(source), rows), target.card["profile"]
     return dynamics_gap(source, shifts, chosen, units="step", profile=profile, num_threads=threads, quiet=True)

@@ -26,9 +26,11 @@ __all__ = ["CHUNK", "Fit", "Learner", "Nets", "ShortTraining", "fit", "in_chunks
 
 CHUNK = 4096
 REPORT_EVERY = 100
+GAIN = 0.01
+"""Relative fall of a held-out loss that counts as one."""
 COPY_EVERY = 20_000
 """Steps between copies of a training, a multiple of `REPORT_EVERY`: what a break costs at most."""
-GENERATOR, DONE = "generator", "done"
+GENERATOR, DONE, WATCH = "generator", "done", "watch"
 
 Nets = Mapping[str, Params]
 """Networks by name; averaged copies under "<name>_target"."""
@@ -54,6 +56,10 @@ class ShortTraining:
         averaged: Networks that have a Polyak-averaged copy.
         polyak: Share of a network that enters its copy at each step.
         annealed: Whether the step size falls to 0, as a cosine.
+        holdout: Share of the target rows that no step sees and whose loss, a mean over rows, ends the training; of all
+            steps, those count that had the lowest one. Noise, whose last axis but one is that of rows, is the same at
+            each look. Only for trainings on target rows alone.
+        patience: Hundreds of steps without a gain of 1% on these rows after which training ends.
         version: Raised when the same settings would give other networks.
     """
 
@@ -69,6 +75,8 @@ class ShortTraining:
     averaged: tuple[str, ...] = ()
     polyak: float = 0.005
     annealed: bool = False
+    holdout: float = 0.0
+    patience: int = 10
     version: int = 1
 
 
@@ -87,6 +95,41 @@ class Fit:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a safetensors file."""
         return {f"{name}.{i}": tensor for name, params in self.nets.items() for i, tensor in enumerate(params)}
+
+
+class _Watch:
+    """Looks at the loss of held-out rows: what was best, and whether it still falls.
+
+    Args:
+        patience: Looks without a gain of 1% that end the training.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._left = self._patience = patience
+        self._least = self._mark = float("inf")
+        self.best: list[Tensor] = []
+
+    def enough(self, loss: float, params: list[Tensor]) -> bool:
+        """Take a loss and the parameters that have it; return whether training ends."""
+        if loss < self._least:
+            self._least, self.best = loss, [tensor.clone() for tensor in params]
+        if loss < (1.0 - GAIN) * self._mark:
+            self._mark, self._left = loss, self._patience
+        else:
+            self._left -= 1
+        return self._left <= 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it knows, by name."""
+        numbers = torch.tensor([self._least, self._mark, self._left], dtype=torch.float64)
+        return {WATCH: numbers} | {f"{WATCH}.{place}": tensor for place, tensor in enumerate(self.best)}
+
+    def restore(self, tensors: Tensors, state: list[Tensor]) -> None:
+        """Know what `tensors` said, on the device of a training's state."""
+        self._least, self._mark, left = tensors[WATCH].tolist()
+        self._left = int(left)
+        best = (tensors.get(f"{WATCH}.{place}") for place in range(len(state)))
+        self.best = [tensor.to(state[0].device) for tensor in best if tensor is not None]
 
 
 class Learner:
@@ -153,7 +196,9 @@ class Learner:
         """
         generator = torch.Generator().manual_seed(stream(seed, self.training.name))
         state, updates = self._initial(generator), self.training.updates
-        first = _restore(copy, state, generator)
+        target, held = self._split(target, seed)
+        watch, size = _Watch(self.training.patience), sum(self.lengths.values())
+        first = _restore(copy, state, generator, watch)
         if report and first:
             report(first)
         step = bound(self.step, state, self._arguments(source, target, torch.Generator(), 0))
@@ -163,16 +208,38 @@ class Learner:
                 step(*state, *self._arguments(source, target, generator, done))
             if report:
                 report(len(block))
+            if len(held) and watch.enough(self._held_out(state, source, held), state[:size]):
+                break
             if copy and block.stop % COPY_EVERY == 0 and block.stop < updates:
-                copy.write(_copied(state, generator, block.stop))
+                copy.write(_copied(state, generator, block.stop) | watch.tensors())
+        # Where no loss was a number, or nothing is held out, there is no best.
+        state = [*(watch.best or state[:size]), *state[size:]]
         nets = self._named(state)
-        averages = self._named(state[3 * sum(self.lengths.values()) :], self.training.averaged, "_target")
+        averages = self._named(state[3 * size :], self.training.averaged, "_target")
         _, some, more, *noises = self._arguments(source, target, torch.Generator(), 0)
         with torch.no_grad():
             loss = self.training.loss({**nets, **averages}, some, more, noises)
         told = [loss, *(tensor for net in nets.values() for tensor in net)]
         sound = all(bool(torch.isfinite(tensor).all()) for tensor in told)
         return Fit(nets, "" if sound else "a loss or a parameter is not finite")
+
+    def _split(self, target: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the target rows that are learned from, and those that are held out."""
+        count = int(self.training.holdout * len(target))
+        if not count:
+            return target, target[:0]
+        generator = torch.Generator().manual_seed(stream(seed, f"{self.training.name} holdout"))
+        order = torch.randperm(len(target), generator=generator).to(target.device)
+        return target[order[count:]], target[order[:count]]
+
+    def _held_out(self, state: list[Tensor], source: Tensor, held: Tensor) -> float:
+        """Return the loss of held-out target rows."""
+        assert not self.training.source
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(*shape[:-2], len(held), shape[-1]) for shape in self.training.noises]
+        noises = [torch.randn(shape, generator=generator).to(self.device) for shape in shapes]
+        with torch.no_grad():
+            return float(self.training.loss(self._named(state), source[:0], held, noises))
 
     def _named(self, flat: list[Tensor], names: tuple[str, ...] | None = None, ending: str = "") -> dict[str, Params]:
         """Return tensors in order by the networks, of some names, that they belong to."""
@@ -229,7 +296,8 @@ def fit(training: ShortTraining, settings: Any, context: StageContext) -> Fitted
         widths = max(size for net in sizes for size in net[1:-1])
         with exact_fast_products(widths, tuple({net[0] for net in sizes}), max(training.source, training.target)):
             learner.warm_up(source, target)
-            each_seed(training.title, training.updates, missing, one, shared, context.quiet)
+            at_most = training.holdout > 0.0
+            each_seed(training.title, training.updates, missing, one, shared, context.quiet, at_most)
 
     def nets(tensors: Tensors) -> Nets:
         return {
@@ -248,7 +316,7 @@ def _copied(state: list[Tensor], generator: torch.Generator, done: int) -> dict[
     return named | {GENERATOR: generator.get_state(), DONE: torch.tensor(done)}
 
 
-def _restore(copy: Unfinished | None, state: list[Tensor], generator: torch.Generator) -> int:
+def _restore(copy: Unfinished | None, state: list[Tensor], generator: torch.Generator, watch: _Watch) -> int:
     """Take over a copy, if there is one; return how many steps were done."""
     tensors = copy.read() if copy else None
     if tensors is None:
@@ -256,6 +324,7 @@ def _restore(copy: Unfinished | None, state: list[Tensor], generator: torch.Gene
     for place, tensor in enumerate(state):
         tensor.copy_(tensors[str(place)])
     generator.set_state(tensors[GENERATOR])
+    watch.restore(tensors, state)
     return int(tensors[DONE])
 
 

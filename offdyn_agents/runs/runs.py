@@ -365,12 +365,11 @@ def _grade_rows(job: _Job, task: TaskRuns, provision: Provision, runs: range) ->
     told = job.facts["stages"].get("rows")
     if job.plan.judge is False or job.plan.pair is not None or not columns or not told:
         return
-    source: Any = task.source
-    target: Any = task.target
     try:
-        gap = measured(source, target, threads=job.plan.hardware.threads)
+        gap = measured(task.source, task.target, threads=job.plan.hardware.threads)
     except OffDynError as error:
-        print(f"{job.plan.task} {job.plan.label}: source rows not graded: {error}", file=sys.stderr)
+        if not job.plan.quiet:
+            print(f"{job.plan.task} {job.plan.label}: source rows not graded: {error}", file=sys.stderr)
         return
     job.facts["stages"]["rows"] = graded(columns[runs.start : runs.stop], told, gap)
     write_json(job.plan.folder / "run.json", job.facts)

@@ -26,6 +26,7 @@ SMALL: Mapping[str, int] = {
     "pretraining": 5,
     "refill_every": 7,
     "rollouts": 4,
+    "samples": 2,
     "source_starts": 20,
     "starts": 40,
     "target_starts": 20,

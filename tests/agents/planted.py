@@ -1,5 +1,6 @@
 """Source rows of which one half has the target's dynamics and the other has its actions turned round."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,3 +40,11 @@ def planted(seeds=(0,), **more):
 def good_share(scores):
     """Return the share of good rows in the half of the highest scores [N]."""
     return float(good_rows()[scores.argsort(descending=True)[: SOURCE_ROWS // 2]].double().mean())
+
+
+def earning(context):
+    """Return a context of copies of its rows whose rewards are their actions."""
+    source, target = context.source.clone(), context.target.clone()
+    for rows in (source, target):
+        rows[:, LAYOUT.reward_column] = LAYOUT.split(rows)[1][:, 0]
+    return replace(context, source=source, target=target)

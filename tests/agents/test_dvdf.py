@@ -147,3 +147,12 @@ def test_published_constants(robot):
     assert (own.mix, own.keep_share, own.score, own.weighting) == (0.7, 0.5, "igdf", "similarity")
     assert (own.sql.alpha, own.sql.learning_rate, own.encoders.updates) == (0.1, 3e-4, 7000)
     assert (paper.weighting, code.weighting, paper.reward_scale) == ("value", "similarity", "none")
+
+
+def test_over_otdf_h_is_its_relative_cost_within_a_batch():
+    agent = DVDF(DVDFSettings(score="otdf", mix=1.0), 1, 1)
+    # Costs .1, .2 and .5: G5.
+    batch = Batch(*(torch.zeros(3, 1),) * 2, torch.zeros(3), torch.zeros(3, 1), torch.ones(3), None, 3)
+    terms = agent.terms({}, batch._replace(columns={"scores": torch.tensor([-0.1, -0.2, -0.5])}))
+    torch.testing.assert_close(terms.scores, torch.tensor([0.0, -0.25, -1.0]))
+    torch.testing.assert_close(terms.weights, torch.tensor([1.0, 0.778801, 0.367879]))

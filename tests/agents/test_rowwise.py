@@ -8,7 +8,7 @@ from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, RowTerms, RowwiseIQL
 from offdyn_agents.engine.data import Sampler, Supply
-from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, pack
+from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, RowRange, RunRows, pack
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.testing.conformance import SOURCE, TARGET, same, train, weights
 from offdyn_agents.testing.data import A, S
@@ -133,9 +133,12 @@ def test_columns_reach_their_rows():
         actions=torch.randn(rows, A, generator=generator),
         extras={"h": torch.arange(rows).float(), "z": torch.randn(rows, 2, generator=generator)},
     )
-    other = RowColumns(extras={name: column + 1.0 for name, column in one.extras.items()})
+    count = len(TARGET.rewards)
+    target = {"h": torch.arange(count).float(), "z": torch.randn(count, 2, generator=generator)}
+    other = RowColumns(extras={name: column + 1.0 for name, column in one.extras.items()}, target=target)
     layout = Layout(S, A, {"h": 0, "z": 2})
-    supply = Supply(table, layout, columns=[one, other])
+    places = RunRows(RowRange(0, rows), RowRange(rows, count))
+    supply = Supply(table, layout, rows=[places] * 2, columns=[one, other])
     sampler = Sampler([0, 1], [(0, rows)] * 2, [(rows, len(TARGET.rewards))] * 2, RowCounts(6, 3))
     numbers, counts = sampler.draw(4), RowCounts(6, 3)
     packed, _ = supply.batches(range(2), numbers, counts)
@@ -146,6 +149,10 @@ def test_columns_reach_their_rows():
     assert torch.equal(batch.actions[:, 0, :6], one.actions[source[:, 0]])
     assert torch.equal(batch.columns["h"][:, 1], source[:, 1].float() + 1.0)
     assert torch.equal(batch.columns["z"][:, 0], one.extras["z"][source[:, 0]])
+    drawn = numbers[:, :, 6:].transpose(0, 1) - rows
+    for name, column in target.items():
+        assert torch.equal(batch.target_columns[name][:, 1], column[drawn[:, 1]])
+        assert not batch.target_columns[name][:, 0].any()
     for name in ("observations", "next_observations", "continues"):
         assert torch.equal(getattr(batch, name), getattr(plain, name))
     assert torch.equal(batch.rewards[:, 1], plain.rewards[:, 1])
@@ -169,11 +176,13 @@ def test_rows_that_are_not_kept_are_never_drawn():
         (RowColumns(extras={WEIGHTS: torch.tensor([1.0, -0.1])}), "column 'weights' has numbers below 0"),
         (RowColumns(keep=torch.tensor([False, False])), "column 'keep' keeps no row"),
         (RowColumns(extras={"h": torch.zeros(3)}), "column 'h' has 3 rows, not 2"),
-        (RowColumns(rewards=torch.zeros(2), keep=torch.tensor([True, False])), ""),
+        (RowColumns(target={"h": torch.zeros(2)}), "target column 'h' has 2 rows, not 3"),
+        (RowColumns(target={"h": torch.tensor([0.0, 1.0, np.inf])}), "target column 'h' is not finite"),
+        (RowColumns(rewards=torch.zeros(2), keep=torch.tensor([True, False]), target={"h": torch.zeros(3)}), ""),
     ],
 )
 def test_faults_of_columns(columns, why):
-    assert columns.fault(2) == why
+    assert columns.fault(2, 3) == why
 
 
 def test_a_run_with_such_columns_stops_before_its_first_update(tmp_path):

@@ -3,7 +3,8 @@
     g = lambda h + (1 - lambda) (A - min A) / (max A - min A),      w = exp(h),
 
 with the smallest and largest A of each batch's source rows; the top xi (`keep_share`) by g are kept, and w multiplies
-their squared critic errors. h is the score of a filter of dynamics, here IGDF's cosine; A = min Q - V is learned before
+their squared critic errors. h is the score of a filter of dynamics: IGDF's cosine, or OTDF's relative cost of transport
+(`score=otdf`); A = min Q - V is learned before
 the policy by sparse Q-learning on source rows alone (`offdyn_agents.models.sparse_q`).
 
 The paper writes the indicator of the top xi times g as the weight, where its code has exp(h): `weighting=value`. Its
@@ -20,12 +21,14 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.algorithms.returns import returns_scale
-from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, RowTerms, RowwiseIQL, RowwiseSettings
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowTerms, RowwiseIQL, RowwiseSettings
+from offdyn_agents.algorithms.rowwise.otdf import relative
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.models.contrastive import EncoderSettings
 from offdyn_agents.models.sparse_q import SparseSettings
+from offdyn_agents.models.transport import TransportSettings
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.stage_cache import Fitted
@@ -44,7 +47,18 @@ def igdf_scores(settings: DVDFSettings, context: StageContext) -> Fitted[Tensor]
     return fit_scores(settings.encoders, context)
 
 
-SCORERS: Mapping[str, Callable[[DVDFSettings, StageContext], Fitted[Tensor]]] = {"igdf": igdf_scores}
+def otdf_scores(settings: DVDFSettings, context: StageContext) -> Fitted[Tensor]:
+    """Return -cost [source rows] of OTDF's transport, the same for each seed."""
+    from offdyn_agents.engine.stage_cache import Fitted
+    from offdyn_agents.models.transport import transport_costs
+
+    return Fitted([-transport_costs(settings.transport, context)] * len(context.seeds), {})
+
+
+SCORERS: Mapping[str, Callable[[DVDFSettings, StageContext], Fitted[Tensor]]] = {
+    "igdf": igdf_scores,
+    "otdf": otdf_scores,
+}
 """The filters of dynamics that give h [source rows] of each seed, by the values of the setting `score`."""
 
 
@@ -58,6 +72,7 @@ class DVDFSettings(RowwiseSettings):
         score: Whose score of dynamics h is.
         weighting: "similarity" weighs by exp(h), as the code does; "value" by g where it is above 0, as the paper says.
         encoders: Settings of IGDF's encoders.
+        transport: Settings of OTDF's transport.
         sql: Settings of sparse Q-learning.
     """
 
@@ -66,6 +81,7 @@ class DVDFSettings(RowwiseSettings):
     score: str = setting("igdf", choices=tuple(SCORERS))
     weighting: str = setting("similarity", choices=("similarity", "value"))
     encoders: EncoderSettings = field(default_factory=EncoderSettings)
+    transport: TransportSettings = field(default_factory=TransportSettings)
     sql: SparseSettings = field(default_factory=SparseSettings)
 
 
@@ -73,11 +89,6 @@ def mixed(similarity: Tensor, advantages: Tensor, mix: float) -> Tensor:
     """Return g of h and A, [*lead, source rows] each; A counts between its extremes in these rows."""
     least, most = advantages.amin(-1, keepdim=True), advantages.amax(-1, keepdim=True)
     return mix * similarity + (1.0 - mix) * (advantages - least) / (most - least + EPSILON)
-
-
-def _with_advantages(columns: dict[str, Tensor], advantages: Tensor, mix: float) -> dict[str, Tensor]:
-    """Return columns with A, and with the g of all rows at once: for the record, a batch takes its own."""
-    return columns | {ADVANTAGES: advantages, "g": mixed(columns[SCORES], advantages, mix)}
 
 
 class DVDF(RowwiseIQL):
@@ -89,8 +100,8 @@ class DVDF(RowwiseIQL):
 
     @property
     def columns(self) -> Mapping[str, int]:
-        """The score h and exp(h), and A where it counts."""
-        return {SCORES: 0, WEIGHTS: 0} | ({ADVANTAGES: 0} if self.settings.mix < 1.0 else {})
+        """The score of dynamics, and A where it counts."""
+        return {SCORES: 0} | ({ADVANTAGES: 0} if self.settings.mix < 1.0 else {})
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Score the dynamics of all source rows, and learn their advantages."""
@@ -98,15 +109,18 @@ class DVDF(RowwiseIQL):
         from offdyn_agents.models.sparse_q import fit_advantages
 
         found = SCORERS[self.settings.score](self.settings, context)
-        extras = [{SCORES: scores, WEIGHTS: torch.exp(scores)} for scores in found]
+        extras = [{SCORES: scores} for scores in found]
         failed = found.failed
         if self.settings.mix < 1.0:
             better = fit_advantages(self.settings.sql, self._scaled(context))
-            extras = [
-                _with_advantages(own, column, self.settings.mix) for own, column in zip(extras, better, strict=True)
-            ]
+            extras = [self._with_advantages(own, column) for own, column in zip(extras, better, strict=True)]
             failed = better.failed | failed
         return Fitted([RowColumns(extras=columns) for columns in extras], failed)
+
+    def _with_advantages(self, columns: dict[str, Tensor], advantages: Tensor) -> dict[str, Tensor]:
+        """Return columns with A, and with the g of all rows at once: for the record, a batch takes its own."""
+        g = mixed(self._similarity(columns[SCORES]), advantages, self.settings.mix)
+        return columns | {ADVANTAGES: advantages, "g": g}
 
     def _scaled(self, context: StageContext) -> StageContext:
         """Return the same with the source's rewards as IQL scales them, here by the returns of the source alone."""
@@ -119,8 +133,13 @@ class DVDF(RowwiseIQL):
     def terms(self, params: Mapping[str, Params], batch: Batch) -> RowTerms:
         """Return g of the batch's source rows, and their weights."""
         del params
-        similarity, weights = batch.columns[SCORES], batch.columns[WEIGHTS]
+        similarity = self._similarity(batch.columns[SCORES])
         ranks = similarity
         if ADVANTAGES in batch.columns:
             ranks = mixed(similarity, batch.columns[ADVANTAGES], self.settings.mix)
-        return RowTerms(None, weights if self.settings.weighting == "similarity" else ranks.clamp(min=0.0), ranks)
+        weights = torch.exp(similarity) if self.settings.weighting == "similarity" else ranks.clamp(min=0.0)
+        return RowTerms(None, weights, ranks)
+
+    def _similarity(self, scores: Tensor) -> Tensor:
+        """Return h of the scores of some rows, [*lead, n]."""
+        return relative(scores) if self.settings.score == "otdf" else scores

@@ -256,7 +256,9 @@ def _with_facts(agent: Agent, context: StageContext) -> StageResults:
     Runs whose columns have a fault have failed.
     """
     facts, results = agent.facts(context), agent.stages(context)
-    faults = {place: columns.fault(len(context.source)) for place, columns in enumerate(results.columns)}
+    faults = {
+        place: columns.fault(len(context.source), len(context.target)) for place, columns in enumerate(results.columns)
+    }
     failed = {place: why for place, why in faults.items() if why} | dict(results.failed)
     told = [None if place in failed else columns.figures() for place, columns in enumerate(results.columns)]
     report = {**results.report, **({"rows": told} if told else {})}

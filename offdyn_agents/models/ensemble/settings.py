@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from offdyn_agents.engine.settings import setting
+from offdyn_envs.errors import OffDynError
 
-__all__ = ["DynamicsSettings", "EnsembleSettings"]
+__all__ = ["DynamicsSettings", "EnsembleSettings", "check_elites"]
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,13 @@ class DynamicsSettings(EnsembleSettings):
     def standardised(self) -> bool:
         """Whether members predict (r, s' - s) in units of each one's root mean square."""
         return self.outputs == "changes"
+
+
+def check_elites(elites: int, dynamics: EnsembleSettings) -> None:
+    """Refuse more elites than there are members.
+
+    Raises:
+        OffDynError: There are more.
+    """
+    if elites > dynamics.members:
+        raise OffDynError(f"setting elites is {elites}; at most dynamics.members, {dynamics.members}, is allowed")

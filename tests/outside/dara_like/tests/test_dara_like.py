@@ -33,5 +33,5 @@ def test_what_the_target_never_does_is_worth_less(tmp_path):
     agent = small_agent(DARALike, {"dara.updates": 300, "dara.learning_rate": 3e-3, "dara.noise": 0.1})
     tasks = [TaskRuns(source, target, SEEDS, tmp_path)]
     supply = make_supply(agent, tasks, Budget(1), Hardware(compiled=False)).supply
-    for more in supply.rewards:
+    for more in [columns.rewards for columns in supply.columns]:
         assert float(more[strange].mean()) < float(more[~strange].mean()) - 0.3
