@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from offdyn_envs.robots import Robot
 
-__all__ = ["PROFILES", "SCALES", "SEVERE", "BaseShift", "Product", "Shift", "check_profile", "number", "shown"]
+__all__ = ["PROFILES", "SCALES", "SEVERE", "BaseShift", "Product", "Shift", "check_profile", "number", "shown", "whole"]
 
 PROFILES = ("default", "odrl", "droco")
 """Variants of the edits, for comparison with published results.
@@ -164,6 +164,23 @@ def number(what: str, value: object, low: float, high: float) -> float:
         if low <= result <= high:
             return result
     raise OffDynError(f"{what} must be a finite number from {low:g} to {high:g}, got {shown(given)}")
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number, 0 or above, as an int; those of NumPy and torch are welcome, booleans are not.
+
+    Args:
+        value: The number.
+
+    Returns:
+        None for anything else.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    found = int(value)
+    return found if found >= 0 else None
 
 
 def check_profile(profile: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import BaseShift, Shift, shown
+from offdyn_envs.shifts.base import BaseShift, Shift, shown, whole
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
@@ -45,14 +44,12 @@ class Delay(BaseShift):
     of_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        steps: Any = self.steps
-        if getattr(steps, "ndim", None) == 0 and hasattr(steps, "item"):  # An array or a tensor of one number.
-            steps = steps.item()
-        if isinstance(steps, bool) or not isinstance(steps, Integral) or not 0 <= steps <= LONGEST:
+        steps = whole(self.steps)
+        if steps is None or steps > LONGEST:
             raise OffDynError(
-                f"delay shift: steps must be a whole number from 0 to {LONGEST} control steps, got {shown(steps)}"
+                f"delay shift: steps must be a whole number from 0 to {LONGEST} control steps, got {shown(self.steps)}"
             )
-        object.__setattr__(self, "steps", int(steps))
+        object.__setattr__(self, "steps", steps)
 
     @classmethod
     def check_together(cls, shifts: Sequence[Delay], robot: Robot) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import mujoco
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import BaseShift, number, shown
+from offdyn_envs.shifts.base import BaseShift, number, shown, whole
 from offdyn_envs.shifts.elements import DERIVED
 from offdyn_envs.shifts.registry import register_shift
 
@@ -146,7 +145,7 @@ def _why_not(name: str, value: np.ndarray) -> str:
 
 def _index(value: object) -> tuple[int, ...]:
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-    for item in numbers or [value]:
-        if isinstance(item, bool) or not isinstance(item, Integral) or item < 0:
-            raise OffDynError(f"field shift: index must be whole numbers, 0 or above, got {shown(value)}")
-    return tuple(int(item) for item in numbers)  # type: ignore[call-overload]
+    found = [entry for item in numbers if (entry := whole(item)) is not None]
+    if not numbers or len(found) != len(numbers):
+        raise OffDynError(f"field shift: index must be whole numbers, 0 or above, got {shown(value)}")
+    return tuple(found)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import BaseShift, Product, Shift, number, shown
+from offdyn_envs.shifts.base import BaseShift, Product, Shift, number, shown, whole
 from offdyn_envs.shifts.morphology import Morphology
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.registry import register_shift
@@ -82,7 +81,8 @@ class Local(BaseShift):
     def products(self, robot: Robot | None) -> Iterable[Product]:
         """Return the factors of its shifts: where they hold, they multiply with the others."""
         for shift in self.shifts:
-            yield from getattr(shift, "products", lambda _: ())(robot)
+            if isinstance(shift, BaseShift):
+                yield from shift.products(robot)
 
     def holds(self, robot: Robot, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> bool:
         """Say whether the shifts hold in a state.
@@ -136,10 +136,10 @@ def here(
 
 
 def _axis(value: object) -> str | int:
-    if value in ("x", "y") and isinstance(value, str):
+    if isinstance(value, str) and value in ("x", "y"):
         return value
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= 0:
-        return int(value)
+    if (entry := whole(value)) is not None:
+        return entry
     raise OffDynError(
         f"local shift: on must be 'x', 'y' or the number of an entry of the observation, got {shown(value)}"
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import BaseShift, Shift, number, shown
+from offdyn_envs.shifts.base import BaseShift, Shift, number, shown, whole
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def noises_of(shifts: Sequence[Shift]) -> tuple[Noise, ...]:
 
 def _entries(value: object) -> tuple[int, ...]:
     numbers: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else []
-    whole = [item for item in numbers if isinstance(item, Integral) and not isinstance(item, bool) and item >= 0]
-    if not numbers or len(whole) != len(numbers) or len(set(whole)) != len(whole):
+    found = [entry for item in numbers if (entry := whole(item)) is not None]
+    if not numbers or len(found) != len(numbers) or len(set(found)) != len(found):
         raise OffDynError(f"noise shift: entries must be different whole numbers, 0 or above, got {shown(value)}")
-    return tuple(int(item) for item in whole)
+    return tuple(found)

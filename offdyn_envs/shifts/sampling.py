@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot, get_robot
-from offdyn_envs.shifts.base import Shift, number, shown
-from offdyn_envs.shifts.parsing import check_shifts
+from offdyn_envs.shifts.base import Shift, number, shown, whole
+from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
 __all__ = ["sample_shifts"]
@@ -49,32 +48,32 @@ def sample_shifts(
     body = robot if isinstance(robot, Robot) else get_robot(robot)
     if not isinstance(ranges, Mapping):
         raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
-    _whole("seed", seed, 0)
-    _whole("count", count, 1)
+    for what, value, least in (("seed", seed, 0), ("count", count, 1)):
+        if (found := whole(value)) is None or found < least:
+            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
     columns = [_column(body, key, bounds, seed, count) for key, bounds in ranges.items()]
     return [list(shifts) for shifts in zip(*columns, strict=True)] if columns else [[] for _ in range(count)]
 
 
 def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
-    kind, parameter, fixed = _read(key)
+    form, parameter = _read(key)
     low, high = _bounds(key, bounds)
-    whole = inspect.signature(kind).parameters[parameter].annotation in ("int", int)
+    counts = inspect.signature(KINDS[form["kind"]]).parameters[parameter].annotation in ("int", int)
     for end in (low, high):
-        check_shifts([kind(**fixed, **{parameter: int(end) if whole and end.is_integer() else end})], robot)
+        check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
     rng = np.random.default_rng([int(seed), *str(key).encode()])
-    if whole:
+    if counts:
         drawn = rng.integers(int(low), int(high), count, endpoint=True)
     elif parameter == "scale" and low > 0.0:
-        drawn = np.exp(rng.uniform(math.log(low), math.log(high), count))
+        # Logarithm and exponential may round past the ends.
+        drawn = np.clip(np.exp(rng.uniform(math.log(low), math.log(high), count)), low, high)
     else:
         drawn = rng.uniform(low, high, count)
-    # Logarithm and exponential may round past the ends.
-    values = drawn if whole else np.clip(drawn, low, high)
-    return [kind(**fixed, **{parameter: value}) for value in values.tolist()]
+    return list(parse_shifts([{**form, parameter: value} for value in drawn.tolist()]))
 
 
-def _read(key: object) -> tuple[Any, str, dict[str, str]]:
-    """Return the class, the parameter that is drawn and the place that a range names."""
+def _read(key: object) -> tuple[dict[str, Any], str]:
+    """Return the JSON form of the shift that a range names, as far as it is known, and the parameter that is drawn."""
     if not isinstance(key, str):
         raise OffDynError(f"ranges: a key must be a text such as 'mass:torso', got {shown(key)}")
     front, colon, place = key.partition(":")
@@ -89,7 +88,7 @@ def _read(key: object) -> tuple[Any, str, dict[str, str]]:
     where = getattr(kind, "place", None)
     if colon and where is None:
         raise OffDynError(f"ranges: the {name} shift acts everywhere; leave ':{place}' out")
-    return kind, parameter, {where: place} if colon and where is not None else {}
+    return {"kind": name, **({where: place} if colon and where is not None else {})}, parameter
 
 
 def _bounds(key: object, bounds: object) -> tuple[float, float]:
@@ -100,8 +99,3 @@ def _bounds(key: object, bounds: object) -> tuple[float, float]:
     if low > high:
         raise OffDynError(f"ranges: {key} must rise, got {low:g} and {high:g}")
     return low, high
-
-
-def _whole(what: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
