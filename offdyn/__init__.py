@@ -22,15 +22,43 @@ if TYPE_CHECKING:
     from offdyn_agents.api.run import evaluate, load_run
     from offdyn_envs.datasets import load_dataset, load_task
     from offdyn_envs.errors import OffDynError
-    from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+    from offdyn_envs.scalar.shifted import shifted
+    from offdyn_envs.shifts import (
+        Actuator,
+        Armature,
+        Damping,
+        Delay,
+        Field,
+        Friction,
+        Frictionloss,
+        Gravity,
+        Kinematic,
+        Local,
+        Mass,
+        Morphology,
+        Noise,
+        Payload,
+        register_shift,
+        sample_shifts,
+    )
     from offdyn_envs.version import __version__
 
 __all__ = [
+    "Actuator",
+    "Armature",
+    "Damping",
+    "Delay",
+    "Field",
     "Friction",
+    "Frictionloss",
     "Gravity",
     "Kinematic",
+    "Local",
+    "Mass",
     "Morphology",
+    "Noise",
     "OffDynError",
+    "Payload",
     "__version__",
     "agents",
     "compare",
@@ -42,6 +70,9 @@ __all__ = [
     "load_task",
     "make",
     "make_vec",
+    "register_shift",
+    "sample_shifts",
+    "shifted",
 ]
 
 _HOMES = {
@@ -51,7 +82,12 @@ _HOMES = {
     "offdyn_agents.api.run": ("evaluate", "load_run"),
     "offdyn_envs.datasets": ("load_dataset", "load_task"),
     "offdyn_envs.errors": ("OffDynError",),
-    "offdyn_envs.shifts": ("Friction", "Gravity", "Kinematic", "Morphology"),
+    "offdyn_envs.scalar.shifted": ("shifted",),
+    "offdyn_envs.shifts": (
+        *("Actuator", "Armature", "Damping", "Delay", "Field", "Friction", "Frictionloss"),
+        *("Gravity", "Kinematic", "Local", "Mass", "Morphology", "Noise", "Payload"),
+        *("register_shift", "sample_shifts"),
+    ),
     "offdyn_envs.version": ("__version__",),
     "gymnasium": ("make", "make_vec"),
 }

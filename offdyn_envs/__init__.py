@@ -21,20 +21,48 @@ import gymnasium
 from offdyn_envs.adroit import HAND_STEPS, HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS, get_robot
-from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+from offdyn_envs.shifts import (
+    Actuator,
+    Armature,
+    Damping,
+    Delay,
+    Field,
+    Friction,
+    Frictionloss,
+    Gravity,
+    Kinematic,
+    Local,
+    Mass,
+    Morphology,
+    Noise,
+    Payload,
+    register_shift,
+    sample_shifts,
+)
 from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets import load_dataset, load_task
+    from offdyn_envs.scalar.shifted import shifted
 
 __all__ = [
     "ROBOTS",
+    "Actuator",
+    "Armature",
+    "Damping",
+    "Delay",
+    "Field",
     "Friction",
+    "Frictionloss",
     "Gravity",
     "Kinematic",
+    "Local",
+    "Mass",
     "Morphology",
+    "Noise",
     "OffDynError",
+    "Payload",
     "__version__",
     "get_robot",
     "get_task",
@@ -43,6 +71,9 @@ __all__ = [
     "load_dataset",
     "load_task",
     "register_environments",
+    "register_shift",
+    "sample_shifts",
+    "shifted",
 ]
 
 
@@ -73,11 +104,15 @@ def register_environments() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the dataset functions when they are first used: they need h5py and Minari."""
+    """Import what takes long when it is first used: the datasets' functions need h5py and Minari."""
     if name in ("load_dataset", "load_task"):
         from offdyn_envs import datasets
 
         return getattr(datasets, name)
+    if name == "shifted":
+        from offdyn_envs.scalar.shifted import shifted
+
+        return shifted
     raise AttributeError(f"module 'offdyn_envs' has no attribute '{name}'")
 
 

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import gymnasium
 import mujoco
+import numpy as np
 
 from offdyn_envs.errors import OffDynError, out_of_memory
 from offdyn_envs.robots import Robot, get_robot
 
-__all__ = ["base_model", "base_spec", "compile_spec", "log_simulator_warnings"]
+__all__ = ["base_model", "base_spec", "compile_spec", "dynamics_fields", "log_simulator_warnings"]
+
+# Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
+_UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
+_UNSEEN_SUFFIXES = ("_rgba", "_matid", "_user", "_bvhadr", "_bvhnum")
 
 _log = logging.getLogger("offdyn.mujoco")
 
@@ -54,6 +59,26 @@ def _compiled(robot_name: str) -> mujoco.MjModel:
 def base_model(robot_name: str) -> mujoco.MjModel:
     """Return a robot's compiled model without any shift, a copy of one's own."""
     return copy.copy(_compiled(robot_name))
+
+
+def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
+    """Return every field of a model that can change its motion.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        Arrays by name, those of the options with the prefix "opt.".
+    """
+    fields: dict[str, np.ndarray] = {}
+    for prefix, owner in (("", model), ("opt.", model.opt)):
+        for name in dir(owner):
+            if name.startswith(("_", *_UNSEEN_BY_PHYSICS)) or name.endswith(_UNSEEN_SUFFIXES):
+                continue
+            value = getattr(owner, name)
+            if isinstance(value, np.ndarray | int | float):
+                fields[prefix + name] = np.asarray(value)
+    return fields
 
 
 def log_simulator_warnings() -> None:

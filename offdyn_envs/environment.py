@@ -6,12 +6,13 @@ batched and re-simulated transitions then agree bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import mujoco
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
@@ -23,15 +24,19 @@ from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, RewardParts, Robot
-from offdyn_envs.scalar.arguments import check_rendering, check_seed
+from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
-from offdyn_envs.shifts import Shift, check_profile, parse_shifts, shifts_to_json
+from offdyn_envs.shifts import Shift, Shifts, check_profile, check_shifts, parse_shifts, shifts_to_json
+from offdyn_envs.shifts.context import context_of
+from offdyn_envs.shifts.delay import ActionQueue, delay_of
+from offdyn_envs.shifts.local import everywhere, here, is_local, outside
+from offdyn_envs.shifts.noise import STREAM, noises_of
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["Ant", "HalfCheetah", "Hopper", "ShiftedRobot", "Walker2d"]
 
-_PARAMETERS = ("dynamics", "shifts", "profile", "attack", "schedule")
+_PARAMETERS = ("dynamics", "shifts", "profile", "attack", "schedule", "observe_shifts")
 _RENDERING = (
     "render_mode",
     "width",
@@ -50,11 +55,13 @@ class ShiftedRobot(ScalarEnvironment):
 
     Args:
         dynamics: A named dynamics, for instance "gravity-0.5".
-        shifts: More shifts, as values or plain JSON objects, applied after those of `dynamics`.
+        shifts: More shifts, one or a list, as values or plain JSON objects, applied after those of `dynamics`.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
         attack: An observation attack, as a value or a plain JSON object (see `offdyn_envs.attacks.make_attack`).
         schedule: Shifts that change between episodes or at a step, appended to the others (see
             `offdyn_envs.schedule.make_schedule`).
+        observe_shifts: Append the strength of each shift, those of `dynamics` included, to the observation, never
+            attacked; `context_names` says which is which.
         rendering: `render_mode`, `width`, `height`, `camera_id`, `camera_name`, `default_camera_config`, `max_geom`
             and `visual_options` of Gymnasium's MuJoCo environments.
 
@@ -67,10 +74,11 @@ class ShiftedRobot(ScalarEnvironment):
     def __init__(
         self,
         dynamics: str = "nominal",
-        shifts: Sequence[Mapping[str, Any] | Shift] | None = None,
+        shifts: Shifts = None,
         profile: str = "default",
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,
+        observe_shifts: bool = False,
         **rendering: Any,
     ) -> None:
         check_rendering(rendering, _RENDERING, _PARAMETERS)
@@ -80,13 +88,20 @@ class ShiftedRobot(ScalarEnvironment):
         self.attack = None if attack is None else make_attack(attack, self.robot)
         self._attack_rng = np.random.default_rng()
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, (self.shifts,))
+        observed = self.shifts if check_observe_shifts(observe_shifts, schedule) else ()
+        self.context_names, self._context = context_of(observed)
         self._episode, self._elapsed = -1, 0
-        self._active = self.shifts
+        self._active = outside(self.shifts)
+        self._noises, self._noise_rng = noises_of(self.shifts), np.random.default_rng()
+        self._queue = ActionQueue([delay_of(self.shifts)], self.robot.action_dim)
         super().__init__(**self.robot.stock_kwargs, **rendering)
+        if len(self._context):
+            size = self.robot.observation_dim + len(self._context)
+            self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.init_qpos = start_qpos(self.robot, self.shifts, self.profile)
         # The stock class has recorded its own arguments for pickling; these are ours.
         json_shifts = shifts_to_json(extra) or None
-        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, **rendering)
+        EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, observe_shifts, **rendering)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -107,9 +122,11 @@ class ShiftedRobot(ScalarEnvironment):
         episode = episode_option(options, ("episode",))
         self._episode = self._episode + 1 if episode is None else episode
         self._elapsed = 0
-        self._follow_schedule()
+        self._follow(outside)
+        self._queue.clear()
         if seed is not None:
             self._attack_rng = np.random.default_rng([seed, 1])
+            self._noise_rng = np.random.default_rng([seed, STREAM])
         return super().reset(seed=seed, options=options)
 
     def reset_model(self) -> NDArray[np.float64]:
@@ -133,11 +150,11 @@ class ShiftedRobot(ScalarEnvironment):
             state before is kept). `reset` returns the same names.
         """
         action = np.asarray(action)
-        if self.schedule is not None and self.schedule.unit == "step":
-            self._follow_schedule()
+        if is_local(self.shifts) or (self.schedule is not None and self.schedule.unit == "step"):
+            self._follow(lambda shifts: here(shifts, self.robot, self.data.qpos, self.data.qvel))
         self._elapsed += 1
         before = self.data.time, self.data.qpos.copy(), self.data.qvel.copy()
-        self.do_simulation(action, self.frame_skip)
+        self.do_simulation(self._arriving(action), self.frame_skip)
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
         if diverged:
             self.data.time, self.data.qpos[:], self.data.qvel[:] = before
@@ -165,12 +182,13 @@ class ShiftedRobot(ScalarEnvironment):
         info |= {"reward_forward": float(parts.forward), "reward_ctrl": -float(parts.cost)}
         return info | {"diverged": diverged}
 
-    def _follow_schedule(self) -> None:
-        """Bring the model to what the schedule asks for now."""
-        if self.schedule is None:
-            return
-        count = self._episode if self.schedule.unit == "episode" else self._elapsed
-        wanted = self.shifts + self.schedule.shifts_at(count)
+    def _follow(self, chosen: Callable[[tuple[Shift, ...]], tuple[Shift, ...]]) -> None:
+        """Bring the model to what the schedule asks for now, and of local shifts to those that are chosen."""
+        wanted = self.shifts
+        if self.schedule is not None:
+            count = self._episode if self.schedule.unit == "episode" else self._elapsed
+            wanted += self.schedule.shifts_at(count)
+        wanted = chosen(wanted)
         if wanted == self._active:
             return
         model = compile_model(self.robot, wanted, self.profile)
@@ -180,14 +198,41 @@ class ShiftedRobot(ScalarEnvironment):
         self.init_qpos = start_qpos(self.robot, wanted, self.profile)
         self._active = wanted
 
+    @property
+    def queue(self) -> NDArray[np.float64]:
+        """Actions sent in the last K control steps, oldest first, [K, |A|]; a copy, and may be set.
+
+        K is the delay; positions, velocities and this are the whole state.
+        """
+        return self._queue.sent[0].copy()
+
+    @queue.setter
+    def queue(self, value: NDArray[Any]) -> None:
+        wanted = self._queue.sent[0].shape
+        if np.shape(value) != wanted or not np.isfinite(value).all():
+            raise OffDynError(f"queue must be finite numbers of shape {wanted}, got shape {np.shape(value)}")
+        self._queue.sent[0] = value
+
+    def _arriving(self, action: NDArray[Any]) -> NDArray[Any]:
+        # What is no action does not get into the queue: the simulation refuses it.
+        fits = action.shape == (self.robot.action_dim,) and np.isfinite(action).all()
+        return self._queue.send(action[None])[0] if len(self._queue) and fits else action
+
     def _seen(self) -> NDArray[np.float64]:
         observation = self.robot.observe(self.data.qpos, self.data.qvel)
-        if self.attack is None:
-            return observation
-        return self.attack.perturb(observation[None], [self._attack_rng])[0]
+        for noise in self._noises:
+            observation = noise.disturb(observation, self._noise_rng)
+        if self.attack is not None:
+            observation = self.attack.perturb(observation[None], [self._attack_rng])[0]
+        return np.concatenate([observation, self._context]) if len(self._context) else observation
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        model = compile_model(self.robot, self.shifts, self.profile)
+        model = compile_model(self.robot, self._active, self.profile)
+        if is_local(self.shifts):
+            check_shifts(self.shifts, self.robot)
+            inside = compile_model(self.robot, everywhere(self.shifts), self.profile)
+            if inside.opt.timestep != model.opt.timestep:
+                raise OffDynError(f"local shift: the timestep may not change, from {model.opt.timestep} s")
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)

@@ -11,9 +11,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.compiling import base_model, base_spec, compile_spec
+from offdyn_envs.compiling import base_model, base_spec, compile_spec, dynamics_fields
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
+from offdyn_envs.shifts.applying import edit_model, edit_spec
 
 __all__ = [
     "compile_model",
@@ -24,10 +25,6 @@ __all__ = [
     "restore_model",
     "start_qpos",
 ]
-
-# Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
-_UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
-_UNSEEN_SUFFIXES = ("_rgba", "_matid", "_user", "_bvhadr", "_bvhnum")
 
 
 def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjSpec:
@@ -46,8 +43,7 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
     """
     check_shifts(shifts, robot)
     spec = base_spec(robot)
-    for shift in shifts:
-        shift.apply(spec, robot, profile)
+    edit_spec(spec, shifts, robot, profile)
     return spec
 
 
@@ -59,7 +55,9 @@ def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco
         # As in `compile_spec`: shifts read and write that attribute too.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")
         spec = model_spec(get_robot(robot_name), shifts, profile)
-    return compile_spec(spec, robot_name)
+        model = compile_spec(spec, robot_name)
+    edit_model(model, shifts)
+    return model
 
 
 def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjModel:
@@ -123,6 +121,7 @@ def overwrite_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
         model: Changed.
         other: Where the dynamics come from.
     """
+    model.stat.meaninertia = other.stat.meaninertia  # In its units the solver judges whether it has converged.
     # The boxes in which collisions are looked for follow from the geoms; the hash leaves them out.
     for name, value in (dynamics_fields(other) | {"bvh_aabb": other.bvh_aabb}).items():
         prefix, _, field = name.rpartition(".")
@@ -150,26 +149,6 @@ def restore_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
                 getattr(owner, name)[...] = value
             elif isinstance(value, int | float) and owner is model.opt:  # Those of the model itself are sizes.
                 setattr(owner, name, value)
-
-
-def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Return every field of a model that can change its motion.
-
-    Args:
-        model: A compiled model.
-
-    Returns:
-        Arrays by name, those of the options with the prefix "opt.".
-    """
-    fields: dict[str, np.ndarray] = {}
-    for prefix, owner in (("", model), ("opt.", model.opt)):
-        for name in dir(owner):
-            if name.startswith(("_", *_UNSEEN_BY_PHYSICS)) or name.endswith(_UNSEEN_SUFFIXES):
-                continue
-            value = getattr(owner, name)
-            if isinstance(value, np.ndarray | int | float):
-                fields[prefix + name] = np.asarray(value)
-    return fields
 
 
 def model_hash(model: mujoco.MjModel) -> str:

@@ -29,7 +29,7 @@ class Schedule:
         unit: "episode": counts the episodes of an environment (of a row, in the batched one), from 0. "step": counts
             the control steps of the running episode, from 0.
         points: Times, rising, each with the shifts that hold from then on; before the first there are none.
-        interpolate: Between two points the scale or level of each shift moves linearly; for episodes only.
+        interpolate: Between two points the scale, level, add or kg of each shift moves linearly; for episodes only.
     """
 
     unit: str
@@ -106,7 +106,7 @@ def episode_option(options: Mapping[str, Any] | None, allowed: Sequence[str]) ->
 
 def _amount(shift: Shift) -> str | None:
     """Name of the parameter that interpolation moves."""
-    for name in ("scale", "level"):
+    for name in ("scale", "level", "add", "kg"):
         if isinstance(getattr(shift, name, None), float):
             return name
     return None
@@ -158,6 +158,9 @@ def _check(schedule: Schedule, robot: Robot, standing: Iterable[tuple[Shift, ...
     _check_times(schedule)
     # Products and levels between two points lie between theirs, so the points are enough.
     for _, shifts in schedule.points:
+        for shift in shifts:
+            if not getattr(shift, "of_model", True):
+                raise OffDynError(f"schedule: a {shift.kind} shift cannot change in time; give it as one of the shifts")
         for before in dict.fromkeys(standing):
             check_shifts(before + shifts, robot)
         if schedule.unit == "step" and any(isinstance(shift, Morphology) for shift in shifts):
@@ -169,7 +172,9 @@ def _check(schedule: Schedule, robot: Robot, standing: Iterable[tuple[Shift, ...
     kinds = [shifts for _, shifts in schedule.points]
     for first, second in pairwise(kinds):
         if len(first) != len(second) or not all(map(_same_but_for_amount, first, second)):
-            raise OffDynError("schedule: interpolate needs the same shifts at every point, but for scale or level")
+            raise OffDynError(
+                "schedule: interpolate needs the same shifts at every point, but for scale, level, add or kg"
+            )
 
 
 def make_schedule(

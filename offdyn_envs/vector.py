@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import mujoco
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -32,19 +33,23 @@ from offdyn_envs.batching.row_models import RowModels
 from offdyn_envs.batching.step_timers import stop_step_timers
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.scalar.arguments import check_observe_shifts
+from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
-from offdyn_envs.shifts import Shift, check_profile, parse_shifts
+from offdyn_envs.shifts import Shifts, check_profile, parse_shifts
+from offdyn_envs.shifts.context import context_of_rows
+from offdyn_envs.shifts.delay import ActionQueue, delay_of
+from offdyn_envs.shifts.noise import STREAM, noises_of
 from offdyn_envs.tasks import get_dynamics
 
 __all__ = ["OffDynVectorEnv"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-ShiftList = Sequence[Mapping[str, Any] | Shift] | None
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _PARAMETERS = (
     *("robot", "num_envs", "dynamics", "shifts", "row_shifts", "profile", "num_threads", "max_episode_steps"),
-    *("autoreset_mode", "attack", "schedule", "render_mode"),
+    *("autoreset_mode", "attack", "schedule", "observe_shifts", "render_mode"),
 )
 
 
@@ -57,8 +62,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         robot: A robot or its name.
         num_envs: N, the number of rows.
         dynamics: A named dynamics for all rows.
-        shifts: More shifts for all rows, applied after those of `dynamics`.
-        row_shifts: One more list of shifts (or None) per row, applied last; N entries.
+        shifts: More shifts for all rows, applied after those of `dynamics`: one or a list.
+        row_shifts: One more list of shifts (or one shift, or None) per row, applied last; N entries.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
         num_threads: Threads that share the physics. Results do not depend on it.
         max_episode_steps: Control steps until truncation.
@@ -66,25 +71,30 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         attack: An observation attack, as a value or a plain JSON object.
         schedule: Shifts that change between episodes or at a step, appended to each row's own; every row counts its
             own episodes.
+        observe_shifts: Append the strength of each of a row's shifts to its observation, never attacked; all rows must
+            have the same shifts but for their strength. `context_names` says which is which.
         render_mode: Must be None; render the scalar environment instead.
 
     Raises:
         OffDynError: An unknown name, parameter or value.
     """
 
+    spec: EnvSpec | None = cast(Any, PlainSpec())
+
     def __init__(
         self,
         robot: str | Robot,
         num_envs: int,
         dynamics: str = "nominal",
-        shifts: ShiftList = None,
-        row_shifts: Sequence[ShiftList] | None = None,
+        shifts: Shifts = None,
+        row_shifts: Sequence[Shifts] | None = None,
         profile: str = "default",
         num_threads: int = 1,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",
         attack: Mapping[str, Any] | Attack | None = None,
         schedule: Mapping[str, Any] | Schedule | None = None,
+        observe_shifts: bool = False,
         render_mode: str | None = None,
         **unexpected: Any,
     ) -> None:
@@ -104,11 +114,13 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
         self.num_threads = min(whole_number("num_threads", num_threads), self.num_envs)
+        observed = self.row_shifts if check_observe_shifts(observe_shifts, schedule) else ((),) * self.num_envs
+        self.context_names, self._context = context_of_rows(observed)
         self._build_spaces()
         self._build_physics()
 
     def _build_spaces(self) -> None:
-        dims = self.robot.observation_dim, self.robot.action_dim
+        dims = self.robot.observation_dim + len(self.context_names), self.robot.action_dim
         self.single_observation_space = spaces.Box(-np.inf, np.inf, (dims[0],), np.float64)
         self.single_action_space = spaces.Box(-1.0, 1.0, (dims[1],), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -129,6 +141,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._unstarted = set(range(rows))
         self._rngs = [np.random.default_rng() for _ in range(rows)]
         self._attack_rngs = [np.random.default_rng() for _ in range(rows)]
+        self._noise_rngs = [np.random.default_rng() for _ in range(rows)]
+        self._noises = [noises_of(shifts) for shifts in self.row_shifts]
+        self._disturbed = self.attack is not None or any(self._noises)
+        self._queue = ActionQueue([delay_of(shifts) for shifts in self.row_shifts], robot.action_dim)
         self._last = self._state
         self._qpos = slice(1, 1 + robot.nq)
         self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
@@ -167,6 +183,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return self._state[:, self._qvel].copy()
 
     @property
+    def queue(self) -> Floats:
+        """Actions sent in the last K control steps, oldest first, [N, K, |A|]; a copy.
+
+        K is the longest delay of any row; positions, velocities and this are the whole state.
+        """
+        return self._queue.sent.copy()
+
+    @property
     def last_qpos(self) -> Floats:
         """Positions right after the last physics step, before any reset, [N, nq]; a copy."""
         return self._last[:, self._qpos].copy()
@@ -176,16 +200,17 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         """Velocities right after the last physics step, before any reset, [N, nv]; a copy."""
         return self._last[:, self._qvel].copy()
 
-    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None) -> Floats:
+    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None, queue: Floats | None = None) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
         Args:
             qpos: Positions, [N, nq].
             qvel: Velocities, [N, nv].
             mask: Which rows to set, [N]; all where left out.
+            queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
 
         Returns:
-            The observations of all rows, [N, |S|], never attacked.
+            The observations of all rows, [N, |S|], never attacked and without noise.
 
         Raises:
             OffDynError: Other shapes, or numbers of the chosen rows that are not finite.
@@ -195,11 +220,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         checked = [
             (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
         ]
+        under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
         self._begin(chosen)
-        return self._observe()
+        if under_way is not None:
+            self._queue.sent[chosen] = under_way[chosen]
+        return self._with_context(self._observe())
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -221,6 +249,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             if row_seed is not None and chosen[row]:
                 self._rngs[row] = np.random.default_rng(row_seed)
                 self._attack_rngs[row] = np.random.default_rng([row_seed, 1])
+                self._noise_rngs[row] = np.random.default_rng([row_seed, STREAM])
         self._reset_rows(chosen, episode)
         return self._seen(chosen if mask is not None else None), {}
 
@@ -273,8 +302,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._crew.close()
 
     def _advance(self, actions: NDArray[Any]) -> Bools:
-        self._rows.begin_step(self._steps)
-        self._control[:] = actions[:, None, :]
+        self._rows.begin_step(self._steps, self._state[:, self._qpos], self._state[:, self._qvel])
+        self._control[:] = self._queue.send(actions)[:, None, :]
         self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory)
         after = self._trajectory[:, -1].copy()
         # The simulation repeats the last good state of a row that diverged, so its clock falls behind.
@@ -298,7 +327,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         # Each observation that a policy may see is attacked once: the last of an episode, the first of the next one.
         infos["final_obs"], infos["_final_obs"] = self._seen(ended), ended
         infos["final_info"], infos["_final_info"] = {}, ended
-        going_on = None if self.attack is None else self._seen(~ended)
+        going_on = self._seen(~ended) if self._disturbed else None
         self._last = self._state.copy()
         self._reset_rows(ended)
         first = self._seen(ended)
@@ -318,19 +347,27 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _begin(self, chosen: Bools) -> None:
         self._steps[chosen] = 0
         self._done[chosen] = False
+        self._queue.clear(chosen)
         self._unstarted.difference_update(np.flatnonzero(chosen).tolist())
 
     def _observe(self) -> Floats:
         return self.robot.observe(self._state[:, self._qpos], self._state[:, self._qvel])
 
     def _seen(self, rows: Bools | None) -> Floats:
-        """Return all observations, those of `rows` (None: of all rows) attacked."""
+        """Return all observations, those of `rows` (None: of all rows) noisy and attacked."""
         observations = self._observe()
-        if self.attack is None or (rows is not None and not rows.any()):
-            return observations
+        if not self._disturbed or (rows is not None and not rows.any()):
+            return self._with_context(observations)
         index = np.arange(self.num_envs) if rows is None else np.flatnonzero(rows)
-        observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
-        return observations
+        for row in index:
+            for noise in self._noises[row]:
+                observations[row] = noise.disturb(observations[row], self._noise_rngs[row])
+        if self.attack is not None:
+            observations[index] = self.attack.perturb(observations[index], [self._attack_rngs[row] for row in index])
+        return self._with_context(observations)
+
+    def _with_context(self, observations: Floats) -> Floats:
+        return np.concatenate([observations, self._context], axis=1) if self.context_names else observations
 
 
 def halfcheetah(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:

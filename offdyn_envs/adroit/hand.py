@@ -80,7 +80,7 @@ class AdroitHand(ScalarEnvironment):
     def __init__(
         self,
         dynamics: str = "nominal",
-        shifts: Sequence[Mapping[str, Any] | HandShift] | None = None,
+        shifts: Mapping[str, Any] | HandShift | Sequence[Mapping[str, Any] | HandShift] | None = None,
         profile: str = "default",
         reward: str = "dense",
         terminate_on_drop: bool | None = None,

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
-from offdyn_envs.shifts import Friction, Gravity, parse_shifts
+from offdyn_envs.shifts import Friction, Gravity
 from offdyn_envs.shifts.base import number, shown
-from offdyn_envs.shifts.parsing import check_products
+from offdyn_envs.shifts.parsing import check_products, listed_shifts
 
 if TYPE_CHECKING:
     import mujoco
@@ -214,22 +214,20 @@ def _parse_one(position: int, value: object) -> HandShift:
     return HAND_KINDS[kind](fields["scale"])
 
 
-def parse_hand_shifts(value: Sequence[Mapping[str, Any] | HandShift] | None) -> tuple[HandShift, ...]:
-    """Read a list of shifts of the hand, given as values or as plain JSON objects.
+def parse_hand_shifts(
+    value: Mapping[str, Any] | HandShift | Sequence[Mapping[str, Any] | HandShift] | None,
+) -> tuple[HandShift, ...]:
+    """Read one shift of the hand or a list of them, given as values or as plain JSON objects.
 
     Args:
-        value: The shifts in the order in which they apply; None means the intact hand.
+        value: The shifts in the order in which they apply; None and an empty list mean the intact hand.
 
     Returns:
         The shifts as values.
 
     Raises:
-        OffDynError: Not a list, an empty list, an unknown kind or parameter, or a value out of range.
+        OffDynError: Neither a shift nor a list, an unknown kind or parameter, or a value out of range.
     """
-    if value is None:
-        return ()
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence) or not value:
-        parse_shifts(cast(Any, value))  # Refuses it in the words used for every robot.
-    shifts = tuple(_parse_one(position, item) for position, item in enumerate(value))
+    shifts = tuple(_parse_one(position, item) for position, item in enumerate(listed_shifts(value)))
     check_products(shifts)
     return shifts

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts import Shift, parse_shifts
+from offdyn_envs.shifts import Shift, Shifts, parse_shifts
 from offdyn_envs.shifts.base import shown
 
 __all__ = ["autoreset", "finite_rows", "row_mask", "seeds_of_rows", "shifts_of_rows", "whole_number"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-ShiftList = Sequence[Mapping[str, Any] | Shift] | None
 _AUTORESET = {
     "next_step": AutoresetMode.NEXT_STEP,
     "same_step": AutoresetMode.SAME_STEP,
@@ -42,7 +40,7 @@ def autoreset(mode: str | AutoresetMode) -> AutoresetMode:
 
 
 def shifts_of_rows(
-    common: tuple[Shift, ...], row_shifts: Sequence[ShiftList] | None, num_envs: int
+    common: tuple[Shift, ...], row_shifts: Sequence[Shifts] | None, num_envs: int
 ) -> tuple[tuple[Shift, ...], ...]:
     """Return the shifts of each row, N: the common ones, then its own."""
     if row_shifts is None:
@@ -76,8 +74,8 @@ def row_mask(name: str, mask: object, num_envs: int) -> Bools:
     return chosen
 
 
-def finite_rows(name: str, value: object, shape: tuple[int, int], chosen: Bools) -> Floats:
-    """Return numbers of a shape [N, D] whose chosen rows are finite."""
+def finite_rows(name: str, value: object, shape: tuple[int, ...], chosen: Bools) -> Floats:
+    """Return numbers of a shape [N, ...] whose chosen rows are finite."""
     array = np.asarray(value)
     if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array[chosen]).all():
         raise OffDynError(f"{name} must be finite numbers of shape {shape}, got {array.dtype} of shape {array.shape}")

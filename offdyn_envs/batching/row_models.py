@@ -12,7 +12,8 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.schedule import Schedule
-from offdyn_envs.shifts import Shift
+from offdyn_envs.shifts import Shift, check_shifts
+from offdyn_envs.shifts.local import everywhere, here, is_local, outside
 
 __all__ = ["RowModels"]
 
@@ -58,13 +59,17 @@ class RowModels:
             OffDynError: The rows do not run at one timestep.
         """
         self._robot, self._row_shifts, self._profile, self._schedule = robot, row_shifts, profile, schedule
-        self._active = list(row_shifts)
+        self._standing = list(row_shifts)
+        self._active = [outside(shifts) for shifts in row_shifts]
+        self._local_rows = [row for row, shifts in enumerate(row_shifts) if is_local(shifts)]
         self._episodes = np.full(len(row_shifts), -1, dtype=np.int64)
         self._known: dict[tuple[Shift, ...], mujoco.MjModel] = {}
-        self.models = [self._model(shifts) for shifts in row_shifts]
-        self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in row_shifts])
+        for row in self._local_rows:
+            check_shifts(row_shifts[row], robot)
+        self.models = [self._model(shifts) for shifts in self._active]
+        self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in self._active])
         self.timestep = float(self.models[0].opt.timestep)
-        for model in self.models:
+        for model in (*self.models, *(self._model(everywhere(row_shifts[row])) for row in self._local_rows)):
             self._check_timestep(model)
 
     def begin_episodes(self, rows: NDArray[np.intp], number: int | None = None) -> None:
@@ -79,27 +84,35 @@ class RowModels:
             counts = self._episodes[rows] if self._schedule.unit == "episode" else np.zeros_like(rows)
             self._follow(rows, counts)
 
-    def begin_step(self, elapsed: NDArray[np.int64]) -> None:
+    def begin_step(self, elapsed: NDArray[np.int64], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
         """Bring the models up to date before a control step.
 
         Args:
             elapsed: Control steps since each row's reset, [N].
+            qpos: Positions, [N, nq]: local shifts hold in some of them.
+            qvel: Velocities, [N, nv].
         """
         if self._schedule is not None and self._schedule.unit == "step":
             rows = np.flatnonzero(np.isin(elapsed, [0, *self._schedule.times]))
             self._follow(rows, elapsed[rows])
+        for row in self._local_rows:
+            self._use(row, here(self._standing[row], self._robot, qpos[row], qvel[row]))
 
     def _follow(self, rows: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         assert self._schedule is not None
         for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
             wanted = self._row_shifts[row] + self._schedule.shifts_at(count)
-            if wanted == self._active[row]:
+            if wanted == self._standing[row]:
                 continue
-            model = self._model(wanted)
+            self._standing[row] = wanted
+            self._use(row, outside(wanted))
+            self.start_qpos[row] = start_qpos(self._robot, self._active[row], self._profile)
+
+    def _use(self, row: int, shifts: tuple[Shift, ...]) -> None:
+        if shifts != self._active[row]:
+            model = self._model(shifts)
             self._check_timestep(model)
-            self.models[row] = model
-            self.start_qpos[row] = start_qpos(self._robot, wanted, self._profile)
-            self._active[row] = wanted
+            self.models[row], self._active[row] = model, shifts
 
     def _model(self, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
         """Return the model of some dynamics: a schedule comes back to the same ones again and again."""

@@ -9,7 +9,7 @@ from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.schedule import count
 from offdyn_envs.shifts.base import shown
 
-__all__ = ["check_rendering", "check_seed"]
+__all__ = ["check_observe_shifts", "check_rendering", "check_seed"]
 
 
 def check_rendering(rendering: Mapping[str, Any], allowed: Sequence[str], others: Sequence[str]) -> None:
@@ -43,3 +43,20 @@ def check_seed(seed: object) -> None:
     """
     if seed is not None:
         count("seed", seed)
+
+
+def check_observe_shifts(value: object, schedule: object) -> bool:
+    """Return whether the strength of the shifts is observed.
+
+    Args:
+        value: What the environment was given.
+        schedule: The schedule that it was given.
+
+    Raises:
+        OffDynError: Neither true nor false, or true with a schedule.
+    """
+    if not isinstance(value, bool):
+        raise OffDynError(f"observe_shifts must be true or false, got {shown(value)}")
+    if value and schedule is not None:
+        raise OffDynError("observe_shifts shows shifts that stay, so that it does not go with a schedule")
+    return value

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import mujoco
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import EzPickle
 
 from offdyn_envs.models import restore_model
 from offdyn_envs.rendering.gl import prepare_renderer
+from offdyn_envs.scalar.plain import PlainSpec
 
 __all__ = ["ScalarEnvironment"]
 
 
 class ScalarEnvironment(MujocoEnv, EzPickle):
     """A MuJoCo environment of one robot or hand; `copy.deepcopy` and `pickle` keep the state of its episode."""
+
+    spec: EnvSpec | None = cast(Any, PlainSpec())
 
     def render(self) -> Any:
         """Draw as `render_mode` says.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from offdyn_envs.robots import Robot
 
-__all__ = ["PROFILES", "SEVERE", "Shift", "check_profile", "number", "shown"]
+__all__ = ["PROFILES", "SCALES", "SEVERE", "BaseShift", "Product", "Shift", "check_profile", "number", "shown", "whole"]
 
 PROFILES = ("default", "odrl", "droco")
 """Variants of the edits, for comparison with published results.
@@ -24,6 +26,8 @@ because the file of one author leaves the timestep out.
 """
 SEVERE = "severe"
 """Name of the strong presets that serve as sources ("broken" and "morph" in papers)."""
+SCALES = (1e-6, 1e6)
+"""Smallest and largest factor, of one shift and of all in a list together."""
 
 
 @runtime_checkable
@@ -49,13 +53,93 @@ class Shift(Protocol):
         ...
 
 
+class Product(NamedTuple):
+    """A factor that multiplies with those of other shifts of a list.
+
+    Attributes:
+        what: What all of them multiply, for the message; equal texts multiply with each other.
+        factor: This shift's factor.
+        low: Smallest allowed product.
+        high: Largest allowed product.
+    """
+
+    what: str
+    factor: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BaseShift:
+    """What most shifts have in common; inherit from it, as a frozen dataclass, and write `apply` and `describe`.
+
+    A parameter that may be left out defaults to None.
+
+    Attributes:
+        kind: The name in JSON.
+        amount: Parameter that says how strong the shift is: `sample_shifts` draws it, `observe_shifts` shows it. Empty
+            where there is none.
+        place: Parameter that names where the shift acts; None for one that acts everywhere.
+        last: Applied after all shifts of which this is false.
+        of_model: Changes the model; others change what is sent to it or seen of it, or hold in a part of the world.
+        own_robots: Needs a robot of this suite, so that `shifted` cannot give it to any other environment.
+    """
+
+    kind: ClassVar[str]
+    amount: ClassVar[str] = "scale"
+    place: ClassVar[str | None] = None
+    last: ClassVar[bool] = False
+    of_model: ClassVar[bool] = True
+    own_robots: ClassVar[bool] = False
+
+    def check(self, robot: Robot) -> None:
+        """Fit every robot."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain-JSON form: the kind and whatever was given."""
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {"kind": self.kind} | {name: value for name, value in given.items() if value is not None}
+
+    def products(self, robot: Robot | None) -> Iterable[Product]:
+        """Return the factors that may not become too much together with those of other shifts.
+
+        Args:
+            robot: The robot; None for the Adroit hand.
+
+        Returns:
+            None here.
+        """
+        return ()
+
+    def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
+        """Return which fields of the compiled model change; verification holds the shift against it.
+
+        Args:
+            robot: The robot.
+
+        Returns:
+            Names as in `offdyn_envs.models.dynamics_fields`, with the names of the elements in which they may change;
+            None stands for all.
+        """
+        return {}
+
+    @classmethod
+    def check_together(cls, shifts: Sequence[Any], robot: Robot) -> None:
+        """Raise where several shifts of this kind exclude each other.
+
+        Args:
+            shifts: All shifts of this kind in a list, in order.
+            robot: The robot.
+        """
+
+
 def shown(value: object) -> str:
     """Return a value as an error message quotes it: one short line."""
     return repr(beginning(value, 60))
 
 
 def number(what: str, value: object, low: float, high: float) -> float:
-    """Return a bounded number as a float; NumPy's numbers are welcome, text and booleans are not.
+    """Return a bounded number as a float; those of NumPy and torch are welcome, text and booleans are not.
 
     Args:
         what: The thing and its parameter, for the message.
@@ -69,6 +153,9 @@ def number(what: str, value: object, low: float, high: float) -> float:
     Raises:
         OffDynError: Not a number, or outside its bounds.
     """
+    given = value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # An array or a tensor of one number.
+        value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, Real) and not isinstance(value, bool):
         try:
             result = float(value)
@@ -76,7 +163,24 @@ def number(what: str, value: object, low: float, high: float) -> float:
             result = math.inf
         if low <= result <= high:
             return result
-    raise OffDynError(f"{what} must be a finite number from {low:g} to {high:g}, got {shown(value)}")
+    raise OffDynError(f"{what} must be a finite number from {low:g} to {high:g}, got {shown(given)}")
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number, 0 or above, as an int; those of NumPy and torch are welcome, booleans are not.
+
+    Args:
+        value: The number.
+
+    Returns:
+        None for anything else.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return None
+    found = int(value)
+    return found if found >= 0 else None
 
 
 def check_profile(profile: str) -> str:

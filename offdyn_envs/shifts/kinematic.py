@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import SEVERE, number, shown
+from offdyn_envs.shifts.base import SEVERE, BaseShift, Product, number, shown
+from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
     import mujoco
@@ -56,8 +57,9 @@ _SEVERE: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 
 
+@register_shift
 @dataclass(frozen=True)
-class Kinematic:
+class Kinematic(BaseShift):
     """Shrink the range of joints; give one of `part` with `scale`, `joints` or `preset`.
 
     A range around zero scales at both ends. Any other range keeps the end nearer to zero and scales its width: a knee
@@ -75,6 +77,8 @@ class Kinematic:
     joints: tuple[tuple[str, float], ...] | None = None
     preset: str | None = None
     kind: ClassVar[str] = "kinematic"
+    place: ClassVar[str | None] = "part"
+    own_robots: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -140,6 +144,11 @@ class Kinematic:
             assert self.scale is not None
             return dict.fromkeys(KINEMATIC_PARTS[robot.name][self.part], self.scale)
         return dict(_SEVERE[robot.name] if self.joints is None else self.joints)
+
+    def products(self, robot: Robot | None) -> Iterator[Product]:
+        """Yield the factor of each joint that changes; the hand has none."""
+        for joint, factor in () if robot is None else self.factors(robot).items():
+            yield Product(f"kinematic shifts: the product of all factors of {joint}", factor, *FACTORS)
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
         """Scale the ranges.

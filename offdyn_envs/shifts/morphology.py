@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import SEVERE, number, shown
+from offdyn_envs.shifts.base import SEVERE, BaseShift, number, shown
 from offdyn_envs.shifts.body_edits import HARDEST, PARTS, SEVERE_EDITS, BodyEdit
+from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
     import mujoco
@@ -31,8 +32,9 @@ MORPHOLOGY_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _ALL_PARTS = tuple(sorted({part for parts in PARTS.values() for part in parts}))
 
 
+@register_shift
 @dataclass(frozen=True)
-class Morphology:
+class Morphology(BaseShift):
     """Change the shape of a part; give `part` with `level`, or `preset`.
 
     Masses follow from the new geometry. HalfCheetah's model asks for 14 kg in total, so there a shorter limb makes all
@@ -51,6 +53,9 @@ class Morphology:
     keep_mass: bool = False
     preset: str | None = None
     kind: ClassVar[str] = "morphology"
+    amount: ClassVar[str] = "level"
+    place: ClassVar[str | None] = "part"
+    own_robots: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.part is None) == (self.preset is None):
@@ -121,37 +126,39 @@ class Morphology:
         if self.keep_mass:
             spec.compiler.settotalmass = -1.0
 
+    @classmethod
+    def check_together(cls, shifts: Sequence[Morphology], robot: Robot) -> None:
+        """Raise where two morphologies edit one geom, or HalfCheetah's disagree about its masses.
+
+        Args:
+            shifts: All morphologies of a list.
+            robot: The robot.
+
+        Raises:
+            OffDynError: Two of them exclude each other.
+        """
+        taken: dict[str, Morphology] = {}
+        for shift in shifts:
+            for geom in shift.edit(robot).geoms:
+                if geom in taken:
+                    first, second = (x.part or x.preset for x in (taken[geom], shift))
+                    raise OffDynError(
+                        f"morphology shift: '{first}' and '{second}' of {robot.title} both reshape {geom}; "
+                        "give one of them"
+                    )
+                taken[geom] = shift
+        if robot.name == "halfcheetah" and len({shift.keep_mass for shift in shifts}) > 1:
+            raise OffDynError(
+                "morphology shift: keep_mass must be the same for all morphologies of HalfCheetah: "
+                "its total mass is fixed"
+            )
+
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
         kept = ", masses kept" if self.keep_mass else ""
         if self.part is None:
             return "severe morphology: " + ", ".join(self.edit(robot).geoms) + f" reshaped{kept}"
         return f"{self.part} reshaped at level {self.level:g} of 3 ({', '.join(self.edit(robot).geoms)}){kept}"
-
-
-def check_morphologies(shifts: Sequence[Morphology], robot: Robot) -> None:
-    """Raise where two morphologies edit one geom, or HalfCheetah's disagree about its masses.
-
-    Args:
-        shifts: All morphologies of a list.
-        robot: The robot.
-
-    Raises:
-        OffDynError: Two of them exclude each other.
-    """
-    taken: dict[str, Morphology] = {}
-    for shift in shifts:
-        for geom in shift.edit(robot).geoms:
-            if geom in taken:
-                first, second = (x.part or x.preset for x in (taken[geom], shift))
-                raise OffDynError(
-                    f"morphology shift: '{first}' and '{second}' of {robot.title} both reshape {geom}; give one of them"
-                )
-            taken[geom] = shift
-    if robot.name == "halfcheetah" and len({shift.keep_mass for shift in shifts}) > 1:
-        raise OffDynError(
-            "morphology shift: keep_mass must be the same for all morphologies of HalfCheetah: its total mass is fixed"
-        )
 
 
 def _geom_masses(robot: Robot) -> dict[str, float]:

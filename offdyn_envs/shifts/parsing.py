@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
-from offdyn_envs.shifts.base import Shift, number, shown
-from offdyn_envs.shifts.kinematic import FACTORS, Kinematic
-from offdyn_envs.shifts.morphology import Morphology, check_morphologies
-from offdyn_envs.shifts.scaled import SCALES, Friction, Gravity
+from offdyn_envs.shifts.base import Product, Shift, number, shown
+from offdyn_envs.shifts.registry import KINDS
 
 if TYPE_CHECKING:
     from offdyn_envs.robots import Robot
 
-__all__ = ["KINDS", "check_products", "check_shifts", "parse_shifts", "shifts_to_json"]
+__all__ = ["Shifts", "check_products", "check_shifts", "listed_shifts", "parse_shifts", "shifts_to_json"]
 
-AnyShift = Gravity | Friction | Kinematic | Morphology
-KINDS: Mapping[str, type[AnyShift]] = {
-    "gravity": Gravity,
-    "friction": Friction,
-    "kinematic": Kinematic,
-    "morphology": Morphology,
-}
-"""The kinds of shifts, by their name in JSON."""
+Shifts: TypeAlias = Mapping[str, Any] | Shift | Sequence[Mapping[str, Any] | Shift] | None
+"""What `shifts=` takes: one shift or a list of them, as values or plain JSON objects; None for the nominal robot."""
 
 
 def _parse_one(position: int, value: object) -> Shift:
-    if isinstance(value, AnyShift):
-        return value
+    if isinstance(value, tuple(KINDS.values())):
+        return value  # type: ignore[return-value]
     if not isinstance(value, Mapping):
+        if isinstance(value, Shift) and not isinstance(value, type):
+            name = type(value).__name__
+            raise OffDynError(f"shifts[{position}]: {name} is not registered; offdyn_envs.register_shift({name}) does")
         raise OffDynError(
             f"shifts[{position}] must be an object such as {{'kind': 'gravity', 'scale': 0.5}}, got {shown(value)}"
         )
@@ -44,31 +39,47 @@ def _parse_one(position: int, value: object) -> Shift:
             raise unknown(f"parameter of the {kind} shift", name, parameters)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in fields:
-            raise OffDynError(f"{kind} shift: parameter '{name}' is missing; allowed: a finite number above 0")
+            allowed = "; allowed: a finite number above 0" if parameter.annotation in ("float", float) else ""
+            raise OffDynError(f"{kind} shift: parameter '{name}' is missing{allowed}")
     return KINDS[kind](**fields)
 
 
-def parse_shifts(value: Sequence[Mapping[str, Any] | Shift] | None) -> tuple[Shift, ...]:
-    """Read a list of shifts, given as values or as plain JSON objects.
+def listed_shifts(value: object) -> Sequence[Any]:
+    """Return the shifts that were given, not yet read: none for None, a list of one for one.
 
     Args:
-        value: The shifts in the order in which they apply; None means the nominal robot.
+        value: What `shifts=` was given.
+
+    Returns:
+        The shifts in order.
+
+    Raises:
+        OffDynError: Neither a shift nor a list.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, Mapping) or (callable(getattr(value, "to_json", None)) and not isinstance(value, type)):
+        return (value,)
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise OffDynError(
+            f"shifts must be a list of objects such as [{{'kind': 'gravity', 'scale': 0.5}}], got {shown(value)}"
+        )
+    return value
+
+
+def parse_shifts(value: Shifts) -> tuple[Shift, ...]:
+    """Read one shift or a list of them, given as values or as plain JSON objects.
+
+    Args:
+        value: The shifts in the order in which they apply; None and an empty list mean the nominal robot.
 
     Returns:
         The shifts as values.
 
     Raises:
-        OffDynError: Not a list, an empty list, an unknown kind or parameter, or a value out of range.
+        OffDynError: Neither a shift nor a list, an unknown kind or parameter, or a value out of range.
     """
-    if value is None:
-        return ()
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
-        raise OffDynError(
-            f"shifts must be a list of objects such as [{{'kind': 'gravity', 'scale': 0.5}}], got {shown(value)}"
-        )
-    if not value:
-        raise OffDynError("shifts must not be an empty list; leave shifts out for the nominal robot")
-    return tuple(_parse_one(position, item) for position, item in enumerate(value))
+    return tuple(_parse_one(position, item) for position, item in enumerate(listed_shifts(value)))
 
 
 def check_shifts(shifts: Sequence[Shift], robot: Robot) -> None:
@@ -85,33 +96,30 @@ def check_shifts(shifts: Sequence[Shift], robot: Robot) -> None:
     for shift in shifts:
         shift.check(robot)
     check_products(shifts, robot)
-    check_morphologies([shift for shift in shifts if isinstance(shift, Morphology)], robot)
+    for kind_class in dict.fromkeys(map(type, shifts)):
+        if (check_together := getattr(kind_class, "check_together", None)) is not None:
+            check_together([shift for shift in shifts if type(shift) is kind_class], robot)
 
 
-def check_products(shifts: Sequence[object], robot: Robot | None = None) -> None:
+def check_products(shifts: Iterable[object], robot: Robot | None = None) -> None:
     """Raise where the factors of several shifts multiply to more or less than one shift may have.
 
     Args:
         shifts: The shifts, in order.
-        robot: The robot, for kinematic shifts.
+        robot: The robot; None for the Adroit hand.
 
     Raises:
         OffDynError: A product is out of bounds.
     """
-    products: dict[str, tuple[float, float, float]] = {}
-
-    def multiply(what: str, factor: float, low: float, high: float) -> None:
-        product = products.get(what, (1.0, low, high))[0] * factor
-        products[what] = product, low, high
-
+    together: dict[str, Product] = {}
     for shift in shifts:
-        if isinstance(shift, Gravity | Friction):
-            multiply(f"{shift.kind} shifts: the product of all scales", shift.scale, *SCALES)
-        elif isinstance(shift, Kinematic) and robot is not None:
-            for joint, factor in shift.factors(robot).items():
-                multiply(f"kinematic shifts: the product of all factors of {joint}", factor, *FACTORS)
-    for what, (product, low, high) in products.items():
-        number(what, product, low, high)
+        own: Iterable[Product] = shift.products(robot) if hasattr(shift, "products") else ()  # type: ignore[attr-defined]
+        for product in own:
+            before = together.get(product.what)
+            factor = product.factor * (1.0 if before is None else before.factor)
+            together[product.what] = product._replace(factor=factor)
+    for product in together.values():
+        number(*product)
 
 
 def shifts_to_json(shifts: Sequence[Shift]) -> list[dict[str, Any]]:

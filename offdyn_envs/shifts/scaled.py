@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from offdyn_envs.shifts.base import number
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
+from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
     import mujoco
@@ -14,12 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Friction", "Gravity"]
 
-SCALES = (1e-6, 1e6)
-"""Smallest and largest factor, of one shift and of all in a list together."""
-
 
 @dataclass(frozen=True)
-class _Scaled:
+class _Scaled(BaseShift):
     """A shift whose one parameter is a factor.
 
     Attributes:
@@ -27,19 +27,16 @@ class _Scaled:
     """
 
     scale: float
-    kind: ClassVar[str]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", number(f"{self.kind} shift: scale", self.scale, *SCALES))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"kind": ..., "scale": s}`."""
-        return {"kind": self.kind, "scale": self.scale}
-
-    def check(self, robot: Robot) -> None:
-        """Every robot has gravity and friction."""
+    def products(self, robot: Robot | None) -> Iterator[Product]:
+        """Yield the factor: all shifts of a kind multiply."""
+        yield Product(f"{self.kind} shifts: the product of all scales", self.scale, *SCALES)
 
 
+@register_shift
 @dataclass(frozen=True)
 class Gravity(_Scaled):
     """Multiply gravity by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
@@ -55,9 +52,14 @@ class Gravity(_Scaled):
 
         Args:
             spec: The model to edit.
-            robot: Its robot, unused.
+            robot: Its robot, for the message.
             profile: Unused: the published models agree with this edit.
+
+        Raises:
+            OffDynError: The model has no gravity.
         """
+        if not spec.option.gravity.any():
+            raise OffDynError(f"gravity shift: {robot.title} has no gravity, which no scale changes")
         spec.option.gravity = spec.option.gravity * self.scale
 
     def describe(self, robot: Robot) -> str:
@@ -65,6 +67,7 @@ class Gravity(_Scaled):
         return f"gravity multiplied by {self.scale:g} (z {-9.81 * self.scale:.4g} m/s^2 on a nominal robot)"
 
 
+@register_shift
 @dataclass(frozen=True)
 class Friction(_Scaled):
     """Multiply the friction of every geom, floor included, by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.

@@ -1,6 +1,7 @@
 """Which fields of a compiled model each shift says that it changes, and in which elements.
 
-Written down apart from the edits themselves (`offdyn_envs.shifts`), so that the one can be held against the other.
+For the kinds of the named environments this is written down here, apart from the edits themselves
+(`offdyn_envs.shifts`), so that the one can be held against the other; all others say it of themselves (`declares`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from offdyn_envs.differences import FOLLOWING, changed_fields, element_names
 from offdyn_envs.models import dynamics_fields
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology, Shift
+from offdyn_envs.shifts.elements import actuator_name
 
 __all__ = ["undeclared_changes"]
 
@@ -79,7 +81,8 @@ def _declared_by(shift: Shift, robot: Robot, profile: str) -> Declared:
             "body_pos": set(moved.bodies),
             "jnt_pos": set(moved.joints),
         }
-    return {}
+    declares = getattr(shift, "declares", None)
+    return {} if declares is None else dict(declares(robot))
 
 
 def _declared(shifts: Sequence[Shift], robot: Robot, profile: str) -> Declared:
@@ -118,8 +121,16 @@ def undeclared_changes(
 
 
 def _changed_elements(base: mujoco.MjModel, shifted: mujoco.MjModel, field: str) -> list[str]:
-    kind = {"jnt": "joint"}.get(prefix := field.partition("_")[0], prefix)
     left, right = dynamics_fields(base)[field], dynamics_fields(shifted)[field]
     rows = np.any((left != right).reshape(len(left), -1), axis=1)
-    names = element_names(base, kind)
+    names = _names(base, field.partition("_")[0])
     return [names[index] for index in np.flatnonzero(rows)]
+
+
+def _names(model: mujoco.MjModel, prefix: str) -> list[str]:
+    if prefix == "actuator":
+        return [actuator_name(model, index) for index in range(model.nu)]
+    if prefix == "dof":
+        joints = element_names(model, "joint")
+        return [joints[index] for index in model.dof_jntid]
+    return element_names(model, {"jnt": "joint"}.get(prefix, prefix))

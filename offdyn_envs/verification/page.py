@@ -58,7 +58,8 @@ def _introduction(record: Record) -> Iterator[str]:
         f"{len(record['environments'])} named environments, each verified by `offdyn envs verify` "
         f"(here with MuJoCo {versions['mujoco']}, Gymnasium {versions['gymnasium']}, NumPy {versions['numpy']}; "
         "`make docs` rewrites this page). "
-        "`offdyn envs show NAME` prints everything about one of them, masses of all bodies included."
+        "`offdyn envs show NAME` prints everything about one of them, masses of all bodies included. Any others can be "
+        "made of [shifts](shifts.md)."
     )
     yield ""
     yield "What verified means for a robot's environment:"

@@ -57,7 +57,7 @@ def _fields(subject: RobotSubject) -> Facts:
     """Only the declared fields differ from the nominal robot, and something does."""
     model = subject.model
     changed = changed_fields(subject.base, model)
-    if subject.shifts and not changed:
+    if _acts_on_model(subject) and not changed:
         raise CheckFailed("no field of the model differs from the nominal robot's")
     undeclared = undeclared_changes(subject.base, model, subject.robot, subject.shifts, subject.profile)
     if undeclared:
@@ -77,6 +77,11 @@ def _fields(subject: RobotSubject) -> Facts:
     }
 
 
+def _acts_on_model(subject: RobotSubject) -> bool:
+    """Say whether any shift changes the model; delays, noise and local shifts do not."""
+    return any(getattr(shift, "of_model", True) for shift in subject.shifts)
+
+
 @lru_cache(maxsize=1)
 def _named_hashes() -> Mapping[str, str]:
     """Names of the robots' environments by the hash of their model; of equal ones the first."""
@@ -91,7 +96,7 @@ def _hash(subject: RobotSubject) -> Facts:
     """No other named environment has the same model."""
     own = model_hash(subject.model)
     owner = _named_hashes().get(own, subject.name)
-    if owner != subject.name:
+    if owner != subject.name and (_acts_on_model(subject) or not subject.shifts):
         raise CheckFailed(f"the compiled model is that of {owner}, hash {own[:12]}")
     return {"model_sha256": own}
 
@@ -117,7 +122,7 @@ def _effect(subject: RobotSubject) -> Facts:
     random = effect(*arguments)
     assert random is not None
     policy = effect(*arguments, on_policy=True)
-    if subject.shifts and not random.share and not matters_at_the_limits(*arguments):
+    if _acts_on_model(subject) and not random.share and not matters_at_the_limits(*arguments):
         raise CheckFailed(
             "no transition differs from the nominal robot's, neither at random nor at a joint's new limit"
         )

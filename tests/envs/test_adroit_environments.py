@@ -360,7 +360,6 @@ def test_describe(name):
         ({"profile": np.array(["odrl", "odrl"])}, "unknown profile of the Adroit environments"),
         ({"width": -1}, "width must be a whole number above 0, got '-1'"),
         ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got '1'"),
-        ({"shifts": []}, "empty list"),
         ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; pen has 45"),
     ),
 )

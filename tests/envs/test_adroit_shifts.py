@@ -216,12 +216,16 @@ def test_numpy_numbers_are_numbers():
     assert type(shift.to_json()["scale"]) is float
 
 
+def test_one_shift_and_an_empty_list_will_do():
+    (shift,) = parse_hand_shifts({"kind": "shrink-finger", "scale": 0.5})
+    assert parse_hand_shifts(shift) == (ShrinkFinger(0.5),)
+    assert parse_hand_shifts([]) == parse_hand_shifts(None) == ()
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     (
-        ([], "empty list"),
         ("broken-joint", "must be a list"),
-        ({"kind": "broken-joint", "scale": 0.5}, "must be a list"),
         (0.5, "must be a list"),
         ([BrokenJoint(0.5), "shrink"], "shifts[1]"),
         ([{"scale": 0.5}], "shift kind of the Adroit hand"),

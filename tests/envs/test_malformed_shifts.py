@@ -9,7 +9,7 @@ import pytest
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import ROBOTS
-from offdyn_envs.shifts import KINDS, KINEMATIC_PARTS, MORPHOLOGY_PARTS, parse_shifts
+from offdyn_envs.shifts import KINEMATIC_PARTS, MORPHOLOGY_PARTS, parse_shifts
 from offdyn_envs.vector import OffDynVectorEnv
 
 COUNT = 200
@@ -36,7 +36,7 @@ NOT_NAMES = (
 
 def good(rng: random.Random, robot: str) -> dict:
     """A well-formed shift of the robot."""
-    kind = rng.choice(sorted(KINDS))
+    kind = rng.choice(("friction", "gravity", "kinematic", "morphology"))
     if kind in ("gravity", "friction"):
         return {"kind": kind, "scale": rng.uniform(0.1, 5.0)}
     kept = {"keep_mass": True} if kind == "morphology" and rng.random() < 0.5 else {}
@@ -137,7 +137,7 @@ def test_what_is_too_much_together_is_refused(robot, shift, count, words):
     refusal(robot, [shift] * count, words)
 
 
-@pytest.mark.parametrize("value", (5, "gravity", {}, {"kind": "gravity", "scale": 0.5}, [], (), b"", object()))
+@pytest.mark.parametrize("value", (5, "gravity", {5}, b"", object()))
 def test_what_is_no_list_is_refused(value):
     refusal("hopper", value, "shifts")
 

@@ -14,7 +14,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash, start_qpos
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.schedule import Schedule, make_schedule
-from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
+from offdyn_envs.shifts import Damping, Friction, Gravity, Kinematic, Morphology, Payload
 from offdyn_envs.vector import OffDynVectorEnv
 
 WEAR = {
@@ -137,7 +137,6 @@ def test_interpolation_stays_between_its_points(start, length, low, high, count)
         (WEAR | {"points": [3]}, "points[0] must be an object"),
         (WEAR | {"points": [{"at": -1, "shifts": None}]}, "points[0].at"),
         (WEAR | {"points": [{"at": 1.5, "shifts": None}]}, "points[0].at"),
-        (WEAR | {"points": [{"at": 1, "shifts": []}]}, "empty list"),
         (WEAR | {"points": [{"at": 1, "shift": 3}]}, "did you mean 'shifts'"),
         (WEAR | {"interpolate": 1}, "interpolate must be true or false"),
         (WEAR | {"unit": "step"}, "between episodes"),
@@ -215,3 +214,9 @@ def test_droco_profile_runs_at_its_own_timestep():
     mixed = [None, [{"kind": "kinematic", "preset": "severe"}]]
     with pytest.raises(OffDynError, match="one timestep"):
         OffDynVectorEnv("halfcheetah", 2, row_shifts=mixed, profile="droco")
+
+
+def test_loads_and_joints_grow_between_episodes():
+    points = [{"at": at, "shifts": [Payload(at, "torso"), Damping(add=0.1 * at)]} for at in (0, 4)]
+    schedule = make_schedule({"unit": "episode", "interpolate": True, "points": points}, ROBOTS["hopper"])
+    assert schedule.shifts_at(1) == (Payload(1.0, "torso"), Damping(add=0.1))

@@ -23,6 +23,9 @@ class MjSpec:
     option: Any
     compiler: Any
     geoms: list[Any]
+    bodies: list[Any]
+    joints: list[Any]
+    actuators: list[Any]
     @staticmethod
     def from_file(path: str) -> MjSpec: ...
     def compile(self) -> MjModel: ...
@@ -42,6 +45,26 @@ class mjtGeom:
 
 class mjtJoint:
     mjJNT_HINGE: Any
+
+class mjtTrn:
+    mjTRN_JOINT: Any
+    mjTRN_JOINTINPARENT: Any
+
+class mjtGain:
+    mjGAIN_FIXED: Any
+    mjGAIN_AFFINE: Any
+
+class mjtBias:
+    mjBIAS_NONE: Any
+    mjBIAS_AFFINE: Any
+
+class mjtLimited:
+    mjLIMITED_FALSE: Any
+    mjLIMITED_TRUE: Any
+
+class mjtInertiaFromGeom:
+    mjINERTIAFROMGEOM_TRUE: Any
+    mjINERTIAFROMGEOM_AUTO: Any
 
 class mjtState:
     mjSTATE_FULLPHYSICS: Any
@@ -64,5 +87,6 @@ def mj_copyData(dest: MjData, model: MjModel, src: MjData) -> MjData: ...
 def mj_kinematics(model: MjModel, data: MjData) -> None: ...
 def mj_collision(model: MjModel, data: MjData) -> None: ...
 def mj_forward(model: MjModel, data: MjData) -> None: ...
+def mju_quat2Mat(res: Any, quat: Any) -> None: ...
 def mj_setConst(model: MjModel, data: MjData) -> None: ...
 def mj_jacBodyCom(model: MjModel, data: MjData, jacp: Any, jacr: Any, body: int) -> None: ...

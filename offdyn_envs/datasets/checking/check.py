@@ -18,6 +18,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import parse_shifts
+from offdyn_envs.shifts.noise import noises_of
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -156,6 +157,11 @@ def _shifts(dataset: Dataset) -> Any:
     return dataset.card["shifts"] or None
 
 
+def _is_noisy(dataset: Dataset) -> bool:
+    """Say whether the observations hold noise, which no state shows."""
+    return bool(noises_of(parse_shifts(_shifts(dataset))))
+
+
 def _check_model(dataset: Dataset) -> None:
     model = compile_model(get_robot(dataset.id.robot), parse_shifts(_shifts(dataset)), dataset.card["profile"])
     if model_hash(model) != dataset.card["model_sha256"]:
@@ -168,7 +174,7 @@ def _check_states(dataset: Dataset) -> None:
     robot, path = get_robot(dataset.id.robot), dataset.path / "data" / HDF5_NAME
     before = robot.observe(dataset.qpos, dataset.qvel).astype(np.float32)
     after = robot.observe(dataset.next_qpos, dataset.next_qvel).astype(np.float32)
-    for key, found in (("observations", before), ("next_observations", after)):
+    for key, found in () if _is_noisy(dataset) else (("observations", before), ("next_observations", after)):
         _same(found, getattr(dataset, key), f"{path}: '{key}'", "what the stored states show")
     fallen = robot.terminated(dataset.next_qpos, dataset.next_qvel)
     # A simulation that blew up keeps its state and terminates without having fallen.
@@ -229,11 +235,13 @@ def _step_again(
     """Step one batch from stored states; return each row's largest scaled gap and whether all bits agree."""
     padded = np.resize(np.arange(len(rows)), env.num_envs)  # The last batch may be short.
     arrays = dataset.arrays
-    env.set_state(arrays.qpos[state_rows][padded], arrays.qvel[state_rows][padded])
+    queue = arrays.under_way(rows, env.queue.shape[1])[padded]
+    env.set_state(arrays.qpos[state_rows][padded], arrays.qvel[state_rows][padded], queue=queue)
     observations, rewards, terminations, _, _ = env.step(np.asarray(arrays.actions[rows][padded]))
     kept = slice(0, len(rows))
+    seen = [(observations[kept].astype(np.float32), arrays.next_observations[rows])]
     pairs = [
-        (observations[kept].astype(np.float32), arrays.next_observations[rows]),
+        *([] if _is_noisy(dataset) else seen),
         (rewards[kept].astype(np.float32)[:, None], arrays.rewards[rows][:, None]),
         (terminations[kept][:, None].astype(np.float32), arrays.terminations[rows][:, None].astype(np.float32)),
         (env.qpos[kept], arrays.qpos[state_rows + 1]),

@@ -40,18 +40,25 @@ def model_of(env: Dynamics, robot: Robot, profile: str) -> mujoco.MjModel:
         return _named(env, robot, profile)
     if isinstance(env, gymnasium.Env | VectorEnv):
         return _environment(env.unwrapped, robot)
-    return compile_model(robot, parse_shifts(env), profile)
+    return compile_model(robot, _of_model(parse_shifts(env)), profile)
+
+
+def _of_model(shifts: tuple[Shift, ...]) -> tuple[Shift, ...]:
+    for shift in shifts:
+        if not getattr(shift, "of_model", True):
+            raise OffDynError(f"{shift.kind} shift: the dynamics to compare with must be one model, which it is not")
+    return shifts
 
 
 def _named(name: str, robot: Robot, profile: str) -> mujoco.MjModel:
     if "/" not in name:
-        return compile_model(robot, get_dynamics(robot.name, name), profile)
+        return compile_model(robot, _of_model(get_dynamics(robot.name, name)), profile)
     table = list_env_ids()
     if name not in table:
         raise unknown("environment", name, [key for key, (owner, _) in table.items() if owner == robot])
     owner, slug = table[name]
     _same_robot(owner, robot)
-    return compile_model(robot, get_dynamics(robot.name, slug), profile)
+    return compile_model(robot, _of_model(get_dynamics(robot.name, slug)), profile)
 
 
 def _environment(env: Any, robot: Robot) -> mujoco.MjModel:
@@ -62,6 +69,8 @@ def _environment(env: Any, robot: Robot) -> mujoco.MjModel:
     _same_robot(env.robot, robot)
     if getattr(env, "schedule", None) is not None:
         raise OffDynError("env follows a schedule; the dynamics to compare with must not change in time")
+    for shifts in (env.shifts,) if isinstance(env, ShiftedRobot) else env.row_shifts:
+        _of_model(shifts)
     if isinstance(env, ShiftedRobot):
         return env.model
     if any(shifts != env.row_shifts[0] for shifts in env.row_shifts):

@@ -66,6 +66,21 @@ class Arrays:
         """Where in `qpos` and `qvel` the state before each transition is, int64 [N]; the one after is next to it."""
         return np.arange(int(self.lengths.sum())) + np.repeat(np.arange(len(self.lengths)), self.lengths)
 
+    def under_way(self, rows: Array, steps: int) -> Array:
+        """Return the actions that came before transitions: under a delay, those that are still under way.
+
+        Args:
+            rows: Which transitions, [n].
+            steps: K, how many actions before each.
+
+        Returns:
+            Actions, oldest first and 0 from before the episode, [n, K, |A|].
+        """
+        begin = self.starts[np.searchsorted(self.starts, rows, side="right") - 1]
+        before = rows[:, None] + np.arange(-steps, 0)
+        actions = np.asarray(self.actions)[np.maximum(before, 0)]
+        return np.where((before >= begin[:, None])[..., None], actions, 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -1,0 +1,111 @@
+"""Motors that are weaker or stronger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import mujoco
+import numpy as np
+
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
+from offdyn_envs.shifts.elements import actuators, own_spec, place_name
+from offdyn_envs.shifts.registry import register_shift
+
+if TYPE_CHECKING:
+    from offdyn_envs.robots import Robot
+
+__all__ = ["Actuator"]
+
+LIMITS = (1e-6, 1e9)
+"""Smallest and largest force limit, N or N m."""
+_GAINS = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.value)
+_BIASES = (mujoco.mjtBias.mjBIAS_NONE.value, mujoco.mjtBias.mjBIAS_AFFINE.value)
+_NEVER = mujoco.mjtLimited.mjLIMITED_FALSE.value
+_ALWAYS = mujoco.mjtLimited.mjLIMITED_TRUE.value
+
+
+@register_shift
+@dataclass(frozen=True)
+class Actuator(BaseShift):
+    """Change the strength of a motor, or of all: its gain, its force limit, or both.
+
+    Attributes:
+        scale: Factor on the force for the same command, 1e-6 to 1e6; 1 is nominal. A position servo keeps the pose
+            that it is sent to: its stiffness scales, and its damping with it. A limit that the motor has scales too.
+        limit: The most force that the motor gives before its gear, above 0, N or N m; where it has a limit already,
+            the smaller one holds.
+        actuator: Name of the actuator, or of the joint that it drives; all where left out.
+    """
+
+    scale: float | None = None
+    limit: float | None = None
+    actuator: str | None = None
+    kind: ClassVar[str] = "actuator"
+    place: ClassVar[str | None] = "actuator"
+
+    def __post_init__(self) -> None:
+        if self.scale is None and self.limit is None:
+            raise OffDynError("actuator shift: give scale, limit or both, got neither")
+        for name, bounds in (("scale", SCALES), ("limit", LIMITS)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number(f"actuator shift: {name}", value, *bounds))
+        place_name("actuator shift: actuator", self.actuator)
+
+    def check(self, robot: Robot) -> None:
+        """Raise where the robot has no such actuator."""
+        actuators(own_spec(robot), self.actuator, self.kind, robot)
+
+    def products(self, robot: Robot | None) -> Iterator[Product]:
+        """Yield the factor: those of one actuator multiply."""
+        if self.scale is not None:
+            whose = self.actuator or "all actuators"
+            yield Product(f"actuator shifts: the product of all scales of {whose}", self.scale, *SCALES)
+
+    def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
+        """Return the gains and limits of the actuators."""
+        spec = own_spec(robot)  # Its elements live as long as it does.
+        chosen = actuators(spec, self.actuator, self.kind, robot)
+        fields = ("actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "actuator_forcelimited")
+        return {field: {motor.name or motor.target for motor in chosen} for field in fields}
+
+    def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
+        """Change gains and limits.
+
+        Args:
+            spec: The model to edit.
+            robot: Its robot.
+            profile: Unused.
+
+        Raises:
+            OffDynError: An actuator that is no motor or servo, such as a muscle.
+        """
+        for motor in actuators(spec, self.actuator, self.kind, robot):
+            if self.scale is not None:
+                self._strengthen(motor, self.scale)
+            if self.limit is not None:
+                low, high = motor.forcerange if _is_limited(motor) else (-np.inf, np.inf)
+                motor.forcerange = [max(low, -self.limit), min(high, self.limit)]
+                motor.forcelimited = _ALWAYS
+
+    def _strengthen(self, motor: Any, scale: float) -> None:
+        if int(motor.gaintype) not in _GAINS or int(motor.biastype) not in _BIASES:
+            raise OffDynError(
+                f"actuator shift: {motor.name or motor.target} is no motor or servo, whose gain has a scale"
+            )
+        motor.gainprm = motor.gainprm * scale
+        motor.biasprm = motor.biasprm * scale
+        motor.forcerange = motor.forcerange * scale
+
+    def describe(self, robot: Robot) -> str:
+        """Say in words what changes."""
+        whose = "every motor" if self.actuator is None else f"motor {self.actuator}"
+        stronger = [] if self.scale is None else [f"strength of {whose} multiplied by {self.scale:g}"]
+        return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} N m"]))
+
+
+def _is_limited(motor: Any) -> bool:
+    limited = int(motor.forcelimited)
+    return limited == _ALWAYS or (limited != _NEVER and bool(motor.forcerange[0] < motor.forcerange[1]))

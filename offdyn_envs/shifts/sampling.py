@@ -1,0 +1,101 @@
+"""Dynamics drawn at random, for domain randomisation."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.shifts.base import Shift, number, shown, whole
+from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
+from offdyn_envs.shifts.registry import KINDS
+
+__all__ = ["sample_shifts"]
+
+_MOST = 1e9
+
+
+def sample_shifts(
+    robot: str | Robot, ranges: Mapping[str, Sequence[float]], seed: int, count: int = 1
+) -> list[list[Shift]]:
+    """Draw dynamics for domain randomisation.
+
+    A factor ("scale") with a range above 0 is drawn log-uniformly, so that half and twice are equally likely; every
+    other number uniformly, whole ones ("steps" of a delay) among all whole numbers of the range. Each range has a
+    random stream of its own: one more range leaves the draws of the others as they are, and so does a larger `count`.
+
+    Args:
+        robot: A robot or its name.
+        ranges: Lowest and highest value by what is drawn: `kind`, `kind:place`, `kind.parameter` or
+            `kind.parameter:place`, for instance `{"gravity": (0.5, 2.0), "mass:torso": (0.8, 1.2), "damping.add":
+            (0.0, 0.5)}`. The place is a body, joint, motor, part or field, all where left out; the parameter is "scale"
+            where left out ("kg" of a payload, "add" of frictionloss, "level" of a morphology).
+        seed: A whole number, 0 or above.
+        count: How many dynamics to draw.
+
+    Returns:
+        One list of shifts per draw, in the order of the ranges; `row_shifts` of the batched environment takes all,
+        `shifts` any of them.
+
+    Raises:
+        OffDynError: An unknown kind, parameter or place, a range that is none, or values out of bounds.
+    """
+    body = robot if isinstance(robot, Robot) else get_robot(robot)
+    if not isinstance(ranges, Mapping):
+        raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
+    for what, value, least in (("seed", seed, 0), ("count", count, 1)):
+        if (found := whole(value)) is None or found < least:
+            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+    columns = [_column(body, key, bounds, seed, count) for key, bounds in ranges.items()]
+    return [list(shifts) for shifts in zip(*columns, strict=True)] if columns else [[] for _ in range(count)]
+
+
+def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
+    form, parameter = _read(key)
+    low, high = _bounds(key, bounds)
+    counts = inspect.signature(KINDS[form["kind"]]).parameters[parameter].annotation in ("int", int)
+    for end in (low, high):
+        check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
+    rng = np.random.default_rng([int(seed), *str(key).encode()])
+    if counts:
+        drawn = rng.integers(int(low), int(high), count, endpoint=True)
+    elif parameter == "scale" and low > 0.0:
+        # Logarithm and exponential may round past the ends.
+        drawn = np.clip(np.exp(rng.uniform(math.log(low), math.log(high), count)), low, high)
+    else:
+        drawn = rng.uniform(low, high, count)
+    return list(parse_shifts([{**form, parameter: value} for value in drawn.tolist()]))
+
+
+def _read(key: object) -> tuple[dict[str, Any], str]:
+    """Return the JSON form of the shift that a range names, as far as it is known, and the parameter that is drawn."""
+    if not isinstance(key, str):
+        raise OffDynError(f"ranges: a key must be a text such as 'mass:torso', got {shown(key)}")
+    front, colon, place = key.partition(":")
+    name, dot, parameter = front.partition(".")
+    if name not in KINDS:
+        raise unknown("shift kind", name, KINDS)
+    kind = KINDS[name]
+    parameter = parameter if dot else getattr(kind, "amount", "scale")
+    known = inspect.signature(kind).parameters
+    if parameter not in known:
+        raise unknown(f"parameter of the {name} shift", parameter, known)
+    where = getattr(kind, "place", None)
+    if colon and where is None:
+        raise OffDynError(f"ranges: the {name} shift acts everywhere; leave ':{place}' out")
+    return {"kind": name, **({where: place} if colon and where is not None else {})}, parameter
+
+
+def _bounds(key: object, bounds: object) -> tuple[float, float]:
+    ends = list(bounds) if isinstance(bounds, Sequence | np.ndarray) and not isinstance(bounds, str | bytes) else []
+    if len(ends) != 2:
+        raise OffDynError(f"ranges: {key} must be a lowest and a highest value, got {shown(bounds)}")
+    low, high = (number(f"ranges: {key}", end, -_MOST, _MOST) for end in ends)
+    if low > high:
+        raise OffDynError(f"ranges: {key} must rise, got {low:g} and {high:g}")
+    return low, high
