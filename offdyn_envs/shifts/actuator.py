@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import mujoco
 import numpy as np
 
 from offdyn_envs.errors import OffDynError
@@ -15,16 +14,14 @@ from offdyn_envs.shifts.elements import actuators, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["Actuator"]
 
 LIMITS = (1e-6, 1e9)
 """Smallest and largest force limit, N or N m."""
-_GAINS = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.value)
-_BIASES = (mujoco.mjtBias.mjBIAS_NONE.value, mujoco.mjtBias.mjBIAS_AFFINE.value)
-_NEVER = mujoco.mjtLimited.mjLIMITED_FALSE.value
-_ALWAYS = mujoco.mjtLimited.mjLIMITED_TRUE.value
 
 
 @register_shift
@@ -82,16 +79,22 @@ class Actuator(BaseShift):
         Raises:
             OffDynError: An actuator that is no motor or servo, such as a muscle.
         """
+        import mujoco
+
         for motor in actuators(spec, self.actuator, self.kind, robot):
             if self.scale is not None:
                 self._strengthen(motor, self.scale)
             if self.limit is not None:
                 low, high = motor.forcerange if _is_limited(motor) else (-np.inf, np.inf)
                 motor.forcerange = [max(low, -self.limit), min(high, self.limit)]
-                motor.forcelimited = _ALWAYS
+                motor.forcelimited = mujoco.mjtLimited.mjLIMITED_TRUE.value
 
     def _strengthen(self, motor: Any, scale: float) -> None:
-        if int(motor.gaintype) not in _GAINS or int(motor.biastype) not in _BIASES:
+        import mujoco
+
+        gains = (mujoco.mjtGain.mjGAIN_FIXED.value, mujoco.mjtGain.mjGAIN_AFFINE.value)
+        biases = (mujoco.mjtBias.mjBIAS_NONE.value, mujoco.mjtBias.mjBIAS_AFFINE.value)
+        if int(motor.gaintype) not in gains or int(motor.biastype) not in biases:
             raise OffDynError(
                 f"actuator shift: {motor.name or motor.target} is no motor or servo, whose gain has a scale"
             )
@@ -107,5 +110,8 @@ class Actuator(BaseShift):
 
 
 def _is_limited(motor: Any) -> bool:
+    import mujoco
+
     limited = int(motor.forcelimited)
-    return limited == _ALWAYS or (limited != _NEVER and bool(motor.forcerange[0] < motor.forcerange[1]))
+    never, always = mujoco.mjtLimited.mjLIMITED_FALSE.value, mujoco.mjtLimited.mjLIMITED_TRUE.value
+    return limited == always or (limited != never and bool(motor.forcerange[0] < motor.forcerange[1]))

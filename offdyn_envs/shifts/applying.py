@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import mujoco
-
 from offdyn_envs.shifts.base import Shift
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["edit_model", "edit_spec"]
@@ -39,4 +39,6 @@ def edit_model(model: mujoco.MjModel, shifts: Sequence[Shift]) -> None:
     for edit in editing:
         edit(model)
     if editing:
+        import mujoco
+
         mujoco.mj_setConst(model, mujoco.MjData(model))

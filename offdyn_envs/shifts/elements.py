@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import mujoco
-
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.shifts.base import shown
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["DERIVED", "actuator_name", "actuators", "bodies", "joints", "own_spec", "place_name"]
@@ -20,8 +20,6 @@ DERIVED = (
     "tendon_invweight0",
 )
 """Fields that the compiler works out from masses and armatures, for the whole robot at once."""
-
-_JOINT_DRIVES = (mujoco.mjtTrn.mjTRN_JOINT.value, mujoco.mjtTrn.mjTRN_JOINTINPARENT.value)
 
 
 def place_name(what: str, name: object) -> str | None:
@@ -75,7 +73,7 @@ def joints(spec: mujoco.MjSpec, name: str | None, kind: str, robot: Robot) -> li
     """
     found = [(joint, (joint.name,)) for joint in spec.joints]
     if name is None:
-        driven = {motor.target for motor in spec.actuators if int(motor.trntype) in _JOINT_DRIVES}
+        driven = {motor.target for motor in spec.actuators if _drives_joint(motor.trntype)}
         found = [item for item in found if item[0].name in driven] or found
     return _found(found, "joint", name, kind, robot)
 
@@ -103,7 +101,7 @@ def actuator_name(model: mujoco.MjModel, index: int) -> str:
         index: Number of the actuator.
     """
     own, driven = str(model.actuator(index).name), int(model.actuator_trnid[index, 0])
-    by_joint = int(model.actuator_trntype[index]) in _JOINT_DRIVES
+    by_joint = _drives_joint(model.actuator_trntype[index])
     return own or (str(model.joint(driven).name) if by_joint else f"number {index}")
 
 
@@ -116,3 +114,10 @@ def _found(
         every = dict.fromkeys(each for _, names in known for each in names if each)
         raise unknown(f"{what} of {robot.title} for the {kind} shift", name, every)
     return chosen
+
+
+def _drives_joint(transmission: Any) -> bool:
+    """Say whether a motor of this transmission moves a joint."""
+    import mujoco
+
+    return int(transmission) in (mujoco.mjtTrn.mjTRN_JOINT.value, mujoco.mjtTrn.mjTRN_JOINTINPARENT.value)

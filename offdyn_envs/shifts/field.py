@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import mujoco
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
@@ -15,6 +14,8 @@ from offdyn_envs.shifts.elements import DERIVED
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["Field"]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import mujoco
 import numpy as np
 
 from offdyn_envs.errors import OffDynError
@@ -15,6 +14,8 @@ from offdyn_envs.shifts.elements import DERIVED, joints, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["Armature", "Damping", "Frictionloss"]

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,8 @@ from offdyn_envs.shifts.elements import DERIVED, bodies, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
+    import mujoco
+
     from offdyn_envs.robots import Robot
 
 __all__ = ["Mass", "Payload"]
@@ -195,6 +196,8 @@ def _load(body: Any, compiled: Any, kg: float, position: tuple[float, ...] | Non
     if position is None:
         body.ipos, body.iquat, body.inertia = centre, np.array(compiled.iquat), np.array(compiled.inertia)
         return
+    import mujoco
+
     load = np.array(position)
     together = (mass * centre + kg * load) / (mass + kg)
     turned = np.zeros(9)
@@ -208,6 +211,8 @@ def _load(body: Any, compiled: Any, kg: float, position: tuple[float, ...] | Non
 
 def _let_inertias_count(spec: mujoco.MjSpec, loaded: Any) -> None:
     """Make the compiler take the inertia that is written down for the loaded body, and for others as before."""
+    import mujoco
+
     if int(spec.compiler.inertiafromgeom) != mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE.value:
         return
     spec.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO.value

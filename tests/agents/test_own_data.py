@@ -45,7 +45,7 @@ def compile_nothing(patch):
     for module in (
         "engine.execution",
         "models.ensemble.training",
-        "models.classifiers",
+        "models.short_training",
         "models.dynamics_reward.learned",
     ):
         patch.setattr(f"offdyn_agents.{module}.can_compile", lambda _: False)
