@@ -7,7 +7,7 @@ import torch
 from offdyn_agents.engine.agent import AgentSettings
 from offdyn_agents.engine.networks import Constant, detached, policy, twin
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.rows import RowCounts
+from offdyn_agents.engine.rows import RowColumns, RowCounts
 from offdyn_agents.engine.settings import build, setting
 from offdyn_agents.engine.stage_cache import cached
 from offdyn_agents.engine.stages import StageResults
@@ -87,7 +87,7 @@ class Toy(ModelBased):
         return StageResults(
             results=[model["weight"].to(context.target.device) for model in models],
             frozen={"model": [torch.stack([model["weight"] for model in models])]},
-            rewards=[context.source.new_full((len(context.source),), 0.1 * seed) for seed in context.seeds],
+            columns=[RowColumns(context.source.new_full((len(context.source),), 0.1 * seed)) for seed in context.seeds],
             report={"models": len(models)},
         )
 

@@ -24,7 +24,8 @@ def _data(id, rows, seed):
     found = dataset(rows, seed, observation_dim=robot.observation_dim, action_dim=robot.action_dim)
     found.truncations = ~found.terminations
     empty, ones = np.zeros((2 * rows, 1)), np.ones(rows, dtype=np.int64)
-    arrays = Arrays(**vars(found), qpos=empty, qvel=empty, lengths=ones, seeds=ones)
+    made = {name: part for name, part in vars(found).items() if name != "gap"}
+    arrays = Arrays(**made, qpos=empty, qvel=empty, lengths=ones, seeds=ones)
     # Behaviours of no policy that is here: learned models are trained, and not judged in the simulator.
     card = {"robot": id.robot, "behaviour": [{"name": "nobody", "policy_sha256": ""}]}
     return Dataset(id, {"offdyn": card}, arrays, None)
