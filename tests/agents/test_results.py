@@ -36,6 +36,8 @@ def result(page, task, column, cell):
         entry = json.loads((ENTRIES / f"offdyn-{agent}/entry.json").read_text(encoding="utf-8"))
         clean = {str(one["seed"]): one["returns"] for one in entry["results"] if one["task"] == task}
         return {"task": task, "clean": clean, "perturbed": []}
+    if column.endswith(", suite"):
+        return read_evaluation(RESULTS / task / f"{agent.removesuffix(', suite')}@suite")
     return read_evaluation(RESULTS / task / (f"{agent}@bf16" if "(below" in cell and agent == "td3-bc" else agent))
 
 
@@ -66,6 +68,9 @@ def test_a_figure_is_that_of_its_file(page, task, column, cell):
 
 JUDGED = {
     "mobody": ("judge", "mobody"),
+    "mobody, difference form": ("difference", "mobody"),
+    "mobody, published form": ("judge", "mobody"),
+    "target, Gaussian": ("difference", "target"),
     "merged": ("judge", "merged"),
     "target": ("target", "target"),
     "mobody, standardised": ("standardised", "mobody"),
@@ -91,7 +96,7 @@ def judged_rows():
 
 def test_errors_of_judged_dynamics_are_those_of_their_files():
     rows = list(judged_rows())
-    assert len(rows) == 10
+    assert len(rows) == 14
     for task, (label, *cells) in rows:
         file, model = JUDGED[label]
         record = json.loads((RESULTS / task / f"judge/{file}.json").read_text(encoding="utf-8"))
