@@ -152,3 +152,32 @@ def test_the_refrigerators_table_is_that_of_its_file():
     written = [[float(word) for word in line.replace("+-", "").split()] for line in lines]
     assert len(shown) == 6
     np.testing.assert_array_equal(shown, written)
+
+
+GRADED = {
+    "`dara`, eta dr (noise 1)": ("dara", "rewards"),
+    "`dara`, noise .1": ("dara-noise-0.1", "rewards"),
+    "`igdf`, cosine": ("igdf", "scores"),
+    "`lodada`, kept clusters": ("lodada", "keep"),
+    "`lodada`, -gap of the cluster": ("lodada", "nearness"),
+    "`tabb`, nearness of the model's s'": ("tabb", "nearness"),
+    "`stc`, corrected or not": ("stc", "corrected"),
+    "`stc`, -distance of the correction": ("stc", "distance"),
+}
+"""File and column of each row of the table of grades."""
+
+
+def test_grades_of_source_rows_are_those_of_their_files():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8").partition("| what is said |")[2].partition("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert [label for label, *_ in shown] == [*GRADED, "the oracle"]
+    for label, *cells in shown:
+        for task, (correlation, half) in zip(
+            ("walker2d-gravity-5.0-medium", "hopper-from-kinematic-severe-medium"), (cells[:2], cells[2:]), strict=True
+        ):
+            file, column = GRADED.get(label, ("dara", ""))
+            record = json.loads((RESULTS / task / f"rows/{file}.json").read_text(encoding="utf-8"))
+            found = record["columns"][0][column] if column else record["oracle"]
+            sign = -1.0 if label.endswith("-distance of the correction") else 1.0
+            assert float(correlation) == pytest.approx(sign * found["rank_correlation"], abs=0.005)
+            assert half == "-" or float(half) == pytest.approx(found["better_half"], abs=0.005)
