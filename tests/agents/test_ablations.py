@@ -92,7 +92,7 @@ def test_settings_by_hand_are_for_all_variants(tmp_path):
     for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.updates": "3"})]):
         settings = plan_agent(found).settings
         assert (settings.beta, settings.dynamics.updates) == (0.7, 3)
-        assert settings.bc_weight == variant.settings.get("bc_weight", "paper")
+        assert settings.bc_weight == variant.settings.get("bc_weight", "code")
     with pytest.raises(OffDynError, match="setting 'bc_weight' is what study mobody varies"):
         variant_plans(study, [plan("mobody", tmp_path, bc_weight="code")])
     variant_plans(study.only(["full", "single-encoder"]), [plan("mobody", tmp_path, bc_weight="code")])

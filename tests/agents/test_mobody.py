@@ -306,14 +306,10 @@ def test_rewards_are_left_alone_without_dara(tmp_path):
 def test_preset(robot):
     kind = make("mobody").settings_class
     settings = build(kind, preset(agent_class("mobody"), robot))
-    assert (settings.beta, settings.bc, settings.bc_weight, settings.dynamics.loss_weights) == (
-        1.0,
-        1.0,
-        "paper",
-        "code",
-    )
+    assert (settings.beta, settings.bc, settings.dynamics.loss_weights) == (1.0, 1.0, "code")
+    assert (settings.bc_weight, settings.target_share, settings.decay) == ("code", 0.9, "cosine")
     assert build(kind).dynamics.loss_weights == "paper"
-    assert tuning(agent_class("mobody"))["tuning_evaluations"] == 96
+    assert tuning(agent_class("mobody"))["tuning_evaluations"] == 99
 
 
 def test_published_constants():
@@ -341,4 +337,4 @@ def test_rates_fall_unless_the_published_form_is_asked_for():
     assert make("mobody").annealed == ("critic", "actor")
     assert make("mobody", decay="none").annealed == ()
     published = chosen(agent_class("mobody"), "walker2d", overrides={"form": "paper"})
-    assert (published.decay, published.target_share) == ("none", 0.5)
+    assert (published.decay, published.target_share, published.bc_weight) == ("none", 0.5, "paper")
