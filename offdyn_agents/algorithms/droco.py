@@ -136,7 +136,7 @@ class DROCO(IQL):
     def _models(self, context: StageContext) -> tuple[Fitted[Any], tuple[int, int], tuple[int, ...]]:
         """Return each run's models of the target, how many next states of |S| numbers they give, and their widths."""
         from offdyn_agents.models.dual.stages import fit_dynamics
-        from offdyn_agents.models.ensemble.stages import fit_ensembles
+        from offdyn_agents.models.ensemble.stages import fit_in_context
 
         settings, layout = self.settings, context.layout
         sizes, inputs = layout.observation_dim, layout.observation_dim + layout.action_dim
@@ -144,17 +144,7 @@ class DROCO(IQL):
             dual = settings.dual
             return fit_dynamics(dual, context), (dual.members, sizes), (dual.width, sizes, dual.latent, inputs)
         dynamics = settings.dynamics
-        fitted = fit_ensembles(
-            dynamics,
-            layout,
-            context.target,
-            context.seeds,
-            context.cache,
-            threads=context.threads,
-            compiled=context.compiled,
-            quiet=context.quiet,
-            precision=context.precision,
-        )
+        fitted = fit_in_context(dynamics, context.target, context)
         members = 1 if settings.robust_min == "coordinate" else dynamics.members
         return fitted, (members, sizes), (dynamics.width, inputs)
 

@@ -18,7 +18,7 @@ from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models.ensemble.rollouts import Proposer, RolloutModel, roll_out
 from offdyn_agents.models.ensemble.settings import EnsembleSettings, check_elites
-from offdyn_agents.models.ensemble.stages import fit_ensembles
+from offdyn_agents.models.ensemble.stages import fit_in_context
 
 __all__ = ["ModelBasedSAC", "ModelBasedSettings"]
 
@@ -78,17 +78,7 @@ class ModelBasedSAC(SAC, ModelBased):
 
     def stages(self, context: StageContext) -> StageResults:
         """Train an ensemble for each seed."""
-        ensembles = fit_ensembles(
-            self.settings.dynamics,
-            context.layout,
-            torch.cat([context.source, context.target]),
-            context.seeds,
-            context.cache,
-            threads=context.threads,
-            compiled=context.compiled,
-            quiet=context.quiet,
-            precision=context.precision,
-        )
+        ensembles = fit_in_context(self.settings.dynamics, torch.cat([context.source, context.target]), context)
         return StageResults(results=ensembles, failed=ensembles.failed)
 
     def world(self, run: RunView) -> RolloutModel:

@@ -109,6 +109,8 @@ def set_paper(
         OffDynError: One target episode only, no simulator states, no behaviour to collect fresh rows with, or no source
             row that the target's body can take.
     """
+    from offdyn_envs.datasets.gap.measure import spaced
+
     held, held_rows = _held(target, holdout, threads)
     answer = _under(source, target, spaced(len(source), rows), threads, quiet)
     back = _under(held, source, held_rows, threads, quiet)
@@ -155,11 +157,6 @@ def _under(data: Dataset, other: Dataset, rows: NDArray[np.int64], threads: int 
 
     shifts = parse_shifts(other.card["shifts"] or None) or "nominal"
     return counterfactual(data, shifts, rows, profile=other.card["profile"], num_threads=threads, quiet=quiet)
-
-
-def spaced(total: int, count: int) -> NDArray[np.int64]:
-    """Return at most `count` evenly spaced numbers of `total` rows, the first and the last among them."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
 def _tensor(values: Any) -> Tensor:

@@ -20,7 +20,7 @@ from offdyn_agents.models.dual.stages import fit_dynamics
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
-from offdyn_agents.models.ensemble.stages import fit_ensembles
+from offdyn_agents.models.ensemble.stages import fit_in_context
 
 __all__ = ["CPU", "MODELS", "REWARD", "USUAL", "JudgeSettings", "Means", "Terms", "fit_gaussians", "fit_models"]
 
@@ -127,17 +127,8 @@ def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> 
         OffDynError: A training failed.
     """
     alone = {"target": context.target, "source": context.source}
-    ensembles = fit_ensembles(
-        settings.ensemble,
-        context.layout,
-        alone[name] if name in alone else torch.cat([context.source, context.target]),
-        context.seeds,
-        context.cache,
-        threads=context.threads,
-        compiled=context.compiled,
-        quiet=context.quiet,
-        precision=context.precision,
-    )
+    rows = alone[name] if name in alone else torch.cat([context.source, context.target])
+    ensembles = fit_in_context(settings.ensemble, rows, context)
     return [Ensemble.from_tensors(found.tensors(), CPU) for found in ensembles.sound()]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from offdyn_agents.judging.exams import HOLDOUT, SOURCE, Paper, spaced
+from offdyn_agents.judging.exams import HOLDOUT, SOURCE, Paper
 from offdyn_agents.judging.models import CPU, JudgeSettings, fit_gaussians
 from offdyn_agents.models.dynamics_reward.conditions import (
     THRESHOLD,
@@ -96,6 +96,8 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
 
 def _asked(paper: Paper, threads: int) -> dict[str, Asked]:
     """Return transitions with true next states by policy, the behaviour's first; at most `ROWS` of each."""
+    from offdyn_envs.datasets.gap.measure import spaced
+
     found: dict[str, Asked] = {}
     for name, exam in paper.exams.items():
         numbers = spaced(len(exam.rewards), ROWS).tolist()

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_agents.judging.exams import spaced
-from offdyn_envs.errors import OffDynError
-
 if TYPE_CHECKING:
     from offdyn_agents.engine.rows import RowColumns
     from offdyn_envs.datasets.gap.measure import Gap
@@ -43,15 +40,9 @@ def measured(source: Any, target: Any, rows: int = ASKED, *, threads: int | None
     Raises:
         OffDynError: The data are no datasets of this suite, or the source has no simulator states.
     """
-    from offdyn_envs.datasets import dynamics_gap
-    from offdyn_envs.datasets.store.spec import Dataset
-    from offdyn_envs.shifts import parse_shifts
+    from offdyn_envs.datasets.gap.measure import pair_gap
 
-    if not isinstance(source, Dataset) or not isinstance(target, Dataset):
-        raise OffDynError("the gap is known of datasets with simulator states; tasks of this suite have them")
-    shifts = parse_shifts(target.card["shifts"] or None) or "nominal"
-    chosen, profile = spaced(len(source), rows), target.card["profile"]
-    return dynamics_gap(source, shifts, chosen, units="step", profile=profile, num_threads=threads, quiet=True)
+    return pair_gap(source, target, rows, num_threads=threads)
 
 
 def rank_correlation(left: Array, right: Array) -> float | None:

@@ -135,18 +135,18 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
     settings = build(JudgeSettings, TINY)
     context = StageContext(layout, paper.source, paper.target, (0, 1), 0, compiled=False)
     seen = []
-    duals, ensembles = models.fit_dynamics, models.fit_ensembles
+    duals, ensembles = models.fit_dynamics, models.fit_in_context
 
     def dual(chosen, context):
         seen.append((chosen.structure, chosen.data))
         return duals(chosen, context)
 
-    def gaussian(chosen, layout, rows, *more, **named):
+    def gaussian(chosen, rows, context):
         seen.append(len(rows))
-        return ensembles(chosen, layout, rows, *more, **named)
+        return ensembles(chosen, rows, context)
 
     monkeypatch.setattr(models, "fit_dynamics", dual)
-    monkeypatch.setattr(models, "fit_ensembles", gaussian)
+    monkeypatch.setattr(models, "fit_in_context", gaussian)
     for name in models.MODELS:
         fitted = fit_models(settings, context, name)
         assert len(fitted) == 2

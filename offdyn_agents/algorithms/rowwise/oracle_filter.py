@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from offdyn_agents.algorithms.rowwise.agent import SCORES, RowwiseIQL, RowwiseSettings
 from offdyn_agents.engine.rows import RowColumns
 from offdyn_agents.engine.settings import setting
-from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.stage_cache import Fitted, Keep
@@ -74,17 +73,12 @@ def _simulate(context: StageContext, seeds: list[int], keep: Keep) -> None:
 
 def _gaps(context: StageContext) -> NDArray[np.float64]:
     """Return the exact gap of every source row, [N]: what made data say of themselves, else by simulation."""
-    from offdyn_envs.datasets import dynamics_gap
-    from offdyn_envs.datasets.store.spec import Dataset
-    from offdyn_envs.shifts import parse_shifts
+    from offdyn_envs.datasets.gap.measure import pair_gap
 
     source, target = context.domains
     known = getattr(source, "gap", None)
     if known is not None:
         return np.asarray(known, dtype=np.float64)
-    if not isinstance(source, Dataset) or not isinstance(target, Dataset):
-        raise OffDynError("agent 'oracle-filter' needs datasets with simulator states; tasks of this suite have them")
-    shifts, profile = parse_shifts(target.card["shifts"] or None) or "nominal", target.card["profile"]
     threads, quiet = context.threads, context.quiet
-    gap = dynamics_gap(source, shifts, units="step", profile=profile, num_threads=threads, quiet=quiet)
+    gap = pair_gap(source, target, who="agent 'oracle-filter'", num_threads=threads, quiet=quiet)
     return np.where(gap.valid, gap.sizes, np.nanmax(gap.sizes) + 1.0)

@@ -77,21 +77,11 @@ class TABB(RowwiseIQL):
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Train an ensemble on target rows for each seed, and predict all source rows."""
         from offdyn_agents.engine.stage_cache import Fitted
-        from offdyn_agents.models.ensemble.stages import fit_ensembles
+        from offdyn_agents.models.ensemble.stages import fit_in_context
 
         if not self.settings.strength:
             return super().row_columns(context)
-        found = fit_ensembles(
-            self.settings.dynamics,
-            context.layout,
-            context.target,
-            context.seeds,
-            context.cache,
-            threads=context.threads,
-            compiled=context.compiled,
-            quiet=context.quiet,
-            precision=context.precision,
-        )
+        found = fit_in_context(self.settings.dynamics, context.target, context)
         return Fitted([self._predicted(context, ensemble) for ensemble in found], found.failed)
 
     def _predicted(self, context: StageContext, ensemble: Ensemble) -> RowColumns:

@@ -13,17 +13,38 @@ from torch import Tensor
 from offdyn_agents.engine.products import exact_fast_products, threads_inside
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
-from offdyn_agents.engine.stages import each_seed, resuming, shares
+from offdyn_agents.engine.stages import StageContext, each_seed, resuming, shares
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 
-__all__ = ["fit_ensembles", "predict_all"]
+__all__ = ["fit_ensembles", "fit_in_context", "predict_all"]
 
 VERSION = 3
 """Raised when the same settings would give another ensemble."""
 PART = 16_384
 """Rows that a thread predicts before it takes others."""
+
+
+def fit_in_context(settings: EnsembleSettings, rows: Tensor, context: StageContext) -> Fitted[Ensemble]:
+    """Train or find an ensemble of some rows for each seed of a stage; see `fit_ensembles`.
+
+    Args:
+        settings: How they are trained.
+        rows: Packed rows [N, W] on the device.
+        context: Layout, seeds, cache and hardware.
+    """
+    return fit_ensembles(
+        settings,
+        context.layout,
+        rows,
+        context.seeds,
+        context.cache,
+        threads=context.threads,
+        compiled=context.compiled,
+        quiet=context.quiet,
+        precision=context.precision,
+    )
 
 
 def fit_ensembles(

@@ -19,8 +19,9 @@ from offdyn_envs.datasets.gap.domains import Dynamics
 from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.shifts import parse_shifts
 
-__all__ = ["QUANTILES", "UNITS", "Gap", "dynamics_gap"]
+__all__ = ["QUANTILES", "UNITS", "Gap", "dynamics_gap", "pair_gap", "spaced"]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 UNITS = ("observation", "step")
@@ -159,6 +160,40 @@ def dynamics_gap(
     divisor = np.where(spread > _STILL, spread, np.inf)
     values = (answer.next_observations - np.asarray(source.next_observations[answer.rows])) / divisor
     return Gap(source, answer, units, spread, values.astype(np.float32), same_platform(source.card))
+
+
+def spaced(total: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` evenly spaced numbers of `total` rows, the first and the last among them."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
+
+
+def pair_gap(
+    source: Any,
+    target: Any,
+    count: int | None = None,
+    *,
+    who: str = "the exact gap",
+    num_threads: int | None = None,
+    quiet: bool = True,
+) -> Gap:
+    """Measure how far rows of one dataset are from what the dynamics of another do, in units of "step".
+
+    Args:
+        source: A dataset with simulator states.
+        target: A dataset of the other dynamics.
+        count: How many evenly spaced rows of the source; all of them where left out.
+        who: What needs them, for the message.
+        num_threads: Threads of the simulation; by default all usable cores.
+        quiet: No progress bar.
+
+    Raises:
+        OffDynError: One of both is no dataset of this suite, and everything that `dynamics_gap` refuses.
+    """
+    if not isinstance(source, Dataset) or not isinstance(target, Dataset):
+        raise OffDynError(f"{who} needs datasets with simulator states; tasks of this suite have them")
+    shifts, profile = parse_shifts(target.card["shifts"] or None) or "nominal", target.card["profile"]
+    rows = None if count is None else spaced(len(source), count)
+    return dynamics_gap(source, shifts, rows, units="step", profile=profile, num_threads=num_threads, quiet=quiet)
 
 
 def _spread(source: Dataset, units: str) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.datasets.describing.show import bar
 from offdyn_envs.datasets.gap.counterfactuals import REASONS
-from offdyn_envs.datasets.gap.measure import Gap, dynamics_gap
+from offdyn_envs.datasets.gap.measure import Gap, dynamics_gap, spaced
 from offdyn_envs.datasets.loading import load_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.figures import new_figure, save_figure
@@ -57,8 +57,7 @@ def task_gap(
     if task.source.dynamics == task.target.dynamics and source is None:
         raise OffDynError(f"task '{name}' has one dynamics, {task.scoring}, and no gap; name another source")
     data = load_dataset(task.source if source is None else DatasetId.parse(source))
-    chosen = np.unique(np.linspace(0, len(data) - 1, min(rows, len(data))).astype(np.int64))
-    return dynamics_gap(data, task.env_id, chosen, units=units, num_threads=num_threads, quiet=quiet)
+    return dynamics_gap(data, task.env_id, spaced(len(data), rows), units=units, num_threads=num_threads, quiet=quiet)
 
 
 def gap_histogram(gap: Gap) -> dict[str, Any]:
