@@ -68,7 +68,6 @@ def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
     """Refuse what positions and velocities do not say everything about."""
     for count, what in (
         (model.na, "motors with a state of their own (activations)"),
-        (model.nmocap, "mocap bodies"),
         (model.npluginstate, "plugins with a state"),
     ):
         if count:

@@ -55,11 +55,13 @@ class Kinematics(threading.local):
 
     def _each(self, qpos: Floats, source: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return entries of an array of the simulation in every position, [..., n, 3]."""
-        found, at = np.empty((*qpos.shape[:-1], len(chosen), 3)), self._data.qpos
+        found = np.empty((*qpos.shape[:-1], len(chosen), 3))
+        # Names of this thread's own are slow to look up.
+        model, data, compute, at = self._model, self._data, self._compute, self._data.qpos
         for row, each in zip(qpos.reshape(-1, qpos.shape[-1]), found.reshape(-1, len(chosen), 3), strict=True):
             at[:] = row
-            self._compute(self._model, self._data)
-            each[:] = source[chosen]
+            compute(model, data)
+            source.take(chosen, axis=0, out=each, mode="clip")
         return found
 
 
