@@ -50,16 +50,16 @@ def never(observations: Tensor) -> Tensor:
 def termination(robot: str | None) -> Termination:
     """Return the termination of a robot by name; None for data without a robot, which never ends.
 
+    Where a robot's observations do not tell, the termination raises an `OffDynError` when it is asked.
+
     Raises:
-        OffDynError: No such robot, or its observations do not tell.
+        OffDynError: No such robot.
     """
     if robot is None:
         return never
     known = get_robot(robot)
     if isinstance(known, Walker):
         return lambda observations: terminated(known, observations)
-    if not tells_its_end(known):
-        raise OffDynError(f"robot '{robot}' does not say which observations end an episode; it has to be learned")
     return lambda observations: _of_arrays(known, observations)
 
 
@@ -70,4 +70,6 @@ def tells_its_end(robot: Robot) -> bool:
 
 def _of_arrays(robot: Robot, observations: Tensor) -> Tensor:
     ends = robot.terminated_from_observation(observations.detach().cpu().numpy())
+    if ends is None:
+        raise OffDynError(f"robot '{robot.name}' does not say which observations end an episode; it has to be learned")
     return torch.from_numpy(np.asarray(ends)).to(observations.device)
