@@ -14,7 +14,7 @@ import numpy as np
 from offdyn_envs.differences import FOLLOWING, changed_fields, differences
 from offdyn_envs.models import model_hash, start_qpos
 from offdyn_envs.robots import WALKERS, Walker, as_walker
-from offdyn_envs.shifts import Friction, Gravity
+from offdyn_envs.shifts import Friction, Mass
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.common import check_with_gymnasium, compare_twins
 from offdyn_envs.verification.contacts import FEET, expected_friction, measured_friction
@@ -139,7 +139,7 @@ def _effect(subject: RobotSubject) -> Facts:
 
 def _batched(subject: RobotSubject) -> Facts:
     """A row of the batched environment equals the scalar one, whatever the other rows and the number of threads."""
-    neighbours = ((*subject.shifts, Gravity(0.5)), subject.shifts, (*subject.shifts, Friction(2.0)))
+    neighbours = ((*subject.shifts, Mass(0.5)), subject.shifts, (*subject.shifts, Friction(2.0)))
     batches = [
         OffDynVectorEnv(
             subject.robot,
