@@ -56,7 +56,7 @@ class Pusher(Robot):
     def reward(self, before: State, after: State, action: Floats) -> NDArray[np.float64]:
         """Return minus the distances of the cylinder to goal and tip, less the cost of the controls."""
         parts = self.info(before, after, action)
-        return np.asarray(parts["reward_dist"] + parts["reward_ctrl"] + parts["reward_near"])
+        return np.asarray(parts["reward_dist"] + parts["reward_ctrl"] + parts["reward_near"], dtype=np.float64)
 
     def info(self, before: State, after: State, action: Floats) -> Mapping[str, Floats]:
         """Return the parts of the reward."""
