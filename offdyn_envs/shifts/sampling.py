@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
+from offdyn_envs.robots.registry import known_robot
 from offdyn_envs.shifts.base import Shift, number, shown, whole
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
@@ -45,7 +46,7 @@ def sample_shifts(
     Raises:
         OffDynError: An unknown kind, parameter or place, a range that is none, or values out of bounds.
     """
-    body = robot if isinstance(robot, Robot) else get_robot(robot)
+    body = known_robot(robot)
     if not isinstance(ranges, Mapping):
         raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
     for what, value, least in (("seed", seed, 0), ("count", count, 1)):
