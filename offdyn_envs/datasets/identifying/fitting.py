@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.datasets.gap.measure import spaced
 from offdyn_envs.datasets.identifying.parameters import Parameter, shifts_of
 from offdyn_envs.datasets.identifying.replay import Replay
 from offdyn_envs.shifts import Shift
 
-__all__ = ["SMOOTH", "Fit", "Search", "row_losses", "slopes"]
+__all__ = ["CLOSE_ENOUGH", "SMOOTH", "Fit", "Search", "most_steps", "row_losses", "slopes"]
 
 Floats = NDArray[np.float64]
 SMOOTH = 1e-3
@@ -24,11 +25,14 @@ KEPT = 3
 """Starts that are followed."""
 COARSE_ROWS, FEW_ROWS = 200, 600
 COARSE_STEPS, FINE_STEPS = 8, 20
-CLOSE_ENOUGH = 1e-5
-"""Steps of the search end below this: a hundred-thousandth of a factor, or of a third of a range."""
+CLOSE_ENOUGH, NEAR = 1e-5, 1e-2
+"""Steps of the search end below these, on all and on few rows: a hundred-thousandth of a factor, or of a third of a
+range."""
+EXPLAINED = 0.01
+"""A start that leaves this share of the nominal loss is good enough: no other is followed."""
 DAMPINGS = (0.0, 1e-2, 1.0, 30.0, 1e3)
 DIFFERENCES = (1e-4, 1e-2)
-"""Smallest and largest distance over which a slope is taken; contacts make errors kinked, so it shrinks with the steps."""
+"""Least and largest distance over which a slope is taken; contacts make errors kinked: it shrinks with the steps."""
 
 
 def row_losses(errors: Floats) -> Floats:
@@ -63,6 +67,9 @@ class Fit:
 class Search:
     """Looks for the values under which the errors of a replay are smallest.
 
+    Attributes:
+        few: The rows on which it begins.
+
     Args:
         parameters: What is looked for, P.
         replay: The rows.
@@ -73,6 +80,8 @@ class Search:
         self._parameters, self._replay, self._rng = parameters, replay, rng
         self._low, self._high = np.array([item.unit_bounds for item in parameters]).T
         self._smooth = np.array([not item.whole for item in parameters])
+        self.few = replay.only(self._some(FEW_ROWS))
+        self._nominal_loss = float(row_losses(self.few.errors([()])).mean())
 
     def shifts(self, place: Floats) -> tuple[Shift, ...]:
         """Return the shifts that stand at a place, [P]."""
@@ -88,18 +97,21 @@ class Search:
         Returns:
             Where it ended, and the best place for each value of the whole numbers, on fewer rows.
         """
-        few = self._replay.only(self._some(FEW_ROWS))
-        tried = [self._best_start(few, counts) for counts in self._counts()]
+        coarse = self.few.only(spaced(len(self.few), COARSE_ROWS))
+        promising = [self._promising(coarse, counts) for counts in self._counts()]
+        promising.sort(key=lambda starts: starts[0].loss)
+        tried = [self._best(starts[: KEPT if place < KEPT else 1]) for place, starts in enumerate(promising)]
         best = min(tried, key=lambda fit: fit.loss)
-        return self.descend(self._replay, best.place, FINE_STEPS), tried
+        return self.descend(self._replay, best.place, FINE_STEPS, CLOSE_ENOUGH), tried
 
-    def descend(self, replay: Replay, place: Floats, steps: int) -> Fit:
+    def descend(self, replay: Replay, place: Floats, steps: int, close: float) -> Fit:
         """Follow the slopes down from a place.
 
         Args:
             replay: The rows.
             place: Where to start, [P].
             steps: How many steps at most.
+            close: Where a step is shorter, that was the last.
         """
         errors = replay.errors([self.shifts(place)])[0]
         loss, length = float(row_losses(errors).mean()), DIFFERENCES[1]
@@ -114,7 +126,7 @@ class Search:
                 continue
             before, (place, errors, loss) = place, ahead
             length = float(np.abs(place - before).max())
-            if length < CLOSE_ENOUGH:
+            if length < close:
                 break
         return Fit(place, loss)
 
@@ -174,15 +186,23 @@ class Search:
             )
         )
 
-    def _best_start(self, few: Replay, counts: tuple[float, ...]) -> Fit:
+    def _promising(self, coarse: Replay, counts: tuple[float, ...]) -> list[Fit]:
+        """Return the best places to start from, given the whole numbers."""
         starts = self._starts()
         starts[:, ~self._smooth] = counts
         if not self._smooth.any():
             starts = starts[:1]
-        coarse = few.only(np.unique(np.linspace(0, len(few) - 1, min(COARSE_ROWS, len(few))).astype(np.intp)))
         losses = row_losses(coarse.errors([self.shifts(start) for start in starts])).mean(axis=1)
-        kept = starts[np.argsort(losses, kind="stable")[:KEPT]]
-        return min((self.descend(few, start, COARSE_STEPS) for start in kept), key=lambda fit: fit.loss)
+        return [Fit(starts[index], float(losses[index])) for index in np.argsort(losses, kind="stable")[:KEPT]]
+
+    def _best(self, starts: Sequence[Fit]) -> Fit:
+        """Follow starts down, until one is good enough, and return where the best ended."""
+        best = Fit(starts[0].place, np.inf)
+        for start in starts:
+            best = min(best, self.descend(self.few, start.place, COARSE_STEPS, NEAR), key=lambda fit: fit.loss)
+            if best.loss < EXPLAINED * self._nominal_loss:
+                break
+        return best
 
     def _starts(self) -> Floats:
         """Return places to start from: the nominal one, along each range, and at random, [K, P]."""
@@ -196,6 +216,22 @@ class Search:
             return lines
         drawn = self._rng.uniform(self._low, self._high, (DRAWN * len(smooth), len(nominal)))
         return np.concatenate([lines, drawn])
+
+
+def most_steps(parameters: Sequence[Parameter], rows: int) -> int:
+    """Return how many steps a fit simulates at most, for its progress.
+
+    Args:
+        parameters: What is looked for, P.
+        rows: How many rows there are.
+    """
+    combinations = 1
+    for item in parameters:
+        combinations *= round(item.high) - round(item.low) + 1 if item.whole else 1
+    smooth = sum(not item.whole for item in parameters)
+    step = smooth + len(DAMPINGS)
+    few = (1 + (SCAN + DRAWN) * smooth) * COARSE_ROWS + KEPT * COARSE_STEPS * step * FEW_ROWS
+    return combinations * few + (FINE_STEPS * step + 10 * smooth + 5) * rows
 
 
 def slopes(errors: Floats, jacobian: Floats) -> tuple[Floats, Floats, Floats]:

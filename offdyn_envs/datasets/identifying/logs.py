@@ -76,7 +76,7 @@ class Logs:
         return first + (rows - self.arrays.starts[episodes]) // length
 
 
-def read_logs(target: Target, robot: str | Robot | None = None) -> Logs:
+def read_logs(target: Target, robot: str | Robot | None = None, profile: str | None = None) -> Logs:
     """Read logs, and put the robot into the state of each row.
 
     Args:
@@ -84,6 +84,7 @@ def read_logs(target: Target, robot: str | Robot | None = None) -> Logs:
             `offdyn_envs.datasets.from_arrays`, and perhaps simulator states before each step, `qpos` [N, nq] and `qvel`
             [N, nv].
         robot: The robot or its name; where left out, the one that the data say they are of.
+        profile: Variant of the edits; by default the dataset's.
 
     Raises:
         OffDynError: Nothing of that name, no robot or another one, other dimensions, or a robot that cannot be put into
@@ -106,8 +107,8 @@ def read_logs(target: Target, robot: str | Robot | None = None) -> Logs:
         usable = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
     change = np.asarray(data.next_observations) - np.asarray(data.observations)
     spread = change.std(axis=0, dtype=np.float64)
-    profile = data.card["profile"] if isinstance(data, Dataset) else "default"
-    return Logs(name, body, profile, arrays, qpos, qvel, usable, states is not None, spread)
+    own = str(data.card["profile"]) if isinstance(data, Dataset) else "default"
+    return Logs(name, body, profile or own, arrays, qpos, qvel, usable, states is not None, spread)
 
 
 def _load(target: Target) -> tuple[AnyDataset, tuple[Any, Any] | None]:
@@ -156,6 +157,8 @@ def _states(states: tuple[Any, Any], rows: int, robot: Robot, name: str) -> tupl
     for key, value, width in zip(("qpos", "qvel"), states, (robot.nq, robot.nv), strict=True):
         array = np.asarray(value)
         if array.shape != (rows, width) or array.dtype.kind not in "fiu":
-            raise OffDynError(f"'{name}': '{key}' is {array.dtype} {list(array.shape)}; expected numbers {[rows, width]}")
+            raise OffDynError(
+                f"'{name}': '{key}' is {array.dtype} {list(array.shape)}; expected numbers {[rows, width]}"
+            )
         found.append(array.astype(np.float64))
     return found[0], found[1]

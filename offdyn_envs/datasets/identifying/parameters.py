@@ -1,4 +1,4 @@
-"""What may be fitted: any number of a shift that changes how the robot moves, with the range in which it is looked for."""
+"""What may be fitted: any number of a shift that changes how the robot moves, and where it is looked for."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Pose:
         """
         state = np.zeros((len(observations), self._robot.nq + self._robot.nv))
         state[:, self._places] = observations
-        whole = ((observations < self._high) & (observations > self._low)).all(axis=1)
+        whole = np.all((observations < self._high) & (observations > self._low), axis=1)
         return state[:, : self._robot.nq], state[:, self._robot.nq :], whole
 
     def _observe(self, state: Floats) -> Floats:
@@ -78,9 +78,9 @@ class Pose:
         env.reset(seed=0)
         qpos, qvel = env.qpos[[0, 0]], env.qvel[[0, 0]]
         qpos[:, self._hidden] = [[0.0], [ELSEWHERE]]
-        env.set_state(qpos, qvel)
+        after = env.set_state(qpos, qvel)
         for _ in range(20):  # Down to the floor.
-            after = env.step(np.zeros(env.action_space.shape, np.float32))[0]
+            after = env.step(np.zeros((2, self._robot.action_dim), np.float32))[0]
         env.close()
         if np.abs(after[0] - after[1]).max() > ALIKE:
             raise OffDynError(f"{_CANNOT.format(self._robot.title)}: how it moves depends on what is not observed")
