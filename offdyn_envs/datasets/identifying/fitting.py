@@ -147,7 +147,8 @@ class Search:
         ends = [place + row for row in self._steps(distance) * side]
         found = replay.errors([self.shifts(end) for end in ends])
         jacobian = (found - errors) / (distance * side)[:, None, None, None]
-        return slopes(errors, jacobian)[1:]
+        along, above, _ = slopes(errors, jacobian)
+        return along.sum(axis=0), above
 
     def _ahead(
         self, replay: Replay, place: Floats, loss: float, slope: Floats, curve: Floats
@@ -190,8 +191,7 @@ class Search:
         """Return the best places to start from, given the whole numbers."""
         starts = self._starts()
         starts[:, ~self._smooth] = counts
-        if not self._smooth.any():
-            starts = starts[:1]
+        starts = np.unique(starts, axis=0)
         losses = row_losses(coarse.errors([self.shifts(start) for start in starts])).mean(axis=1)
         return [Fit(starts[index], float(losses[index])) for index in np.argsort(losses, kind="stable")[:KEPT]]
 
@@ -235,19 +235,20 @@ def most_steps(parameters: Sequence[Parameter], rows: int) -> int:
 
 
 def slopes(errors: Floats, jacobian: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return how the loss of each row changes with each parameter, and the sums of slopes and curvatures.
+    """Return how the loss of each row changes with each parameter, and two sums of curvatures.
 
     Args:
         errors: [n, H, D].
         jacobian: Change of the errors with each parameter, [P, n, H, D].
 
     Returns:
-        Slopes of the rows' losses [n, P], their sum [P], and the sum of the losses' curvatures [P, P], which leaves out
-        the curvature of the errors themselves, as Gauss and Newton do.
+        Slopes of the rows' losses [n, P]; the curvature of the parabola that touches the loss from above [P, P], whose
+        lowest point is the truth where errors vanish there; and the curvature of the loss itself [P, P], less along the
+        errors. Both leave out the curvature of the errors, as Gauss and Newton do.
     """
     count = errors.shape[-2] * errors.shape[-1]
     flat, lines = errors.reshape(len(errors), -1), jacobian.reshape(*jacobian.shape[:2], -1)
     length = np.sqrt(np.square(flat).mean(axis=1) + SMOOTH**2)
     along = np.einsum("pnk,nk->np", lines, flat) / count / length[:, None]
-    across = np.einsum("pnk,qnk,n->pq", lines, lines, 1.0 / (count * length), optimize=True)
-    return along, along.sum(axis=0), across - np.einsum("np,nq,n->pq", along, along, 1.0 / length)
+    above = np.einsum("pnk,qnk,n->pq", lines, lines, 1.0 / (count * length), optimize=True)
+    return along, above, above - np.einsum("np,nq,n->pq", along, along, 1.0 / length)

@@ -16,9 +16,9 @@ from offdyn_envs.vector import OffDynVectorEnv
 __all__ = ["Replay"]
 
 Floats = NDArray[np.float64]
-BATCH = 1024
+BATCH = 256
 """Rows that are simulated side by side, of all candidates together."""
-MOST_MODELS = 128
+MOST_MODELS = 64
 """Candidates at a time; each has a model of its own."""
 
 
