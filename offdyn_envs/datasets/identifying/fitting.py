@@ -14,7 +14,7 @@ from offdyn_envs.datasets.identifying.parameters import Parameter, shifts_of
 from offdyn_envs.datasets.identifying.replay import Replay
 from offdyn_envs.shifts import Shift
 
-__all__ = ["CLOSE_ENOUGH", "SMOOTH", "Fit", "Search", "most_steps", "row_losses", "slopes"]
+__all__ = ["SMOOTH", "Fit", "Search", "most_steps", "row_losses", "slopes"]
 
 Floats = NDArray[np.float64]
 SMOOTH = 1e-3
@@ -28,9 +28,11 @@ COARSE_STEPS, FINE_STEPS = 8, 20
 CLOSE_ENOUGH, NEAR = 1e-5, 1e-2
 """Steps of the search end below these, on all and on few rows: a hundred-thousandth of a factor, or of a third of a
 range."""
+LITTLE = 1e-6
+"""Nor does it go on where noise is left and a step gains less than this share of the loss: intervals are far wider."""
 EXPLAINED = 0.01
 """A start that leaves this share of the nominal loss is good enough: no other is followed."""
-DAMPINGS = (0.0, 1e-2, 1.0, 30.0, 1e3)
+DAMPINGS = (0.0, 0.1, 10.0, 1e3)
 DIFFERENCES = (1e-4, 1e-2)
 """Least and largest distance over which a slope is taken; contacts make errors kinked: it shrinks with the steps."""
 
@@ -120,13 +122,13 @@ class Search:
             slope, curve = self._slopes(replay, place, errors, distance)
             ahead = self._ahead(replay, place, loss, slope, curve)
             if ahead is None:
-                if distance == DIFFERENCES[0]:
+                if distance == DIFFERENCES[0] or (loss > SMOOTH and distance < DIFFERENCES[1]):
                     break
                 length = distance / 10.0
                 continue
-            before, (place, errors, loss) = place, ahead
+            before, gain, (place, errors, loss) = place, loss - ahead[2], ahead
             length = float(np.abs(place - before).max())
-            if length < close:
+            if length < close or (loss > SMOOTH and gain < LITTLE * loss):
                 break
         return Fit(place, loss)
 

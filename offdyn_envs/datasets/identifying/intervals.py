@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.datasets.identifying.fitting import CLOSE_ENOUGH, SMOOTH, Fit, Search, row_losses, slopes
+from offdyn_envs.datasets.identifying.fitting import SMOOTH, Fit, Search, row_losses, slopes
 from offdyn_envs.datasets.identifying.parameters import Parameter
 from offdyn_envs.datasets.identifying.replay import Replay
 
@@ -21,6 +21,8 @@ STRETCH = 25
 BESIDE = (0.05, 0.2, 0.7)
 """Distances, in units of the search, at which it is asked whether the errors are larger there."""
 SLOPE_DISTANCE = 2e-3
+RESOLUTION = 5e-4
+"""No interval is narrower to either side: kinks of the errors may stop the search before the lowest point."""
 NORMAL = 1.959964
 """Two-sided 95% quantile."""
 SURE = 2.0
@@ -108,23 +110,24 @@ def _smooth(
     low, high = (parameter.to_value(float(np.clip(end, *parameter.unit_bounds))) for end in ends)
     value, rows = parameter.to_value(unit), int(spread.rows[index])
     narrow = high <= FACTOR * low if parameter.logarithmic else high - low <= SHARE * (parameter.high - parameter.low)
-    at_end = value in (parameter.low, parameter.high) and value != parameter.nominal
+    at_end = (low == parameter.low != parameter.nominal) or (high == parameter.high != parameter.nominal)
     if narrow and not at_end:
         return Estimate(parameter.key, value, low, high, True, "", rows)
-    if at_end and narrow:
-        note = f"at the end of the range {parameter.low:g} to {parameter.high:g}; a wider one may fit better"
-        return Estimate(parameter.key, value, low, high, False, note, rows)
-    if reach[1] - reach[0] < half:
-        alike = [
-            other.key
-            for position, other in enumerate(parameters)
-            if position != index and abs(spread.correlation[index, position]) >= ALIKE
-        ]
-        note = f"only together with {', '.join(alike)}, whose effect is alike" if alike else "the interval is wide"
-        return Estimate(parameter.key, value, low, high, False, note, rows)
-    flat = low <= parameter.nominal <= high
-    note = f"from {low:.3g} to {high:.3g} the errors are equally small"
-    return Estimate(parameter.key, parameter.nominal if flat else value, low, high, False, note, rows)
+    whole_range = reach[0] <= parameter.unit_bounds[0] and reach[1] >= parameter.unit_bounds[1]
+    if whole_range or reach[1] - reach[0] >= BESIDE[-1]:
+        value = parameter.nominal if low <= parameter.nominal <= high else value
+        note = f"from {low:.3g} to {high:.3g} the errors are equally small"
+    elif narrow:
+        note = f"at an end of the range {parameter.low:g} to {parameter.high:g}; a wider one may fit better"
+    elif alike := [
+        other.key
+        for position, other in enumerate(parameters)
+        if position != index and abs(spread.correlation[index, position]) >= ALIKE
+    ]:
+        note = f"only together with {', '.join(alike)}, whose effect is alike"
+    else:
+        note = "the interval is wide"
+    return Estimate(parameter.key, value, low, high, False, note, rows)
 
 
 def _whole(parameter: Parameter, unit: float, as_good: list[float]) -> Estimate:
@@ -150,7 +153,7 @@ def _spread(search: Search, replay: Replay, place: Floats, stretches: NDArray[np
     square = np.square(influence)
     variance = square.sum(axis=0) * len(sums) / max(len(sums) - 1, 1)
     effective = np.divide(variance**2, np.square(square).sum(axis=0), out=np.full(len(place), 3.0), where=variance > 0)
-    half = _quantile(np.maximum(effective - 1.0, 2.0)) * np.sqrt(variance) + 2.0 * CLOSE_ENOUGH
+    half = _quantile(np.maximum(effective - 1.0, 2.0)) * np.sqrt(variance) + RESOLUTION
     half[(np.diag(inverse) > 1.0 / SINGULAR**0.5) | np.isinf(scale)] = np.inf
     size = np.sqrt(np.outer(np.diag(inverse), np.diag(inverse)))
     weight = np.square(jacobian).mean(axis=(2, 3)) / (row_losses(errors) + SMOOTH)
