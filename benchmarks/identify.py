@@ -1,8 +1,8 @@
 """How far `offdyn data identify` lands from shifts that are known.
 
-    python benchmarks/identify.py                     # the table of docs/identify.md
+    python benchmarks/identify.py                            # the table of docs/identify.md
     python benchmarks/identify.py --cases 1 2 --json
-    python benchmarks/identify.py --coverage 20       # how often the 95% intervals hold the truth, under noise
+    python benchmarks/identify.py --coverage 20 --rows 500   # how often 95% intervals hold the truth, under noise
 
 Rows are collected here, with the shipped medium policy of the nominal robot in the shifted environment, seeded. Gravity
 and friction are always free, beside whatever was shifted: what was left alone must come out as 1.
@@ -78,9 +78,14 @@ def collect(robot: str, shifts: Sequence[Any], rows: int, seed: int) -> dict[str
 
 
 def fit(case: Case, rows: int, seed: int, noise: float, states: bool, threads: int | None) -> dict[str, Any]:
-    """Fit one case and return what came out beside the truth."""
-    disturbed = [Noise(noise)] if noise else []
+    """Fit one case and return what came out beside the truth.
+
+    Noise is on all observations, or, where the states are known, on what came of each step.
+    """
+    disturbed = [Noise(noise)] if noise and not states else []
     data = collect(case.robot, shifts_of(case.truth) + disturbed, rows, seed)
+    if states and noise:
+        data["next_observations"] += noise * np.random.default_rng(seed).normal(size=data["next_observations"].shape)
     if not states:
         del data["qpos"], data["qvel"]
     begun = time.perf_counter()
@@ -113,22 +118,18 @@ def shown(result: dict[str, Any]) -> str:
     )
 
 
-def coverage(robot: str, truth: dict[str, float], times: int, rows: int, noise: float, threads: int | None) -> str:
+def coverage(case: Case, times: int, rows: int, noise: float, states: bool, threads: int | None) -> str:
     """Fit many data sets of one shift and count the intervals that hold the truth."""
-    held: dict[str, list[bool]] = {}
-    off: dict[str, list[float]] = {}
-    told: dict[str, list[bool]] = {}
-    for seed in range(times):
-        for item in fit(Case(robot, truth), rows, 100 + seed, noise, False, threads)["values"]:
-            held.setdefault(item["name"], []).append(item["low"] <= item["truth"] <= item["high"])
-            off.setdefault(item["name"], []).append(item["value"] / item["truth"] - 1.0)
-            told.setdefault(item["name"], []).append(item["told"])
-    cells = [
-        f"{name}: {sum(held[name])}/{times} hold it, {sum(told[name])} told, "
-        f"off by {np.mean(off[name]):+.2%} on average, {np.std(off[name]):.2%} spread"
-        for name in held
-    ]
-    return f"| {robot} | {noise:g} | {rows:,} | {'; '.join(cells)} |"
+    fits = [fit(case, rows, 100 + number, noise, states, threads)["values"] for number in range(times)]
+    cells: list[str] = []
+    for items in zip(*fits, strict=True):
+        held = sum(item["low"] <= item["truth"] <= item["high"] for item in items)
+        off = [item["value"] / item["truth"] - 1.0 for item in items]
+        width = np.median([item["high"] / item["low"] - 1.0 for item in items])
+        cells.append(f"{held} of {times} | {np.mean(off):+.2%} | {np.std(off):.2%} | {width:.2%}")
+    noisy = "the outcome" if states else "all observations"
+    rows_ = (f"| {noise:g} on {noisy} | {item['name']} | {cell} |" for item, cell in zip(fits[0], cells, strict=True))
+    return "\n".join(rows_)
 
 
 def main() -> None:
@@ -141,9 +142,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.coverage:
-        for noise in arguments.noise:
-            truth = {"gravity": 0.8, "friction": 0.7}
-            print(coverage("hopper", truth, arguments.coverage, arguments.rows, noise, arguments.threads), flush=True)
+        case = Case("hopper", {"gravity": 0.8, "friction": 0.7})
+        for states in (True, False):
+            for noise in arguments.noise:
+                print(coverage(case, arguments.coverage, arguments.rows, noise, states, arguments.threads), flush=True)
         return
     results = []
     for number in arguments.cases:
