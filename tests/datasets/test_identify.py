@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -266,7 +267,7 @@ def test_command(tmp_path: Path) -> None:
     out = tmp_path / "shifts.json"
     arguments = ["identify", "hopper-gravity-0.5-medium", "--free", "gravity", "--rows", "100", "--threads", "2"]
     shown = CliRunner().invoke(app, [*arguments, "--out", str(out)], catch_exceptions=False)
-    assert shown.exit_code == 0 and "100 rows from simulator states" in shown.output and "after" in shown.output
+    assert shown.exit_code == 0 and "100 rows from simulator states" in shown.output and "  left " in shown.output
     ((gravity,),) = (json.loads(out.read_text()),)
     assert gravity["kind"] == "gravity" and gravity["scale"] == pytest.approx(0.5, rel=1e-4)
     printed = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout
@@ -277,6 +278,15 @@ def test_command_says_that_logs_cannot_tell(tmp_path: Path) -> None:
     arguments = ["identify", NOMINAL, "--free", "kinematic:leg=0.8..1.5", "--rows", "50"]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert "CANNOT TELL" in shown.output
+
+
+def test_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "identify.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "docs/identify.md", "exec"), {})
 
 
 def test_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

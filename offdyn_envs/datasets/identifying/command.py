@@ -47,7 +47,7 @@ def _print(found: Identification, out: Path | None) -> None:
         told = "" if item.told else f"  CANNOT TELL: {item.note}"
         rows = "" if item.rows is None or not item.told else f"  told by {item.rows:,} rows"
         print(f"  {item.name:<{width}}  {item.value:.6g}  95% from {item.low:.6g} to {item.high:.6g}{rows}{told}")
-    for name, errors in (("before", found.before), ("after", found.after)):
+    for name, errors in (("before", found.before), ("left", found.after)):
         print(f"  {name:<{width}}  {_said(errors)}")
     if out is not None:
         print(f"  shifts in {out}")
