@@ -32,6 +32,7 @@ from offdyn_envs.batching.arguments import (
 from offdyn_envs.batching.crew import Crew
 from offdyn_envs.batching.row_models import RowModels
 from offdyn_envs.batching.step_timers import stop_step_timers
+from offdyn_envs.batching.threads import threads_for
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot, State, get_robot
 from offdyn_envs.robots.registry import known_robot
@@ -67,7 +68,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         shifts: More shifts for all rows, applied after those of `dynamics`: one or a list.
         row_shifts: One more list of shifts (or one shift, or None) per row, applied last; N entries.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
-        num_threads: Threads that share the physics. Results do not depend on it.
+        num_threads: Threads that share the physics; by default a usable processor for every four rows. Results do not
+            depend on it.
         max_episode_steps: Control steps until truncation.
         autoreset_mode: "next_step" (Gymnasium's default), "same_step" or "disabled".
         attack: An observation attack, as a value or a plain JSON object.
@@ -91,7 +93,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         shifts: Shifts = None,
         row_shifts: Sequence[Shifts] | None = None,
         profile: str = "default",
-        num_threads: int = 1,
+        num_threads: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",
         attack: Mapping[str, Any] | Attack | None = None,
@@ -115,7 +117,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.row_shifts = shifts_of_rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
-        self.num_threads = min(whole_number("num_threads", num_threads), self.num_envs)
+        threads = threads_for(self.num_envs) if num_threads is None else num_threads
+        self.num_threads = min(whole_number("num_threads", threads), self.num_envs)
         observed = self.row_shifts if check_observe_shifts(observe_shifts, schedule) else ((),) * self.num_envs
         self.context_names, self._context = context_of_rows(observed)
         self._build_spaces()
