@@ -27,6 +27,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, WALKERS, RewardParts, Robot, State, Walker
 from offdyn_envs.robots.base import Floats
+from offdyn_envs.robots.goals import read_goal, write_goal
 from offdyn_envs.robots.registry import find_others
 from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
@@ -139,7 +140,10 @@ class ShiftedRobot(ScalarEnvironment):
         Returns:
             The observation, [|S|].
         """
-        self.set_state(*self.robot.sample_reset(self.np_random, self.init_qpos))
+        qpos, qvel, *goal = self.robot.sample_reset(self.np_random, self.init_qpos)
+        if goal:
+            self.goal = goal[0]
+        self.set_state(qpos, qvel)
         return self._seen()
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], Any, bool, Literal[False], dict[str, Any]]:
@@ -157,11 +161,11 @@ class ShiftedRobot(ScalarEnvironment):
         if is_local(self.shifts) or (self.schedule is not None and self.schedule.unit == "step"):
             self._follow(lambda shifts: here(shifts, self.robot, self.data.qpos, self.data.qvel))
         self._elapsed += 1
-        time, before = self.data.time, State(self.data.qpos.copy(), self.data.qvel.copy())
+        time, before = self.data.time, self.robot.state(self.data.qpos.copy(), self.data.qvel.copy(), self._goal)
         self.do_simulation(self.robot.control(self._arriving(action)), self.frame_skip)
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
         if diverged:
-            self.data.time, self.data.qpos[:], self.data.qvel[:] = time, *before
+            self.data.time, self.data.qpos[:], self.data.qvel[:] = time, before.qpos, before.qvel
         reward, terminated, info = self._judge(before, action)
         if self.render_mode == "human":
             self.render()
@@ -172,7 +176,7 @@ class ShiftedRobot(ScalarEnvironment):
         return {}
 
     def _state(self) -> State:
-        return State(self.data.qpos, self.data.qvel)
+        return self.robot.state(self.data.qpos, self.data.qvel, self._goal)
 
     def _judge(self, before: State, action: NDArray[Any]) -> tuple[float, bool, dict[str, Any]]:
         """Return the reward of a step, whether it ends the episode, and infos."""
@@ -201,8 +205,21 @@ class ShiftedRobot(ScalarEnvironment):
         if model.opt.timestep != self.robot.timestep:
             raise OffDynError(f"schedule: the timestep may not change, from {self.robot.timestep} s")
         overwrite_model(self.model, model)
+        write_goal(self.model, self.robot.goal, self._goal)
         self.init_qpos = start_qpos(self.robot, wanted, self.profile)
         self._active = wanted
+
+    @property
+    def goal(self) -> NDArray[np.float64]:
+        """What the last reset wrote into the model, [G]; a copy, and may be set. Nothing for most robots."""
+        return self._goal.copy()
+
+    @goal.setter
+    def goal(self, value: NDArray[Any]) -> None:
+        if np.shape(value) != self._goal.shape or not np.isfinite(value).all():
+            raise OffDynError(f"goal must be finite numbers of shape {self._goal.shape}, got shape {np.shape(value)}")
+        self._goal = np.array(value, dtype=np.float64)
+        write_goal(self.model, self.robot.goal, self._goal)
 
     @property
     def queue(self) -> NDArray[np.float64]:
@@ -240,6 +257,7 @@ class ShiftedRobot(ScalarEnvironment):
             if inside.opt.timestep != model.opt.timestep:
                 raise OffDynError(f"local shift: the timestep may not change, from {model.opt.timestep} s")
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
+        self._goal = read_goal(model, self.robot.goal)
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)

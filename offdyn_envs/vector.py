@@ -196,6 +196,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return self._queue.sent.copy()
 
     @property
+    def goal(self) -> Floats:
+        """What the last reset wrote into each row's model, [N, G]; a copy. Nothing for most robots."""
+        return self._rows.goals.copy()
+
+    @property
     def last_qpos(self) -> Floats:
         """Positions right after the last physics step, before any reset, [N, nq]; a copy."""
         return self._last[:, self._qpos].copy()
@@ -205,7 +210,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         """Velocities right after the last physics step, before any reset, [N, nv]; a copy."""
         return self._last[:, self._qvel].copy()
 
-    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None, queue: Floats | None = None) -> Floats:
+    def set_state(
+        self,
+        qpos: Floats,
+        qvel: Floats,
+        mask: Bools | None = None,
+        queue: Floats | None = None,
+        goal: Floats | None = None,
+    ) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
         Args:
@@ -213,6 +225,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             qvel: Velocities, [N, nv].
             mask: Which rows to set, [N]; all where left out.
             queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
+            goal: Goals, as `goal` returns them, [N, G]; they stay where left out.
 
         Returns:
             The observations of all rows, [N, |S|], never attacked and without noise.
@@ -225,6 +238,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         checked = [
             (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
         ]
+        if goal is not None:
+            goals = finite_rows("goal", goal, self._rows.goals.shape, chosen)
+            for row in np.flatnonzero(chosen):
+                self._rows.aim(int(row), goals[row])
         under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
@@ -324,7 +341,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return rewards, fallen | diverged, self._steps >= self.max_episode_steps
 
     def _parts(self, state: Floats) -> State:
-        return State(state[:, self._qpos], state[:, self._qvel])
+        return self.robot.state(state[:, self._qpos], state[:, self._qvel], self._rows.goals)
 
     def _step_and_reset(
         self, rewards: Floats, terminations: Bools, truncations: Bools, infos: dict[str, Any]
@@ -344,7 +361,9 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         rows = np.flatnonzero(chosen)
         self._rows.begin_episodes(rows, episode)
         for row in rows:
-            qpos, qvel = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
+            qpos, qvel, *goal = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
+            if goal:
+                self._rows.aim(int(row), goal[0])
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel

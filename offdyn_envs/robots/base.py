@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.robots.goals import GoalPart
 from offdyn_envs.robots.kinematics import kinematics
 
-__all__ = ["Bools", "Floats", "Robot", "State"]
+__all__ = ["Bools", "Floats", "GoalState", "Robot", "State"]
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -34,6 +35,20 @@ class State(NamedTuple):
 
     qpos: Floats
     qvel: Floats
+
+
+class GoalState(NamedTuple):
+    """States of a robot with a goal, which takes three arguments where others take two.
+
+    Attributes:
+        qpos: Positions, [..., nq].
+        qvel: Velocities, [..., nv].
+        goal: What the last reset wrote into the model, the parts of `Robot.goal` in order, [..., G].
+    """
+
+    qpos: Floats
+    qvel: Floats
+    goal: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +69,8 @@ class Robot:
         reset_noise: Scale of the reset noise.
         control_range: Lowest and highest control of each motor, which actions of -1 and 1 stand for, [|A|] pairs; by
             default the model's control ranges, (-1, 1) for a motor without one.
+        goal: Fields of the model that every reset writes, such as where a target is. `sample_reset` then returns a
+            third array, their numbers [G], which `observe` and `terminated` get, too; states are `GoalState`.
         observation_dim: |S|.
         action_dim: |A|; actions of environments and data lie in [-1, 1].
         nq: Length of qpos.
@@ -69,6 +86,7 @@ class Robot:
     skipped_qpos: int = 0
     reset_noise: float = 0.01
     control_range: tuple[tuple[float, float], ...] | None = None
+    goal: tuple[GoalPart, ...] = ()
     observation_dim: int = 0
     action_dim: int = 0
     nq: int = 0
@@ -152,9 +170,7 @@ class Robot:
         """
         return {}
 
-    def sample_reset(
-        self, rng: np.random.Generator, init_qpos: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_reset(self, rng: np.random.Generator, init_qpos: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Draw the first state of an episode: uniform noise around the rest position and around rest.
 
         Args:
@@ -162,7 +178,7 @@ class Robot:
             init_qpos: Rest position of the compiled model, [nq].
 
         Returns:
-            qpos [nq] and qvel [nv].
+            qpos [nq] and qvel [nv]; of a robot with a goal that, too, [G].
         """
         qpos = init_qpos + rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=self.nq)
         return qpos, rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=self.nv)
@@ -186,17 +202,28 @@ class Robot:
         centre, half = self._scale
         return centre + half * action
 
-    def bodies(self, qpos: Floats, *names: str) -> NDArray[np.float64]:
+    def state(self, qpos: Floats, qvel: Floats, goal: Floats) -> State:
+        """Return states as the functions of this robot take them.
+
+        Args:
+            qpos: Positions, [..., nq].
+            qvel: Velocities, [..., nv].
+            goal: Goals, [..., G]; left out where the robot has none.
+        """
+        return cast(State, GoalState(qpos, qvel, goal)) if self.goal else State(qpos, qvel)
+
+    def bodies(self, qpos: Floats, *names: str, goal: Floats | None = None) -> NDArray[np.float64]:
         """Return where bodies of the nominal robot are.
 
         Args:
             qpos: Positions, [..., nq].
             names: Names of n bodies.
+            goal: Goals, [..., G], where they move bodies.
 
         Returns:
             Origins of their frames in the world, m, [..., n, 3].
         """
-        return kinematics(self.name, self.mjcf).bodies(qpos, names)
+        return kinematics(self.name, self.mjcf).bodies(qpos, names, self.goal, goal)
 
     def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         """Return where the centre of mass of the nominal robot is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.robots.base import Robot, State
+from offdyn_envs.robots.goals import goal_size, read_goal
 from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def complete(robot: Robot) -> Robot:
             raise OffDynError(
                 f"robot '{robot.name}': {what} is {value:g} in its model, and the robot says {getattr(robot, what)!r}"
             )
+    read_goal(model, robot.goal)
     whole = replace(robot, **found, control_range=_control_range(robot, model))
     start = _Trial(whole, np.array(model.qpos0))
     return replace(whole, observation_dim=start.observation_dim)
@@ -101,19 +103,21 @@ class _Trial:
         starts = [self._tried("sample_reset", robot.sample_reset, rng, init_qpos.copy()) for _ in range(6)]
         for start in starts:
             self._check_reset(start)
-        states = [np.stack([start[part] for start in starts]) for part in range(2)]
-        self.observation_dim = self._observation_dim(State(states[0][0], states[1][0]))
+        parts = [np.stack(part) for part in zip(*starts, strict=True)]
+        self.observation_dim = self._observation_dim(self._states(part[0] for part in parts))
         for rows in _ROWS:
             count = int(np.prod(rows))
-            state = State(*(part[:count].reshape(*rows, part.shape[-1]) for part in states))
-            self._try_functions(state, rows)
+            self._try_functions(self._states(part[:count].reshape(*rows, -1) for part in parts), rows)
+
+    def _states(self, parts: Iterable[Any]) -> State:
+        return self.robot.state(*parts, *([] if self.robot.goal else [np.zeros(0)]))
 
     def _check_reset(self, start: Any) -> None:
-        wanted = ((self.robot.nq,), (self.robot.nv,))
-        if not isinstance(start, tuple) or tuple(np.shape(part) for part in start) != wanted:
-            raise OffDynError(
-                f"robot '{self.name}': sample_reset must return qpos {list(wanted[0])} and qvel {list(wanted[1])}"
-            )
+        sizes = {"qpos": self.robot.nq, "qvel": self.robot.nv}
+        sizes |= {"goal": goal_size(self.robot.goal)} if self.robot.goal else {}
+        if not isinstance(start, tuple) or [np.shape(part) for part in start] != [(size,) for size in sizes.values()]:
+            wanted = " and ".join(f"{name} [{size}]" for name, size in sizes.items())
+            raise OffDynError(f"robot '{self.name}': sample_reset must return {wanted}")
 
     def _observation_dim(self, state: State) -> int:
         shown = np.asarray(self._tried("observe", self.robot.observe, *state))

@@ -51,7 +51,8 @@ class Pusher(Robot):
     def observe(self, qpos: Floats, qvel: Floats) -> NDArray[np.float64]:
         """Return the arm's joints and their velocities, and where its tip, the cylinder and the goal are."""
         places = self.bodies(qpos, "tips_arm", "object", "goal")
-        return np.concatenate((qpos[..., :7], qvel[..., :7], places.reshape(*places.shape[:-2], 9)), axis=-1)
+        parts = (qpos[..., :7], qvel[..., :7], places.reshape(*places.shape[:-2], 9))
+        return np.concatenate(parts, axis=-1, dtype=np.float64)
 
     def reward(self, before: State, after: State, action: Floats) -> NDArray[np.float64]:
         """Return minus the distances of the cylinder to goal and tip, less the cost of the controls."""
@@ -68,9 +69,7 @@ class Pusher(Robot):
             "reward_near": -0.5 * _length(cylinder - tip),
         }
 
-    def sample_reset(
-        self, rng: np.random.Generator, init_qpos: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_reset(self, rng: np.random.Generator, init_qpos: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Draw where the cylinder is, farther than 0.17 m from the goal, and slow motions of the arm."""
         while True:
             cylinder = np.concatenate((rng.uniform(-0.3, 0.0, size=1), rng.uniform(-0.2, 0.2, size=1)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import unknown
+from offdyn_envs.robots.goals import GoalPart, read_goal, write_goal
 from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
 
 __all__ = ["Kinematics", "kinematics"]
@@ -36,9 +37,19 @@ class Kinematics(threading.local):
         self._data = mujoco.MjData(self._model)
         self._compute = mujoco.mj_kinematics
 
-    def bodies(self, qpos: Floats, names: Sequence[str]) -> NDArray[np.float64]:
-        """See `Robot.bodies`."""
-        return self._each(qpos, self._data.xpos, np.array([self._body(name) for name in names]))
+    def bodies(
+        self, qpos: Floats, names: Sequence[str], parts: Sequence[GoalPart], goal: Floats | None
+    ) -> NDArray[np.float64]:
+        """See `Robot.bodies`; `parts` are those of the goal."""
+        chosen = np.array([self._body(name) for name in names])
+        if goal is None:
+            return self._each(qpos, self._data.xpos, chosen)
+        found, rest = np.empty((*qpos.shape[:-1], len(chosen), 3)), read_goal(self._model, parts)
+        for at in np.ndindex(qpos.shape[:-1]):
+            write_goal(self._model, parts, goal[at])
+            found[at] = self._each(qpos[at], self._data.xpos, chosen)
+        write_goal(self._model, parts, rest)
+        return found
 
     def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         """See `Robot.mass_centre`."""

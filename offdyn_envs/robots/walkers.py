@@ -180,9 +180,7 @@ class Walker(Robot):
             healthy &= np.isfinite(observation).all(axis=-1)
         return ~healthy
 
-    def sample_reset(
-        self, rng: np.random.Generator, init_qpos: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_reset(self, rng: np.random.Generator, init_qpos: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Draw the first state of an episode, with Gymnasium's own draws in their order.
 
         Args:

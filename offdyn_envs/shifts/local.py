@@ -72,6 +72,10 @@ class Local(BaseShift):
 
     def check(self, robot: Robot) -> None:
         """Raise where the robot has no such place or the shifts do not fit it."""
+        if robot.goal:
+            raise OffDynError(
+                f"local shift: {robot.title} writes a goal into its model, which a local shift would undo"
+            )
         if isinstance(self.on, str) and not isinstance(robot, Walker):
             raise OffDynError(
                 f"local shift: {robot.title} is no walker, so that it has no {self.on}; give the number of an entry of "

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,7 +13,8 @@ import pytest
 
 import offdyn_envs
 from offdyn_envs import Damping, Delay, Field, Kinematic, Local, Mass, Morphology, Noise, OffDynError, Robot
-from offdyn_envs.robots import State, get_robot, registry
+from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
+from offdyn_envs.robots import GoalPart, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import robot_checks
@@ -177,6 +179,103 @@ def test_the_same_robot_may_come_again():
     assert gymnasium.spec("OffDyn/Pendulum-v0").max_episode_steps == 7
     assert offdyn_envs.register_dynamics("pendulum", "heavy", Mass(2.0)) == "OffDyn/Pendulum-heavy-v0"
     assert offdyn_envs.register_dynamics("pendulum", "heavy", Mass(2.0)) == "OffDyn/Pendulum-heavy-v0"
+
+
+class Reacher(Robot):
+    """Bring the end of the arm to a target that is elsewhere in every episode; the arm bumps into it."""
+
+    def observe(self, qpos, qvel, goal):
+        places = self.bodies(qpos, "tip", "target", goal=goal)
+        return np.concatenate((qpos, qvel, places.reshape(*places.shape[:-2], 6)), axis=-1)
+
+    def reward(self, before, after, action):
+        tip = self.bodies(after.qpos, "tip")[..., 0, :]
+        return -np.sqrt(np.sum(np.square(tip - after.goal), axis=-1))
+
+    def terminated(self, qpos, qvel, goal):
+        return np.abs(qvel[..., 0]) > 25.0
+
+    def sample_reset(self, rng, init_qpos):
+        return init_qpos + rng.uniform(-1, 1, 1), np.zeros(1), np.array([0.9, 0.0, rng.uniform(-0.5, 0.5)])
+
+
+REACHER = PENDULUM.replace(
+    "</body>", '<body name="tip" pos="0 0 -1"/></body><body name="target"><geom size="0.1"/></body>'
+)
+REACHER = Reacher(
+    name="reacher",
+    title="Reacher",
+    mjcf=REACHER,
+    frame_skip=2,
+    max_episode_steps=30,
+    goal=(GoalPart("body_pos", "target"),),
+)
+
+
+@pytest.mark.parametrize("mode", ("same_step", "next_step"))
+def test_goals_are_a_part_of_the_state(mode):
+    robot = offdyn_envs.register_robot(REACHER)
+    rows = [Mass(0.5), None, Damping(3.0)]
+    batch = OffDynVectorEnv(robot.name, 3, row_shifts=rows, autoreset_mode=mode, num_threads=2)
+    scalar, rng = gymnasium.make("OffDyn/Reacher-v0"), np.random.default_rng(0)
+    seen, one = batch.reset(seed=0)[0], scalar.reset(seed=1)[0]
+    goals = [batch.goal]
+    for _ in range(70):
+        np.testing.assert_array_equal(seen[1], one)
+        np.testing.assert_array_equal(batch.goal[1], scalar.unwrapped.goal)
+        np.testing.assert_array_equal(batch.models[1].body("target").pos, scalar.unwrapped.goal)
+        actions = rng.uniform(-1, 1, (3, 1)).astype(np.float32)
+        got, expected = batch.step(actions), scalar.step(actions[1])
+        assert (got[1][1], got[2][1], got[3][1]) == expected[1:4]
+        seen, one = got[0], expected[0]
+        if expected[3]:
+            one = scalar.reset()[0]
+            seen = batch.step(actions)[0] if mode == "next_step" else seen
+            goals.append(batch.goal)
+    assert len(goals) == 3 and len(np.unique(np.concatenate(goals), axis=0)) == 9
+
+
+def test_states_with_goals_come_back():
+    robot = offdyn_envs.register_robot(REACHER)
+    batch = OffDynVectorEnv(robot, 4, autoreset_mode="disabled")
+    batch.reset(seed=0)
+    action = np.full((4, 1), 0.5, np.float32)
+    batch.step(action)
+    state = {"qpos": batch.qpos, "qvel": batch.qvel, "goal": batch.goal}
+    expected = batch.step(action)
+    other = OffDynVectorEnv(robot, 4, autoreset_mode="disabled")
+    other.set_state(**{name: part[::-1] for name, part in state.items()})
+    got = other.step(action)
+    for mine, theirs in zip(expected[:4], got[:4], strict=True):
+        np.testing.assert_array_equal(mine, theirs[::-1])
+    scalar = gymnasium.make("OffDyn/Reacher-v0").unwrapped
+    scalar.reset(seed=9)
+    scalar.goal = state["goal"][2]
+    scalar.set_state(state["qpos"][2], state["qvel"][2])
+    for env in (copy.deepcopy(scalar), pickle.loads(pickle.dumps(scalar)), scalar):
+        one = env.step(action[2])
+        np.testing.assert_array_equal(one[0], expected[0][2])
+        assert one[1] == expected[1][2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"goal": (GoalPart("body_pos", "targt"),)}, "the model has no body 'targt'"),
+        ({"goal": (GoalPart("body_mass", "target"),)}, "unknown field of a goal 'body_mass'"),
+        ({"goal": (GoalPart("body_quat", "target"),)}, "sample_reset must return qpos [1] and qvel [1] and goal [4]"),
+    ],
+)
+def test_bad_goals(changes, words):
+    assert words in refused(offdyn_envs.register_robot, replace(REACHER, **changes))
+
+
+def test_what_goals_cannot_have():
+    offdyn_envs.register_robot(REACHER)
+    assert "a local shift would undo" in refused(
+        offdyn_envs.register_dynamics, "reacher", "odd", Local(Mass(2.0), on=0, above=1.0)
+    )
+    assert "which datasets do not hold" in refused(collect, "reacher", "nominal", RandomBehaviour(), 10)
 
 
 def failing(**methods):

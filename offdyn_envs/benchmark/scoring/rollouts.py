@@ -187,12 +187,12 @@ class _Run:
         if 2 * kept.sum() > len(kept):
             return
         rows = np.tile(kept, self.members)
-        qpos, qvel = self.env.qpos[rows], self.env.qvel[rows]
+        qpos, qvel, goal = self.env.qpos[rows], self.env.qvel[rows], self.env.goal[rows]
         self.env.close()
         self.columns = self.columns[kept]
         if self.columns.size:
             self.env = self._build()
-            self.observations = self.env.set_state(qpos, qvel)
+            self.observations = self.env.set_state(qpos, qvel, goal=goal)
 
     def _seen(self, shape: tuple[int, int]) -> Floats:
         observations = np.asarray(self.observations, dtype=np.float64).reshape(*shape, -1)
