@@ -217,7 +217,7 @@ def _board_row(row: Json, entry: Json, track: Json, looks: Mapping[str, Look], s
     kind = badge("reference row") if entry["reference"] else None
     tag = element("span", badge(entry["status"]), kind, *_precisions(entry, row["tasks"]), why, class_="tag")
     rank = element("span", row["rank"], class_="rank") if row["rank"] else element("span", "\N{EN DASH}", class_="sub")
-    rank = element("span", rank, element("span", row["division"], class_="sub")) if row["division"] else rank
+    rank = element("span", rank, element("span", row["division"], class_="sub")) if row["rank"] else rank
     labels = [column[0] for column in _COLUMNS]
     cells = [
         _cell(labels[0], rank, row["rank"], class_=None if row["rank"] else "unplaced"),

@@ -186,6 +186,8 @@ def row_returns(
     Raises:
         OffDynError: Actions of a wrong shape, or dynamics that do not go together.
     """
+    if not rows:
+        return np.zeros(0)
     flight = _Flight(robot, [row.shifts for row in rows], [row.seed for row in rows], num_threads)
     members = np.array([row.member for row in rows])
     attacked = _Attacked(rows)
