@@ -139,7 +139,7 @@ def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys, monkeypat
 
     train(capsys, tmp_path, "--seeds", 2, agent="bc")
     run = tmp_path / TASK / "bc"
-    code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
+    code, _, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
     assert code == 0
     result = json.loads((run / "evaluation.json").read_text())
     assert {cell["family"] for cell in result["perturbed"]} == (

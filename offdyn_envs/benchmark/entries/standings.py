@@ -284,10 +284,10 @@ def _weakest(sources: Iterable[str]) -> str:
 
 
 def _why_unranked(entry: Json, row: Json) -> str | None:
-    if entry["reference"]:
-        return "reference row"
     if entry["protocol"] != protocol.PROTOCOL:
         return f"protocol {entry['protocol']}, retired"
+    if entry["reference"]:
+        return "reference row"
     if entry["status"] != REPRODUCED:
         return "not verified" if entry["status"] == SELF_REPORTED else entry["status"]
     if entry["verdict"]["episodes"] < protocol.CLEAN_EPISODES:
