@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -149,7 +149,7 @@ def train(
         several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
     else:
         several = ()
-        registry.check_name(agent or "")
+        registry.check_name(agent or _missing_agent())
     quiet_waiting()
     if show_settings:
         _show_settings(
@@ -192,6 +192,10 @@ def train(
         # One task is one object; several are one list, whichever way they were named.
         print(json.dumps(found if several or len(names) > 1 else found[0], indent=2, allow_nan=False))
     refuse_stopped(outcomes)
+
+
+def _missing_agent() -> NoReturn:
+    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
 
 
 def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:

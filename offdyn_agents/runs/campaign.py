@@ -131,17 +131,18 @@ def train_campaign(found: Sequence[Part], train: Train, tell: Callable[[str], No
         OffDynError: Agents failed; it names them all.
     """
     outcomes: list[Trained] = []
-    failed: list[str] = []
+    failed: dict[str, list[str]] = {}
     current = list(found)
     for number, part in enumerate(current):
         try:
             outcomes += train(part.plans)
         except OffDynError as error:
-            failed.append(f"{part.agent}: {error}")
+            failed.setdefault(str(error), []).append(part.agent)
             print(f"offdyn: {part.agent}: {error}; the others go on", file=sys.stderr, flush=True)
         current[number] = Part(part.agent, part.plans, 0, 0, _seconds(part.plans))
         if part.work:
             tell(total(current))
     if failed:
-        raise OffDynError("; ".join(failed))
+        # What hinders all of them, such as data that are not there, is said once.
+        raise OffDynError("; ".join(f"{', '.join(agents)}: {why}" for why, agents in failed.items()))
     return outcomes

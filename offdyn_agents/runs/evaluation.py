@@ -71,7 +71,11 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     cells = runner.cells()
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
     with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
-        clean, *found = runner.grid(cells, advance) if cells else (runner.clean(),)
+        if cells:
+            clean, *found = runner.grid(cells, advance)
+        else:
+            clean, found = runner.clean(), []
+            advance(clean.size)
     perturbed: list[dict[str, Any]] = [
         {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes, "returns": runner.by_seed(returns)}
         for cell, returns in zip(cells, found, strict=True)

@@ -122,7 +122,7 @@ def test_the_command_trains_what_is_left_and_goes_on_after_a_failure(data, tmp_p
         (("--agents", "bc", TASK, "--set", "width=16"), "--set belongs to one agent"),
         (("--agents", "all", "--track", "core-7"), "did you mean 'core-6'"),
         (("--agents", "all"), "name tasks or --track"),
-        ((), "unknown agent ''"),
+        ((), "name an agent, one of iql, droco,"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, words, message):

@@ -201,6 +201,7 @@ def test_further_seeds_of_an_easy_task_lift_nobody(tmp_path: Path) -> None:
     assert len(tracks) > 1
     for found in tracks:
         equal, easy = found["rows"]
+        assert (equal["name"], easy["name"]) == ("equal", "more-of-the-easy-one")
         assert equal["iqm"]["mean"] == easy["iqm"]["mean"] == 35.0
         assert equal["mean"] == easy["mean"] == 35.0
     for name in ("equal", "more-of-the-easy-one"):

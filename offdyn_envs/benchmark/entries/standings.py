@@ -236,7 +236,7 @@ def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
     rows.sort(
         key=lambda row: (
             *(-len(row["tasks"]), row["tasks"], order.index(row["division"])),
-            *(-row["iqm"]["mean"], row["name"]),
+            *(-round(row["iqm"]["mean"], 6), row["name"]),
         )
     )
     _rank(rows)
