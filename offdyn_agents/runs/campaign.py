@@ -113,7 +113,9 @@ def total(found: Sequence[Part]) -> str:
     told = f"{len(left)} of {len(found)} agents left"
     if not unknown:
         return f"{told}; about {duration(known)}"
-    return f"{told}; {duration(known)} for those that were measured, and {', '.join(unknown)}"
+    if len(unknown) == len(left):
+        return f"{told}; how long they take is known once the first has ended"
+    return f"{told}; about {duration(known)} without {', '.join(unknown)}, not measured yet"
 
 
 def train_campaign(found: Sequence[Part], train: Train, tell: Callable[[str], None]) -> list[Trained]:
