@@ -5,7 +5,7 @@ import pytest
 
 from offdyn_envs.benchmark.scoring import cells, protocol
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.shifts import MORPHOLOGY_PARTS, Actuator, Friction, Gravity, Kinematic, Morphology
 from offdyn_envs.tasks import PRESET_SCALES, TRACKS, get_task
 
@@ -53,7 +53,7 @@ def test_cells_that_are_none_are_refused(family: str, level: float, episodes: in
         rows(family, level, episodes)
 
 
-@pytest.mark.parametrize("robot", sorted(ROBOTS))
+@pytest.mark.parametrize("robot", sorted(WALKERS))
 def test_every_family_is_in_the_grid_of_every_robot(robot: str) -> None:
     grid = cells.evaluation_cells(get_task(f"{robot}-gravity-0.5-medium"), own=True)
     assert {cell.family for cell in grid} == set(protocol.FAMILIES) - {"random"}
@@ -89,5 +89,5 @@ def test_cells_are_called_by_names() -> None:
 def test_core_6_is_six_medium_tasks_of_all_robots() -> None:
     tasks = [get_task(name) for name in TRACKS["core-6"]]
     assert len(tasks) == 6
-    assert {task.robot for task in tasks} == set(ROBOTS)
+    assert {task.robot for task in tasks} == set(WALKERS)
     assert {task.quality for task in tasks} == {"medium"}

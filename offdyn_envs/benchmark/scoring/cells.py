@@ -121,7 +121,9 @@ def _by_parts(robot: Robot, family: str, level: float, episodes: int) -> list[Dy
         allowed = ", ".join(f"{number:g} ({word})" for number, word in protocol.BODY_LEVELS.items())
         raise OffDynError(f"perturbation level {level:g} of '{family}': {allowed} are allowed")
     kinematic = family == "kinematic"
-    parts = tuple((KINEMATIC_PARTS if kinematic else MORPHOLOGY_PARTS)[robot.name])
+    parts = tuple((KINEMATIC_PARTS if kinematic else MORPHOLOGY_PARTS).get(robot.name, ()))
+    if not parts:
+        raise OffDynError(f"robot '{robot.name}' has no parts that '{family}' changes")
     if episodes < len(parts):
         raise OffDynError(f"{episodes} episodes of '{family}': {len(parts)} are needed, one for each part")
     shifts: list[Shift] = [
