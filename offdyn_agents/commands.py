@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -26,7 +27,8 @@ from offdyn_agents.runs.console import (
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
-    from offdyn_agents.runs.runs import Trained
+    from offdyn_agents.runs.plans import Plan
+    from offdyn_agents.runs.track import Trained
 
 __all__ = ["register"]
 
@@ -56,8 +58,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    agent: Annotated[str, typer.Argument(help=f"One of {_AGENTS}.")],
+    agent: Annotated[str | None, typer.Argument(help=f"One of {_AGENTS}.")] = None,
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
+    agents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|A,B,...",
+            help="Several agents, one after the other, those whose figures are asked for most first; says what is left "
+            "and how long it takes.",
+        ),
+    ] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     source: Annotated[
         str | None,
@@ -133,10 +143,18 @@ def train(
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     # What is misspelt is told before torch is imported, which takes seconds.
-    registry.check_name(agent)
+    if agents is not None:
+        # Without the agent's name the first word is a task.
+        tasks, agent = [*([agent] if agent else []), *(tasks or [])], ""
+        several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
+    else:
+        several = ()
+        registry.check_name(agent or _missing_agent())
     quiet_waiting()
     if show_settings:
-        _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
+        _show_settings(
+            agent or "", task_names(tasks or [], track) if tasks or track else [], settings or [], json_output
+        )
         return
     overrides = parse_overrides(settings or [])
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
@@ -144,7 +162,8 @@ def train(
     names = task_names(tasks or [], track) if pair is None else [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
-    from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
+    from offdyn_agents.runs.plans import Plan
+    from offdyn_agents.runs.runs import refuse_stopped, train_tasks
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
@@ -155,20 +174,60 @@ def train(
         else:
             hardware = cluster.hardware(device, precision, threads)
         budget = hardware.budget(updates, eval_every, schedule)
-        plans = [
-            named(
-                Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
-                variant,
-            )
-            for title in names
-        ]
-        train_all = train_tasks if cluster is None else cluster.train
-        outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
+
+        def plans_of(name: str) -> list[Plan]:
+            more: Any = {"judge": judge, "pair": pair}
+            return [
+                named(Plan(name, title, seeds, overrides, budget, hardware, out, quiet, target_rows, **more), variant)
+                for title in names
+            ]
+
+        def train_all(plans: Sequence[Plan]) -> list[Trained]:
+            train_these = train_tasks if cluster is None else cluster.train
+            return train_these(plans, together or 0, (lambda outcome: None) if json_output else _report)
+
+        outcomes = _train_several(several, plans_of, train_all) if several else train_all(plans_of(agent or ""))
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
         # One task is one object; several are one list, whichever way they were named.
-        print(json.dumps(found if len(plans) > 1 else found[0], indent=2, allow_nan=False))
+        print(json.dumps(found if several or len(names) > 1 else found[0], indent=2, allow_nan=False))
     refuse_stopped(outcomes)
+
+
+def _missing_agent() -> NoReturn:
+    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
+
+
+def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the agents that --agents names.
+
+    Raises:
+        OffDynError: No such agent, or an option that belongs to one agent.
+    """
+    for option, value in not_with.items():
+        if value:
+            raise OffDynError(f"{option} belongs to one agent; --agents trains several, each as its preset has it")
+    if text == "all":
+        return registry.names()
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    for name in found:
+        registry.check_name(name)
+    return found
+
+
+def _train_several(
+    agents: Sequence[str], make: Callable[[str], Sequence[Plan]], train_all: Callable[[Sequence[Plan]], list[Trained]]
+) -> list[Trained]:
+    from offdyn_agents.runs.campaign import outlook, parts, total, train_campaign
+
+    def tell(line: str) -> None:
+        typer.echo(f"offdyn: {line}", err=True)
+
+    found = parts(agents, make, tell)
+    for row in outlook(found):
+        tell(", ".join(f"{name} {value}" for name, value in row.items()))
+    tell(total(found))
+    return train_campaign(found, train_all, tell)
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:
@@ -193,11 +252,14 @@ def evaluate(
             "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
         ),
     ] = False,
+    own_critics: Annotated[
+        bool, typer.Option("--own-critics", help="Attack with the runs' own critics too, beside the suite's.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: _Quiet = False,
     json_output: _Json = False,
 ) -> None:
-    """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
+    """Score finished runs: clean, under shifts of every family, and under the min-Q attack."""
     quiet_waiting()
     from offdyn_agents.runs.plans import read_run, run_label
 
@@ -216,6 +278,7 @@ def evaluate(
         cell_episodes or protocol.CELL_EPISODES,
         threads or usable_threads(),
         quiet,
+        own_critics,
     )
     found: list[dict[str, Any]] = []
     for folder, label in zip(runs, labels, strict=True):
@@ -224,8 +287,10 @@ def evaluate(
         found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
         if not json_output:
             print_table(f"{result['task']} {label}", rows, False)
-            if not has_critics(folder):
-                print(f"{result['agent']} has no critic: no min-Q attack")
+            if own_critics and not has_critics(folder):
+                print(f"{result['agent']} has no critic of its own to attack with")
+            if "env" not in result and not any(cell["family"] == protocol.MIN_Q for cell in result["perturbed"]):
+                print(f"the suite has no reference critic of {result['task']}: no min-Q attack")
     if json_output:
         # As with training: one run is one object, several are one list.
         print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
