@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from offdyn_envs.errors import unknown
+from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.robots import ROBOTS, Robot, get_robot
 from offdyn_envs.shifts import (
     KINEMATIC_LEVELS,
@@ -154,7 +154,7 @@ class DatasetId:
         """Return the dataset that an id names.
 
         Args:
-            text: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0".
+            text: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0"; "hopper/gravity-0.5/medium-5k" is the same.
 
         Returns:
             The parts of the id.
@@ -162,10 +162,11 @@ class DatasetId:
         Raises:
             OffDynError: No such dataset; the message names the nearest.
         """
-        found = _dataset_table().get(str(text))
+        table = _dataset_table()
+        found = spelled(text, table)
         if found is None:
-            raise unknown("dataset", text, _dataset_table())
-        return found
+            raise unknown("dataset", text, table, "offdyn data list")
+        return table[found]
 
 
 @lru_cache(maxsize=1)
@@ -236,7 +237,7 @@ def get_task(name: str) -> Task:
     """Return a task by name.
 
     Args:
-        name: For instance "hopper-gravity-0.5-medium".
+        name: For instance "hopper-gravity-0.5-medium"; "Hopper-gravity-0p5-medium" is the same.
 
     Returns:
         The task.
@@ -244,10 +245,11 @@ def get_task(name: str) -> Task:
     Raises:
         OffDynError: No such task; the message names the nearest.
     """
-    task = _task_table().get(name)
-    if task is None:
-        raise unknown("task", name, _task_table())
-    return task
+    table = _task_table()
+    found = spelled(name, table)
+    if found is None:
+        raise unknown("task", name, table, "offdyn tasks")
+    return table[found]
 
 
 def _targets(*families: str) -> tuple[str, ...]:
@@ -301,6 +303,7 @@ def get_track(name: str) -> tuple[str, ...]:
     Raises:
         OffDynError: No such track.
     """
-    if name not in TRACKS:
+    found = spelled(name, TRACKS)
+    if found is None:
         raise unknown("track", name, TRACKS)
-    return TRACKS[name]
+    return TRACKS[found]

@@ -13,11 +13,17 @@ from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
+    DeviceOption,
     EveryOption,
+    PrecisionOption,
+    QuietOption,
     ScheduleOption,
     SeedsOption,
+    SetOption,
+    ThreadsOption,
     UpdatesOption,
 )
+from offdyn_envs.commands.options import Json
 
 if TYPE_CHECKING:
     from offdyn_agents.ablations.studies import Study
@@ -38,21 +44,19 @@ def ablate(
     show: Annotated[bool, typer.Option("--list", help="Show the studies, or the variants of one, and stop.")] = False,
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all variants; may be repeated.")
-    ] = None,
+    settings: SetOption = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
     schedule: ScheduleOption = "cosine",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: Annotated[
         int | None, typer.Option(min=1, help="Most variants trained side by side; as in offdyn train by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: QuietOption = False,
+    json_output: Json = False,
 ) -> None:
     """Run a paper's ablation: train and score every variant of a method; the same command goes on where it stopped."""
     import json

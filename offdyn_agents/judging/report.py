@@ -1,4 +1,4 @@
-"""`offdyn judge`: the errors of learned target dynamics as a table, a record and a picture."""
+"""`offdyn diagnose judge`: the errors of learned target dynamics as a table, a record and a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,7 +38,7 @@ def judge_command(
         ),
     ] = None,
     holdout: Annotated[
-        str,
+        Literal["episodes", "fresh"],
         typer.Option(
             help="episodes: the last fifth of the target dataset, kept from the models; fresh: rows collected anew, "
             "models learn from the whole dataset as in offdyn train."
@@ -48,9 +48,10 @@ def judge_command(
     source_rows: Annotated[int, typer.Option(min=0, help="Source rows to learn from; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or tf32 on a GPU: as in offdyn train, whose models are then found again.")
+        Literal["fp32", "bf16", "tf32"],
+        typer.Option(help="As in offdyn train, whose models are then found again; tf32 on GPUs."),
     ] = "fp32",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -68,7 +69,6 @@ def judge_command(
     # What is misspelt is told before torch is imported, which takes seconds.
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     from offdyn_agents.engine.training.module import Hardware, choose_device
-    from offdyn_agents.judging.exams import HOLDOUTS
     from offdyn_agents.judging.models import MODELS, REWARD, USUAL, Terms
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.errors import unknown
@@ -78,8 +78,6 @@ def judge_command(
     for name in chosen:
         if name not in (*MODELS, REWARD):
             raise unknown("model", name, (*MODELS, REWARD))
-    if holdout not in HOLDOUTS:
-        raise unknown("hold-out", holdout, HOLDOUTS)
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
     terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []

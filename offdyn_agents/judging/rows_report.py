@@ -41,7 +41,7 @@ def rows_command(
     from offdyn_envs.tasks import get_task
 
     # What is misspelt is told before torch is imported, which takes seconds.
-    check_name(agent)
+    agent = check_name(agent)
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     records: list[Record] = []
     for name in names:

@@ -18,6 +18,7 @@ from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
+    "TO_BUILD",
     "bar",
     "card_of",
     "inventory",
@@ -29,6 +30,7 @@ __all__ = [
     "refuse_different",
 ]
 
+TO_BUILD = "to build"
 _BAR = 40
 
 
@@ -44,8 +46,8 @@ def inventory() -> list[dict[str, Any]]:
     names = {*manifest, *shipped, *local, *map(str, shipped_ids())}
     rows: list[dict[str, Any]] = []
     for name in sorted(names):
-        place = "built" if name in local else "shipped" if name in shipped else "to build"
-        card = _card_or_reason(name) if place != "to build" else manifest.get(name, {})
+        place = "built" if name in local else "shipped" if name in shipped else TO_BUILD
+        card = _card_or_reason(name) if place != TO_BUILD else manifest.get(name, {})
         returns = card.get("returns") or {}
         rows.append(
             {
