@@ -40,7 +40,11 @@ def runs(
         print_table("Runs", rows, True)
         return
     shown = ("run", "status", "seeds", "updates", "score", "evaluated")
-    print_table(f"{len(rows)} runs in {folder}", [{key: row[key] for key in shown} for row in rows], False)
+    print_table(
+        f"{len(rows)} run{'s' if len(rows) != 1 else ''} in {folder}",
+        [{key: row[key] if key != "evaluated" else ("yes" if row[key] else "no") for key in shown} for row in rows],
+        False,
+    )
 
 
 def run_folders(places: Sequence[Path]) -> list[Path]:

@@ -180,7 +180,8 @@ def _one_line(error: Exception) -> str | None:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     # Typer has moved its usage errors between modules; all of them can format themselves.
     formatted = getattr(error, "format_message", None)
-    return None if formatted is None else " ".join(str(formatted()).split())
+    # "Value error, " is a library's word for what the next words say.
+    return None if formatted is None else " ".join(str(formatted()).replace("Value error, ", "").split())
 
 
 if __name__ == "__main__":

@@ -83,16 +83,19 @@ def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") ->
     """
     names = list(allowed)
     given = beginning(name, 80)
+    where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
+    begun = [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
+    if 1 < len(begun) <= 2 * NEAREST:
+        return OffDynError(f"unknown {kind} '{given}'; names that begin so: {', '.join(begun)}; {where}")
     known = {_plain(other): other for other in reversed(names)}
     near = [known[other] for other in difflib.get_close_matches(_plain(given), known, n=NEAREST, cutoff=0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
-    where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
     if len(names) <= 12:
         shown = f"allowed: {', '.join(names)}"
     elif near[1:]:
         shown = f"near it: {', '.join(near[1:])}; {where}"
     else:
-        shown = where if lists or near else f"allowed: {', '.join(names[:3])}, ... ({where})"
+        shown = where if lists or near else f"allowed: {', '.join(names[:NEAREST])}, ... ({where})"
     return OffDynError(f"unknown {kind} '{given}'; {hint}{shown}")
 
 

@@ -20,7 +20,7 @@ PLAIN_INTERVAL, NOTEBOOK_INTERVAL = 10.0, 0.25
 NOTEBOOK = "ZMQInteractiveShell"
 """What runs the cells of Jupyter, JupyterLab, VS Code and Colab, where no stream is a terminal."""
 SHOW_CURSOR = b"\x1b[?25h"
-BAR = 12
+BAR = 8
 """Columns of a terminal's bar: what is told beside it shall fit into 80."""
 Advance = Callable[..., None]
 
@@ -122,6 +122,11 @@ def _notebook(display: Any, description: str, total: int, start: int, bound: str
         handle.update(shown(f"{clock.done:,}/{total:,}  {time.monotonic() - clock.begun:.0f} s"), raw=True)
 
 
+def _room(console: Any) -> int:
+    """Return how many columns a bar's description has: what is told beside it has 52, its note the rest."""
+    return max(16, console.width - 52)
+
+
 @contextmanager
 def _bar(description: str, total: int, start: int, bound: str) -> Generator[Advance]:
     from rich.console import Console
@@ -133,20 +138,25 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn(
+            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_room(console))
+        ),
         BarColumn(bar_width=BAR),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn(f"gone, {bound}".strip()),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
-        TextColumn("{task.fields[note]}"),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn(f"gone, {bound}".strip(), table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        # It alone is cut where a line is too short.
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     # The cursor is hidden while a bar is shown.
     shown = undone(lambda: os.write(2, SHOW_CURSOR))
-    with shown, Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+    with shown, Progress(*columns, console=console, refresh_per_second=4, expand=True) as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
 
         def advance(n: int = 1, **values: object) -> None:

@@ -49,7 +49,7 @@ def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
 
 def examples(*lines: str) -> str:
     """Return the end of a command's help: commands to copy."""
-    return "\n\n".join(["[bold]Examples[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {line.replace('[', chr(92) + '[')}" for line in lines)])
 
 
 def group(app: typer.Typer, name: str) -> typer.Typer:
@@ -59,8 +59,11 @@ def group(app: typer.Typer, name: str) -> typer.Typer:
 
 def _shifts() -> list[str]:
     """Return what a filter by shift takes: kinds of shifts, then named dynamics."""
-    slugs = list(dict.fromkeys(slug for table in DYNAMICS.values() for slug in table))
-    return [*dict.fromkeys(slug.partition("-")[0] for slug in slugs), *slugs]
+    return [*_kinds(), *dict.fromkeys(slug for table in DYNAMICS.values() for slug in table)]
+
+
+def _kinds() -> list[str]:
+    return list(dict.fromkeys(slug.partition("-")[0] for table in DYNAMICS.values() for slug in table))
 
 
 RobotOption = Annotated[
@@ -102,7 +105,7 @@ class Filter:
     def __post_init__(self) -> None:
         for field, kind, names in (
             ("robot", "robot", list(ROBOTS)),
-            ("shift", "shift", _shifts()),
+            ("shift", "shift", _shifts() if "-" in (self.shift or "") else _kinds()),
             ("track", "track", list(TRACKS)),
         ):
             given = getattr(self, field)

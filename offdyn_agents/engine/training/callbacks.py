@@ -164,15 +164,14 @@ class ProgressLine(Callback):
         """Move it on; where a signal asks for that, the training stops here."""
         del outputs, batch_idx
         module: PopulationModule = pl_module
-        fields: dict[str, object] = {"seed-updates/s": round(seed_updates_per_second(module, int(batch)))}
+        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
+        fields: dict[str, object] = {"score": round(sum(scores) / len(scores), 1)} if scores else {}
+        fields["seed-updates/s"] = round(seed_updates_per_second(module, int(batch)))
         parts = [losses for losses in map(module.metrics_of, range(len(module.parts))) if losses]
         for name in (name for name in module.agent.metrics if name.endswith("_loss")):
             values = [losses[name] for losses in parts if name in losses]
             if values:
                 fields[name.removesuffix("_loss")] = sum(values) / len(values)
-        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
-        if scores:
-            fields["score"] = round(sum(scores) / len(scores), 1)
         stopped = len(module.seeds) - len(module.live)
         if stopped:
             fields["stopped"] = stopped
