@@ -32,6 +32,8 @@ __all__ = [
 
 TO_BUILD = "to build"
 _BAR = 40
+FEW = 40
+"""Episodes up to which each of them is a dot."""
 
 
 def bar(count: int, most: int) -> str:
@@ -116,10 +118,20 @@ def print_card(card: Mapping[str, Any]) -> None:
     if card["returns"]:
         console.print("  [dim]returns of whole episodes[/dim]")
         histogram = card["returns"]["histogram"]
-        edges, counts = histogram["edges"], histogram["counts"]
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-            console.print(f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}")
+        for line in _histogram_lines(histogram["edges"], histogram["counts"]):
+            console.print(line)
     _print_moments(console, card["moments"])
+
+
+def _histogram_lines(edges: Sequence[float], counts: Sequence[int]) -> list[str]:
+    """Return a line with a dot for each of a few episodes, or bars for many."""
+    if sum(counts) <= FEW:
+        dots = "".join(" " if not count else "•" if count == 1 else str(min(count, 9)) for count in counts)
+        return [f"  {edges[0]:.1f} |{' '.join(dots)}| {edges[-1]:.1f}   a dot is an episode, a digit so many"]
+    return [
+        f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}"
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
 
 
 def _facts(card: Mapping[str, Any]) -> dict[str, str]:
