@@ -262,7 +262,7 @@ def _report(outcome: Trained) -> None:
     speed, seeds = facts["seed_updates_per_second"], len(sound_seeds(facts))
     told = f"{facts['updates']:,} updates of {seeds} seed{'s' if seeds != 1 else ''}"
     print(f"{folder}: {told}, {speed:,.0f} seed-updates/s")
-    lines = score_lines(facts, run_label(facts))
+    lines = score_lines(folder, facts, run_label(facts))
     if lines:
         print(f"score on {facts['task']}:", *lines, sep="\n")
     if facts["status"] == "complete":

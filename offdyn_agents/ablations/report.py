@@ -235,18 +235,19 @@ def draw_record(record: Record, path: Path) -> None:
 
 
 def _draw_task(axes: Any, task: str, rows: Sequence[Record]) -> None:
+    from offdyn_envs.figures import COLOURS, tidy
+
     scored = any(row["score"] for row in rows)
     for place, row in enumerate(rows):
         values, found = (row["scores"], row["score"]) if scored else (row["returns"], row["return"])
-        axes.plot(list(values.values()), [place] * len(values), "o", alpha=0.5, markersize=4)
+        axes.plot(list(values.values()), [place] * len(values), "o", alpha=0.5, markersize=4, color=COLOURS[0])
         if found:
             axes.plot([found["mean"]] * 2, [place - 0.3, place + 0.3], "-", color="black")
         if found and found["low"] is not None:
             axes.plot([found["low"], found["high"]], [place] * 2, "-", color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row["variant"] for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_title(task, fontsize=9)
-    axes.set_xlabel("normalised score" if scored else "return", fontsize=8)
+    tidy(axes, task, "normalised score" if scored else "return")
 
 
 def _title(record: Record) -> str:

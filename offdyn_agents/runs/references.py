@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from offdyn_agents.runs.metrics import read_metrics
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["reference_scores", "score_lines"]
@@ -47,10 +51,11 @@ def _behaviour(target: Any) -> float | None:
     return None if found is None else found["mean"]
 
 
-def score_lines(facts: Mapping[str, Any], label: str) -> list[str]:
+def score_lines(folder: Path, facts: Mapping[str, Any], label: str) -> list[str]:
     """Return a run's score in its place among the references, a line for each, the lowest first.
 
     Args:
+        folder: The run's folder.
         facts: What its run.json says, with "late".
         label: What the run is called.
 
@@ -60,7 +65,10 @@ def score_lines(facts: Mapping[str, Any], label: str) -> list[str]:
     late, references = facts.get("late") or {}, reference_scores(facts)
     if "score" not in late or not references:
         return []
-    own = f"{label}, mean of the last {late['evaluations']} evaluations"
-    scores = sorted([*references.items(), (own, float(late["score"]))], key=lambda item: item[1])
-    width = max(len(name) for name, _ in scores)
-    return [f"  {name:<{width}}  {score:6.1f}{'  <-' if name == own else ''}" for name, score in scores]
+    scores = read_metrics(folder / "metrics.csv")["score"]
+    own = {f"{label}, last evaluation": float(scores[np.isfinite(scores)][-1])}
+    if late["evaluations"] > 1:
+        own[f"{label}, mean of the last {late['evaluations']}"] = float(late["score"])
+    shown = sorted([*references.items(), *own.items()], key=lambda item: item[1])
+    width = max(len(name) for name, _ in shown)
+    return [f"  {name:<{width}}  {score:6.1f}{'  <-' if name in own else ''}" for name, score in shown]
