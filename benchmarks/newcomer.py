@@ -122,6 +122,8 @@ def _type(step: Step, folder: Path) -> None:
         os.environ.pop("COLUMNS", None)
         os.environ.update(OFFDYN_DATA_DIR=str(folder / "data"), TERM="xterm")
         os.chdir(folder)
+        # Whoever captures this process's output has put others into their place.
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         from offdyn_envs import cli
 
         try:
