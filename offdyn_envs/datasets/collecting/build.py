@@ -137,7 +137,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         return _Ingredient(RandomBehaviour(), rows, {"name": "random", "rows": rows, "sampling": "uniform in [-1, 1]"})
     path = _policy_path(dataset, name, behaviours)
     if not path.is_file():
-        hint = f"train it with: offdyn behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
+        hint = f"train it with: offdyn dev behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
         if name in REPLAY:
             hint = "medium-replay exists for nominal and severe dynamics, the sources"
         raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint}")

@@ -1,4 +1,4 @@
-"""`offdyn data gap`: the dynamics gap of a task, in the terminal, as JSON and as a picture."""
+"""`offdyn diagnose gap`: the dynamics gap of a task, in the terminal, as JSON and as a picture."""
 
 from __future__ import annotations
 
