@@ -76,7 +76,7 @@ def tidy(axes: Any, title: str = "", x: str = "", y: str = "") -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "linear" and not _labelled(axis):
             axis.get_major_locator().set_params(nbins=MOST_TICKS)
-            axis.set_major_formatter(lambda value, _: plain_number(value))
+            axis.set_major_formatter(_tick)
         elif axis.get_scale() == "log":
             axis.get_major_locator().set_params(numticks=MOST_TICKS + 1)
     for said, put, size in ((title, axes.set_title, LABEL), (x, axes.set_xlabel, SMALL), (y, axes.set_ylabel, SMALL)):
@@ -89,6 +89,11 @@ def _labelled(axis: Any) -> bool:
     from matplotlib.ticker import FixedLocator
 
     return isinstance(axis.get_major_locator(), FixedLocator)
+
+
+def _tick(value: float, place: int | None = None) -> str:
+    del place
+    return plain_number(value)
 
 
 def plain_number(value: float) -> str:

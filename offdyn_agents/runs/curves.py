@@ -116,7 +116,8 @@ def compare_curves(runs: Sequence[tuple[Path, Mapping[str, Any]]], path: Path) -
     losses = {task: _common_losses([read[index][1] for index in members]) for task, members in tasks.items()}
     heights = [HIGH + LOW * math.ceil(len(losses[task]) / COLUMNS) for task in tasks]
     figure = new_figure(figsize=(9.6, sum(heights) + 0.3), layout="constrained")
-    places = figure.add_gridspec(len(tasks), 1, height_ratios=heights)
+    grid = figure.add_gridspec(len(tasks), 1, height_ratios=heights)
+    places = [grid[row] for row in range(len(tasks))]
     for place, (task, members) in zip(places, tasks.items(), strict=True):
         score, panels = _panels(figure, place, len(losses[task]))
         for index in members:
