@@ -3,15 +3,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The demo: one task, two agents, three seeds each, a short budget.
+# The demo: shipped policies on one task, a short training on another; minutes. The full one trains two agents: an hour.
 DEMO := runs/demo
-DEMO_TASK := hopper-gravity-0.5-medium
-DEMO_AGENTS := droco iql
-DEMO_UPDATES ?= 15000
+DEMO_TASK := walker2d-gravity-5.0-medium
+DEMO_TRAINED := ant-gravity-5.0-medium
+DEMO_SHIPPED := iql droco
+DEMO_BUDGET := --seeds 3 --updates 500 --eval-every 50
+DEMO_EPISODES := --episodes 20 --cell-episodes 4
 DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
+FULL := runs/demo-full
+FULL_TASK := hopper-gravity-0.5-medium
+FULL_AGENTS := droco iql
+FULL_UPDATES ?= 15000
+FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo demo-full test lint docs install clean
 
 install: $(INSTALLED)
 
@@ -30,26 +37,50 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 docs: $(INSTALLED)
-	$(BIN)/python -m offdyn_envs.verification.page docs/environments.md
-	$(BIN)/python -m offdyn_agents.algorithms.table README.md
+	$(OFFDYN) dev environments-page docs/environments.md
+	$(OFFDYN) dev agents-table README.md
 
 demo: $(INSTALLED)
-	$(OFFDYN) data build $(DEMO_TASK)
-	for agent in $(DEMO_AGENTS); do \
-		$(OFFDYN) train $$agent $(DEMO_TASK) --seeds 3 --updates $(DEMO_UPDATES) --eval-every $(DEMO_UPDATES) --out $(DEMO) \
-		&& $(OFFDYN) evaluate $(DEMO)/$(DEMO_TASK)/$$agent || exit $$?; \
-	done
-	mkdir -p $(DEMO)/leaderboard && cp -R leaderboard/. $(DEMO)/leaderboard
-	for agent in $(DEMO_AGENTS); do \
-		$(OFFDYN) leaderboard add $(DEMO)/$(DEMO_TASK)/$$agent --name demo-$$agent --replace $(DEMO_BOARD) || exit $$?; \
-	done
+	@rm -rf $(DEMO)/leaderboard $(DEMO)/$(DEMO_TASK)
+	@mkdir -p $(DEMO)/leaderboard && cp -R demo/$(DEMO_TASK) $(DEMO) && cp -R leaderboard/. $(DEMO)/leaderboard
+	@echo "1/5 Source and target side by side: the same policy, under five times gravity"
+	$(OFFDYN) render $(DEMO_TASK) --out $(DEMO)/walker.png
+	@echo; echo "2/5 Shipped policies of two methods on that task, as it is and perturbed"
+	$(OFFDYN) evaluate $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) $(DEMO_EPISODES)
+	$(OFFDYN) compare $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) --episodes 20
+	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected, the target's are here"
+	$(OFFDYN) data build $(DEMO_TRAINED)
+	@echo; echo "4/5 A short training: its score rises above the behaviour that collected the target's data"
+	$(OFFDYN) train iql $(DEMO_TRAINED) $(DEMO_BUDGET) --out $(DEMO)
+	@echo; echo "5/5 The new entry, scored, verified in a sandbox, on the page beside the shipped ones"
+	$(OFFDYN) evaluate $(DEMO)/$(DEMO_TRAINED)/iql $(DEMO_EPISODES)
+	$(OFFDYN) leaderboard add $(DEMO)/$(DEMO_TRAINED)/iql --name demo-iql --replace $(DEMO_BOARD)
+	$(OFFDYN) leaderboard verify $(DEMO)/leaderboard/submissions/demo-iql --episodes 10 --no-perturbed $(DEMO_BOARD)
 	$(OFFDYN) leaderboard page $(DEMO_BOARD)
 	@echo
 	@echo "Where to look next:"
-	@echo "  $(DEMO)/leaderboard/index.html                 the page, with the two new entries"
-	@echo "  $(DEMO)/$(DEMO_TASK)/droco/metrics.csv         losses and scores (tensorboard --logdir $(DEMO))"
-	@echo "  $(DEMO)/$(DEMO_TASK)/droco/evaluation.json     raw returns, clean and perturbed"
-	@echo "  $(OFFDYN) --help                               the commands; README.md tells the rest"
+	@echo "  $(DEMO)/walker.png                     source and target side by side"
+	@echo "  $(DEMO)/$(DEMO_TRAINED)/iql/curves.png"
+	@echo "                                            the curve beside random, behaviour, expert"
+	@echo "  open $(DEMO)/leaderboard/index.html    the page (Linux: xdg-open)"
+	@echo "  $(OFFDYN) --help                   the commands"
+
+demo-full: $(INSTALLED)
+	$(OFFDYN) data build $(FULL_TASK)
+	for agent in $(FULL_AGENTS); do \
+		$(OFFDYN) train $$agent $(FULL_TASK) --seeds 3 --updates $(FULL_UPDATES) --eval-every $(FULL_UPDATES) --out $(FULL) \
+		&& $(OFFDYN) evaluate $(FULL)/$(FULL_TASK)/$$agent || exit $$?; \
+	done
+	mkdir -p $(FULL)/leaderboard && cp -R leaderboard/. $(FULL)/leaderboard
+	for agent in $(FULL_AGENTS); do \
+		$(OFFDYN) leaderboard add $(FULL)/$(FULL_TASK)/$$agent --name demo-$$agent --replace $(FULL_BOARD) || exit $$?; \
+	done
+	$(OFFDYN) leaderboard page $(FULL_BOARD)
+	@echo
+	@echo "Where to look next:"
+	@echo "  $(FULL)/leaderboard/index.html                 the page, with the two new entries"
+	@echo "  $(FULL)/$(FULL_TASK)/droco/metrics.csv         losses and scores (tensorboard --logdir $(FULL))"
+	@echo "  $(FULL)/$(FULL_TASK)/droco/evaluation.json     raw returns, clean and perturbed"
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -186,7 +186,7 @@ class InTurn(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             pl_module.sampler.draw = self._timed(pl_module.sampler.draw)
-            pl_module._executor.run = self._timed(pl_module._executor.run)
+            pl_module.executor.run = self._timed(pl_module.executor.run)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # The first chunk compiles.

@@ -1,4 +1,4 @@
-"""`offdyn train`, `offdyn evaluate` and the agents' other commands; torch is imported only once a command runs."""
+"""`offdyn train`, and where all the agents' commands stand; torch is imported only once a command runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
+    DeviceOption,
     EveryOption,
+    PrecisionOption,
+    QuietOption,
     ScheduleOption,
     SeedsOption,
+    SetOption,
+    ThreadsOption,
     UpdatesOption,
     own_pair,
     quiet_waiting,
+    refuse_without_data,
     task_names,
 )
+from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples, group
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -34,32 +41,65 @@ __all__ = ["register"]
 
 # Typer reads brackets as markup, and another package may call its agent anything.
 _AGENTS = ", ".join(registry.names()).replace("[", "\\[")
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the agents' commands to `offdyn`."""
+    from offdyn_agents import diagnosing, run_commands
     from offdyn_agents.ablations.report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
     from offdyn_agents.judging.report import judge_command
     from offdyn_agents.judging.rows_report import rows_command
     from offdyn_agents.runs.curves import curves_command
 
-    app.command("train")(train)
-    app.command("evaluate")(evaluate)
-    app.command("curves")(curves_command)
-    app.command("ablate")(ablate)
-    app.command("judge")(judge_command)
-    diagnose = typer.Typer(help="What is learned or said before a policy, beside the truth.", no_args_is_help=True)
+    app.command("agents", rich_help_panel=TRAIN)(run_commands.agents)
+    app.command("train", rich_help_panel=TRAIN, epilog=_EXAMPLES)(train)
+    app.command("evaluate", rich_help_panel=TRAIN, epilog=examples("offdyn evaluate runs"))(run_commands.evaluate)
+    app.command("runs", rich_help_panel=TRAIN)(run_commands.runs)
+    app.command("compare", rich_help_panel=TRAIN, epilog=examples(_COMPARED))(run_commands.compare)
+    app.command("curves", rich_help_panel=TRAIN)(curves_command)
+    app.command("ablate", rich_help_panel=SHARE)(ablate)
+    diagnose = group(app, "diagnose")
+    diagnose.command("judge")(judge_command)
     diagnose.command("rows")(rows_command)
-    app.add_typer(diagnose, name="diagnose")
-    app.add_typer(behaviour, name="behaviour")
+    diagnose.command("reward")(diagnosing.reward)
+    diagnose.command("rollouts")(diagnosing.rollouts)
+    dev = group(app, "dev")
+    dev.add_typer(behaviour, name="behaviour")
+    dev.command("agents-table")(diagnosing.agents_table)
+    for name, example in diagnosing.EXAMPLES.items():
+        group(app, "examples").command(name, add_help_option=False, context_settings=diagnosing.PASSED_ON)(example)
+    # Earlier spellings.
+    app.command("judge", hidden=True)(judge_command)
+    app.add_typer(behaviour, name="behaviour", hidden=True)
+
+
+_COMPARED = "offdyn compare runs/hopper-gravity-0.5-medium/iql runs/hopper-gravity-0.5-medium/bc"
+_EXAMPLES = examples(
+    "offdyn train iql hopper-gravity-0.5-medium",
+    "offdyn train droco hopper-gravity-0.5-medium --seeds 3 --updates 100k",
+    "offdyn train iql --track core-12 --seeds 3",
+    "offdyn train droco hopper-gravity-0.5-medium --settings",
+)
+_OWN = "Own data"
+_OUTPUT = "Output"
+
+
+def _task_names() -> list[str]:
+    from offdyn_envs.tasks import list_tasks
+
+    return [task.name for task in list_tasks()]
 
 
 def train(
-    agent: Annotated[str | None, typer.Argument(help=f"One of {_AGENTS}.")] = None,
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
+    ctx: typer.Context,
+    agent: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help=f"One of {_AGENTS}.", autocompletion=complete(registry.names))
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASK]...", help="`offdyn tasks` lists them.", autocompletion=complete(_task_names)),
+    ] = None,
     agents: Annotated[
         str | None,
         typer.Option(
@@ -68,18 +108,25 @@ def train(
             "and how long it takes.",
         ),
     ] = None,
-    track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
+    track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
     source: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
             help="Own source data instead of a task: imported/NAME, or a file; agents of target rows alone need none.",
+            rich_help_panel=_OWN,
         ),
     ] = None,
-    target: Annotated[str | None, typer.Option(metavar="DATA", help="Own target data, likewise.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Own target data, likewise.", rich_help_panel=_OWN)
+    ] = None,
     env: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="What scores policies of own data: a Gymnasium id, or module:Class."),
+        typer.Option(
+            metavar="ID",
+            help="What scores policies of own data: a Gymnasium id, or module:Class.",
+            rich_help_panel=_OWN,
+        ),
     ] = None,
     termination: Annotated[
         str | None,
@@ -87,20 +134,28 @@ def train(
             metavar="HOW",
             help="What ends episodes inside learned models of own data: a robot's name, learned, never, or "
             "module:function. By default learned where the data hold terminations.",
+            rich_help_panel=_OWN,
         ),
     ] = None,
-    spec: Annotated[Path | None, typer.Option(help="What the columns of own files are: a YAML file.")] = None,
-    name: Annotated[str, typer.Option(help="What own data are called in folders; by default after them.")] = "",
+    spec: Annotated[
+        Path | None, typer.Option(help="What the columns of own files are: a YAML file.", rich_help_panel=_OWN)
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="What own data are called in folders; by default after them.", rich_help_panel=_OWN)
+    ] = "",
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
-    ] = None,
+    settings: SetOption = None,
     show_settings: Annotated[
         bool, typer.Option("--settings", help="Show the agent's settings, with a task those of its preset, and stop.")
     ] = False,
     target_rows: Annotated[
-        str, typer.Option(metavar="SIZE", help="Size of the target dataset: 500, 5k, 50k, 100k; the task's by default.")
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of the target dataset: 500, 5k, 50k, 100k; the task's by default.",
+            rich_help_panel="Training",
+        ),
     ] = "",
     variant: Annotated[
         str,
@@ -108,6 +163,7 @@ def train(
             metavar="NAME",
             help="Train into RUNS/TASK/AGENT@NAME, so that runs of other settings stand side by side; where --set data "
             "or --target-rows choose other rows than the preset, NAME is data-... or target-... by default.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = "",
     judge: Annotated[
@@ -118,28 +174,34 @@ def train(
             "true target, MOREC also how its reward goes with the error. --judge also trains a model of merged rows "
             "and one of target rows to compare with; --no-judge leaves all of it out.",
             show_default=False,
+            rich_help_panel="Training",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs.", rich_help_panel=_OUTPUT)] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
     schedule: ScheduleOption = "cosine",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Most tasks trained side by side; by default all of equal dimensions on a GPU, and on a CPU as many "
             "as keep its threads busy.",
+            rich_help_panel="Machine",
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Ray cluster to spread populations over, or auto, local."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Ray cluster to spread populations over, or auto, local.",
+            rich_help_panel="Machine",
+        ),
     ] = None,
-    quiet: _Quiet = False,
-    json_output: _Json = False,
+    quiet: QuietOption = False,
+    json_output: Json = False,
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     # What is misspelt is told before torch is imported, which takes seconds.
@@ -149,7 +211,7 @@ def train(
         several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
     else:
         several = ()
-        registry.check_name(agent or _missing_agent())
+        agent = registry.check_name(agent or _missing_agent())
     quiet_waiting()
     if show_settings:
         _show_settings(
@@ -160,6 +222,8 @@ def train(
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
     names = task_names(tasks or [], track) if pair is None else [pair.title]
+    if pair is None:
+        refuse_without_data(names, target_rows)
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.plans import Plan
@@ -176,7 +240,7 @@ def train(
         budget = hardware.budget(updates, eval_every, schedule)
 
         def plans_of(name: str) -> list[Plan]:
-            more: Any = {"judge": judge, "pair": pair}
+            more: Any = {"judge": judge, "pair": pair, "typed": str(ctx.obj or "")}
             return [
                 named(Plan(name, title, seeds, overrides, budget, hardware, out, quiet, target_rows, **more), variant)
                 for title in names
@@ -210,9 +274,7 @@ def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
     if text == "all":
         return registry.names()
     found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    for name in found:
-        registry.check_name(name)
-    return found
+    return tuple(registry.check_name(name) for name in found)
 
 
 def _train_several(
@@ -240,92 +302,24 @@ def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output
     print_table(f"Settings of {agent}{''.join(f' on {task}' for task in tasks)}", rows, json_output)
 
 
-def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
-    episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes per seed; 100 by default.")] = None,
-    cell_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes per cell; 20 by default.")] = None,
-    offline: Annotated[
-        bool,
-        typer.Option(
-            "--offline",
-            help="Without a simulator: fitted Q evaluation on the target data and the error of the agent's dynamics on "
-            "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
-        ),
-    ] = False,
-    own_critics: Annotated[
-        bool, typer.Option("--own-critics", help="Attack with the runs' own critics too, beside the suite's.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    quiet: _Quiet = False,
-    json_output: _Json = False,
-) -> None:
-    """Score finished runs: clean, under shifts of every family, and under the min-Q attack."""
-    quiet_waiting()
-    from offdyn_agents.runs.plans import read_run, run_label
-
-    # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
-    labels = [run_label(read_run(folder)) for folder in runs]
-    if offline:
-        _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
-        return
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
-    from offdyn_envs.batching.threads import usable_threads
-    from offdyn_envs.benchmark.scoring import protocol
-    from offdyn_envs.report import print_table
-
-    plan = EvaluationPlan(
-        episodes or protocol.CLEAN_EPISODES,
-        cell_episodes or protocol.CELL_EPISODES,
-        threads or usable_threads(),
-        quiet,
-        own_critics,
-    )
-    found: list[dict[str, Any]] = []
-    for folder, label in zip(runs, labels, strict=True):
-        result = evaluate_run(folder, plan)
-        rows = summarise(result)
-        found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
-        if not json_output:
-            print_table(f"{result['task']} {label}", rows, False)
-            if own_critics and not has_critics(folder):
-                print(f"{result['agent']} has no critic of its own to attack with")
-            if "env" not in result and not any(cell["family"] == protocol.MIN_Q for cell in result["perturbed"]):
-                print(f"the suite has no reference critic of {result['task']}: no min-Q attack")
-    if json_output:
-        # As with training: one run is one object, several are one list.
-        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
-
-
-def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quiet: bool, json_output: bool) -> None:
-    from offdyn_agents.runs.offline import OfflinePlan, evaluate_offline, summarise_offline
-    from offdyn_agents.runs.plans import read_run, run_label
-    from offdyn_envs.batching.threads import usable_threads
-    from offdyn_envs.report import print_table
-
-    plan = OfflinePlan(episodes=episodes, threads=threads or usable_threads(), quiet=quiet)
-    found: list[dict[str, Any]] = []
-    for folder in runs:
-        result = evaluate_offline(folder, plan)
-        found.append({"folder": str(folder), **result})
-        if not json_output:
-            print_table(f"{result['task']} {run_label(read_run(folder))}", summarise_offline(result), False)
-    if json_output:
-        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
-
-
 def _plain(outcome: Trained) -> dict[str, Any]:
     return outcome.facts | {"folder": str(outcome.plan.folder), "trained": outcome.fresh}
 
 
 def _report(outcome: Trained) -> None:
-    from offdyn_agents.runs.plans import sound_seeds
+    from offdyn_agents.runs.plans import run_label, sound_seeds
+    from offdyn_agents.runs.references import score_lines
 
     facts, folder = outcome.facts, outcome.plan.folder
     if not outcome.fresh:
         print(f"{folder}: already {facts['status']}")
         return
-    speed = facts["seed_updates_per_second"]
-    print(f"{folder}: {facts['updates']:,} updates of {len(sound_seeds(facts))} seeds, {speed:,.0f} seed-updates/s")
+    speed, seeds = facts["seed_updates_per_second"], len(sound_seeds(facts))
+    told = f"{facts['updates']:,} updates of {seeds} seed{'s' if seeds != 1 else ''}"
+    print(f"{folder}: {told}, {speed:,.0f} seed-updates/s")
+    lines = score_lines(folder, facts, run_label(facts))
+    if lines:
+        print(f"score on {facts['task']}:", *lines, sep="\n")
     if facts["status"] == "complete":
         scored = facts.get("pair", {"env": True})["env"]
         print(f"next: offdyn evaluate {folder}{'' if scored else ' --offline'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -42,6 +43,16 @@ class _Stopped(Exception):
 class _Group(typer.core.TyperGroup):
     """All commands."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands, those of one panel of the help together."""
+        from offdyn_envs.commands.options import PANELS
+
+        def place(name: str) -> int:
+            panel = getattr(self.commands[name], "rich_help_panel", None)
+            return PANELS.index(panel) if panel in PANELS else len(PANELS)
+
+        return sorted(super().list_commands(ctx), key=place)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
@@ -50,75 +61,75 @@ class _Group(typer.core.TyperGroup):
             raise _Stopped(error) from error
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+def _show_version(asked: bool) -> None:
+    if asked:
+        from offdyn_envs.version import __version__
+
+        typer.echo(f"offdyn {__version__}")
+        raise typer.Exit
 
 
-def envs_list(json_output: Json = False) -> None:
-    """List every named environment, and how large its shift is."""
-    from offdyn_envs.report import environment_rows, print_table
-
-    rows = environment_rows()
-    shown = ("id", "changes", "share changed", "shift size")
-    print_table(
-        "Environments", rows if json_output else [{key: row[key] for key in shown} for row in rows], json_output
-    )
-
-
-def envs_show(name: str, json_output: Json = False) -> None:
-    """Say what an environment is and what its shift changes, in words and numbers."""
-    from offdyn_envs.report import describe_environment, print_record
-
-    print_record(name, describe_environment(name), json_output)
-
-
-def tasks(
-    track: Annotated[str | None, typer.Option(help="Only the tasks of this track.")] = None,
-    json_output: Json = False,
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
 ) -> None:
-    """List every task: its source, its target and the environment that scores it; with --json its reference returns."""
-    from offdyn_envs.benchmark.scoring.scores import load_references
-    from offdyn_envs.report import print_table
-    from offdyn_envs.tasks import get_task, get_track, list_tasks
-
-    chosen = list_tasks() if track is None else [get_task(name) for name in get_track(track)]
-    rows: list[dict[str, Any]] = [
-        {"task": task.name, "source": str(task.source), "target": str(task.target), "scored in": task.env_id}
-        for task in chosen
-    ]
-    if json_output:
-        returns = load_references()["returns"]
-        for row, task in zip(rows, chosen, strict=True):
-            row["references"] = returns.get(task.robot, {}).get(task.scoring)
-    print_table("Tasks", rows, json_output)
+    """Environments, datasets, agents and a leaderboard for off-dynamics offline RL."""
+    del version
 
 
 def build_app() -> typer.Typer:
     """Return the command with all its sub-commands; nothing heavy is imported."""
     from offdyn_envs.benchmark.commands import app as leaderboard
+    from offdyn_envs.commands import envs
+    from offdyn_envs.commands.dev import environments_page
+    from offdyn_envs.commands.doctor import doctor
+    from offdyn_envs.commands.options import LOOK, MORE, SHARE, examples
     from offdyn_envs.datasets.commands import app as data
-    from offdyn_envs.rendering.command import render
-    from offdyn_envs.verification.commands import envs_verify
+    from offdyn_envs.datasets.commands import gap, ship
+    from offdyn_envs.rendering.command import EXAMPLES, render
 
     app = typer.Typer(
         name="offdyn",
         cls=_Group,
-        help="Environments, datasets, agents and a leaderboard for off-dynamics offline RL.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=examples(*_FIRST),
     )
-    envs = typer.Typer(help="The environments.", no_args_is_help=True)
-    envs.command("list")(envs_list)
-    envs.command("show")(envs_show)
-    envs.command("verify")(envs_verify)
-    app.add_typer(envs, name="envs")
-    app.command("tasks")(tasks)
-    app.add_typer(data, name="data")
-    app.add_typer(leaderboard, name="leaderboard")
-    app.command("render")(render)
+    app.callback()(_root)
+    app.add_typer(envs.app, name="envs", rich_help_panel=LOOK)
+    app.command("tasks", rich_help_panel=LOOK, epilog=examples(*_TASKS))(envs.tasks)
+    app.command("render", rich_help_panel=LOOK, epilog=examples(*EXAMPLES))(render)
+    app.add_typer(data, name="data", rich_help_panel=LOOK)
+    app.add_typer(leaderboard, name="leaderboard", rich_help_panel=SHARE)
+    for name, said, panel, commands in (
+        ("diagnose", "What is learned or said before a policy, beside the truth.", SHARE, {"gap": gap}),
+        ("examples", "Examples that write their own data.", MORE, {}),
+        (
+            "dev",
+            "For maintainers: what is shipped, and generated pages.",
+            MORE,
+            {"ship": ship, "environments-page": environments_page},
+        ),
+    ):
+        more = typer.Typer(help=said, no_args_is_help=True)
+        for called, command in commands.items():
+            more.command(called)(command)
+        app.add_typer(more, name=name, rich_help_panel=panel)
+    app.command("doctor", rich_help_panel=MORE)(doctor)
     for point in entry_points(group="offdyn.commands"):
         point.load()(app)
     return app
+
+
+_FIRST = (
+    "offdyn render Hopper-gravity-0.5",
+    "offdyn data build hopper-gravity-0.5-medium",
+    "offdyn train iql hopper-gravity-0.5-medium",
+    "offdyn evaluate runs",
+)
+_TASKS = ("offdyn tasks --robot hopper --available", "offdyn tasks --track core-12", "offdyn tasks --shift gravity")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,8 +146,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _status(arguments: list[str] | None) -> int:
     """Run the command and return its exit status."""
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        status = typer.main.get_command(build_app()).main(arguments, prog_name="offdyn", standalone_mode=False)
+        command = typer.main.get_command(build_app())
+        # What was typed goes along, for records.
+        status = command.main(arguments, prog_name="offdyn", standalone_mode=False, obj=shlex.join(["offdyn", *typed]))
     except (typer.Abort, _Stopped) as error:
         print(str(error) or "interrupted", file=sys.stderr)
         return 128 + getattr(error, "signum", signal.SIGINT)
@@ -166,7 +180,8 @@ def _one_line(error: Exception) -> str | None:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     # Typer has moved its usage errors between modules; all of them can format themselves.
     formatted = getattr(error, "format_message", None)
-    return None if formatted is None else " ".join(str(formatted()).split())
+    # "Value error, " is a library's word for what the next words say.
+    return None if formatted is None else " ".join(str(formatted()).replace("Value error, ", "").split())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.models import dynamics_fields
+from offdyn_envs.models import compile_model, dynamics_fields
+from offdyn_envs.robots import Robot
 
-__all__ = ["FOLLOWING", "changed_fields", "differences", "element_names"]
+__all__ = ["FOLLOWING", "changed_fields", "differences", "element_names", "observation_names"]
 
 FOLLOWING = frozenset(
     {
@@ -123,6 +124,25 @@ def element_names(model: mujoco.MjModel, kind: str) -> list[str]:
     count = {"geom": model.ngeom, "joint": model.njnt, "body": model.nbody}[kind]
     names = [str(getattr(model, kind)(index).name) for index in range(count)]
     return [name or _unnamed(model, kind, index) for index, name in enumerate(names)]
+
+
+def observation_names(robot: Robot) -> list[str]:
+    """Return a short name for each dimension of a robot's observation: joints, then their velocities.
+
+    Args:
+        robot: The robot.
+
+    Returns:
+        |S| names, for instance "thigh" and "thigh speed"; a free body's are those of its place and turn.
+    """
+    model = compile_model(robot, ())
+    free = model.nq != model.nv
+    roots = {"rootx": "x", "rootz": "height", "rooty": "pitch"}
+    names = [name.removesuffix("_joint").replace("_", " ") for name in element_names(model, "joint")]
+    joints = [roots.get(name, name) for name in names]
+    places = [*"xyz", "turn w", "turn x", "turn y", "turn z", *joints[1:]] if free else joints
+    rates = [*"xyz", "turn x", "turn y", "turn z", *joints[1:]] if free else joints
+    return [*places[robot.skipped_qpos :], *(f"{name} speed" for name in rates)]
 
 
 def _unnamed(model: mujoco.MjModel, kind: str, index: int) -> str:

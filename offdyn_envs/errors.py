@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-__all__ = ["OffDynError", "beginning", "out_of_memory", "unknown"]
+__all__ = ["OffDynError", "beginning", "out_of_memory", "spelled", "unknown"]
 
 _NO_MEMORY = re.compile(
     "(can't|cannot|could not|unable to|failed to) (allocate|map segment|start new thread)|out of memory|"
@@ -15,6 +15,10 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How libraries say it; few of them raise a MemoryError."""
+_POINT = re.compile(r"(?<=\d)p(?=\d)")
+"""The point of a number in names that allow no dots."""
+NEAREST = 4
+"""Names that a message about an unknown one shows at most."""
 NEARLY = 0.8
 """Share of the memory that a process may have, from which on that is what is wrong."""
 
@@ -39,23 +43,60 @@ def beginning(value: object, length: int) -> str:
         return "a number too long to print"
 
 
-def unknown(kind: str, name: object, allowed: Iterable[str]) -> OffDynError:
-    """Build the error for a name that is in no table, with the nearest valid one.
+def spelled(name: object, allowed: Iterable[str]) -> str | None:
+    """Return the valid name that is meant, however it is spelled.
+
+    Case, "OffDyn/" in front, "-v0" behind, "_" for "-" and "0p5" for "0.5" make no difference.
+
+    Args:
+        name: The value given.
+        allowed: Every valid name.
+
+    Returns:
+        The valid name; None where none is meant, or several are.
+    """
+    names = list(allowed)
+    if name in names:
+        return str(name)
+    meant = _plain(beginning(name, 200))
+    found = [known for known in names if _plain(known) == meant]
+    return found[0] if len(found) == 1 else None
+
+
+def _plain(name: str) -> str:
+    """Return a name in the one spelling in which names are compared."""
+    text = name.strip().lower().replace("_", "-").removeprefix("offdyn/").removesuffix("-v0")
+    return _POINT.sub(".", text)
+
+
+def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") -> OffDynError:
+    """Build the error for a name that is in no table, with the nearest valid ones.
 
     Args:
         kind: What the name should have been, for instance "task".
         name: The value given.
         allowed: Every valid name, in the order to show.
+        lists: The command that lists them, for instance "offdyn tasks".
 
     Returns:
         The error, ready to raise.
     """
     names = list(allowed)
     given = beginning(name, 80)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
+    begun = [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
+    if 1 < len(begun) <= 2 * NEAREST:
+        return OffDynError(f"unknown {kind} '{given}'; names that begin so: {', '.join(begun)}; {where}")
+    known = {_plain(other): other for other in reversed(names)}
+    near = [known[other] for other in difflib.get_close_matches(_plain(given), known, n=NEAREST, cutoff=0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
-    shown = ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-    return OffDynError(f"unknown {kind} '{given}'; {hint}allowed: {shown}")
+    if len(names) <= 12:
+        shown = f"allowed: {', '.join(names)}"
+    elif near[1:]:
+        shown = f"near it: {', '.join(near[1:])}; {where}"
+    else:
+        shown = where if lists or near else f"allowed: {', '.join(names[:NEAREST])}, ... ({where})"
+    return OffDynError(f"unknown {kind} '{given}'; {hint}{shown}")
 
 
 def out_of_memory(error: BaseException) -> OffDynError | None:

@@ -13,14 +13,29 @@ from typing import Any
 
 from offdyn_envs.interruption import Interrupted, asked, deferred, undone
 
-__all__ = ["progress"]
+__all__ = ["duration", "progress"]
 
 PLAIN_INTERVAL, NOTEBOOK_INTERVAL = 10.0, 0.25
 """Seconds between two lines, and between two changes of a notebook's bar."""
 NOTEBOOK = "ZMQInteractiveShell"
 """What runs the cells of Jupyter, JupyterLab, VS Code and Colab, where no stream is a terminal."""
 SHOW_CURSOR = b"\x1b[?25h"
+BAR = 8
+"""Columns of a terminal's bar: what is told beside it shall fit into 80."""
 Advance = Callable[..., None]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the two units that matter, such as "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def _fields(values: dict[str, object]) -> str:
@@ -53,8 +68,9 @@ class _Clock:
     def told(self, now: float) -> str:
         """Return how far it is and how long the rest will take."""
         self.last = now
-        left = (now - self.begun) / max(self.done - self.start, 1) * (self.total - self.done)
-        return f"{self.done:,}/{self.total:,}  {self.bound}{left:.0f} s left"
+        gone = now - self.begun
+        left = gone / max(self.done - self.start, 1) * (self.total - self.done)
+        return f"{self.done:,}/{self.total:,}  {duration(gone)} gone, {self.bound}{duration(left)} left"
 
 
 @contextmanager
@@ -106,22 +122,41 @@ def _notebook(display: Any, description: str, total: int, start: int, bound: str
         handle.update(shown(f"{clock.done:,}/{total:,}  {time.monotonic() - clock.begun:.0f} s"), raw=True)
 
 
+def _room(console: Any) -> int:
+    """Return how many columns a bar's description has: what is told beside it has 52, its note the rest."""
+    return max(16, console.width - 52)
+
+
 @contextmanager
 def _bar(description: str, total: int, start: int, bound: str) -> Generator[Advance]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
 
+    console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *([TextColumn(bound)] if bound else []),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn(
+            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=_room(console))
+        ),
+        BarColumn(bar_width=BAR),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn(f"gone, {bound}".strip(), table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+        # It alone is cut where a line is too short.
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     # The cursor is hidden while a bar is shown.
     shown = undone(lambda: os.write(2, SHOW_CURSOR))
-    with shown, Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
+    with shown, Progress(*columns, console=console, refresh_per_second=4, expand=True) as bar:
         task = bar.add_task(description, total=total, completed=start, note="")
 
         def advance(n: int = 1, **values: object) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
     from offdyn_envs.verification.subjects import RobotSubject
 
 __all__ = ["describe_environment", "environment_rows", "print_record", "print_table"]
+
+PIPE = 200
+"""Columns of a table that goes into a file or a pipe."""
+GAP, FOLDED = 2, 30
+"""Spaces between two columns, and to what width a column of words is folded before it goes below."""
 
 
 def _text(value: Any) -> str:
@@ -24,7 +31,7 @@ def _text(value: Any) -> str:
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print rows with equal keys.
+    """Print rows with equal keys; what is too wide for the terminal goes on below, with the first column again.
 
     Args:
         title: Shown above the table.
@@ -35,16 +42,45 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) ->
         print(json.dumps(list(rows), indent=2, allow_nan=False))
         return
     from rich.console import Console
+
+    # Into a file or a pipe a table goes unfolded.
+    console = Console(width=None if sys.stdout.isatty() else PIPE)
+    columns = list(rows[0]) if rows else []
+    cells = [[_text(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    print(title)
+    for chosen in _fitting(widths, console.width):
+        console.print(_table([columns[i] for i in chosen], [[row[i] for i in chosen] for row in cells]))
+
+
+def _fitting(widths: Sequence[int], width: int) -> list[list[int]]:
+    """Return which columns stand side by side: as many as fit, and the first one in front of each group of them."""
+    groups: list[list[int]] = []
+    for column, wide in enumerate(widths):
+        group = groups[-1] if groups else []
+        # Only names are never folded.
+        needed = sum((widths[i] if i == 0 else min(widths[i], FOLDED)) + GAP for i in group) + min(wide, FOLDED)
+        if not groups or (needed > width and len(group) > 1):
+            groups.append([column] if column == 0 else [0, column])
+        else:
+            group.append(column)
+    return groups
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
-    for position, column in enumerate(rows[0] if rows else ()):
-        table.add_column(column, overflow="fold", no_wrap=position == 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False)
+    for position, column in enumerate(columns):
+        numbers = all(row[position][:1] in "-+.0123456789" for row in rows)
+        justify = "right" if numbers and position else "left"
+        # Names are for copying; other cells may be folded.
+        table.add_column(column, overflow="fold", no_wrap=position == 0, justify=justify)
     for row in rows:
-        table.add_row(*(Text(_text(value)) for value in row.values()))
-    # Into a file or a pipe a table goes unfolded.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(*map(Text, row))
+    return table
 
 
 def print_record(title: str, record: Mapping[str, Any], as_json: bool) -> None:
@@ -60,11 +96,14 @@ def print_record(title: str, record: Mapping[str, Any], as_json: bool) -> None:
         return
     print(title)
     width = max(map(len, record), default=0)
+    # On a terminal long lines go on under their beginning.
+    space = max(20, shutil.get_terminal_size().columns - width - 4) if sys.stdout.isatty() else 0
     for key, value in record.items():
         # Lines of text stand below each other, other lists are printed as JSON.
         lines: list[Any] = value if value and _is_lines(value) else [value]
-        for position, line in enumerate(lines):
-            print(f"  {key if position == 0 else '':<{width}}  {_text(line)}")
+        texts = [part for line in lines for part in (textwrap.wrap(_text(line), space) if space else [_text(line)])]
+        for position, line in enumerate(texts):
+            print(f"  {key if position == 0 else '':<{width}}  {line}".rstrip())
 
 
 def _is_lines(value: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from types import MappingProxyType
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.robots import ROBOTS, WALKERS, Robot, get_robot
 from offdyn_envs.robots.registry import find_others, known_robot, register_environment
 from offdyn_envs.shifts import (
@@ -198,7 +198,7 @@ class DatasetId:
         """Return the dataset that an id names.
 
         Args:
-            text: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0".
+            text: For instance "offdyn/hopper/gravity-0p5/medium-5k-v0"; "hopper/gravity-0.5/medium-5k" is the same.
 
         Returns:
             The parts of the id.
@@ -206,13 +206,14 @@ class DatasetId:
         Raises:
             OffDynError: No such dataset; the message names the nearest.
         """
-        if str(text) not in _dataset_table(_named_dynamics()):
+        found = spelled(text, _dataset_table(_named_dynamics()))
+        if found is None:
             find_others()
         table = _dataset_table(_named_dynamics())
-        found = table.get(str(text))
+        found = found or spelled(text, table)
         if found is None:
-            raise unknown("dataset", text, table)
-        return found
+            raise unknown("dataset", text, table, "offdyn data list")
+        return table[found]
 
 
 def _named_dynamics() -> tuple[tuple[str, str], ...]:
@@ -308,7 +309,7 @@ def get_task(name: str) -> Task:
     """Return a task by name.
 
     Args:
-        name: For instance "hopper-gravity-0.5-medium".
+        name: For instance "hopper-gravity-0.5-medium"; "Hopper-gravity-0p5-medium" is the same.
 
     Returns:
         The task.
@@ -316,12 +317,14 @@ def get_task(name: str) -> Task:
     Raises:
         OffDynError: No such task; the message names the nearest.
     """
-    if name not in _task_table():
+    found = spelled(name, _task_table())
+    if found is None:
         find_others()
-    task = _task_table().get(name)
-    if task is None:
-        raise unknown("task", name, _task_table())
-    return task
+    table = _task_table()
+    found = found or spelled(name, table)
+    if found is None:
+        raise unknown("task", name, table, "offdyn tasks")
+    return table[found]
 
 
 def _targets(*families: str) -> tuple[str, ...]:
@@ -386,6 +389,7 @@ def get_track(name: str) -> tuple[str, ...]:
     Raises:
         OffDynError: No such track.
     """
-    if name not in TRACKS:
+    found = spelled(name, TRACKS)
+    if found is None:
         raise unknown("track", name, TRACKS)
-    return TRACKS[name]
+    return TRACKS[found]

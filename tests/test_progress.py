@@ -8,7 +8,7 @@ import pytest
 from offdyn_envs import progress as module
 
 
-@pytest.mark.parametrize(("at_most", "words"), [(False, "8 s left"), (True, "at most 8 s left")])
+@pytest.mark.parametrize(("at_most", "words"), [(False, "12 s gone, 8 s left"), (True, "12 s gone, at most 8 s left")])
 def test_a_line_says_what_is_left_and_whether_that_is_a_bound(monkeypatch, capsys, at_most, words):
     clock = iter([0.0, 1.0, 12.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))

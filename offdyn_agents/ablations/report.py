@@ -13,11 +13,17 @@ from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
     DEFAULT_UPDATES,
+    DeviceOption,
     EveryOption,
+    PrecisionOption,
+    QuietOption,
     ScheduleOption,
     SeedsOption,
+    SetOption,
+    ThreadsOption,
     UpdatesOption,
 )
+from offdyn_envs.commands.options import Json
 
 if TYPE_CHECKING:
     from offdyn_agents.ablations.studies import Study
@@ -38,21 +44,19 @@ def ablate(
     show: Annotated[bool, typer.Option("--list", help="Show the studies, or the variants of one, and stop.")] = False,
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of all variants; may be repeated.")
-    ] = None,
+    settings: SetOption = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
     schedule: ScheduleOption = "cosine",
-    precision: Annotated[str, typer.Option(help="fp32, bf16, or tf32 on a GPU.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     together: Annotated[
         int | None, typer.Option(min=1, help="Most variants trained side by side; as in offdyn train by default.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: QuietOption = False,
+    json_output: Json = False,
 ) -> None:
     """Run a paper's ablation: train and score every variant of a method; the same command goes on where it stopped."""
     import json
@@ -231,18 +235,19 @@ def draw_record(record: Record, path: Path) -> None:
 
 
 def _draw_task(axes: Any, task: str, rows: Sequence[Record]) -> None:
+    from offdyn_envs.figures import COLOURS, tidy
+
     scored = any(row["score"] for row in rows)
     for place, row in enumerate(rows):
         values, found = (row["scores"], row["score"]) if scored else (row["returns"], row["return"])
-        axes.plot(list(values.values()), [place] * len(values), "o", alpha=0.5, markersize=4)
+        axes.plot(list(values.values()), [place] * len(values), "o", alpha=0.5, markersize=4, color=COLOURS[0])
         if found:
             axes.plot([found["mean"]] * 2, [place - 0.3, place + 0.3], "-", color="black")
         if found and found["low"] is not None:
             axes.plot([found["low"], found["high"]], [place] * 2, "-", color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row["variant"] for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_title(task, fontsize=9)
-    axes.set_xlabel("normalised score" if scored else "return", fontsize=8)
+    tidy(axes, task, "normalised score" if scored else "return")
 
 
 def _title(record: Record) -> str:

@@ -16,7 +16,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.errors import OffDynError, beginning, unknown
+from offdyn_envs.errors import OffDynError, beginning, spelled, unknown
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.agent import Agent
@@ -103,14 +103,16 @@ def names() -> tuple[str, ...]:
     return tuple(_entries())
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that no agent has; nothing is imported.
+def check_name(name: str) -> str:
+    """Return the name of the agent that is meant, for instance "iql" for "IQL"; nothing is imported.
 
     Raises:
         OffDynError: No such agent; the message names the nearest.
     """
-    if name not in _entries():
-        raise unknown("agent", name, names())
+    found = spelled(name, names())
+    if found is None:
+        raise unknown("agent", name, names(), "offdyn agents")
+    return found
 
 
 def class_names() -> dict[str, str]:
@@ -130,7 +132,7 @@ def agent_class(name: str) -> type[Agent]:
     Raises:
         OffDynError: No such agent (the message names the nearest), or, of one from outside, what is wrong with it.
     """
-    check_name(name)
+    name = check_name(name)
     entry = _entries()[name]
     if name in AGENTS:
         module, _, attribute = entry.path.partition(":")

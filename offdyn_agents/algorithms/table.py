@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
+import ast
 from pathlib import Path
 
 from offdyn_agents.algorithms.registry import AGENTS
 from offdyn_envs.atomic import write_text
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["agents_table", "main", "with_table"]
+__all__ = ["agents_table", "described", "main", "with_table"]
 
 BEGIN, END = "<!-- agents: written by `make docs` -->", "<!-- agents end -->"
 
@@ -23,9 +22,23 @@ def agents_table() -> str:
     rows = ["| agent | file | what it is |", "|---|---|---|"]
     for module, names in held.items():
         file = f"{module.replace('.', '/')}.py"
-        said = (import_module(module).__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        rows.append(f"| {', '.join(f'`{name}`' for name in names)} | [{Path(file).name}]({file}) | {said} |")
+        rows.append(
+            f"| {', '.join(f'`{name}`' for name in names)} | [{Path(file).name}]({file}) | {described(names[0])} |"
+        )
     return "\n".join(rows)
+
+
+def described(name: str) -> str:
+    """Return what an agent is, as the first line of its module says; nothing of it is imported.
+
+    Args:
+        name: Name of an agent; of one that is not of this package where it comes from is told.
+    """
+    if name not in AGENTS:
+        return "of another package or of this program"
+    file = Path(__file__).parent.joinpath(*AGENTS[name].partition(":")[0].split(".")[2:]).with_suffix(".py")
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return said.partition("\n")[0].rstrip(".")
 
 
 def with_table(page: str) -> str:
@@ -49,7 +62,3 @@ def main(path: Path) -> None:
     """
     page = with_table(path.read_text(encoding="utf-8"))
     write_text(path, page)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

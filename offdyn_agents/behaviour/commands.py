@@ -1,4 +1,4 @@
-"""`offdyn behaviour`: train the policies that the datasets are collected with."""
+"""`offdyn dev behaviour`: train the policies that the datasets are collected with."""
 
 from __future__ import annotations
 

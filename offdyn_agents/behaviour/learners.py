@@ -120,7 +120,7 @@ def require_expert(behaviour: Behaviour, warm: WarmStart) -> None:
     if warm.expert_of and not behaviour_path(behaviour.robot, warm.expert_of, "expert").exists():
         raise OffDynError(
             f"{behaviour} goes on as the expert of {warm.expert_of}, which is missing; train it with: "
-            f"offdyn behaviour train --robot {behaviour.robot} --dynamics {warm.expert_of}"
+            f"offdyn dev behaviour train --robot {behaviour.robot} --dynamics {warm.expert_of}"
         )
 
 

@@ -8,10 +8,12 @@ the seed-updates per second of one stacked group with two threads inside each pr
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -180,6 +182,12 @@ class Executor:
         self._calls: dict[str, Callable[..., Any]] = {}
         self.compiled = compiled and can_compile(device)
         self._ready = not self.compiled
+        self.on_compile: Callable[[], None] = lambda: None
+        """Called before updates are compiled."""
+        self._slices = 0
+        self.on_measured: Callable[[float], None] | None = None
+        """Called once with the seconds that an update of all groups takes, after a few of them; on a GPU never, whose
+        work goes on after a call."""
 
     def run(self, numbers: Tensor, stopped: Collection[int] = ()) -> None:
         """Do one update of every run for each of the row numbers.
@@ -215,6 +223,7 @@ class Executor:
         if self._ready:
             return
         self._ready = True
+        self.on_compile()
         runs = self.groups[0]
         rows, predicted = self.supply.batches(runs, numbers[runs.start : runs.stop, :1], self.counts)
         width = self.agent.noise_width
@@ -262,7 +271,7 @@ class Executor:
         for first in range(start, stop, size):
             last = min(first + size, stop)
             rows, predicted = self.supply.batches(runs, numbers[runs.start : runs.stop, first:last], self.counts)
-            noise = self._noise(runs, last - first)
+            noise, begun = self._noise(runs, last - first), time.monotonic()
             for i in range(last - first):
                 phase = phases[(self.done + first + i) % len(phases)]
                 scale, parts = self._scales[first + i], [None if p is None else p[i] for p in (rows, predicted, noise)]
@@ -271,6 +280,17 @@ class Executor:
                 else:
                     assert parts[0] is not None
                     self.updates[phase](state, scale, parts[0], parts[1], parts[2])
+            self._measure(begun, last - first)
+
+    def _measure(self, begun: float, updates: int) -> None:
+        """Tell how long an update of all groups takes, once every worker has done a slice to warm up and another."""
+        if self.on_measured is None or self.device.type != "cpu":
+            return
+        self._slices += 1
+        if self._slices > 2 * self.workers:
+            tell, self.on_measured = self.on_measured, None
+            rounds = math.ceil(len(self.groups) / self.workers)
+            tell((time.monotonic() - begun) / updates * rounds)
 
 
 def graphed(call: Callable[..., Any], state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""`offdyn judge`: the errors of learned target dynamics as a table, a record and a picture."""
+"""`offdyn diagnose judge`: the errors of learned target dynamics as a table, a record and a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -38,7 +38,7 @@ def judge_command(
         ),
     ] = None,
     holdout: Annotated[
-        str,
+        Literal["episodes", "fresh"],
         typer.Option(
             help="episodes: the last fifth of the target dataset, kept from the models; fresh: rows collected anew, "
             "models learn from the whole dataset as in offdyn train."
@@ -48,9 +48,10 @@ def judge_command(
     source_rows: Annotated[int, typer.Option(min=0, help="Source rows to learn from; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, or tf32 on a GPU: as in offdyn train, whose models are then found again.")
+        Literal["fp32", "bf16", "tf32"],
+        typer.Option(help="As in offdyn train, whose models are then found again; tf32 on GPUs."),
     ] = "fp32",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -68,7 +69,6 @@ def judge_command(
     # What is misspelt is told before torch is imported, which takes seconds.
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     from offdyn_agents.engine.training.module import Hardware, choose_device
-    from offdyn_agents.judging.exams import HOLDOUTS
     from offdyn_agents.judging.models import MODELS, REWARD, USUAL, Terms
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.errors import unknown
@@ -78,8 +78,6 @@ def judge_command(
     for name in chosen:
         if name not in (*MODELS, REWARD):
             raise unknown("model", name, (*MODELS, REWARD))
-    if holdout not in HOLDOUTS:
-        raise unknown("hold-out", holdout, HOLDOUTS)
     hardware = Hardware(choose_device(device), precision, threads or usable_threads())
     terms = Terms(rows, source_rows, holdout)
     records: list[Record] = []
@@ -282,35 +280,78 @@ def draw(record: Record, path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed.
     """
-    from offdyn_envs.figures import new_figure, save_figure
+    from offdyn_agents.judging.models import MODELS
+    from offdyn_envs.figures import COLOURS, new_figure, save_figure
 
     errors, exams = record["errors"], list(record["references"])
     resolved = all("dimensions" in one for found in errors.values() for figures in found.values() for one in figures)
-    heights = [1.7 + 0.5 * len(errors), *([2.6] if resolved else [])]
+    heights = [1.7 + 0.5 * len(errors), *([3.4] if resolved else [])]
     figure = new_figure(figsize=(9.6, sum(heights)), layout="constrained")
     grid = {"height_ratios": heights}
     panels = figure.subplots(len(heights), len(exams), sharey="row", squeeze=False, gridspec_kw=grid)
+    # A model has its colour in every picture, whichever others stand beside it.
+    colours = dict(zip(MODELS, COLOURS, strict=False))
     for axes, exam in zip(panels[0], exams, strict=True):
-        for place, name in enumerate(errors):
-            values = _column(errors[name][exam], "state")
-            mean = sum(values) / len(values)
-            axes.plot(values, [place] * len(values), "o", alpha=0.6, color=f"C{place}")
-            axes.plot([mean, mean], [place - 0.3, place + 0.3], "-", color="black")
-        for (what, value), style in zip(record["references"][exam].items(), (":", "--"), strict=False):
-            axes.axvline(value, linestyle=style, color="grey", label=what)
-        axes.set(title=exam, xlabel="squared error of s' in units of its change", xscale="log")
-        # Between decades labels would lie on each other; no change, 1, is always one.
-        axes.tick_params(axis="x", which="minor", labelbottom=False)
-        axes.set_yticks(range(len(errors)), list(errors))
-        axes.legend(fontsize=8)
+        _draw_errors(axes, exam, errors, record["references"][exam], colours)
     panels[0, 0].invert_yaxis()
     for axes, exam in zip(panels[1] if resolved else (), exams if resolved else (), strict=True):
-        for place, name in enumerate(errors):
-            axes.plot(_by_dimension(errors[name][exam]), "o-", markersize=3, linewidth=0.7, color=f"C{place}")
-        axes.axhline(1.0, linestyle=":", color="grey")
-        axes.set(xlabel="dimension of s', positions first", ylabel="error", yscale="log")
-    figure.suptitle(f"{record['task']}: learned target dynamics", fontsize=10)
+        _draw_dimensions(axes, exam, errors, _dimension_names(record), colours)
+    handles = {line.get_label(): line for axes in panels.flat for line in axes.lines if line.get_label()[0] != "_"}
+    figure.legend(handles.values(), handles.keys(), fontsize=8, ncols=6, loc="outside lower center", frameon=False)
+    figure.suptitle(f"{record['task']}: learned target dynamics", fontsize=11)
     save_figure(figure, path, {"Software": None})
+
+
+_REFERENCES = {"no change": ":", "as in the source": "--"}
+"""Lines of what any model should beat, wherever it is drawn."""
+
+
+def _draw_errors(
+    axes: Any, exam: str, errors: Record, references: Mapping[str, float], colours: Mapping[str, str]
+) -> None:
+    for place, name in enumerate(errors):
+        values = _column(errors[name][exam], "state")
+        mean = sum(values) / len(values)
+        axes.plot(values, [place] * len(values), "o", alpha=0.6, color=colours[name])
+        axes.plot([mean, mean], [place - 0.3, place + 0.3], "-", color="black")
+    for what, value in references.items():
+        axes.axvline(value, linestyle=_REFERENCES.get(what, "-."), color="grey", label=what)
+    axes.set_xscale("log")
+    # Between decades labels would lie on each other; no change, 1, is always one.
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
+    axes.set_yticks(range(len(errors)), list(errors))
+    _tidy(axes, exam, "squared error of s' in units of its change")
+
+
+def _draw_dimensions(axes: Any, exam: str, errors: Record, names: Sequence[str], colours: Mapping[str, str]) -> None:
+    """Draw a dot for each model and dimension: nothing lies between two dimensions, so no line joins them."""
+    for name, found in errors.items():
+        values = _by_dimension(found[exam])
+        axes.plot(range(len(values)), values, "o", markersize=5, alpha=0.8, color=colours[name], label=name)
+    axes.axhline(1.0, linestyle=_REFERENCES["no change"], color="grey")
+    axes.set_yscale("log")
+    count = len(_by_dimension(next(iter(errors.values()))[exam])) if errors else 0
+    axes.set_xticks(range(count), names if len(names) == count else range(count), rotation=90)
+    _tidy(axes, "", "", "error of each dimension of s'")
+
+
+def _tidy(axes: Any, title: str, x: str, y: str = "") -> None:
+    from offdyn_envs.figures import tidy
+
+    tidy(axes, title, x, y)
+
+
+def _dimension_names(record: Record) -> list[str]:
+    """Return the names of the dimensions of a record's states; none where its task is not of this suite."""
+    from offdyn_envs.differences import observation_names
+    from offdyn_envs.errors import OffDynError
+    from offdyn_envs.robots import get_robot
+    from offdyn_envs.tasks import get_task
+
+    try:
+        return observation_names(get_robot(get_task(record["task"]).robot))
+    except OffDynError:
+        return []
 
 
 def _by_dimension(figures: Sequence[dict[str, Any]]) -> list[float]:
@@ -329,19 +370,27 @@ def draw_reward(record: Record, path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed.
     """
-    from offdyn_envs.figures import new_figure, save_figure
+    from offdyn_envs.figures import COLOURS, new_figure, save_figure
 
     reward = record["reward"]
-    figure = new_figure(figsize=(3.2 * len(reward["bins"]), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(reward["bins"]), sharey=True, squeeze=False)[0]
-    for axes, (policy, bins) in zip(panels, reward["bins"].items(), strict=True):
+    columns = min(3, len(reward["bins"]))
+    lines = -(-len(reward["bins"]) // columns)
+    figure = new_figure(figsize=(9.6 / 3 * columns, 3.2 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes, (policy, bins) in zip(panels.flat, reward["bins"].items(), strict=False):
         low, median, high = ([math.nan if v is None else v for v in bins[key]] for key in ("low", "median", "high"))
-        axes.fill_between(bins["r_D"], low, high, alpha=0.25, linewidth=0.0)
-        axes.plot(bins["r_D"], median, "o-", markersize=3)
-        axes.axvline(reward["threshold"], linestyle=":", color="grey")
+        spread = {"alpha": 0.25, "linewidth": 0.0, "color": COLOURS[0], "label": "10% to 90% of candidates"}
+        axes.fill_between(bins["r_D"], low, high, **spread)
+        axes.plot(bins["r_D"], median, "o-", markersize=3, color=COLOURS[0], label="median")
+        axes.axvline(reward["threshold"], linestyle="--", color="grey", label="threshold: below it, refused")
+        axes.set_yscale("log")
         correlation = _range(_column(reward["rankings"][policy], "correlation"))
-        axes.set_title(f"{policy}\ncorrelation {correlation}", fontsize=9)
-        axes.set(xlabel="r_D", yscale="log")
-    panels[0].set_ylabel("true error of candidates")
-    figure.suptitle(f"{record['task']}: dynamics reward and true error", fontsize=10)
+        _tidy(axes, f"{policy}\ncorrelation {correlation}", "r_D")
+    for axes in panels.flat[len(reward["bins"]) :]:
+        axes.remove()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("true error of candidates", fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=3, loc="outside lower center", frameon=False)
+    figure.suptitle(f"{record['task']}: dynamics reward and true error", fontsize=11)
     save_figure(figure, path, {"Software": None})

@@ -41,7 +41,7 @@ def rows_command(
     from offdyn_envs.tasks import get_task
 
     # What is misspelt is told before torch is imported, which takes seconds.
-    check_name(agent)
+    agent = check_name(agent)
     overrides, names = parse_overrides(settings or []), [get_task(task).name for task in tasks]
     records: list[Record] = []
     for name in names:
@@ -174,23 +174,30 @@ def draw_rows(record: Record, path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed.
     """
-    from offdyn_envs.figures import new_figure, save_figure
+    from offdyn_envs.figures import COLOURS, EXPERT, new_figure, save_figure, tidy
 
     names, best = list(record["columns"][0]), record["oracle"]["bins"]
-    figure = new_figure(figsize=(3.4 * len(names), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = new_figure(figsize=(3.4 * columns, 3.2 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     places = [(part + 0.5) / len(best) for part in range(len(best))]
-    for axes, name in zip(panels, names, strict=True):
+    for axes, name in zip(panels.flat, names, strict=False):
         for run in record["columns"]:
-            axes.plot(places, run[name]["bins"], "o-", markersize=3, linewidth=0.9, color="C0", label=record["agent"])
-        axes.plot(places, best, "--", color="grey", label="oracle")
+            axes.plot(
+                places, run[name]["bins"], "o-", markersize=3, linewidth=0.9, color=COLOURS[0], label=record["agent"]
+            )
+        axes.plot(places, best, "--", color=EXPERT, label="oracle")
         axes.axhline(1.0, linestyle=":", color="grey", label="no filter")
+        axes.set_yscale("log")
         correlation = _mean([run[name]["rank_correlation"] for run in record["columns"]])
-        axes.set_title(f"{name}, rank correlation {correlation}", fontsize=9)
-        axes.set(xlabel="rows by how much is said of them", yscale="log")
-    panels[0].set_ylabel("mean gap over that of all rows")
-    handles, labels = panels[0].get_legend_handles_labels()
+        tidy(axes, f"{name}, rank correlation {correlation}", "rows by how much is said of them")
+    for axes in panels.flat[len(names) :]:
+        axes.remove()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("mean gap over that of all rows", fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    panels[0].legend(unique.values(), unique.keys(), fontsize=8)
-    figure.suptitle(f"{record['task']}: which source rows transfer", fontsize=10)
+    panels[0, 0].legend(unique.values(), unique.keys(), fontsize=8, framealpha=0.8, edgecolor="none")
+    figure.suptitle(f"{record['task']}: which source rows transfer", fontsize=11)
     save_figure(figure, path, {"Software": None})

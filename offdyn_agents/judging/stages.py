@@ -1,7 +1,7 @@
 """What `offdyn train` says of the dynamics that a run's stages learned: their true errors, before the first update.
 
-Figures go into run.json under `stages.judged`, pictures beside it. They are those of `offdyn judge --holdout fresh`
-with as many elites as the agent has, from the same functions: the models of the stages are found in the cache of
+Figures go into run.json under `stages.judged`, pictures beside it. They are those of `offdyn diagnose judge --holdout
+fresh` with as many elites as the agent has, from the same functions: the models of the stages are found in the cache of
 stages, and those to compare with are trained into it.
 """
 
@@ -31,7 +31,7 @@ DUAL = {"dual": "mobody", "single": "single", "plain": "plain"}
 """MOBODY's dynamics by their structure."""
 COMPARED, GAUSSIAN = ("single", "alone"), ("merged", "target")
 """What stands beside a run's own model where that is asked for: models of merged and of target rows, of the same kind
-and with the same settings. To compare both kinds there is `offdyn judge`."""
+and with the same settings. To compare both kinds there is `offdyn diagnose judge`."""
 
 
 def learned_model(agent: Agent) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -19,19 +20,26 @@ __all__ = [
     "DEFAULT_EVERY",
     "DEFAULT_SEEDS",
     "DEFAULT_UPDATES",
+    "DeviceOption",
     "EveryOption",
+    "PrecisionOption",
+    "QuietOption",
     "ScheduleOption",
     "SeedsOption",
+    "SetOption",
+    "ThreadsOption",
     "UpdatesOption",
     "count",
     "own_pair",
     "quiet_waiting",
+    "refuse_without_data",
     "seed_numbers",
     "seeds_text",
     "task_names",
 ]
 
-DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 100_000, 10_000
+DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 20_000, 2_000
+"""What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
 MOST_SEED = 2**31 - 1
 
 _COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
@@ -101,6 +109,27 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
 
 
+def refuse_without_data(names: Sequence[str], target_rows: str = "") -> None:
+    """Refuse tasks whose target dataset is not here and cannot be built; to be called before torch is imported.
+
+    Whether the source is needed, only the agent's settings say.
+
+    Args:
+        names: Names of tasks.
+        target_rows: Another size of the target dataset; "" for the tasks' own.
+
+    Raises:
+        OffDynError: A behaviour policy is missing; the message names the command that shows tasks that have one.
+    """
+    from offdyn_envs.datasets.describing.states import refuse_unbuildable
+    from offdyn_envs.datasets.sharing.sources import configured_url
+    from offdyn_envs.tasks import get_task
+
+    if configured_url() is None:
+        targets = [get_task(name).target for name in names]
+        refuse_unbuildable([replace(one, rows=target_rows) if target_rows else one for one in targets])
+
+
 def own_pair(
     source: str | None, target: str | None, more: Mapping[str, Any], instead: Mapping[str, Any]
 ) -> OwnPair | None:
@@ -157,16 +186,34 @@ def _option(parse: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 UpdatesOption = Annotated[
-    int, typer.Option(parser=_option(count), metavar="N", help="Updates of every run; 100k, 1m and 1e5 are numbers.")
-]
-EveryOption = Annotated[int, typer.Option(parser=_option(count), metavar="N", help="Updates between evaluations.")]
-ScheduleOption = Annotated[
-    str,
+    int,
     typer.Option(
-        help="cosine: the rates that the agent anneals fall to 0 over the updates; constant: they stay as they are, so "
-        "that the run may go on to more updates later."
+        parser=_option(count), metavar="N", help="Updates of every run: 20k, 1m, 1e5.", rich_help_panel="Training"
     ),
 ]
+EveryOption = Annotated[
+    int,
+    typer.Option(parser=_option(count), metavar="N", help="Updates between evaluations.", rich_help_panel="Training"),
+]
+ScheduleOption = Annotated[
+    Literal["cosine", "constant"],
+    typer.Option(
+        help="cosine: annealed rates fall to 0 over the updates. constant: they stay, so that the run may go on later.",
+        rich_help_panel="Training",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.", rich_help_panel="Training"),
+]
+PrecisionOption = Annotated[
+    Literal["fp32", "bf16", "tf32"], typer.Option(help="Of products; tf32 on GPUs.", rich_help_panel="Machine")
+]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.", rich_help_panel="Machine")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads; all by default.", rich_help_panel="Machine")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.", rich_help_panel="Output")]
 SeedsOption = Annotated[
     # What the parser gives is no type that a command line knows.
     Any,
@@ -174,5 +221,6 @@ SeedsOption = Annotated[
         parser=_option(seed_numbers),
         metavar="N|A,B,...",
         help="Runs, trained as one population: a number of seeds, 5 for 0 to 4, or chosen ones, 0,3,4 (3, for one).",
+        rich_help_panel="Training",
     ),
 ]

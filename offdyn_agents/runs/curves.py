@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.runs.metrics import read_metrics
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.figures import new_figure, save_figure
+from offdyn_envs.figures import BEHAVIOUR, COLOURS, EXPERT, MEAN, RANDOM, mark_level, new_figure, save_figure, tidy
 
 __all__ = ["NAME", "compare_curves", "curves_command", "draw_curves", "draw_ended"]
 
@@ -22,6 +22,9 @@ NAME = "curves.png"
 Floats = NDArray[np.float64]
 NOT_LOSSES = ("updates", "score", "seed_updates_per_second")
 COLUMNS = 3
+"""Losses in a row."""
+HIGH, LOW = 3.4, 1.7
+"""Inches of a panel of scores, and of one of losses."""
 WIDE = 100.0
 """A loss whose largest value is so many times its smallest is drawn on a logarithmic axis."""
 
@@ -75,18 +78,16 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
 
     metrics = read_metrics(folder / "metrics.csv")
     losses = _losses(metrics)
-    rows = math.ceil((1 + len(losses)) / COLUMNS)
-    height = 2.8 * rows + 0.3
-    figure = new_figure(figsize=(4.0 * COLUMNS, height))
+    height = HIGH + LOW * math.ceil(len(losses) / COLUMNS) + 0.7
+    figure = new_figure(figsize=(9.6, height))
     # Margins in inches by hand: to have them found doubles the time of every picture.
-    figure.subplots_adjust(0.05, 0.5 / height, 0.99, 1.0 - 0.6 / height, wspace=0.22, hspace=0.36)
-    panels: list[Any] = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
-    _draw_scores(panels[0], metrics, facts)
-    for axes, name in zip(panels[1:], losses, strict=False):
-        _draw_loss(axes, metrics["updates"], metrics[name], name)
-    for axes in panels[1 + len(losses) :]:
-        axes.remove()
-    figure.suptitle(f"{facts['task']}: {run_label(facts)}, losses are means over seeds", fontsize=10)
+    figure.subplots_adjust(0.065, 0.5 / height, 0.985, 1.0 - 0.65 / height, wspace=0.26, hspace=0.62)
+    score, panels = _panels(figure, figure.add_gridspec(1, 1)[0], len(losses))
+    _draw_scores(score, metrics, facts)
+    _mark_references(score, facts)
+    for axes, name in zip(panels, losses, strict=True):
+        _draw_loss(axes, metrics["updates"], metrics[name], name, color=COLOURS[0])
+    figure.suptitle(f"{facts['task']}: {run_label(facts)}, losses are means over seeds", fontsize=11)
     path = folder / NAME
     save_figure(figure, path, {"Software": None})
     return path
@@ -113,24 +114,40 @@ def compare_curves(runs: Sequence[tuple[Path, Mapping[str, Any]]], path: Path) -
     for index, (facts, _) in enumerate(read):
         tasks.setdefault(str(facts["task"]), []).append(index)
     losses = {task: _common_losses([read[index][1] for index in members]) for task, members in tasks.items()}
-    columns = 1 + max(len(names) for names in losses.values())
-    figure = new_figure(figsize=(4.0 * columns, 3.0 * len(tasks)), layout="constrained")
-    panels = figure.subplots(len(tasks), columns, squeeze=False)
-    for row, (task, members) in zip(panels, tasks.items(), strict=True):
+    heights = [HIGH + LOW * math.ceil(len(losses[task]) / COLUMNS) for task in tasks]
+    figure = new_figure(figsize=(9.6, sum(heights) + 0.3), layout="constrained")
+    grid = figure.add_gridspec(len(tasks), 1, height_ratios=heights)
+    places = [grid[row] for row in range(len(tasks))]
+    for place, (task, members) in zip(places, tasks.items(), strict=True):
+        score, panels = _panels(figure, place, len(losses[task]))
         for index in members:
             facts, metrics = read[index]
-            _draw_band(row[0], metrics, facts, color=f"C{index % 10}", label=labels[index])
-        row[0].set_title(f"{task}, {_score_name(read[members[0]][0])}", fontsize=9)
-        row[0].set_xlabel("updates", fontsize=8)
-        row[0].legend(fontsize=8)
-        for axes, name in zip(row[1:], losses[task], strict=False):
+            _draw_band(score, metrics, facts, color=COLOURS[index % len(COLOURS)], label=labels[index])
+        _mark_references(score, read[members[0]][0])
+        score.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="best")
+        tidy(score, f"{task}, {_score_name(read[members[0]][0])}", "updates")
+        for axes, name in zip(panels, losses[task], strict=True):
             for index in members:
                 metrics = read[index][1]
-                _draw_loss(axes, metrics["updates"], metrics[name], name, color=f"C{index % 10}")
-        for axes in row[1 + len(losses[task]) :]:
-            axes.remove()
+                _draw_loss(axes, metrics["updates"], metrics[name], name, color=COLOURS[index % len(COLOURS)])
     save_figure(figure, path, {"Software": None})
     return path
+
+
+def _panels(figure: Any, place: Any, losses: int) -> tuple[Any, list[Any]]:
+    """Return a wide, high panel for scores and, below it, small ones for losses, `COLUMNS` in a row."""
+    rows = math.ceil(losses / COLUMNS)
+    grid = place.subgridspec(1 + rows, COLUMNS, height_ratios=[HIGH, *[LOW] * rows])
+    score = figure.add_subplot(grid[0, :])
+    return score, [figure.add_subplot(grid[1 + i // COLUMNS, i % COLUMNS]) for i in range(losses)]
+
+
+def _mark_references(axes: Any, facts: Mapping[str, Any]) -> None:
+    """Draw what scores are held against, where it is known."""
+    from offdyn_agents.runs.references import reference_scores
+
+    for name, score in reference_scores(facts).items():
+        mark_level(axes, score, name, {"random": RANDOM, "expert": EXPERT}.get(name, BEHAVIOUR))
 
 
 def _labels(folders: Sequence[Path], facts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -192,19 +209,19 @@ def _draw_scores(axes: Any, metrics: Mapping[str, Floats], facts: Mapping[str, A
     scores = _seed_scores(metrics, facts)
     for seed, values in scores.items():
         ended = str(seed) in stopped
-        _plot(axes, metrics["updates"], values, linewidth=0.9, alpha=0.6, linestyle=":" if ended else "-")
+        style = ":" if ended else "-"
+        _plot(axes, metrics["updates"], values, color=COLOURS[0], linewidth=0.9, alpha=0.45, linestyle=style)
     going = [values for seed, values in scores.items() if str(seed) not in stopped]
     if going:
         # A mean over fewer seeds than the others would be a jump that no policy made.
         with np.errstate(invalid="ignore"):
             mean = np.mean(going, axis=0)
-        _plot(axes, metrics["updates"], mean, color="black", linewidth=1.8, label="mean")
-        axes.legend(fontsize=8)
+        _plot(axes, metrics["updates"], mean, color=MEAN, linewidth=2.2, label="mean of seeds")
+        axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="best")
     elif not scores:
         axes.text(0.5, 0.5, "no evaluation", ha="center", va="center", transform=axes.transAxes)
     title = f"{_score_name(facts)}, {len(scores)} seeds"
-    axes.set_title(title + (f", {len(stopped)} stopped" if stopped else ""), fontsize=9)
-    axes.set_xlabel("updates", fontsize=8)
+    tidy(axes, title + (f", {len(stopped)} stopped" if stopped else ""), "updates")
 
 
 def _draw_loss(axes: Any, updates: Floats, values: Floats, name: str, **style: Any) -> None:
@@ -214,8 +231,7 @@ def _draw_loss(axes: Any, updates: Floats, values: Floats, name: str, **style: A
         axes.set_yscale("log")
         # Most of the time that a picture takes goes into these.
         axes.minorticks_off()
-    axes.set_title(name.replace("_", " "), fontsize=9)
-    axes.set_xlabel("updates", fontsize=8)
+    tidy(axes, name.replace("_", " "))
 
 
 def _plot(axes: Any, updates: Floats, values: Floats, **style: Any) -> None:

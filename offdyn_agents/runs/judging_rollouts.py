@@ -1,6 +1,6 @@
 """How far a finished run's policies get in the model they learned from, and in the simulator, from the same states.
 
-    python -m offdyn_agents.runs.judging_rollouts runs/hopper-gravity-0.5-medium/morec
+    offdyn diagnose rollouts runs/hopper-gravity-0.5-medium/morec
 
 Where a model's errors are what a policy has learned to use, it gets further in the model. States are those of source
 and target rows; with merged rows rollouts in training start in both, too. Actions are the policy's deterministic ones.
@@ -9,9 +9,8 @@ For diagnosis, never for training.
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from offdyn_envs.datasets.store.spec import Dataset
     from offdyn_envs.vector import OffDynVectorEnv
 
-__all__ = ["Walks", "judge_rollouts", "walk_in_model", "walk_in_simulator"]
+__all__ = ["Walks", "judge_rollouts", "lines", "walk_in_model", "walk_in_simulator"]
 
 STARTS = 200
 Policy = Callable[[Any], Any]
@@ -237,28 +236,20 @@ def _compare(
     return {"model": walk_in_model(model, policy, observations, horizon).figures(), "simulator": real.figures()}
 
 
-def _lines(record: dict[str, Any]) -> list[str]:
+def lines(record: dict[str, Any]) -> list[str]:
+    """Return a record as a table for a terminal."""
     head = f"{'seed':<5}{'starts':<8}{'where':<11}{'steps':>7}{'reward':>8}{'fell':>7}{'refused':>9}{'at once':>9}"
-    lines = [f"{record['task']} {record['agent']}: {record['starts']} rollouts of {record['horizon']} steps", head]
+    found = [f"{record['task']} {record['agent']}: {record['starts']} rollouts of {record['horizon']} steps", head]
     for seed in record["seeds"]:
         for name in ("source", "target"):
             for where, f in seed[name].items():
                 shares = f"{f['fell']:>7.1%}{f['refused']:>9.1%}{f['refused_at_once']:>9.1%}"
-                lines.append(f"{seed['seed']:<5}{name:<8}{where:<11}{f['steps']:>7.1f}{f['reward']:>8.2f}{shares}")
-    return lines
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the comparison of one run."""
-    parser = argparse.ArgumentParser(description="How far policies get in their model and in the simulator.")
-    parser.add_argument("run", type=Path, help="folder of a finished run of MOPO, MOBILE or MOREC")
-    parser.add_argument("--starts", type=int, default=STARTS, help="rollouts from rows of each dataset")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    asked = parser.parse_args(arguments)
-    record = judge_rollouts(asked.run, asked.starts, asked.threads)
-    print(json.dumps(record, indent=2) if asked.json else "\n".join(_lines(record)))
+                found.append(f"{seed['seed']:<5}{name:<8}{where:<11}{f['steps']:>7.1f}{f['reward']:>8.2f}{shares}")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    # An earlier spelling.
+    from offdyn_envs.cli import main
+
+    main(["diagnose", "rollouts", *sys.argv[1:]])

@@ -61,6 +61,7 @@ class Plan:
             those of merged and of target rows beside them, False for nothing.
         pair: Own data in the place of a task; `task` is then its title.
         extras: Lightning callbacks, loggers and arguments of the trainer, from Python.
+        typed: The command as it was typed; "" from Python.
     """
 
     agent: str
@@ -76,6 +77,7 @@ class Plan:
     judge: bool | None = None
     pair: OwnPair | None = None
     extras: Extras | None = None
+    typed: str = ""
 
     @property
     def label(self) -> str:
@@ -172,6 +174,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         **schedule,
         **diagnosis,
         "command": plan.command,
+        **({"typed": plan.typed} if plan.typed else {}),
     }
 
 

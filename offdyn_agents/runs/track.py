@@ -12,6 +12,7 @@ from typing import Any
 
 from offdyn_agents.runs.plans import Plan
 from offdyn_envs.errors import OffDynError, out_of_memory
+from offdyn_envs.progress import duration
 
 __all__ = [
     "Arrangement",
@@ -189,16 +190,3 @@ def time_left(works: Sequence[float], ended: Sequence[int], elapsed: float, slot
         heapq.heapreplace(busy, ends[-1])
     reached = max((ends[number] for number in ended), default=0.0)
     return elapsed * (max(ends) / reached - 1.0) if reached > 0 else None
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the two units that matter, such as "3 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    hours = round(minutes / 60)
-    return f"{hours // 24} d {hours % 24} h"

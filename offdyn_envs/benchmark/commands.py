@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from offdyn_envs.commands.options import Json
+
 __all__ = ["app"]
 
 app = typer.Typer(help="The leaderboard: submissions, verification and the page.", no_args_is_help=True)
 
 Board = Annotated[Path, typer.Option("--leaderboard", help="Folder of submissions, verdicts, standings and page.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 DEFAULT_BOARD = Path("leaderboard")
 

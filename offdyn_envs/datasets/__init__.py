@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from offdyn_envs.datasets.importing.pairs import load_any
-from offdyn_envs.datasets.loading import load_dataset
-from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
-from offdyn_envs.datasets.own.contract import Contract
-from offdyn_envs.datasets.own.reading import read_own
-from offdyn_envs.datasets.own.spec import Spec
-from offdyn_envs.datasets.store.folders import data_root
-from offdyn_envs.datasets.store.imported import ImportedDataset, load_imported
-from offdyn_envs.datasets.store.spec import Arrays, Dataset
-from offdyn_envs.datasets.task import Task, load_task
 
 if TYPE_CHECKING:
     from offdyn_envs.datasets.gap.counterfactuals import counterfactual
     from offdyn_envs.datasets.gap.measure import dynamics_gap
     from offdyn_envs.datasets.identifying.identify import identify
+    from offdyn_envs.datasets.importing.pairs import load_any
+    from offdyn_envs.datasets.loading import load_dataset
+    from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
+    from offdyn_envs.datasets.own.contract import Contract
+    from offdyn_envs.datasets.own.reading import read_own
+    from offdyn_envs.datasets.own.spec import Spec
+    from offdyn_envs.datasets.store.folders import data_root
+    from offdyn_envs.datasets.store.imported import ImportedDataset, load_imported
+    from offdyn_envs.datasets.store.spec import Arrays, Dataset
+    from offdyn_envs.datasets.task import Task, load_task
 
 __all__ = [
     "Arrays",
@@ -41,18 +41,30 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "Arrays": "store.spec",
+    "Contract": "own.contract",
+    "Dataset": "store.spec",
+    "ImportedDataset": "store.imported",
+    "OwnData": "own.arrays",
+    "Spec": "own.spec",
+    "Task": "task",
+    "counterfactual": "gap.counterfactuals",
+    "data_root": "store.folders",
+    "dynamics_gap": "gap.measure",
+    "from_arrays": "own.arrays",
+    "identify": "identifying.identify",
+    "load_any": "importing.pairs",
+    "load_dataset": "loading",
+    "load_imported": "store.imported",
+    "load_task": "task",
+    "read_own": "own.reading",
+}
+"""Where each name lives: what opens files or simulates is imported when it is first used."""
+
+
 def __getattr__(name: str) -> Any:
-    """Import what simulates when it is first used: loading a dataset needs no simulator."""
-    if name == "counterfactual":
-        from offdyn_envs.datasets.gap.counterfactuals import counterfactual
-
-        return counterfactual
-    if name == "dynamics_gap":
-        from offdyn_envs.datasets.gap.measure import dynamics_gap
-
-        return dynamics_gap
-    if name == "identify":
-        from offdyn_envs.datasets.identifying.identify import identify
-
-        return identify
-    raise AttributeError(f"module 'offdyn_envs.datasets' has no attribute '{name}'")
+    """Import what a name needs when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'offdyn_envs.datasets' has no attribute '{name}'")
+    return getattr(import_module(f"offdyn_envs.datasets.{_HOMES[name]}"), name)

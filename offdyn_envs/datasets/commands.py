@@ -1,29 +1,41 @@
-"""`offdyn data`: list, info, build, ship, verify, download, publish, import, export, gap, identify."""
+"""`offdyn data`: list, info, build, verify, download, publish, import, export, identify.
+
+`dev ship` and `diagnose gap` are written here too.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from offdyn_envs.commands.options import Filter, Json, RobotOption, ShiftOption, TrackOption, examples
 from offdyn_envs.datasets.identifying.command import identify
 
 app = typer.Typer(
     help="The datasets: what is here, what is in them, building and verifying them.", no_args_is_help=True
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-
-@app.command("list")
-def list_datasets(json_output: Json = False) -> None:
-    """List the datasets that are built, shipped or named by the manifest."""
-    from offdyn_envs.datasets.describing.show import inventory, print_inventory
+@app.command("list", epilog=examples("offdyn data list --robot hopper --available", "offdyn data list --track core-12"))
+def list_datasets(
+    robot: RobotOption = None,
+    track: TrackOption = None,
+    shift: ShiftOption = None,
+    available: Annotated[bool, typer.Option("--available", help="Only datasets that are built or shipped.")] = False,
+    json_output: Json = False,
+) -> None:
+    """List the datasets that are built, shipped or named by the manifest, and imported ones where nothing is chosen."""
+    from offdyn_envs.datasets.describing.show import TO_BUILD, inventory, print_inventory
     from offdyn_envs.datasets.importing.exchange import imported_rows
+    from offdyn_envs.tasks import DatasetId
 
-    print_inventory(inventory() + imported_rows(), json_output)
+    rows, wanted = inventory(), Filter(robot, shift, track)
+    chosen = {str(one) for one in wanted.datasets(DatasetId.parse(row["dataset"]) for row in rows)}
+    shown = [row for row in rows if row["dataset"] in chosen and not (available and row["where"] == TO_BUILD)]
+    print_inventory(shown + (imported_rows() if wanted == Filter() else []), json_output)
 
 
-@app.command("info")
+@app.command("info", epilog=examples("offdyn data info hopper-gravity-0.5-medium"))
 def info(
     name: Annotated[str, typer.Argument(help="A task, or for instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
     png: Annotated[Path | None, typer.Option(help="Draw returns and lengths of one dataset's episodes.")] = None,
@@ -55,7 +67,7 @@ def info(
             print_card(card)
 
 
-@app.command("build")
+@app.command("build", epilog=examples("offdyn data build hopper-gravity-0.5-medium"))
 def build(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks (source and target) or ids of datasets.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same arrays.")] = 0,
@@ -87,7 +99,7 @@ def build(
     print_built(built, json_output)
 
 
-@app.command("ship")
+@app.command("ship", hidden=True)
 def ship(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks or ids of datasets; all when left out.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
@@ -170,7 +182,9 @@ def import_data(
     dynamics: Annotated[str | None, typer.Option(help="Where it was collected, for instance gravity-0.5.")] = None,
     quality: Annotated[str | None, typer.Option(help="random, medium, medium-replay, medium-expert, expert.")] = None,
     out: Annotated[str | None, typer.Option(help="Id of the result: imported/NAME.")] = None,
-    layout: Annotated[str | None, typer.Option(help="d4rl, odrl or minari; by default what its keys show.")] = None,
+    layout: Annotated[
+        Literal["d4rl", "odrl", "minari"] | None, typer.Option(help="By default what its keys show.")
+    ] = None,
     contact_forces: Annotated[
         bool, typer.Option("--contact-forces", help="Accept Ant's contact forces, dropped, and their cost in rewards.")
     ] = False,
@@ -192,7 +206,9 @@ def import_data(
     terminations: Annotated[str | None, typer.Option(help="Column that is true where it ended for good.")] = None,
     truncations: Annotated[str | None, typer.Option(help="Column that is true where it was cut.")] = None,
     done: Annotated[str | None, typer.Option(help="Column that is true where it ended, whichever way.")] = None,
-    done_means: Annotated[str | None, typer.Option(help="termination or truncation, for files with done only.")] = None,
+    done_means: Annotated[
+        Literal["termination", "truncation"] | None, typer.Option(help="For files with done only.")
+    ] = None,
     episode: Annotated[str | None, typer.Option(help="Column with the number of the episode.")] = None,
     action_low: Annotated[str | None, typer.Option(help="Smallest action, of all or of each: -2 or -1,-2.")] = None,
     action_high: Annotated[str | None, typer.Option(help="Largest action, likewise.")] = None,
@@ -233,7 +249,7 @@ def import_data(
 def export_data(
     dataset: Annotated[str, typer.Argument(help="Id of a dataset, also imported/NAME.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
-    layout: Annotated[str, typer.Option(help="d4rl or odrl.")],
+    layout: Annotated[Literal["d4rl", "odrl"], typer.Option(help="Whose.")],
     unpadded: Annotated[
         bool, typer.Option("--unpadded", help="Ant: 27 columns, without the 84 zeros of those layouts.")
     ] = False,
@@ -245,14 +261,16 @@ def export_data(
     run_export(dataset, file, layout, force=force, unpadded=unpadded)
 
 
-@app.command("gap")
+@app.command("gap", hidden=True)
 def gap(
     task: Annotated[str, typer.Argument(help="A task, for instance hopper-gravity-0.5-medium.")],
     rows: Annotated[
         int, typer.Option(min=1, help="Evenly spaced rows of the source; all when it has fewer.")
     ] = 100_000,
     source: Annotated[str | None, typer.Option(help="Id of another source dataset than the task's.")] = None,
-    units: Annotated[str, typer.Option(help="Standard deviations of observation or step.")] = "observation",
+    units: Annotated[
+        Literal["observation", "step"], typer.Option(help="Standard deviations of which.")
+    ] = "observation",
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the gap into this file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     json_output: Json = False,

@@ -1,13 +1,18 @@
 """The arguments of `offdyn render`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["render"]
+__all__ = ["EXAMPLES", "render"]
+
+EXAMPLES = (
+    "offdyn render Hopper-gravity-0.5",
+    "offdyn render walker2d-gravity-5.0-medium --out walker.png --replay",
+)
 
 
 def render(
@@ -21,7 +26,7 @@ def render(
         list[str] | None, typer.Option(help="A further shift of the target as JSON; may be given several times.")
     ] = None,
     view: Annotated[
-        str, typer.Option(help="episode, pose (at rest) or ranges (how far the changed joints turn).")
+        Literal["episode", "pose", "ranges"], typer.Option(help="An episode, at rest, or how far changed joints turn.")
     ] = "episode",
     steps: Annotated[int | None, typer.Option(help="Control steps at most; two seconds by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of the reset noise and of random actions.")] = 0,

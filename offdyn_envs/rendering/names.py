@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offdyn_envs.adroit import HAND_TASKS, adroit_env_ids
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.tasks import get_dynamics, get_task, list_env_ids, list_tasks
 
@@ -103,11 +103,12 @@ def sides_of(name: str, extra: Sequence[Mapping[str, Any]] = ()) -> tuple[Side, 
         OffDynError: No such environment or task; the message names the nearest.
     """
     environments = _environments()
-    found = environments.get(name) or environments.get(f"OffDyn/{name}-v0")
+    found, named = spelled(name, environments), spelled(name, (task.name for task in list_tasks()))
     if found is not None:
-        source, target = Side("source", found[0], "nominal"), Side("target", *found)
-    elif name in {task.name for task in list_tasks()}:
-        task = get_task(name)
+        body, dynamics = environments[found]
+        source, target = Side("source", body, "nominal"), Side("target", body, dynamics)
+    elif named is not None:
+        task = get_task(named)
         source, target = Side("source", task.robot, task.source.dynamics), Side("target", task.robot, task.scoring)
     else:
         short = [key.partition("/")[2].removesuffix("-v0") for key in environments]

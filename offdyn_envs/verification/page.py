@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,7 +222,3 @@ def main(path: Path) -> None:
         path: A Markdown file, written atomically.
     """
     write_text(path, environments_page(published()))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -12,7 +12,7 @@ import mujoco
 
 from offdyn_envs.adroit import HAND_TASKS, HandShift, adroit_env_ids, get_hand_dynamics
 from offdyn_envs.adroit.shifts import describe_hand_shift
-from offdyn_envs.errors import unknown
+from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, Walker
 from offdyn_envs.shifts import Shift, parse_shifts, shifts_to_json
@@ -170,7 +170,7 @@ def find_subject(name: str) -> Subject:
     """Return a named environment.
 
     Args:
-        name: Its id, or the id without "OffDyn/" and "-v0".
+        name: Its id, also without "OffDyn/" and "-v0", in any case.
 
     Returns:
         The subject.
@@ -179,8 +179,8 @@ def find_subject(name: str) -> Subject:
         OffDynError: No such environment; the message names the nearest.
     """
     table = named_subjects()
-    found = table.get(name) or table.get(f"OffDyn/{name}-v0")
+    found = spelled(name, table)
     if found is None:
         known = table if "/" in name else [key.partition("/")[2].removesuffix("-v0") for key in table]
-        raise unknown("environment", name, known)
-    return found
+        raise unknown("environment", name, known, "offdyn envs list")
+    return table[found]

@@ -334,7 +334,7 @@ def test_diverged_seeds_are_told_and_do_not_count(data, tmp_path, capsys):
         (["droco-beta", TASK, "--variant", "beta-3"], "unknown variant of study droco-beta 'beta-3'"),
         (["droco-beta", TASK, "--set", "beta=1"], "setting 'beta' is what study droco-beta varies"),
         (["droco-beta", TASK, "--set", "expectil=1"], "did you mean 'expectile'?"),
-        (["droco-beta", TASK, "--precision", "fp16"], "unknown precision 'fp16'"),
+        (["droco-beta", TASK, "--precision", "fp16"], "'fp16' is not one of 'fp32', 'bf16', 'tf32'"),
         (["--list", "morek"], "unknown study 'morek'; did you mean 'morec'?"),
     ],
 )

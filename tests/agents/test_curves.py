@@ -66,11 +66,13 @@ def test_scores_of_seeds_and_their_mean(monkeypatch, tmp_path, facts):
 
     axes = axes_of(monkeypatch, write(tmp_path, *LINES), facts)
     assert [panel.get_title() for panel in axes] == ["normalised score, 2 seeds", "critic loss", "actor loss"]
-    first, second, mean = (line.get_xydata() for line in axes[0].lines)
+    first, second, mean, *levels = (line.get_xydata() for line in axes[0].lines)
     reference = task_reference(TASK)
     np.testing.assert_allclose(first, [[12, reference.normalise(100.0)], [24, reference.normalise(300.0)]])
     np.testing.assert_allclose(mean[:, 1], (first + second)[:, 1] / 2)
     assert [panel.get_yscale() for panel in axes] == ["linear", "log", "linear"]
+    # What a score is held against: random, the behaviour of the target dataset, expert.
+    assert [line[0, 1] for line in levels] == [0.0, pytest.approx(48.1, abs=0.1), 100.0]
 
 
 def test_without_references_returns_are_drawn(monkeypatch, tmp_path, facts):

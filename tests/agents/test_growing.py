@@ -420,7 +420,7 @@ def test_the_command_grows_runs_and_says_what_it_cannot(tmp_path, capsys):
     assert (code, out) == (2, "")
     assert "holds a run with schedule constant, not cosine; take another --out" in err
     code, _, err = offdyn("iql", "--schedule", "linear")
-    assert (code, err) == (2, "offdyn: unknown schedule 'linear'; did you mean 'cosine'? allowed: cosine, constant\n")
+    assert (code, err) == (2, "offdyn: Invalid value for '--schedule': 'linear' is not one of 'cosine', 'constant'.\n")
 
 
 # ---- kills

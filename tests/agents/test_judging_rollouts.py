@@ -19,8 +19,9 @@ from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs.judging_rollouts import STARTS, judge_rollouts, main, walk_in_model, walk_in_simulator
+from offdyn_agents.runs.judging_rollouts import STARTS, judge_rollouts, walk_in_model, walk_in_simulator
 from offdyn_agents.runs.plans import read_run
+from offdyn_envs import cli
 from offdyn_envs.benchmark.gate.onnx_policy import load_policy
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.vector import OffDynVectorEnv
@@ -122,16 +123,22 @@ def test_a_finished_run(agent, data, task, tmp_path, capsys, monkeypatch):  # no
     monkeypatch.setattr(EnsembleLearner, "fit", lambda *args, **named: pytest.fail("trained again"))
     monkeypatch.setattr(NoiseContrast, "advance", lambda *args, **named: pytest.fail("trained again"))
     monkeypatch.chdir(folder.parent)
-    main([folder.name, "--starts", "20", "--json"])
+    offdyn("diagnose", "rollouts", folder.name, "--starts", "20", "--json")
     record = json.loads(capsys.readouterr().out)
     assert (record["agent"], record["starts"], record["horizon"]) == (agent, 20, 2)
     assert [seed["seed"] for seed in record["seeds"]] == [0, 1]
     # Every seed's policy is in the model of its own.
     assert record["seeds"] == [by_hand(agent, folder, task, data, seed) for seed in (0, 1)]
-    main([folder.name, "--starts", "20"])
+    offdyn("diagnose", "rollouts", folder.name, "--starts", "20")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 * 2 * 2
     assert lines[-1].split()[:3] == ["1", "target", "simulator"]
+
+
+def offdyn(*words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    assert ended.value.code == 0
 
 
 def by_hand(name, folder, task, data, seed):  # noqa: F811

@@ -110,7 +110,7 @@ def test_overrides():
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("drocko", [], "unknown agent 'drocko'; did you mean 'droco'? allowed: iql, droco, bc"),
+        ("drocko", [], "unknown agent 'drocko'; did you mean 'droco'? `offdyn agents` lists all"),
         ("droco", ["betta=1"], "unknown setting 'betta'; did you mean 'beta'?"),
         ("droco", ["dynamics.epoch=1"], "did you mean 'dynamics.epochs'?"),
         ("droco", ["beta=-1"], "setting beta is -1.0; a finite number at least 0 is allowed"),

@@ -448,7 +448,7 @@ def test_missing_expert_is_named_before_anything_is_trained(tiny: Path, monkeypa
     warm = WarmStart(after=16_384, units=16_384, discount=0.99, expert_of="nominal")
     monkeypatch.setitem(recipes.OWN, ("hopper", "gravity-0.5"), Recipe("ppo", 16_384 * 3, 0.99, warm))  # type: ignore[arg-type]
     monkeypatch.setattr(publish, "learn", lambda *_, **__: pytest.fail("trained"))
-    with pytest.raises(OffDynError, match="offdyn behaviour train --robot hopper --dynamics nominal"):
+    with pytest.raises(OffDynError, match="offdyn dev behaviour train --robot hopper --dynamics nominal"):
         publish.train_behaviour(Behaviour("hopper", "gravity-0.5"), tiny / "runs", quiet=True)
     assert not (tiny / "runs").exists()
 

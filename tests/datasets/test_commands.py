@@ -61,7 +61,7 @@ def test_info(root: Path) -> None:
         "MIT",
         "offdyn data build",
         card["sha256"],
-        "█",
+        "a dot is an episode",
     ):
         assert word in text
 

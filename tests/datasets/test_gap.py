@@ -156,7 +156,7 @@ def test_command_says_what_is_masked(root: Path) -> None:
         (["hopper-gravity-0.6-random"], "unknown task 'hopper-gravity-0.6-random'; did you mean"),
         (["hopper-gravity-0.5-expert"], "build it with: offdyn data build offdyn/hopper/nominal/expert-1m-v0"),
         (["hopper-nominal-random"], "has one dynamics, nominal, and no gap"),
-        ([TASK, "--source", NOMINAL, "--units", "metres"], "unknown units 'metres'"),
+        ([TASK, "--source", NOMINAL, "--units", "metres"], "'metres' is not one of 'observation', 'step'"),
         (["ant-gravity-0.5-random", "--source", NOMINAL], "env is a ant and the dataset's robot a hopper"),
     ],
 )

@@ -51,7 +51,11 @@ def test_tracks_hold_known_tasks():
             lambda: get_dynamics("hopper", "gravity-.5"),
             "unknown dynamics of hopper 'gravity-.5'; did you mean 'gravity-0.5'",
         ),
-        (lambda: DatasetId.parse("offdyn/hopper/gravity-0.5/medium-5k-v0"), "gravity-0p5/medium-5k-v0"),
+        (lambda: DatasetId.parse("offdyn/hopper/gravity-0.6/medium-5k-v0"), "gravity-0p5/medium-5k-v0"),
+        (
+            lambda: get_task("hopper-gravity-0.5"),
+            "names that begin so: hopper-gravity-0.5-random, hopper-gravity-0.5-med",
+        ),
         (lambda: DatasetId("hopper", "nominal", "good", "5k"), "unknown quality 'good'"),
         (lambda: DatasetId("hopper", "nominal", "medium", "2m"), "unknown dataset size '2m'"),
         (lambda: get_track("mobody-23"), "did you mean 'mobody-32'"),

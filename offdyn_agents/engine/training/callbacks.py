@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_envs.interruption import Interrupted, asked, take_over
-from offdyn_envs.progress import progress
+from offdyn_envs.progress import duration, progress
 
 __all__ = ["Checkpoints", "Evaluation", "LossLines", "ProgressLine"]
 
@@ -110,6 +111,23 @@ def seed_updates_per_second(module: PopulationModule, updates: int) -> float:
     return max(len(module.live), 1) * updates / max(module.chunk_seconds, 1e-9)
 
 
+def _announce(module: PopulationModule, title: str) -> None:
+    """Have the user told when updates are compiled, and after a few of them how long the training will take."""
+    executor = module.executor
+    assert executor is not None
+    left, runs = module.budget.end - module.updates_done, len(module.live)
+
+    def compiles() -> None:
+        print(f"{title}: compiling (once, about a minute)", file=sys.stderr, flush=True)
+
+    def measured(seconds: float) -> None:
+        told = f"about {duration(left * seconds)} for {left:,} updates of {runs} run{'s' if runs != 1 else ''}"
+        speed, rest = runs / seconds, "model rollouts and evaluations" if module.refill else "evaluations"
+        print(f"{title}: {told} ({speed:,.0f} seed-updates/s), and {rest}", file=sys.stderr, flush=True)
+
+    executor.on_compile, executor.on_measured = compiles, measured
+
+
 class ProgressLine(Callback):
     """Progress with seed-updates per second, losses and the last score.
 
@@ -123,6 +141,7 @@ class ProgressLine(Callback):
         self._title, self._evaluations, self._quiet = title, tuple(evaluations), quiet
         self._stack = ExitStack()
         self._advance: Callable[..., None] | None = None
+        self._announced = False
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Show the line, with what an earlier process did already done."""
@@ -132,21 +151,27 @@ class ProgressLine(Callback):
         # Lightning's own handler of SIGTERM ends trainings without a word.
         take_over()
 
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Before the first chunk, see to it that the user hears how long the training will take."""
+        del trainer, batch, batch_idx
+        if not self._quiet and not self._announced:
+            self._announced = True
+            _announce(pl_module, self._title)
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move it on; where a signal asks for that, the training stops here."""
         del outputs, batch_idx
         module: PopulationModule = pl_module
-        fields: dict[str, object] = {"seed-updates/s": round(seed_updates_per_second(module, int(batch)))}
+        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
+        fields: dict[str, object] = {"score": round(sum(scores) / len(scores), 1)} if scores else {}
+        fields["seed-updates/s"] = round(seed_updates_per_second(module, int(batch)))
         parts = [losses for losses in map(module.metrics_of, range(len(module.parts))) if losses]
         for name in (name for name in module.agent.metrics if name.endswith("_loss")):
             values = [losses[name] for losses in parts if name in losses]
             if values:
                 fields[name.removesuffix("_loss")] = sum(values) / len(values)
-        scores = [evaluation.last["score"] for evaluation in self._evaluations if "score" in evaluation.last]
-        if scores:
-            fields["score"] = round(sum(scores) / len(scores), 1)
         stopped = len(module.seeds) - len(module.live)
         if stopped:
             fields["stopped"] = stopped

@@ -124,7 +124,7 @@ class PopulationModule(lightning.LightningModule):
         self.logs = [RunLog(part.folder, agent.metrics, part.seeds) for part in parts]
         if refill is not None:
             refill.log = self._log_refill
-        self._executor: Executor | None = None
+        self.executor: Executor | None = None
         self.interrupted: Interrupted | None = None
         """The signal after which training stopped, its checkpoint written."""
         self.alone = False
@@ -255,7 +255,7 @@ class PopulationModule(lightning.LightningModule):
         """Once the state is on its device and a checkpoint has been read: stop what has failed, make the executor."""
         self._stop({run: f"{why}; other settings are needed" for run, why in self._failed.items()})
         with self.computing() if self.alone else nullcontext():
-            self._executor = self._make_executor()
+            self.executor = self._make_executor()
 
     def _make_executor(self) -> Executor:
         return Executor(
@@ -278,10 +278,10 @@ class PopulationModule(lightning.LightningModule):
             batch_idx: Lightning's number of the chunk, not used: a resumed run counts from anew.
         """
         del batch_idx
-        assert self._executor is not None
+        assert self.executor is not None
         begun = time.monotonic()
         if self.refill is not None and self.updates_done % self.refill_every == 0:
-            executor = self._executor
+            executor = self.executor
             readable = self.population.readable()
             failed = self.refill(readable, self.live, self.updates_done, executor.workers, executor.inside)
             self._stop(failed)
@@ -295,7 +295,7 @@ class PopulationModule(lightning.LightningModule):
         before = {name: tensor.clone() for name, tensor in self._changing()}
         stopped = [run for run, told in enumerate(self.stopped) if told]
         with self.computing() if self.alone else nullcontext():
-            self._executor.run(self.sampler.draw(batch, self.device), stopped)
+            self.executor.run(self.sampler.draw(batch, self.device), stopped)
         self.get_buffer("updates").add_(batch)
         self._freeze_diverged(before)
         self.chunk_seconds = time.monotonic() - begun

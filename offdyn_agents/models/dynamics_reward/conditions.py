@@ -6,15 +6,14 @@
 
 The true next states of other actions come from the simulator: for diagnosis, never for training.
 
-    python -m offdyn_agents.models.dynamics_reward.conditions DATASET --set iterations=200
+    offdyn diagnose reward DATASET --set iterations=200
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.rows import Layout, pack
-from offdyn_agents.engine.settings import build, parse_overrides, to_json
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.models import split_rows
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
@@ -246,23 +244,8 @@ def check(name: str, settings: DynamicsRewardSettings, cache: Path | None = None
     return measure_conditions(found.usable(), ensemble, Asked(s, a, following), others, scale)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the conditions of one dataset."""
-    parser = argparse.ArgumentParser(description="What must hold of a dynamics reward.")
-    parser.add_argument("dataset", help="a dataset that was collected in this simulator")
-    parser.add_argument("--rows", type=int, default=0, help="only so many first rows")
-    parser.add_argument("--cache", type=Path, default=Path("runs/.stages"), help="folder of results")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the reward")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    asked = parser.parse_args(arguments)
-    settings = build(DynamicsRewardSettings, parse_overrides(asked.set))
-    found = check(asked.dataset, settings, asked.cache, asked.rows)
-    if asked.json:
-        record = {"dataset": asked.dataset, "settings": to_json(settings), **asdict(found), "holds": found.holds()}
-        print(json.dumps(record, indent=2))
-    else:
-        print(asked.dataset, *found.lines(), sep="\n")
-
-
 if __name__ == "__main__":
-    main()
+    # An earlier spelling.
+    from offdyn_envs.cli import main
+
+    main(["diagnose", "reward", *sys.argv[1:]])

@@ -24,17 +24,17 @@ from offdyn_envs.datasets.store.card import LICENCE, platform_facts, statistics,
 from offdyn_envs.datasets.store.folders import data_root, find, read_metadata, save
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays, schema, validate
 from offdyn_envs.datasets.store.staging import kept, locked
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.robots.registry import Policy, scripted_policies
 from offdyn_envs.shipped import REPLAY, shipped_root
-from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_tasks
+from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
-__all__ = ["Built", "build", "ingredients", "resolve"]
+__all__ = ["Built", "build", "ingredients", "missing_behaviour", "resolve"]
 
 REFERENCE_ENV_REQUIREMENTS = "mujoco>=3.3,<4"
 
@@ -95,13 +95,13 @@ def resolve(names: Iterable[str]) -> list[DatasetId]:
     """
     found: dict[DatasetId, None] = {}
     for name in names:
-        if name.startswith("offdyn/"):
+        if "/" in name and spelled(name, list_env_ids()) is None:
             found[DatasetId.parse(name)] = None
             continue
         try:
             task = get_task(name)
         except OffDynError:
-            raise unknown("task or dataset", name, [item.name for item in list_tasks()]) from None
+            raise unknown("task or dataset", name, [item.name for item in list_tasks()], "offdyn tasks") from None
         found[task.source] = found[task.target] = None
     return list(found)
 
@@ -124,11 +124,21 @@ def ingredients(dataset: DatasetId, behaviours: Path | None = None) -> list[_Ing
     return [_ingredient(dataset, name, rows + (i < left), behaviours) for i, name in enumerate(shares)]
 
 
+def missing_behaviour(dataset: DatasetId) -> Path | None:
+    """Return the first shipped policy that a dataset's collection lacks; None where it can be built."""
+    scripted = scripted_policies(dataset.robot)
+    paths = [_policy_path(dataset, name, None) for name in _SHARES[dataset.quality] if name and name not in scripted]
+    return next((path for path in paths if not path.is_file()), None)
+
+
+def _policy_path(dataset: DatasetId, name: str, behaviours: Path | None) -> Path:
+    return (behaviours or shipped_root() / "behaviours") / dataset.robot / dataset.dynamics / f"{name}.safetensors"
+
+
 def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Path | None) -> _Ingredient:
     if name is None:
         return _Ingredient(RandomBehaviour(), rows, {"name": "random", "rows": rows, "sampling": "uniform in [-1, 1]"})
-    relative = Path(dataset.robot) / dataset.dynamics / f"{name}.safetensors"
-    path = (behaviours or shipped_root() / "behaviours") / relative
+    path = _policy_path(dataset, name, behaviours)
     if not path.is_file():
         scripted = scripted_policies(dataset.robot).get(name)
         if scripted is not None:
@@ -146,7 +156,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         "name": name,
         "rows": rows,
         "sampling": policy.distribution,
-        "policy": f"behaviours/{relative.as_posix()}",
+        "policy": f"behaviours/{dataset.robot}/{dataset.dynamics}/{path.name}",
         "policy_sha256": card["policy_sha256"],
         "returns": card.get("returns", {}).get("sampled"),
     }
@@ -158,7 +168,7 @@ def _hint(dataset: DatasetId, name: str) -> str:
         return "or give a scripted one: register_robot(..., behaviours={...})"
     if name in REPLAY:
         return "medium-replay exists for nominal and severe dynamics, the sources"
-    return f"train it with: offdyn behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
+    return f"train it with: offdyn dev behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
 
 
 def _scripted(robot: str, name: str, policy: Policy, rows: int) -> _Ingredient:

@@ -11,12 +11,14 @@ import numpy as np
 
 from offdyn_envs.atomic import write_bytes
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.figures import new_figure, refuse_other_than_png
+from offdyn_envs.figures import MEAN, SOURCE, new_figure, refuse_other_than_png, tidy
 from offdyn_envs.robots import get_robot
 
 __all__ = ["draw_card", "drawn_from", "picture_path"]
 
 FOLDER = "pictures"
+FEW = 40
+"""Episodes up to which each of them is a dot; more are bars."""
 COLOURS = 16
 _INCHES, _DOTS = (8.0, 2.7), 80
 _FACT = "SHA-256 of the arrays"
@@ -77,19 +79,23 @@ def draw_card(card: Mapping[str, Any], path: Path) -> None:
 
 
 def _bars(axes: Any, values: Mapping[str, Any], label: str, span: tuple[float, float] | None = None) -> None:
-    """Draw one histogram and its mean."""
+    """Draw one histogram, of few episodes a dot for each, and its mean."""
     edges, counts = np.asarray(values["histogram"]["edges"]), np.asarray(values["histogram"]["counts"])
     low, high = span or (float(edges[0]), float(edges[-1]))
-    widths = np.maximum(np.diff(edges), (high - low) / 50)  # Episodes of one length are seen, too.
-    axes.bar((edges[:-1] + edges[1:]) / 2, counts, width=widths, edgecolor="white", linewidth=0.4)
-    axes.axvline(values["mean"], color="black", linestyle="--", linewidth=0.8)
+    middles = (edges[:-1] + edges[1:]) / 2
+    if counts.sum() <= FEW:
+        heights = np.concatenate([np.arange(count) + 0.5 for count in counts])
+        axes.plot(np.repeat(middles, counts), heights, "o", markersize=6, color=SOURCE)
+    else:
+        widths = np.maximum(np.diff(edges), (high - low) / 50)  # Episodes of one length are seen, too.
+        axes.bar(middles, counts, width=widths, edgecolor="white", linewidth=0.4, color=SOURCE)
+    axes.axvline(values["mean"], color=MEAN, linestyle="--", linewidth=0.8)
     spread = "" if values["se"] is None else f" ± {values['se']:.1f} (SE)"
-    axes.set_title(f"mean {values['mean']:.1f}{spread}", fontsize=8)
     if span is not None:
         axes.set_xlim(span)
     axes.set_ylim(0, 1.1 * max(int(counts.max()), 1))
-    axes.set_xlabel(label)
     axes.locator_params(axis="y", integer=True)  # Episodes are counted.
+    tidy(axes, f"mean {values['mean']:.1f}{spread}", label)
 
 
 def _write(pixels: Any, path: Path, digest: str) -> None:

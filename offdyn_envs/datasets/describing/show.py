@@ -18,6 +18,7 @@ from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
+    "TO_BUILD",
     "bar",
     "card_of",
     "inventory",
@@ -29,7 +30,10 @@ __all__ = [
     "refuse_different",
 ]
 
+TO_BUILD = "to build"
 _BAR = 40
+FEW = 40
+"""Episodes up to which each of them is a dot."""
 
 
 def bar(count: int, most: int) -> str:
@@ -44,8 +48,8 @@ def inventory() -> list[dict[str, Any]]:
     names = {*manifest, *shipped, *local, *map(str, shipped_ids())}
     rows: list[dict[str, Any]] = []
     for name in sorted(names):
-        place = "built" if name in local else "shipped" if name in shipped else "to build"
-        card = _card_or_reason(name) if place != "to build" else manifest.get(name, {})
+        place = "built" if name in local else "shipped" if name in shipped else TO_BUILD
+        card = _card_or_reason(name) if place != TO_BUILD else manifest.get(name, {})
         returns = card.get("returns") or {}
         rows.append(
             {
@@ -114,10 +118,20 @@ def print_card(card: Mapping[str, Any]) -> None:
     if card["returns"]:
         console.print("  [dim]returns of whole episodes[/dim]")
         histogram = card["returns"]["histogram"]
-        edges, counts = histogram["edges"], histogram["counts"]
-        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-            console.print(f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}")
+        for line in _histogram_lines(histogram["edges"], histogram["counts"]):
+            console.print(line)
     _print_moments(console, card["moments"])
+
+
+def _histogram_lines(edges: Sequence[float], counts: Sequence[int]) -> list[str]:
+    """Return a line with a dot for each of a few episodes, or bars for many."""
+    if sum(counts) <= FEW:
+        dots = "".join(" " if not count else "•" if count == 1 else str(min(count, 9)) for count in counts)
+        return [f"  {edges[0]:.1f} |{' '.join(dots)}| {edges[-1]:.1f}   a dot is an episode, a digit so many"]
+    return [
+        f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}"
+        for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
 
 
 def _facts(card: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`offdyn data gap`: the dynamics gap of a task, in the terminal, as JSON and as a picture."""
+"""`offdyn diagnose gap`: the dynamics gap of a task, in the terminal, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from offdyn_envs.datasets.describing.show import bar
 from offdyn_envs.datasets.gap.counterfactuals import REASONS
 from offdyn_envs.datasets.gap.measure import Gap, dynamics_gap, spaced
 from offdyn_envs.datasets.loading import load_dataset
+from offdyn_envs.differences import observation_names
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.figures import new_figure, save_figure
+from offdyn_envs.figures import COLOURS, new_figure, save_figure, tidy
+from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import DatasetId, get_task
 
 __all__ = ["WARNING", "draw_gap", "gap_histogram", "gap_record", "print_gap", "task_gap"]
@@ -160,13 +162,15 @@ def draw_gap(name: str, gap: Gap, path: Path) -> None:
     """
     if not gap.valid.any():
         raise OffDynError(f"task '{name}': the target's body can take none of {len(gap)} rows; no gap to draw")
-    figure = new_figure(figsize=(9.6, 3.8), layout="constrained")
+    figure = new_figure(figsize=(9.6, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_rows(left, gap)
     means: NDArray[np.float64] = np.abs(gap.values[gap.valid]).mean(axis=0, dtype=np.float64)
-    right.bar(np.arange(len(means)), means)
-    right.set(title="mean of each dimension", xlabel="dimension of the observation", ylabel="gap")
-    right.locator_params(axis="x", integer=True)
+    names = observation_names(get_robot(gap.source.id.robot))
+    right.barh(np.arange(len(means)), means, color=COLOURS[0])
+    right.set_yticks(np.arange(len(means)), names if len(names) == len(means) else np.arange(len(means)))
+    right.invert_yaxis()
+    tidy(right, "mean of each dimension of the observation", "gap")
     rows = f"{int(gap.valid.sum()):,} of {len(gap):,} rows"
     figure.suptitle(f"{name} ({gap.source.id}, {rows})\nunit: {_UNIT[gap.units]}", fontsize=10)
     save_figure(figure, path)
@@ -175,7 +179,7 @@ def draw_gap(name: str, gap: Gap, path: Path) -> None:
 def _draw_rows(axes: Any, gap: Gap) -> None:
     bars = _bars(gap_histogram(gap))
     places = np.arange(len(bars))
-    axes.barh(places, [count for _, count, _ in bars])
+    axes.barh(places, [count for _, count, _ in bars], color=COLOURS[0])
     axes.set_yticks(places, [label for label, _, _ in bars])
     axes.invert_yaxis()
-    axes.set(title="rows by gap", xlabel="transitions")
+    tidy(axes, "rows by gap", "transitions")

@@ -150,7 +150,7 @@ def _missing(root: Path) -> str:
         without = [slug for slug in slugs if not _policies(root, robot, slug)]
         if without:
             lines.append(f"- {robot} ({len(without)}): {', '.join(without)}")
-    head = "Still to be trained, with `offdyn behaviour train`; `offdyn behaviour status` says how long each takes:"
+    head = "Still to be trained, with `offdyn dev behaviour train`; `offdyn dev behaviour status` tells how long:"
     return "\n".join([head, "", *lines]) if lines else ""
 
 

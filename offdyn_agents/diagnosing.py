@@ -1,0 +1,89 @@
+"""Commands of `offdyn diagnose`, `offdyn examples` and `offdyn dev` whose programs import torch; these do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from offdyn_agents.engine.settings import parse_overrides
+from offdyn_agents.runs.console import SetOption, ThreadsOption, quiet_waiting
+from offdyn_envs.commands.options import Json
+
+__all__ = ["EXAMPLES", "PASSED_ON", "agents_table", "reward", "rollouts"]
+
+PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of commands whose programs read their own arguments."""
+
+
+def reward(
+    dataset: Annotated[str, typer.Argument(help="A dataset that was collected in this simulator.")],
+    rows: Annotated[int, typer.Option(min=0, help="Only so many first rows; 0 for all.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs/.stages"),
+    settings: SetOption = None,
+    json_output: Json = False,
+) -> None:
+    """Measure what must hold of MOREC's dynamics reward on a dataset, against the simulator: never for training."""
+    from offdyn_envs.tasks import DatasetId
+
+    overrides, name = parse_overrides(settings or []), str(DatasetId.parse(dataset))
+    quiet_waiting()
+    from dataclasses import asdict
+
+    from offdyn_agents.engine.settings import build, to_json
+    from offdyn_agents.models.dynamics_reward.conditions import check
+    from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
+
+    chosen = build(DynamicsRewardSettings, overrides)
+    found = check(name, chosen, cache, rows)
+    if json_output:
+        record = {"dataset": name, "settings": to_json(chosen), **asdict(found), "holds": found.holds()}
+        print(json.dumps(record, indent=2))
+    else:
+        print(name, *found.lines(), sep="\n")
+
+
+def rollouts(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run of MOPO, MOBILE or MOREC.")],
+    starts: Annotated[int, typer.Option(min=1, help="Rollouts from rows of each dataset.")] = 200,
+    threads: ThreadsOption = 1,
+    json_output: Json = False,
+) -> None:
+    """Walk a run's policies in the model they learned from and in the simulator, from the same states."""
+    from offdyn_agents.runs.plans import read_run
+
+    read_run(run)
+    quiet_waiting()
+    from offdyn_agents.runs.judging_rollouts import judge_rollouts, lines
+
+    record = judge_rollouts(run, starts, threads or 1)
+    print(json.dumps(record, indent=2) if json_output else "\n".join(lines(record)))
+
+
+def agents_table(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Markdown file with the table's two marks.")],
+) -> None:
+    """Bring a page's table of agents up to date."""
+    from offdyn_agents.algorithms.table import main
+
+    main(file)
+    typer.echo(file)
+
+
+def _pusher(ctx: typer.Context) -> None:
+    """Collect own data of a robot that the suite does not know: Gymnasium's Pusher."""
+    from offdyn_agents.examples.pusher import main
+
+    main(ctx.args)
+
+
+def _refrigerator(ctx: typer.Context) -> None:
+    """Compare plain and filtered rollouts of a learned refrigerator."""
+    from offdyn_agents.examples.refrigerator.__main__ import main
+
+    main(ctx.args)
+
+
+EXAMPLES = {"pusher": _pusher, "refrigerator": _refrigerator}

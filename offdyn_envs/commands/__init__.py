@@ -1,0 +1,1 @@
+"""The commands of no package in particular, and what all commands have in common."""
