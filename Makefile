@@ -11,14 +11,14 @@ DEMO_UPDATES ?= 15000
 DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo test lint docs install clean
+.PHONY: demo test lint docs tables install clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[agents,leaderboard,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[agents,leaderboard,dev,docs]"
 	@touch $@
 
 test: $(INSTALLED)
@@ -29,9 +29,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-docs: $(INSTALLED)
+# Pages that are written from the code and kept in the repository.
+tables: $(INSTALLED)
 	$(BIN)/python -m offdyn_envs.verification.page docs/environments.md
-	$(BIN)/python -m offdyn_agents.algorithms.table README.md
+	$(BIN)/python -m offdyn_agents.algorithms.table docs/methods/README.md
+
+# The site, in docs/_build/html; NOTEBOOKS=off leaves the notebooks' outputs out, force runs them again.
+NOTEBOOKS ?= cache
+docs: tables
+	OFFDYN_DOCS_NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx -W --keep-going -b html -j 2 docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 demo: $(INSTALLED)
 	$(OFFDYN) data build $(DEMO_TASK)
