@@ -3,12 +3,15 @@
 A page says where, with a block of one line, which anyone who reads the file itself sees as it is:
 
     ```{settings} dara         the settings of an agent, from the registry
+    ```{results} dara          scores of an agent, from docs/results and the leaderboard's entries
     ```{commands}              every command with its arguments, from the application
+    ```{page} CHANGELOG.md     a file of the repository that is a page of the site too
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -20,8 +23,9 @@ from typing import Any
 
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 DOCS = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```\{(settings|commands)\} ?(.*)\n```$", re.MULTILINE)
+BLOCK = re.compile(r"^```\{(settings|results|commands|page)\} ?(.*)\n```$", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[((?:[^]\[]|\[[^]]*\])*)\]\((\.\.?/[^)#\s]*|[^)#\s:]+/?)(#[^)]*)?\)")
+IMAGE = re.compile(r"(!\[[^]]*\])\(([^)#:\s]+)\)")
 PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contribute/index.md",
@@ -40,6 +44,45 @@ def settings(agent: str) -> str:
 
     rows = setting_rows(agent)
     return table(rows, ("setting", "value", "allowed", "meaning"), code=("setting", "value"))
+
+
+def results(agent: str) -> str:
+    """Return the table of an agent's published runs, or that there are none."""
+    from offdyn_agents.runs.evaluation import summarise
+
+    found = [*_runs(agent), *_entries(agent)]
+    rows = [
+        {"run": name, "task": one["task"], "score": f"{row['score']} {row['95% interval']}"}
+        for name, one in found
+        for row in summarise(one)[:1]
+    ]
+    if not rows:
+        return f"No run of `{agent}` is published yet."
+    about = "Normalised scores of the final policies, with 95% intervals over seeds."
+    return f"{about}\n\n{table(rows, ('task', 'run', 'score'), code=('task', 'run'))}"
+
+
+def _runs(agent: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and evaluation of an agent's runs in docs/results."""
+    for path in sorted(DOCS.glob(f"results/*/{agent}*/evaluation.json")):
+        if path.parent.name.partition("@")[0] == agent:
+            yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _entries(agent: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and evaluations of the leaderboard's reference entry of an agent."""
+    for path in sorted((DOCS.parent / "leaderboard/submissions").glob(f"offdyn-{agent}/entry.json")):
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        for task in dict.fromkeys(one["task"] for one in entry["results"]):
+            clean = {str(one["seed"]): one["returns"] for one in entry["results"] if one["task"] == task}
+            yield f"leaderboard: {path.parent.name}", {"task": task, "clean": clean, "perturbed": []}
+
+
+def page_text(file: str) -> str:
+    """Return the text of a file of the repository; what it links to and shows is looked up from where it lies."""
+    folder = posixpath.dirname(file)
+    text = (DOCS.parent / file).read_text(encoding="utf-8")
+    return IMAGE.sub(lambda found: f"{found[1]}(/{posixpath.relpath(f'{folder}/{found[2]}', 'docs')})", text)
 
 
 def table(rows: Iterable[dict[str, Any]], columns: tuple[str, ...], code: tuple[str, ...] = ()) -> str:
@@ -154,7 +197,7 @@ def _first(found: Any) -> str:
 
 def _replaced(app: Any, page: str, source: list[str]) -> None:
     """Put what a page takes from the code into its text."""
-    makers = {"settings": settings, "commands": commands}
+    makers = {"settings": settings, "results": results, "commands": commands, "page": page_text}
     text = BLOCK.sub(lambda found: makers[found[1]](found[2].strip()), source[0])
     if str(app.env.doc2path(page)).endswith(".md"):
         text = LINK.sub(lambda found: _linked(page, found), text)
