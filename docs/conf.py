@@ -29,9 +29,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "conf.py", "results/*/**", "**.ipynb_checkpoints", "jupyter_execute"]
 templates_path = ["_templates"]
-# Patterns may list pages of parts that are still to come; two classes may have one short name; functions of templates
-# are part of the configuration.
-suppress_warnings = ["toc.empty_glob", "ref.python", "config.cache"]
+# Two classes may have one short name; functions of templates are part of the configuration.
+suppress_warnings = ["ref.python", "config.cache"]
 
 # Markdown. Blocks without a language are commands.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -40,10 +39,13 @@ highlight_language = "none"
 
 # Notebooks are Python files; `make docs` runs them, `make docs NOTEBOOKS=off` does not.
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+# They train for seconds, and compiling takes longer; one thread each, as the build uses all cores.
+os.environ |= {"OFFDYN_COMPILE": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 nb_execution_mode = os.environ.get("OFFDYN_DOCS_NOTEBOOKS", "off")
 nb_execution_timeout = 240
 nb_execution_raise_on_error = True
 nb_execution_excludepatterns = ["conf.py"]
+nb_execution_in_temp = True
 nb_merge_streams = True
 
 # Docstrings: shapes in bars and names in single backticks, see _ext/plain_docstrings.py.

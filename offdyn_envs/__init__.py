@@ -78,7 +78,13 @@ __all__ = [
 
 
 def register_environments() -> None:
-    """Register every named environment with Gymnasium; called on import."""
+    """Register every named environment with Gymnasium; called on import.
+
+    Examples:
+        >>> import gymnasium, offdyn_envs
+        >>> "OffDyn/Hopper-gravity-0.5-v0" in gymnasium.registry
+        True
+    """
     for name, (robot, slug) in list_env_ids().items():
         gymnasium.register(
             id=name,

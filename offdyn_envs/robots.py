@@ -357,6 +357,12 @@ def get_robot(name: str) -> Robot:
 
     Raises:
         OffDynError: No such robot; the message names the nearest.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> robot = offdyn_envs.get_robot("hopper")
+        >>> robot.title, robot.observation_dim, robot.action_dim
+        ('Hopper', 11, 3)
     """
     robot = ROBOTS.get(name) if isinstance(name, str) else None
     if robot is None:

@@ -113,7 +113,13 @@ def env_id(robot: Robot, slug: str) -> str:
 
 
 def list_env_ids() -> dict[str, tuple[Robot, str]]:
-    """Return every registered environment id with its robot and dynamics slug."""
+    """Return every registered environment id with its robot and dynamics slug.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> len(offdyn_envs.list_env_ids())
+        92
+    """
     return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in DYNAMICS[robot.name]}
 
 
@@ -228,7 +234,13 @@ def _task_table() -> Mapping[str, Task]:
 
 
 def list_tasks() -> list[Task]:
-    """Return every task."""
+    """Return every task.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> len(offdyn_envs.list_tasks())
+        500
+    """
     return list(_task_table().values())
 
 
@@ -243,6 +255,11 @@ def get_task(name: str) -> Task:
 
     Raises:
         OffDynError: No such task; the message names the nearest.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> str(offdyn_envs.get_task("hopper-gravity-0.5-medium").target)
+        'offdyn/hopper/gravity-0p5/medium-5k-v0'
     """
     task = _task_table().get(name)
     if task is None:

@@ -24,10 +24,10 @@ from typing import Any
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 DOCS = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```\{(settings|results|commands|page)\} ?(.*)\n```$", re.MULTILINE)
+PATTERN = re.compile(r"^([\w/-]+\*)\n", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[((?:[^]\[]|\[[^]]*\])*)\]\((\.\.?/[^)#\s]*|[^)#\s:]+/?)(#[^)]*)?\)")
 IMAGE = re.compile(r"(!\[[^]]*\])\(([^)#:\s]+)\)")
 PAGES = {
-    "README.md": "index.md",
     "CONTRIBUTING.md": "contribute/index.md",
     "CHANGELOG.md": "contribute/changes.md",
     "CODE_OF_CONDUCT.md": "contribute/conduct.md",
@@ -155,7 +155,9 @@ def _imported(module: str) -> dict[str, str]:
     tree = ast.parse(Path(found.origin or "").read_text(encoding="utf-8")) if found else ast.parse("")
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     return {
-        item.asname or item.name: str(node.module) if find_spec_quietly(f"{node.module}.{item.name}") is None else module
+        item.asname or item.name: str(node.module)
+        if find_spec_quietly(f"{node.module}.{item.name}") is None
+        else module
         for node in nodes
         for item in node.names
     }
@@ -199,6 +201,8 @@ def _replaced(app: Any, page: str, source: list[str]) -> None:
     """Put what a page takes from the code into its text."""
     makers = {"settings": settings, "results": results, "commands": commands, "page": page_text}
     text = BLOCK.sub(lambda found: makers[found[1]](found[2].strip()), source[0])
+    # Sphinx warns of a pattern without pages, and nothing silences it: pages of parts that are still to come have one.
+    text = PATTERN.sub(lambda found: found[0] if any(DOCS.glob(f"{found[1]}.*")) else "", text)
     if str(app.env.doc2path(page)).endswith(".md"):
         text = LINK.sub(lambda found: _linked(page, found), text)
     source[0] = text
@@ -211,6 +215,8 @@ def _linked(page: str, found: re.Match[str]) -> str:
     path = posixpath.normpath(posixpath.join(posixpath.dirname(base), target))
     if path.startswith("docs/") and (DOCS.parent / path).is_file() and not path.endswith(".py"):
         return f"[{text}](/{path.removeprefix('docs/')}{anchor})"
+    if path == "README.md":
+        return f"[{text}](/index.md)"
     if path in PAGES:
         return f"[{text}](/{PAGES[path]}{anchor})"
     module = path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""The table of agents in docs/methods/README.md, written from the registry and what their modules say of themselves: `make docs`."""
+"""The table of agents in docs/methods/README.md, from the registry and what modules say of themselves: `make docs`."""
 
 from __future__ import annotations
 
