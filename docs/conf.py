@@ -49,6 +49,7 @@ nb_execution_in_temp = True
 nb_merge_streams = True
 
 # Docstrings: shapes in bars and names in single backticks, see _ext/plain_docstrings.py.
+smartquotes = False
 default_role = "code"
 autosummary_generate = True
 autosummary_ignore_module_all = False
