@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from offdyn_agents.api.fitting import fit
     from offdyn_agents.api.policies import load_policy
     from offdyn_agents.api.run import evaluate, load_run
-    from offdyn_envs.datasets import load_dataset, load_task
+    from offdyn_envs.datasets import identify, load_dataset, load_task
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.scalar.shifted import shifted
     from offdyn_envs.shifts import (
@@ -66,6 +66,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fit",
+    "identify",
     "load_dataset",
     "load_policy",
     "load_run",
@@ -82,7 +83,7 @@ _HOMES = {
     "offdyn_agents.api.fitting": ("fit",),
     "offdyn_agents.api.policies": ("load_policy",),
     "offdyn_agents.api.run": ("evaluate", "load_run"),
-    "offdyn_envs.datasets": ("load_dataset", "load_task"),
+    "offdyn_envs.datasets": ("identify", "load_dataset", "load_task"),
     "offdyn_envs.errors": ("OffDynError",),
     "offdyn_envs.scalar.shifted": ("shifted",),
     "offdyn_envs.shifts": (

@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 ELSEWHERE = {
     "docs/deploy.md": "tests/agents/test_contract.py",
+    "docs/identify.md": "tests/datasets/test_identify.py",
+    "docs/own-robot.md": "tests/test_own_robot_page.py",
     "docs/shifts.md": "tests/envs/test_shifts_page.py",
     "docs/write-an-agent.md": "tests/outside/test_write_an_agent.py",
 }

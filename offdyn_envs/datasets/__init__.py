@@ -18,6 +18,7 @@ from offdyn_envs.datasets.task import Task, load_task
 if TYPE_CHECKING:
     from offdyn_envs.datasets.gap.counterfactuals import counterfactual
     from offdyn_envs.datasets.gap.measure import dynamics_gap
+    from offdyn_envs.datasets.identifying.identify import identify
 
 __all__ = [
     "Arrays",
@@ -31,6 +32,7 @@ __all__ = [
     "data_root",
     "dynamics_gap",
     "from_arrays",
+    "identify",
     "load_any",
     "load_dataset",
     "load_imported",
@@ -49,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from offdyn_envs.datasets.gap.measure import dynamics_gap
 
         return dynamics_gap
+    if name == "identify":
+        from offdyn_envs.datasets.identifying.identify import identify
+
+        return identify
     raise AttributeError(f"module 'offdyn_envs.datasets' has no attribute '{name}'")

@@ -1,9 +1,11 @@
-"""`offdyn data`: list, info, build, ship, verify, download, publish, import, export, gap."""
+"""`offdyn data`: list, info, build, ship, verify, download, publish, import, export, gap, identify."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from offdyn_envs.datasets.identifying.command import identify
 
 app = typer.Typer(
     help="The datasets: what is here, what is in them, building and verifying them.", no_args_is_help=True
@@ -269,3 +271,6 @@ def gap(
         print_record(task, gap_record(task, found), True)
     else:
         print_gap(task, found)
+
+
+app.command("identify")(identify)

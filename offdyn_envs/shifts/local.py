@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots.walkers import Walker
 from offdyn_envs.shifts.base import BaseShift, Product, Shift, number, shown, whole
 from offdyn_envs.shifts.morphology import Morphology
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts, shifts_to_json
@@ -76,7 +77,12 @@ class Local(BaseShift):
 
     def check(self, robot: Robot) -> None:
         """Raise where the robot has no such place or the shifts do not fit it."""
-        if self.on == "y" and not robot.walks_in_plane:
+        if isinstance(self.on, str) and not isinstance(robot, Walker):
+            raise OffDynError(
+                f"local shift: {robot.title} is no walker, so that it has no {self.on}; give the number of an entry of "
+                "the observation"
+            )
+        if self.on == "y" and isinstance(robot, Walker) and not robot.walks_in_plane:
             raise OffDynError(f"local shift: {robot.title} walks along a line, so that it has no y; use 'x'")
         if isinstance(self.on, int) and self.on >= robot.observation_dim:
             last = robot.observation_dim - 1

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
+from offdyn_envs.robots.registry import known_robot
 from offdyn_envs.tasks import Task
 
 __all__ = ["episode_returns", "population_returns", "target_sigma"]
@@ -109,7 +110,7 @@ def population_returns(
     Raises:
         OffDynError: A wrong argument, or actions of a wrong shape.
     """
-    body = get_robot(robot) if isinstance(robot, str) else robot
+    body = known_robot(robot)
     if members < 1 or episodes < 1:
         raise OffDynError(f"{members} members and {episodes} episodes: at least 1 of each is needed")
     if attacks is not None and len(attacks) != members:

@@ -1,0 +1,17 @@
+"""Robots as values: what every robot says of itself, the four walkers, and the registry that anyone can add to."""
+
+from offdyn_envs.robots.base import Robot, State
+from offdyn_envs.robots.registry import ROBOTS, get_robot, register_robot
+from offdyn_envs.robots.walkers import WALKERS, RewardParts, Walker, as_walker
+
+__all__ = [
+    "ROBOTS",
+    "WALKERS",
+    "RewardParts",
+    "Robot",
+    "State",
+    "Walker",
+    "as_walker",
+    "get_robot",
+    "register_robot",
+]
