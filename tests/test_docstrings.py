@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 FOREIGN = ("make", "make_vec")
 """Gymnasium's own."""
-OWN_ROBOT = ("Robot", "State", "register_dynamics", "register_robot", "register_task")
+OWN_ROBOT = ("Robot", "register_dynamics", "register_robot", "register_task")
 ON_PAGES = {"identify": "docs/identify.md"} | dict.fromkeys(OWN_ROBOT, "docs/own-robot.md")
 """Names whose example takes a page, which tests run."""
 
