@@ -183,3 +183,15 @@ def tables(text):
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         header, _, *rows = table.splitlines()
         yield header, rows
+
+
+def test_files_for_contributors_are_well_formed():
+    yaml = pytest.importorskip("yaml")
+    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / "CITATION.cff"]
+    found = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
+    jobs = found["release.yml"]["jobs"]
+    assert list(jobs) == ["build", "test", "publish"] and jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["test"]["needs"] == "build" and jobs["publish"]["needs"] == "test"
+    assert any(".ci/run" in step.get("run", "") for step in found["ci.yml"]["jobs"]["check"]["steps"])
+    assert len(list((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))) >= 3
+    assert (ROOT / ".github/PULL_REQUEST_TEMPLATE.md").is_file()
