@@ -1,10 +1,12 @@
 """The front door of offdyn: everything a user types, each name imported when it is first used.
 
-import offdyn
-
-env, source, target = offdyn.load_task("hopper-gravity-0.5-medium")
-run = offdyn.fit(offdyn.agents.DROCO(beta=0.1), source, target, updates=2_000)
-print(run.evaluate(env))
+>>> import offdyn
+>>> env = offdyn.make("OffDyn/Hopper-gravity-0.5-v0", shifts=[offdyn.Friction(0.5)])
+>>> env.reset(seed=0)[0].shape
+(11,)
+>>> target = offdyn.load_dataset("offdyn/hopper/gravity-0p5/medium-5k-v0")
+>>> len(target)
+5000
 """
 
 from __future__ import annotations

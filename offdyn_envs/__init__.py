@@ -84,7 +84,13 @@ __all__ = [
 
 
 def register_environments() -> None:
-    """Register every named environment with Gymnasium; called on import."""
+    """Register every named environment with Gymnasium; called on import.
+
+    Examples:
+        >>> import gymnasium, offdyn_envs
+        >>> "OffDyn/Hopper-gravity-0.5-v0" in gymnasium.registry
+        True
+    """
     for robot in WALKERS.values():
         for slug in dynamics_of(robot.name):
             register_environment(robot, slug, env_id(robot, slug))

@@ -156,7 +156,13 @@ def env_id(robot: Robot, slug: str) -> str:
 
 
 def list_env_ids() -> dict[str, tuple[Robot, str]]:
-    """Return every registered environment id with its robot and dynamics slug."""
+    """Return every registered environment id with its robot and dynamics slug.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> "OffDyn/Hopper-gravity-0.5-v0" in offdyn_envs.list_env_ids()
+        True
+    """
     find_others()
     return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in dynamics_of(robot.name)}
 
@@ -300,7 +306,13 @@ def register_task(name: str, source: str | DatasetId, target: str | DatasetId) -
 
 
 def list_tasks() -> list[Task]:
-    """Return every task."""
+    """Return every task.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> "hopper-gravity-0.5-medium" in [task.name for task in offdyn_envs.list_tasks()]
+        True
+    """
     find_others()
     return list(_task_table().values())
 
@@ -316,6 +328,11 @@ def get_task(name: str) -> Task:
 
     Raises:
         OffDynError: No such task; the message names the nearest.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> str(offdyn_envs.get_task("hopper-gravity-0.5-medium").target)
+        'offdyn/hopper/gravity-0p5/medium-5k-v0'
     """
     found = spelled(name, _task_table())
     if found is None:

@@ -31,6 +31,12 @@ class State(NamedTuple):
     Attributes:
         qpos: Positions, [..., nq].
         qvel: Velocities, [..., nv].
+
+    Examples:
+        >>> import numpy as np, offdyn_envs
+        >>> state = offdyn_envs.State(np.zeros((4, 6)), np.zeros((4, 6)))
+        >>> offdyn_envs.get_robot("hopper").observe(*state).shape
+        (4, 11)
     """
 
     qpos: Floats

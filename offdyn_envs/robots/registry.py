@@ -117,6 +117,12 @@ def get_robot(name: str) -> Robot:
 
     Raises:
         OffDynError: No such robot (the message names the nearest), or its package cannot be used.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> robot = offdyn_envs.get_robot("hopper")
+        >>> robot.title, robot.observation_dim, robot.action_dim
+        ('Hopper', 11, 3)
     """
     if not isinstance(name, str):
         raise unknown("robot", name, ROBOTS)

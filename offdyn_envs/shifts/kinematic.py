@@ -71,6 +71,11 @@ class Kinematic(BaseShift):
         scale: Factor on the ranges of the part's joints; published presets 0.8, 0.5 and 0.2.
         joints: Factors by joint name, as (name, factor) pairs in the order given; a mapping is welcome.
         preset: "severe", the sources of DROCO and IGDF ("broken").
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Kinematic("foot", 0.5).describe(offdyn_envs.get_robot("hopper"))
+        'range of foot_joint x0.5'
     """
 
     part: str | None = None

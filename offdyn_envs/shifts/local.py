@@ -38,6 +38,11 @@ class Local(BaseShift):
             observation, in its unit and without noise.
         above: Lower bound; none where left out.
         below: Upper bound; none where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Local(offdyn_envs.Friction(0.2), above=5.0).describe(offdyn_envs.get_robot("hopper"))
+        'where 5 <= x: friction of every geom, floor included, multiplied by 0.2'
     """
 
     shifts: tuple[Shift, ...]

@@ -47,6 +47,11 @@ class Morphology(BaseShift):
             level leaves 0, because every published level also replaces the shins.
         keep_mass: Every body keeps the base robot's mass.
         preset: "severe", the sources of DROCO and IGDF ("morph").
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Morphology("torso", 2.0).describe(offdyn_envs.get_robot("hopper"))
+        'torso reshaped at level 2 of 3 (torso_geom)'
     """
 
     part: str | None = None

@@ -45,6 +45,12 @@ def sample_shifts(
 
     Raises:
         OffDynError: An unknown kind, parameter or place, a range that is none, or values out of bounds.
+
+    Examples:
+        >>> import offdyn
+        >>> draws = offdyn.sample_shifts("hopper", {"gravity": (0.5, 2.0), "mass:torso": (0.8, 1.2)}, seed=0, count=3)
+        >>> [[shift.kind for shift in draw] for draw in draws]
+        [['gravity', 'mass'], ['gravity', 'mass'], ['gravity', 'mass']]
     """
     body = known_robot(robot)
     if not isinstance(ranges, Mapping):
