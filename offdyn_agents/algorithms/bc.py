@@ -30,6 +30,7 @@ class BC(Agent):
     """A tanh-squashed mean fitted to the actions by least squares."""
 
     name = "bc"
+    family = "cloning"
     settings_class = BCSettings
     settings: BCSettings
     metrics = ("actor_loss",)

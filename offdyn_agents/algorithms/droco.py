@@ -111,6 +111,7 @@ class DROCO(IQL):
     """IQL with the robust target and the Huber loss on source rows."""
 
     name = "droco"
+    family = "model-based"
     settings_class = DROCOSettings
     settings: DROCOSettings  # pyright: ignore[reportIncompatibleVariableOverride]
     metrics = (*IQL.metrics, "penalty")

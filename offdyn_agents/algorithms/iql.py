@@ -83,6 +83,7 @@ class IQL(Agent):
     """IQL with twin critics, a state value and a tanh-squashed mean as its actor."""
 
     name = "iql"
+    family = "model-free"
     settings_class = IQLSettings
     settings: IQLSettings
     metrics = ("value_loss", "critic_loss", "actor_loss", "q", "v", "weight")

@@ -53,6 +53,8 @@ class ModelBasedSAC(SAC, ModelBased):
     rollouts start, come half from each dataset.
     """
 
+    family = ModelBased.family
+
     settings: ModelBasedSettings  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, settings: ModelBasedSettings, observation_dim: int, action_dim: int) -> None:

@@ -88,6 +88,7 @@ class SAC(Agent):
     """
 
     name = "sac"
+    family = "model-free"
     settings_class = SACSettings
     settings: SACSettings
     metrics = ("critic_loss", "actor_loss", "q", "alpha", "entropy")

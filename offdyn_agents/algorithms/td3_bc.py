@@ -79,6 +79,7 @@ class TD3BC(Agent):
     """Twin critics and a tanh actor, each with an averaged copy."""
 
     name = "td3-bc"
+    family = "model-free"
     settings_class = TD3BCSettings
     settings: TD3BCSettings
     metrics = ("critic_loss", "actor_loss", "q", "cloning")

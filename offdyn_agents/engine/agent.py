@@ -70,6 +70,9 @@ class Agent(abc.ABC):
     diagnosis: ClassVar[bool] = False
     """Whether it reads what no method may know, the true target: its runs have no place on a leaderboard."""
 
+    family: ClassVar[str | None] = None
+    """Kind of the method on the leaderboard, by which its page filters: one of its `METHOD_FAMILIES`."""
+
     def __init__(self, settings: Any, observation_dim: int, action_dim: int) -> None:
         self.settings = settings
         self.observation_dim = observation_dim

@@ -62,6 +62,8 @@ class RunView:
 class ModelBased(Agent):
     """An agent whose batches hold rows of model rollouts (`RowCounts.fake` of them)."""
 
+    family = "model-based"
+
     @property
     @abc.abstractmethod
     def refill_every(self) -> int:

@@ -153,6 +153,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     # Of an agent without annealed networks it decides nothing.
     other = agent.annealed and plan.budget.schedule != DEFAULTS["schedule"]
     schedule = {"schedule": plan.budget.schedule} if other else {}
+    family = {"family": agent.family} if agent.family else {}
     diagnosis = {"diagnosis": True} if agent.diagnosis else {}
     return {
         "format": FORMAT,
@@ -173,6 +174,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         **variant,
         **schedule,
         **diagnosis,
+        **family,
         "command": plan.command,
         **({"typed": plan.typed} if plan.typed else {}),
     }

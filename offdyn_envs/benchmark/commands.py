@@ -22,6 +22,9 @@ def add(
     runs: Annotated[list[Path], typer.Argument(help="Finished and evaluated run folders (runs/<task>/<agent>).")],
     name: Annotated[str, typer.Option(help="Name of the entry: a-z, 0-9, dots, dashes, underscores.")],
     method: Annotated[str | None, typer.Option(help="Name of the method on the page; the agent's by default.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Kind of the method, by which the page filters; what the runs say by default.")
+    ] = None,
     author: Annotated[list[str] | None, typer.Option(help="An author; may be given several times.")] = None,
     code: Annotated[str | None, typer.Option(help="https link to the code.")] = None,
     commit: Annotated[str | None, typer.Option(help="Commit of the code; the runs' own by default.")] = None,
@@ -37,7 +40,7 @@ def add(
     """Make an entry from finished runs: raw returns, policies and disclosure."""
     from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
 
-    details = Details(method, tuple(author or ()), code, commit, paper, command, reference, critics)
+    details = Details(method, family, tuple(author or ()), code, commit, paper, command, reference, critics)
     folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
     board = "" if leaderboard == DEFAULT_BOARD else f" --leaderboard {shlex.quote(str(leaderboard))}"
     verify = f"offdyn leaderboard verify {shlex.quote(str(folder))}{board}"

@@ -66,6 +66,7 @@ class RowTerms(NamedTuple):
 class RowwiseIQL(IQL):
     """IQL on merged rows; a method overrides `row_columns`, `terms` or `actor_extra`, and names what it reads."""
 
+    family = "filtering or reweighting"
     settings_class = RowwiseSettings
     settings: RowwiseSettings  # pyright: ignore[reportIncompatibleVariableOverride]
 

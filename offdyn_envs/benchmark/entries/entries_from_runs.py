@@ -16,7 +16,7 @@ from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.interruption import undone
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
@@ -34,6 +34,7 @@ class Details:
 
     Attributes:
         method: Name of the method; None takes the agent's.
+        family: Kind of the method; None takes what the runs say.
         authors: Names.
         code: https link to the code.
         commit: Commit of that code; None takes the runs' own.
@@ -44,6 +45,7 @@ class Details:
     """
 
     method: str | None = None
+    family: str | None = None
     authors: tuple[str, ...] = ()
     code: str | None = None
     commit: str | None = None
@@ -190,7 +192,7 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
         "results": results,
         "perturbed": perturbed,
     }
-    write_json(folder / "entry.json", entry)
+    write_json(folder / "entry.json", entry | _family(runs, name, details))
 
 
 def _method(runs: Sequence[_Run], agent: str) -> str:
@@ -198,6 +200,16 @@ def _method(runs: Sequence[_Run], agent: str) -> str:
     variants = {run.run.get("variant") for run in runs}
     (variant, *others) = variants
     return f"{agent}@{variant}" if isinstance(variant, str) and variant and not others else agent
+
+
+def _family(runs: Sequence[_Run], name: str, details: Details) -> dict[str, str]:
+    """Returns the kind of the method; nothing where neither the runs nor the details say it."""
+    found = details.family or next((run.run["family"] for run in runs if run.run.get("family")), None)
+    if found is None:
+        return {}
+    if found not in protocol.METHOD_FAMILIES:
+        raise unknown(f"entry '{name}': family", found, protocol.METHOD_FAMILIES)
+    return {"family": found}
 
 
 def _commit(runs: Sequence[_Run], name: str) -> str:

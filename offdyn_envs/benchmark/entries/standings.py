@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from offdyn_envs.benchmark.entries.places import history, rank
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
+from offdyn_envs.benchmark.entries.task_facts import task_facts
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
@@ -26,6 +28,7 @@ from offdyn_envs.benchmark.scoring.statistics import (
 )
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import TRACKS, get_task
+from offdyn_envs.version import __version__
 
 __all__ = ["CLAIM", "RERUN", "Json", "build_standings"]
 
@@ -56,6 +59,8 @@ def build_standings(board: Path, *, table: Mapping[str, Any] | None = None) -> t
     standings: Json = {
         "protocol": protocol.PROTOCOL,
         "verifier": protocol.VERIFIERS[protocol.PROTOCOL],
+        "date": max((row["verdict"].get("date", "") for row in rows if "verdict" in row), default=""),
+        "version": __version__,
         "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
         "entries": rows,
         "tracks": [track for track in tracks if track["rows"]],
@@ -87,6 +92,7 @@ def _task_row(task: str, reference: Reference | None) -> Json:
     place = get_task(task)
     row: Json = {"robot": place.robot, "dynamics": place.dynamics, "quality": place.quality, "env": place.env_id}
     row["scored"] = reference is not None and reference.scored
+    row |= task_facts(place, reference)
     if reference is not None:
         row["random"] = _reference_row(reference, reference.random, reference.random_se)
         row["expert"] = _reference_row(reference, reference.expert, reference.expert_se)
@@ -119,6 +125,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "name": entry.name,
         "protocol": entry.protocol,
         "method": entry.method,
+        "family": entry.family or "other",
         "authors": list(entry.authors),
         "links": dict(entry.links),
         "reference": entry.reference,
@@ -127,6 +134,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "commit": entry.disclosure["commit"],
         "disclosure": dict(entry.disclosure["tasks"]),
         "tasks": tasks,
+        "policies": entry.policy_hashes,
         "robustness": robustness,
         "kept": _kept(robustness),
     }
@@ -137,7 +145,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
     return row
 
 
-_VERDICT_KEYS = ("status", "reason", "episodes", "salt", "seed", "p_values", "worst", "isolation")
+_VERDICT_KEYS = ("status", "reason", "date", "version", "episodes", "salt", "seed", "p_values", "worst", "isolation")
 
 
 def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, reference: Reference | None) -> Json:
@@ -239,8 +247,9 @@ def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
             *(-round(row["iqm"]["mean"], 6), row["name"]),
         )
     )
-    _rank(rows)
-    return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows}
+    rank(rows)
+    dates = {entry["name"]: entry.get("verdict", {}).get("date", "") for entry in entries}
+    return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows, "history": history(rows, dates)}
 
 
 def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
@@ -307,19 +316,6 @@ def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) 
     )
     source = _weakest((row["source"], baseline["source"]))
     return _interval(probability_of_improvement(ours, theirs)) | {"over": baseline["name"], "source": source}
-
-
-def _rank(rows: Sequence[Json]) -> None:
-    """Ranks rows in place, from 1, separately for each division and set of covered tasks; equal scores share a rank."""
-    groups: dict[tuple[Any, ...], list[Json]] = {}
-    for row in rows:
-        row["rank"] = None
-        if row["unranked"] is None:
-            groups.setdefault((row["division"], *row["tasks"]), []).append(row)
-    for ranked in groups.values():
-        scores = [round(row["iqm"]["mean"], 6) for row in ranked]
-        for row, score in zip(ranked, scores, strict=True):
-            row["rank"] = 1 + sum(other > score for other in scores)
 
 
 def _rounded(value: Any) -> Any:

@@ -90,6 +90,7 @@ class Entry:
         name: Its name, equal to the folder's.
         protocol: Version of the protocol that it follows; one before today's is retired.
         method: Name of the method.
+        family: Kind of the method, one of `protocol.METHOD_FAMILIES`, or None.
         authors: Names.
         links: `code`, `paper`, `data`; https only.
         reference: Whether it is a reference row.
@@ -104,6 +105,7 @@ class Entry:
     name: str
     protocol: int
     method: str
+    family: str | None
     authors: tuple[str, ...]
     links: Mapping[str, str]
     reference: bool
@@ -173,6 +175,7 @@ def load_entry(folder: Path) -> Entry:
         name=name,
         protocol=data["protocol"],
         method=data["method"],
+        family=data.get("family"),
         authors=tuple(data["authors"]),
         links=data["links"],
         reference=data["reference"],

@@ -11,6 +11,7 @@ way in both samples, which makes the test a little more lenient there, never str
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from offdyn_envs.benchmark.sandbox.sandbox import require_sandbox
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import held_out_shifts
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.version import __version__
 
 __all__ = [
     "RETIRED",
@@ -181,7 +183,8 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         reason = f"entry '{entry.name}': {error}; or leave its robustness cells out with --no-perturbed"
         return {"entry": entry.name, "status": UNVERIFIED, "reason": reason}
     seed = evaluation_seed(entry, plan.salt)
-    base = binding(entry) | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
+    made = {"date": datetime.now(UTC).date().isoformat(), "version": __version__}
+    base = binding(entry) | made | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
     try:
         return base | _findings(entry, plan, found)
     except OffDynError as error:

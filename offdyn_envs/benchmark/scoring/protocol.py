@@ -15,6 +15,9 @@ PROTOCOL = 2
 DIVISIONS: Mapping[str, int] = MappingProxyType({"100k": 100_000, "1m": 1_000_000})
 """The most policy updates of each division; places are given within a division."""
 
+METHOD_FAMILIES = ("cloning", "model-free", "filtering or reweighting", "model-based")
+"""Kinds of methods by which the page filters; a learned dynamics model that makes data or targets is model-based."""
+
 RANKED_SEEDS = 5
 """Runs (ids 0-4) that every task of an entry needs for a ranked place."""
 LISTED_SEEDS = 3

@@ -22,6 +22,7 @@ __all__ = [
     "incomplete_beta",
     "iqm",
     "iqm_of_strata",
+    "mean_difference",
     "mean_of_strata",
     "probability_of_improvement",
     "stratified_bootstrap",
@@ -245,6 +246,38 @@ def probability_of_improvement(
         return np.mean([_mann_whitney(left, right) for left, right in drawn], axis=0)
 
     return _bootstrap([list(pair) for pair in zip(ours, theirs, strict=True)], improvement, level, replicates, seed)
+
+
+def mean_difference(
+    ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], level: float = protocol.LEVEL
+) -> Interval:
+    """Returns the difference of two entries' mean scores, averaged over tasks, with Welch's interval.
+
+    Every task weighs the same. The variances of the two entries and of their tasks may differ; the degrees of freedom
+    are those of Welch and Satterthwaite over all samples (Welch, "The generalization of Student's problem", 1947).
+
+    Args:
+        ours: One vector of run scores per task, two or more runs each.
+        theirs: The same tasks in the same order; numbers of runs may differ.
+        level: Coverage of the interval, in (0, 1).
+
+    Raises:
+        OffDynError: The two cover different numbers of tasks, or none, or a task has fewer than two runs.
+    """
+    if len(ours) != len(theirs) or not ours:
+        raise OffDynError(f"a difference over {len(ours)} and {len(theirs)} tasks: both must cover the same tasks")
+    left, right = ([_vector("scores of a difference", runs) for runs in side] for side in (ours, theirs))
+    samples = left + right
+    if min(sample.size for sample in samples) < 2:
+        raise OffDynError("a difference with a task of 1 run: at least 2 are needed")
+    mean = float(np.mean([one.mean() - other.mean() for one, other in zip(left, right, strict=True)]))
+    parts = np.array([sample.var(ddof=1) / sample.size for sample in samples])
+    total = float(parts.sum())
+    if total == 0.0:
+        return Interval(mean, mean, mean)
+    freedom = total**2 / float((parts**2 / np.array([sample.size - 1 for sample in samples])).sum())
+    half = student_quantile(0.5 + level / 2.0, freedom) * math.sqrt(total) / len(ours)
+    return Interval(mean, mean - half, mean + half)
 
 
 def _bootstrap(

@@ -1,0 +1,62 @@
+"""What a reader wants to know of a task beside its scores: shifts, the true gap, the behaviour, published figures."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from offdyn_envs.benchmark.scoring.scores import Reference
+from offdyn_envs.robots import get_robot
+from offdyn_envs.shipped import behaviour_path
+from offdyn_envs.tasks import Task, get_dynamics
+
+__all__ = ["task_facts"]
+
+Json = dict[str, Any]
+
+
+def task_facts(task: Task, reference: Reference | None) -> Json:
+    """Returns facts of a task for its page.
+
+    Args:
+        task: The task.
+        reference: What its scores are made with; None where there is none.
+
+    Returns:
+        `source` and `target`: id of the data and the shifts in words; `behaviour`: the mean return of the policy that
+        collected the target's data, and its score; `gap`: of the source's rows, in standard deviations of the source's
+        next observations (`offdyn data gap`); `published`: figures of papers, each with its own scale. What is not
+        known is left out.
+    """
+    known = _known()
+    facts: Json = {side: _side(task, side) for side in ("source", "target")}
+    gap = known["gap"]["tasks"].get(task.name)
+    if gap is not None:
+        facts["gap"] = gap | {"command": known["gap"]["command"].replace("TASK", task.name)}
+    if task.name in known["published"]:
+        facts["published"] = known["published"][task.name]
+    behaviour = _behaviour(task, reference)
+    return facts | ({} if behaviour is None else {"behaviour": behaviour})
+
+
+def _side(task: Task, side: str) -> Json:
+    data = task.source if side == "source" else task.target
+    robot = get_robot(task.robot)
+    shifts = [shift.describe(robot) for shift in get_dynamics(task.robot, data.dynamics)]
+    return {"data": str(data), "rows": data.row_count, "shifts": shifts}
+
+
+def _behaviour(task: Task, reference: Reference | None) -> Json | None:
+    """Returns what the behaviour earned while it collected: sampled actions, as its card says."""
+    path = behaviour_path(task.robot, task.target.dynamics, task.quality).with_suffix(".json")
+    if not path.exists():
+        return None
+    earned = json.loads(path.read_text(encoding="utf-8"))["returns"]["sampled"]["mean"]
+    scored = reference is not None and reference.scored
+    return {"return": earned} | ({"score": float(reference.normalise(earned))} if scored and reference else {})
+
+
+@cache
+def _known() -> Json:
+    """Measured gaps and published figures; `gap` says with which command the former were measured."""
+    return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
