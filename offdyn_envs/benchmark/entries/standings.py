@@ -30,7 +30,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import TRACKS, get_task
 from offdyn_envs.version import __version__
 
-__all__ = ["CLAIM", "RERUN", "Json", "build_standings"]
+__all__ = ["CLAIM", "RERUN", "Json", "Judged", "compute_standings", "load_board"]
 
 SELF_REPORTED = "self-reported"
 CLAIM, RERUN = "claim", "re-run"
@@ -39,33 +39,47 @@ CLAIM, RERUN = "claim", "re-run"
 Json = dict[str, Any]
 
 
-def build_standings(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[Json, list[str]]:
-    """Computes the standings of a leaderboard.
+@dataclass(frozen=True)
+class Judged:
+    """An entry with the verdict on it, None where there is none."""
+
+    entry: Entry
+    verdict: Mapping[str, Any] | None
+
+
+def load_board(board: Path) -> tuple[list[Judged], list[str]]:
+    """Reads the entries and verdicts of a leaderboard.
 
     Args:
         board: Folder with `submissions/` and `verdicts/`.
-        table: Contents of a references.json to use instead of the package's.
 
     Returns:
-        The standings as plain JSON, and one line for each refused entry or verdict.
+        The good entries, and one line for each refused entry or verdict.
     """
     entries, refusals = load_entries(board)
-    references = _references({task for entry in entries for task in entry.tasks}, table)
-    rows: list[Json] = []
-    for entry in entries:
-        verdict = _verdict(board, entry, refusals)
-        rows.append(_entry_row(entry, verdict, references))
+    return [Judged(entry, _verdict(board, entry, refusals)) for entry in entries], refusals
+
+
+def compute_standings(judged: Sequence[Judged], *, table: Mapping[str, Any] | None = None) -> Json:
+    """Computes the standings as plain JSON.
+
+    Args:
+        judged: Entries and verdicts.
+        table: Contents of a references.json to use instead of the package's.
+    """
+    references = _references({task for one in judged for task in one.entry.tasks}, table)
+    rows = [_entry_row(one.entry, one.verdict, references) for one in judged]
     tracks = [_track(name, tasks, rows) for name, tasks in TRACKS.items()]
     standings: Json = {
         "protocol": protocol.PROTOCOL,
         "verifier": protocol.VERIFIERS[protocol.PROTOCOL],
-        "date": max((row["verdict"].get("date", "") for row in rows if "verdict" in row), default=""),
         "version": __version__,
+        "latest": max((row["verdict"].get("date", "") for row in rows if "verdict" in row), default=""),
         "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
         "entries": rows,
         "tracks": [track for track in tracks if track["rows"]],
     }
-    return _rounded(standings), refusals
+    return _rounded(standings)
 
 
 def _verdict(board: Path, entry: Entry, refusals: list[str]) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ way in both samples, which makes the test a little more lenient there, never str
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,7 +183,7 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         reason = f"entry '{entry.name}': {error}; or leave its robustness cells out with --no-perturbed"
         return {"entry": entry.name, "status": UNVERIFIED, "reason": reason}
     seed = evaluation_seed(entry, plan.salt)
-    made = {"date": datetime.now(UTC).date().isoformat(), "version": __version__}
+    made = {"date": datetime.now(timezone.utc).date().isoformat(), "version": __version__}
     base = binding(entry) | made | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
     try:
         return base | _findings(entry, plan, found)

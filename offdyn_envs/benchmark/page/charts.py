@@ -1,7 +1,8 @@
 """The page's plots as inline SVG: deterministic, no style attributes, entries told apart by marker and dash too."""
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from offdyn_envs.benchmark.page.markup import Html, element, join, number, text
@@ -11,25 +12,29 @@ __all__ = [
     "Look",
     "Point",
     "Series",
+    "forest",
+    "forest_axis",
     "key",
     "linear_axis",
     "log_axis",
+    "looks_of",
     "panel",
     "score_range",
     "tuning_axis",
-    "whisker",
 ]
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2 1 2 1 2", "12 4", "1 2", "4 4")
 COLOURS = 8
 """Number of colour classes `c0`..`c7` in page.css (Okabe and Ito's palette, adapted for both themes)."""
+LOOKS = COLOURS**3
+"""Looks that differ in colour, marker or dash."""
 
 Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How one entry looks in every plot; the n-th entry has colour, marker and dash n."""
+    """How one entry looks in every plot: colour, marker and dash number `index` of `LOOKS`."""
 
     index: int
 
@@ -41,12 +46,28 @@ class Look:
     @property
     def dash(self) -> str | None:
         """Its dash pattern; None is a solid line."""
-        return DASHES[(self.index + self.index // COLOURS) % len(DASHES)] or None
+        return DASHES[(self.index // COLOURS**2 + self.index) % len(DASHES)] or None
 
     def marker(self, x: float, y: float, size: float = 4.5) -> Html:
         """Returns its marker centred on a point."""
-        shape = _MARKERS[(self.index + 3 * (self.index // COLOURS)) % len(_MARKERS)]
+        shape = _MARKERS[(self.index // COLOURS + self.index) % len(_MARKERS)]
         return element("path", d=shape(x, y, size), class_=f"marker {self.colour}")
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """Returns the looks of entries, which belong to their names: no other entry and no place changes them.
+
+    Only where two names would look alike does the later one in the alphabet take the next look that is free.
+    """
+    found: dict[str, Look] = {}
+    taken: set[int] = set()
+    for name in sorted(names):
+        index = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % LOOKS
+        while index in taken and len(taken) < LOOKS:
+            index = (index + 1) % LOOKS
+        taken.add(index)
+        found[name] = Look(index)
+    return found
 
 
 def _polygon(corners: Sequence[tuple[float, float]]) -> Callable[[float, float, float], str]:
@@ -205,37 +226,51 @@ def _draw(one: Series, x: Scale, y: Scale, lines: bool) -> Html:
     if lines and len(one.points) > 1:
         path = "M" + "L".join(f"{_at(x(point.x))} {_at(y(point.mean))}" for point in one.points)
         parts.append(element("path", d=path, class_=f"curve {one.look.colour}", stroke_dasharray=one.look.dash))
-    parts += [_marked(one, point, x, y) for point in one.points]
+    parts += [one.look.marker(x(point.x), y(point.mean)) for point in one.points]
     return element("g", *parts, class_="series", data_entry=one.entry)
 
 
-def _marked(one: Series, point: Point, x: Scale, y: Scale) -> Html:
-    hint = f"{one.name}: {number(point.mean)} [{number(point.low)}, {number(point.high)}]"
-    return element("g", element("title", hint), one.look.marker(x(point.x), y(point.mean)))
+def forest(
+    interval: Point, span: tuple[float, float], look: Look | None = None, marks: Sequence[float] = (0.0, 100.0)
+) -> Html:
+    """Draws one row of a forest plot as wide as its place: a marker with its interval.
 
+    Args:
+        interval: What to draw; x is not used.
+        span: Lowest and highest score of the axis.
+        look: Of the entry; None for a row that is no entry.
+        marks: Scores with a dotted line.
+    """
+    low, high = span
 
-def whisker(mean: float, low: float, high: float, top: float, bottom: float, look: Look | None = None) -> Html:
-    """Draws a dot with its interval on a score axis, for a table cell; 0 and 100 are marked."""
-    width, height = 168, 22
+    def at(score: float) -> str:
+        return f"{_at(100 * (min(max(score, low), high) - low) / (high - low))}%"
 
-    def x(score: float) -> float:
-        return 6 + (min(max(score, bottom), top) - bottom) / (top - bottom) * (width - 12)
-
-    ends = {"x1": _at(x(low)), "x2": _at(x(high)), "y1": height / 2, "y2": height / 2}
     colour = look.colour if look else "neutral"
-    dot = (
-        look.marker(x(mean), height / 2, 4.0) if look else element("circle", cx=_at(x(mean)), cy=11, r=3, class_="dot")
-    )
-    marks = [element("line", x1=_at(x(s)), x2=_at(x(s)), y1=2, y2=height - 2, class_="grid anchor") for s in (0, 100)]
-    return element(
-        "svg",
-        *marks,
-        element("line", class_=f"whisker {colour}", **ends),
-        dot,
-        viewBox=f"0 0 {width} {height}",
-        class_="whiskers",
-        aria_hidden="true",
-    )
+    dot = look.marker(0, 0, 5.0) if look else element("circle", cx=0, cy=0, r=3.5, class_="dot")
+    lines = [element("line", x1=at(s), x2=at(s), y1=0, y2="100%", class_="grid anchor") for s in marks]
+    bar = element("line", x1=at(interval.low), x2=at(interval.high), y1="50%", y2="50%", class_=f"whisker {colour}")
+    placed = element("svg", dot, x=at(interval.mean), y="50%", overflow="visible", class_="spot")
+    return element("svg", *lines, bar, placed, class_="whiskers", aria_hidden="true")
+
+
+def forest_axis(span: tuple[float, float]) -> Html:
+    """Draws the axis below the rows of a forest plot, with a label every 20 or 50 points."""
+    low, high = span
+    step = 20 if high - low <= 160 else 50
+    ticks = [score for score in range(int(low), int(high) + 1) if score % step == 0 and low <= score <= high]
+    labels = [
+        element(
+            "text",
+            number(s, 0),
+            x=f"{_at(100 * (s - low) / (high - low))}%",
+            y=12,
+            class_="label",
+            text_anchor="middle",
+        )
+        for s in ticks
+    ]
+    return element("svg", *labels, class_="whiskers ruler", aria_hidden="true")
 
 
 def key(look: Look, *, line: bool = True) -> Html:

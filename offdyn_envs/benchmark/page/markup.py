@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["Html", "element", "join", "link", "number", "text"]
 
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+(/[!#-&(-;=?-_a-~]*)?")
-_EMPTY = frozenset({"meta", "br", "hr", "input", "line", "path", "rect", "circle"})
+_EMPTY = frozenset({"meta", "br", "hr", "input", "img", "line", "path", "rect", "circle"})
 
 
 class Html(str):

@@ -69,6 +69,18 @@
     item.append(button);
     button.addEventListener("click", () => pick(button.getAttribute("aria-pressed") === "true" ? null : button.dataset.entry));
   });
+  all(".filters").forEach((box) => {
+    const track = box.closest(".track"), chosen = all("select", box), told = box.querySelector("[role=status]");
+    const apply = () => {
+      const fits = (line) => chosen.every((one) => !one.value || line.dataset[one.dataset.filter] === one.value);
+      all("[data-family]", track).forEach((line) => { line.hidden = !fits(line); });
+      const lines = all(".forest [data-family]", track);
+      told.textContent = lines.filter((line) => !line.hidden).length + " of " + lines.length + " entries";
+    };
+    chosen.forEach((one) => one.addEventListener("change", apply));
+    box.hidden = false;
+    apply();
+  });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") { pick(null); } });
 
   const tracks = all(".track");

@@ -248,9 +248,7 @@ def probability_of_improvement(
     return _bootstrap([list(pair) for pair in zip(ours, theirs, strict=True)], improvement, level, replicates, seed)
 
 
-def mean_difference(
-    ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], level: float = protocol.LEVEL
-) -> Interval:
+def mean_difference(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], level: float = protocol.LEVEL) -> Interval:
     """Returns the difference of two entries' mean scores, averaged over tasks, with Welch's interval.
 
     Every task weighs the same. The variances of the two entries and of their tasks may differ; the degrees of freedom

@@ -1,0 +1,237 @@
+"""The page of one entry: its figures, how it was trained, how to check and to cite it, and how it compares."""
+
+from collections.abc import Iterable, Mapping
+
+from offdyn_envs.benchmark.entries.comparisons import Comparison
+from offdyn_envs.benchmark.page.charts import Look, Point, forest, key
+from offdyn_envs.benchmark.page.commands_shown import bibtex, training_commands, verify_command
+from offdyn_envs.benchmark.page.layout import Json, badge, command, facts, grid, mark, score, section, task_link
+from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+
+__all__ = ["entry_page"]
+
+
+def entry_page(
+    entry: Json,
+    standings: Json,
+    looks: Mapping[str, Look],
+    comparisons: Iterable[Comparison],
+    pictures: Mapping[str, str],
+) -> list[Html]:
+    """Returns the sections of an entry's page.
+
+    Args:
+        entry: Its part of the standings.
+        standings: All of them.
+        looks: Look of every entry.
+        comparisons: Those of this entry with every other one.
+        pictures: Where the pictures and films that are there lie, by name without its ending.
+    """
+    return [
+        _head(entry, looks[entry["name"]], pictures),
+        section("figures", "Figures", _places(entry, standings), _results(entry)),
+        section("seeds", "Every seed", _seeds(entry)),
+        section("robustness", "Under perturbation", *_robustness(entry)),
+        section("compare", "Compared with", *_compared(entry, standings, looks, comparisons)),
+        section("history", "History of places", _history(entry, standings)),
+        section("training", "How it was trained", *_training(entry)),
+        section("check", "Check the score", command(verify_command(entry)), _policies(entry)),
+        section("cite", "Cite it", command(bibtex(entry))),
+    ]
+
+
+def _head(entry: Json, look: Look, pictures: Mapping[str, str]) -> Html:
+    reference = badge("reference row") if entry["reference"] else None
+    who: list[object] = [", ".join(entry["authors"])] if entry["authors"] else []
+    who += [link(label, url) for label, url in sorted(entry["links"].items())]
+    who += [entry["family"], f"protocol {entry['protocol']}"]
+    raw = element("a", "raw returns (CSV)", href=f"returns-{entry['name']}.csv")
+    return join(
+        [
+            element("h1", key(look), entry["method"]),
+            element("p", badge(entry["status"]), " ", reference, class_="tag"),
+            element("p", join([*who, raw], " \N{MIDDLE DOT} "), class_="lede"),
+            element("p", _verdict(entry), class_="note"),
+            _film(entry, pictures),
+        ]
+    )
+
+
+def _verdict(entry: Json) -> str:
+    verdict = entry.get("verdict")
+    if verdict is None:
+        return "The returns below are the submitter's; nobody has re-run these policies yet."
+    when = f" on {verdict['date']} with offdyn {verdict['version']}" if "date" in verdict else ""
+    if "worst" not in verdict:
+        return f"Refused{when}: {verdict['reason']}"
+    worst = verdict["worst"]
+    p_values = ", ".join(f"{value:.3g} ({name})" for name, value in sorted(verdict["p_values"].items()))
+    return (
+        f"Re-run{when} over {verdict['episodes']} episodes per policy from seed {verdict['seed']}; permutation test of "
+        f"the whole entry: p = {p_values}. Furthest apart: {worst['task']}, seed {worst['seed']}, claimed return "
+        f"{number(worst['claimed'])}, re-run {number(worst['rerun'])} ({number(worst['distance'])} standard errors)."
+    )
+
+
+def _film(entry: Json, pictures: Mapping[str, str]) -> Html | None:
+    place = pictures.get(f"entry-{entry['name']}")
+    if place is None:
+        return None
+    label = f"A policy of {entry['method']} acts"
+    if place.endswith(".mp4"):
+        return element("video", src=place, controls=True, preload="metadata", aria_label=label, class_="picture")
+    return element("img", src=place, alt=label, class_="picture")
+
+
+def _places(entry: Json, standings: Json) -> Html:
+    heads = ("Track", "Place", "Score (IQM)", "Mean", "Tasks", "P(> IQL)", "Held out", "Tuning")
+    rows = [
+        _place(track, row) for track in standings["tracks"] for row in track["rows"] if row["name"] == entry["name"]
+    ]
+    return grid(f"Tracks of {entry['method']}", heads, rows)
+
+
+def _place(track: Json, row: Json) -> list[object]:
+    better, held = row["improvement"], row["held_out"]
+    return [
+        track["name"],
+        f"{row['rank']} in {row['division']}" if row["rank"] else f"none: {row['unranked']}",
+        score(row["iqm"], row["source"]),
+        number(row["mean"]),
+        f"{len(row['tasks'])} of {track['size']}",
+        "" if better is None else score(better, better["source"], 2),
+        "" if held is None else score(held),
+        f"{row['tuning_evaluations']:,}",
+    ]
+
+
+def _results(entry: Json) -> Html:
+    heads = ("Task", "Score", "Claimed", "Held out", "Return")
+    rows = [_result(name, task) for name, task in sorted(entry["tasks"].items())]
+    return grid(f"Results of {entry['method']}", heads, rows)
+
+
+def _result(name: str, task: Json) -> list[object]:
+    return [
+        task_link(name),
+        score(task["score"], task["source"]) if "score" in task else "not scored",
+        number(task["claimed_score"]) if "claimed_score" in task else "",
+        score(task["held_out_score"]) if "held_out_score" in task else "",
+        score(task["return"], task["source"], 0),
+    ]
+
+
+def _seeds(entry: Json) -> Html:
+    heads = ("Task", "Seed", "Return", "Claimed return", "Score", "Held out")
+    rows: list[list[object]] = []
+    for name, task in sorted(entry["tasks"].items()):
+        for index, seed in enumerate(task["seeds"]):
+            scores = [number(task[kind][index]) if kind in task else "" for kind in ("scores", "held_out_scores")]
+            returned = join([number(task["returns"][index]), mark(task["source"])])
+            rows.append([name, seed, returned, number(task["claimed_returns"][index]), *scores])
+    return grid(f"Seeds of {entry['method']}", heads, rows)
+
+
+def _robustness(entry: Json) -> list[Html]:
+    if not entry["kept"]:
+        return [element("p", "No perturbed returns are reported.", class_="note")]
+    claims = any(row["source"] == "claim" for row in entry["kept"])
+    words = "claimed, not re-run" if claims else "re-run like the others"
+    rows = [(row["cell"], row["words"], row["tasks"]) for row in entry["kept"]]
+    note = element("p", f"Scores under perturbation: {words}. Of each task they stand on its page.", class_="note")
+    label = f"Shares of the clean score that {entry['method']} keeps"
+    return [note, grid(label, ("Perturbation", "Share of the clean score", "Tasks"), rows)]
+
+
+def _compared(entry: Json, standings: Json, looks: Mapping[str, Look], comparisons: Iterable[Comparison]) -> list[Html]:
+    others = {other["name"]: other for other in standings["entries"]}
+    found = sorted(comparisons, key=lambda one: -one.overall.mean)
+    if not found:
+        return [element("p", "No other entry is scored on the same tasks.", class_="note")]
+    values = [value for one in found for value in (one.overall.low, one.overall.high, *_ends(one))]
+    span = (min(-5.0, *values), max(5.0, *values))
+    note = (
+        f"Score of {entry['method']} minus that of the other, mean over the tasks that both cover, tasks weighing the "
+        "same; Welch's 95% interval over runs. An interval on one side of the dotted line at 0 is a difference. Open a "
+        "line for its tasks."
+    )
+    lines = [_comparison(entry, others[one.theirs], looks, one, span) for one in found]
+    return [element("p", note, class_="note"), *lines]
+
+
+def _ends(one: Comparison) -> list[float]:
+    return [end for interval in one.tasks.values() for end in (interval.low, interval.high)]
+
+
+def _comparison(
+    entry: Json, other: Json, looks: Mapping[str, Look], one: Comparison, span: tuple[float, float]
+) -> Html:
+    source = one.source
+    plot = forest(Point(0.0, *one.overall), span, looks[other["name"]], marks=(0,))
+    name = element("span", key(looks[other["name"]], line=False), other["method"])
+    overall = score(one.overall._asdict(), source)
+    head = element("summary", element("span", name, plot, overall, class_="line"))
+    rows = [
+        (task_link(task), forest(Point(0.0, *found), span, marks=(0,)), score(found._asdict(), source))
+        for task, found in one.tasks.items()
+    ]
+    label = f"{entry['method']} minus {other['method']}, by task"
+    page = element("p", element("a", f"Page of {other['method']}", href=f"entry-{other['name']}.html"), class_="note")
+    table = grid(label, ("Task", "Difference", "with interval"), rows, class_="wide")
+    return element("details", head, table, page, class_="compare sheet")
+
+
+def _history(entry: Json, standings: Json) -> Html:
+    rows: list[tuple[object, ...]] = []
+    for track in standings["tracks"]:
+        last: int | None = None
+        for step in track["history"]:
+            place = step["places"].get(entry["name"])
+            if place is not None and place != last:
+                rows.append((step["date"] or "before days were kept", track["name"], place, len(step["places"])))
+                last = place
+    if not rows:
+        return element("p", "It has had no place.", class_="note")
+    return grid(f"Places of {entry['method']}", ("Since", "Track", "Place", "Entries with a place"), rows)
+
+
+def _training(entry: Json) -> list[Html]:
+    trainings = sorted(entry["disclosure"].items())
+    rows = [_trained(name, training) for name, training in trainings]
+    heads = ("Task", "Updates", "Time", "Device", "Precision", "Parameters", "Tuning evaluations")
+    notes = dict.fromkeys(training["tuning_note"] for _, training in trainings if "tuning_note" in training)
+    return [
+        element("p", "The submitter's commands: read before running.", class_="note"),
+        command(training_commands(entry)),
+        grid(f"Training of {entry['method']}", heads, rows),
+        *(element("p", f"Tuned: {note}", class_="note") for note in notes),
+        *(_hyperparameters(name, training) for name, training in trainings if training["hyperparameters"]),
+    ]
+
+
+def _trained(name: str, training: Json) -> list[object]:
+    seconds = training["wall_clock_s"]
+    minutes = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return [
+        name,
+        f"{training['updates']:,}",
+        f"{seconds:.0f} s" if seconds < 120 else minutes,
+        training["device"],
+        training.get("precision", ""),
+        f"{training['parameters']:,}",
+        f"{training['tuning_evaluations']:,}",
+    ]
+
+
+def _hyperparameters(name: str, training: Json) -> Html:
+    shown = facts((key, str(value)) for key, value in training["hyperparameters"].items())
+    return element("details", element("summary", f"Hyperparameters of {name}"), shown)
+
+
+def _policies(entry: Json) -> Html:
+    rows: list[tuple[object, ...]] = []
+    for place, digest in sorted(entry["policies"].items()):
+        path = f"policies/{place}.onnx"
+        file = element("a", path, href=f"../submissions/{entry['name']}/{path}")
+        rows.append((file, element("code", digest)))
+    return grid(f"Policies of {entry['method']}", ("Policy", "SHA-256"), rows)
