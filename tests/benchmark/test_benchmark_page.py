@@ -60,7 +60,7 @@ def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 1
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
     plans: list[tuple[str, float, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
-        ("droco", 0.7, BOTH, FIVE, {}),
+        ("droco", 0.7, BOTH, FIVE, {"family": "model-based"}),
         ("demo-iql", 0.2, BOTH, FIVE, {"method": "IQL"}),
         (protocol.REFERENCE_IQL, 0.6, BOTH, FIVE, {}),
         ("bc", 0.4, BOTH, FIVE, {"reference": True}),
@@ -81,9 +81,9 @@ def board(tmp_path: Path) -> Path:
 
 
 def build(board: Path) -> dict[str, Any]:
-    result, refusals = standings.build_standings(board, table=boards.REFERENCES)
+    judged, refusals = standings.load_board(board)
     assert refusals == []
-    return result
+    return standings.compute_standings(judged, table=boards.REFERENCES)
 
 
 def track(result: dict[str, Any]) -> dict[str, Any]:
@@ -219,15 +219,16 @@ def test_a_forged_entry_shows_what_the_re_run_earned(board: Path) -> None:
 
 def test_a_task_without_references_is_listed_and_not_scored(board: Path) -> None:
     table = {"protocol": 2, "returns": {"hopper": boards.REFERENCES["returns"]["hopper"]}}
-    result, _ = standings.build_standings(board, table=table)
+    judged, _ = standings.load_board(board)
+    result = standings.compute_standings(judged, table=table)
     entry = next(item for item in result["entries"] if item["name"] == "droco")
     assert "score" not in entry["tasks"][boards.CHEETAH]
     assert "return" in entry["tasks"][boards.CHEETAH]
     assert next(r for r in track(result)["rows"] if r["name"] == "droco")["tasks"] == [boards.HOPPER]
     page.render(result)
-    nothing, _ = standings.build_standings(board, table={"protocol": 2, "returns": {}})
+    nothing = standings.compute_standings(judged, table={"protocol": 2, "returns": {}})
     assert nothing["tracks"] == []
-    assert "No entry covers a scored task yet" in page.render(nothing)
+    assert "No entry covers a scored task yet" in page.render(nothing)["index.html"]
 
 
 class Reader(HTMLParser):
@@ -267,13 +268,25 @@ def read(text: str) -> Reader:
 
 
 @pytest.fixture
-def html(board: Path) -> str:
+def site(board: Path) -> dict[str, str]:
+    """All pages by where they lie."""
     _, refusals = page.write_page(board, table=boards.REFERENCES)
     assert refusals == []
-    return (board / "index.html").read_text(encoding="utf-8")
+    places = [board / "index.html", *sorted((board / "pages").glob("*.html"))]
+    return {str(place.relative_to(board)): place.read_text(encoding="utf-8") for place in places}
 
 
-def test_every_text_of_an_entry_is_text(html: str) -> None:
+@pytest.fixture
+def html(site: dict[str, str]) -> str:
+    return site["index.html"]
+
+
+KINDS = ("index.html", "pages/entry-forged.html", f"pages/task-{boards.HOPPER}.html")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_text_of_an_entry_is_text(name: str, site: dict[str, str]) -> None:
+    html = site[name]
     reader = read(html)
     assert [tag for tag, _ in reader.tags].count("script") == 1
     assert not any(tag in ("img", "iframe", "object", "embed", "link", "base", "form") for tag, _ in reader.tags)
@@ -285,14 +298,19 @@ def test_every_text_of_an_entry_is_text(html: str) -> None:
     assert "<script>alert" not in html
 
 
-def test_nothing_is_requested_and_the_policy_admits_only_the_page_itself(html: str) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_is_requested_and_the_policy_admits_only_the_page_itself(
+    name: str, site: dict[str, str], board: Path
+) -> None:
+    html = site[name]
     reader = read(html)
     for tag, attributes in reader.tags:
         assert "src" not in attributes, tag
         assert "srcset" not in attributes, tag
         href = attributes.get("href")
         if href is not None:
-            assert href.startswith(("#", "https://")) or href == "standings.json", href
+            inside = ((board / name).parent / href.split("#")[0]).resolve()
+            assert href.startswith(("#", "https://")) or (board.resolve() in inside.parents and inside.is_file()), href
     policy = next(
         a["content"] for t, a in reader.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
     )
@@ -310,17 +328,25 @@ def test_nothing_is_requested_and_the_policy_admits_only_the_page_itself(html: s
     assert "@import" not in style.group(1)
 
 
-def test_ids_are_unique_and_every_inner_link_arrives(html: str) -> None:
-    reader = read(html)
-    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    inner = {str(a["href"])[1:] for _, a in reader.tags if str(a.get("href", "")).startswith("#")}
-    assert inner <= set(ids)
-    assert {"entry-droco", "standings", "robustness", "tuning", "entries"} <= inner
+def test_ids_are_unique_and_every_link_between_pages_arrives(site: dict[str, str]) -> None:
+    assert {"pages/entry-droco.html", "pages/entry-bc.html", f"pages/task-{boards.CHEETAH}.html"} <= set(site)
+    ids: dict[str, list[str | None]] = {}
+    for name, html in site.items():
+        ids[name] = [attributes["id"] for _, attributes in read(html).tags if "id" in attributes]
+        assert len(ids[name]) == len(set(ids[name])), name
+    for name, html in site.items():
+        for href in (str(attributes["href"]) for _, attributes in read(html).tags if "href" in attributes):
+            place, _, anchor = href.partition("#")
+            if anchor:
+                to = os.path.normpath(Path(name).parent / place) if place else name
+                assert anchor in ids[to], (name, href)
+    for name in ("standings", "how", "tasks", "downloads", "submit", "track-core-6"):
+        assert name in ids["index.html"], name
 
 
-def test_the_page_says_what_a_reader_needs(html: str) -> None:
-    text = " ".join("".join(read(html).texts).split())
+def test_the_pages_say_what_a_reader_needs(site: dict[str, str]) -> None:
+    both = (site["index.html"], site["pages/entry-droco.html"])
+    text = " ".join(" ".join(" ".join(read(html).texts) for html in both).split())
     for expected in (
         "score reproduced",
         "self-reported",
@@ -344,16 +370,19 @@ def parts(html: str, tag: str, class_: str) -> list[str]:
 
 def row_of(html: str, entry: str) -> dict[str, str]:
     """The cells of an entry's line in the table, by label."""
-    line = re.search(rf'<tr[^>]*data-entry="{entry}">(.*?)</tr>', html, re.DOTALL)
+    line = re.search(rf'<tr[^>]*data-entry="{entry}"[^>]*>(.*?)</tr>', html, re.DOTALL)
     assert line is not None
     cells = re.findall(r'<td data-label="([^"]*)"[^>]*>(.*?)</td>', line.group(1), re.DOTALL)
     return {label.replace("&gt;", ">"): " ".join(re.sub(r"<[^>]+>", " ", cell).split()) for label, cell in cells}
 
 
-def card_of(html: str, entry: str) -> str:
-    card = re.search(rf'<article[^>]*id="entry-{entry}">(.*?)</article>', html, re.DOTALL)
-    assert card is not None
-    return " ".join(re.sub(r"<[^>]+>", " ", card.group(1)).split())
+def page_of(board: Path, entry: str) -> str:
+    """What the page of an entry says."""
+    return text_of(page.render(build(board))[f"pages/entry-{entry}.html"])
+
+
+def text_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html.split("<main")[1].split("</main>")[0]).split())
 
 
 def with_perturbed(board: Path, name: str) -> None:
@@ -367,15 +396,15 @@ def test_figures_that_are_only_claimed_say_so_and_re_run_ones_do_not(board: Path
     with_perturbed(board, "droco")
     page.write_page(board, table=boards.REFERENCES)
     html = (board / "index.html").read_text(encoding="utf-8")
+    curves = (board / f"pages/task-{boards.HOPPER}.html").read_text(encoding="utf-8").split('id="robustness"')[1]
     droco, bc, unverified = (row_of(html, name) for name in ("droco", "bc", "unverified"))
     assert "claimed" not in " ".join(droco.values())
-    assert droco["Under min-Q"].endswith("% kept")
-    assert bc["Under min-Q"].endswith("% kept claimed")
+    assert droco["Kept, min-Q 0.2"].endswith("% kept")
+    assert bc["Kept, min-Q 0.2"].endswith("% kept claimed")
     assert "claimed" not in bc["Score (IQM)"]
     assert unverified["Score (IQM)"].endswith("claimed")
-    assert "Scores under perturbation: re-run" in card_of(html, "droco")
-    assert "Scores under perturbation: claimed , not re-run" in card_of(html, "bc")
-    curves = html.split('id="robustness"')[1].split('id="tuning"')[0]
+    assert "Scores under perturbation: re-run" in page_of(board, "droco")
+    assert "Scores under perturbation: claimed, not re-run" in page_of(board, "bc")
     legend = parts(curves, "ul", "legend")[0]
     assert "BC claimed" in legend
     assert "DROCO claimed" not in legend
@@ -392,7 +421,7 @@ def test_a_probability_over_a_claimed_baseline_is_a_claim(board: Path) -> None:
 
 
 def rendered(board: Path) -> str:
-    return page.render(build(board))
+    return page.render(build(board))["index.html"]
 
 
 def disclose(board: Path, name: str, **changes: Any) -> None:
@@ -410,18 +439,18 @@ def test_precision_and_tuning_are_disclosed(board: Path) -> None:
     rows = {item["name"]: item for item in track(build(board))["rows"]}
     assert rows["droco"]["tuning_evaluations"] == 320
     assert row_of(html, "droco")["Tuning"] == "320"
-    card = card_of(html, "droco")
-    assert f"Tuned {note.replace(chr(39), '&#x27;')}" in card
-    assert "Precision bf16" in card
-    tagged = re.findall(r'<tr[^>]*data-entry="([^"]*)">(?:(?!</tr>).)*<span class="badge plain">bf16</span>', html)
-    assert tagged == ["droco"] * 3  # once in each track that holds the board's tasks
+    card = page_of(board, "droco")
+    assert f"Tuned: {note.replace(chr(39), '&#x27;')}" in card
+    assert re.search(r"DROCO.* 2 CPU cores bf16 150,000 320", card)
+    tagged = re.findall(r'<tr[^>]*data-entry="([^"]*)"[^>]*>(?:(?!</tr>).)*<span class="badge plain">bf16</span>', html)
+    assert tagged == ["droco"]
 
 
 def test_entries_with_equal_tuning_stay_before_the_next_count(tmp_path: Path) -> None:
     for index in range(9):
         returns = at_level(0.1 * index)
         boards.write_entry(tmp_path, *boards.entry_json(f"entry-{index}", seeds=FIVE, returns=returns))
-    html = rendered(tmp_path).split('id="tuning"')[1]
+    html = rendered(tmp_path).split("Score against tuning</h3>")[1]
     label = re.search(r'<text x="([\d.]+)"[^>]*>1</text>', html)
     assert label is not None
     starts = [float(x) for x in re.findall(r'<g class="series"[^>]*><line[^>]*? x1="([\d.]+)"', html)]
@@ -431,18 +460,18 @@ def test_entries_with_equal_tuning_stay_before_the_next_count(tmp_path: Path) ->
 
 def test_the_check_command_repeats_what_the_verdict_did(board: Path) -> None:
     reproduced(board, "unverified", episodes=20)
-    assert "verify leaderboard/submissions/unverified --episodes 20" in card_of(rendered(board), "unverified")
+    assert "verify leaderboard/submissions/unverified --episodes 20" in page_of(board, "unverified")
 
 
 def test_a_claimed_bc_is_a_reference_row_on_the_page(board: Path) -> None:
     verdicts.verdict_path(board, "bc").unlink()
     html = rendered(board)
-    assert re.search(r'<tr class="ref" data-entry="bc">', html)
+    assert re.search(r'<tr class="ref" data-entry="bc"[^>]*>', html)
     row = row_of(html, "bc")
     assert row["Place"] == "\N{EN DASH}"
     assert row["Score (IQM)"].endswith("claimed")
-    assert "reference row" in card_of(html, "bc")
-    assert "no place" not in html.split('data-entry="bc"')[1].split("</tr>")[0]
+    assert "reference row" in page_of(board, "bc")
+    assert "no place" not in html.split('<tr class="ref" data-entry="bc"')[1].split("</tr>")[0]
 
 
 def test_the_table_is_sortable_labelled_and_reachable_by_keyboard(html: str) -> None:
@@ -463,22 +492,37 @@ def test_plots_tell_entries_apart_without_colour() -> None:
     assert len(shapes) == 8
     assert len({look.dash for look in looks}) == 8
     # Beyond eight entries the combination of colour, marker and dash still differs.
-    many = [(look.colour, look.marker(0, 0).split(" class")[0], look.dash) for look in map(charts.Look, range(64))]
-    assert len(set(many)) == 64
+    many = [(look.colour, look.marker(0, 0).split(" class")[0], look.dash) for look in map(charts.Look, range(512))]
+    assert len(set(many)) == charts.LOOKS == 512
 
 
-def test_every_plot_has_a_name_and_its_numbers_as_text(html: str) -> None:
-    panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', html, re.DOTALL)
-    assert len(panels) == 9  # 3 families x 2 tasks, and the tuning plot of each of the three tracks that hold them
+def test_a_look_belongs_to_a_name_whoever_else_is_there() -> None:
+    names = [f"method-{number}" for number in range(30)]
+    alone = {name: charts.looks_of([name])[name] for name in names}
+    assert sum(alone[name] == look for name, look in charts.looks_of(names).items()) >= 27
+    assert charts.looks_of(reversed(names)) == charts.looks_of(names)
+    full = charts.looks_of(f"entry-{number}" for number in range(charts.LOOKS + 5))
+    assert len({look.index for look in full.values()}) == charts.LOOKS
+
+
+def test_every_plot_has_a_name_and_its_numbers_as_text(site: dict[str, str]) -> None:
+    panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', "".join(site.values()), re.DOTALL)
+    assert len(panels) == 7  # 3 families x 2 tasks, and the tuning plot of the one track with entries of its own
     assert all(panel.startswith("<title>") and "<desc>" in panel for panel in panels)
     assert all("nan" not in panel.lower() and "inf" not in panel.split("<desc>")[0].lower() for panel in panels)
 
 
+def bytes_of(board: Path) -> dict[str, bytes]:
+    """Everything that the command writes."""
+    places = [board / "index.html", board / "standings.json", *(board / "pages").iterdir()]
+    return {place.name: place.read_bytes() for place in places}
+
+
 def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
     page.write_page(board, table=boards.REFERENCES)
-    first = (board / "index.html").read_bytes(), (board / "standings.json").read_bytes()
+    first = bytes_of(board)
     page.write_page(board, table=boards.REFERENCES)
-    assert first == ((board / "index.html").read_bytes(), (board / "standings.json").read_bytes())
+    assert first == bytes_of(board)
     program = (
         "import sys, json; from pathlib import Path; from offdyn_envs.benchmark.page import page;"
         "page.write_page(Path(sys.argv[1]), table=json.loads(sys.argv[2]))"
@@ -488,7 +532,17 @@ def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
         check=True,
         env=os.environ | {"PYTHONHASHSEED": "7"},
     )
-    assert first == ((board / "index.html").read_bytes(), (board / "standings.json").read_bytes())
+    assert first == bytes_of(board)
+
+
+def test_pages_of_what_is_gone_go_and_files_of_others_stay(board: Path) -> None:
+    page.write_page(board, table=boards.REFERENCES)
+    (board / "pages/notes.html").write_text("mine")
+    shutil.rmtree(board / "submissions/three")
+    page.write_page(board, table=boards.REFERENCES)
+    names = {path.name for path in (board / "pages").iterdir()}
+    assert not names & {"entry-three.html", "returns-three.csv"}
+    assert {"entry-droco.html", "returns-droco.csv", "notes.html"} <= names
 
 
 def test_standings_are_strict_json(board: Path) -> None:
@@ -502,7 +556,7 @@ import sys, time
 from pathlib import Path
 from offdyn_envs.benchmark.page import page
 board = Path(sys.argv[1])
-page.build_standings = lambda board, table=None: ({"protocol": 2, "tasks": {}, "entries": [], "tracks": []}, [])
+page.load_board = lambda board: ([], [])
 original = Path.write_bytes
 def half(self, content):
     original(self, content[: len(content) // 2])
@@ -546,7 +600,8 @@ def test_the_page_command_writes_the_good_entries_and_ends_with_2_on_a_bad_one(
     assert printed.err.startswith("offdyn: entry 'offdyn-iql': entry.json is no strict JSON")
     assert len(printed.err.splitlines()) == 1
     assert "offdyn-iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
-    assert 'id="entry-droco"' in (board / "index.html").read_text()
+    assert "pages/entry-droco.html" in (board / "index.html").read_text()
+    assert not (board / "pages/entry-offdyn-iql.html").exists()
 
 
 def test_a_leaderboard_that_does_not_exist_is_refused_and_not_made(
@@ -595,7 +650,7 @@ frame.onload = () => {{
   const root = page.documentElement;
   if (root.scrollWidth > root.clientWidth) problems.push("wider than its window: " + root.scrollWidth);
   const tables = page.querySelectorAll("table.sortable"), table = tables[0];
-  if (tables.length !== 2) problems.push("tables: " + tables.length);
+  if (tables.length !== 1) problems.push("tables: " + tables.length);
   const heads = table.querySelectorAll("thead button");
   if (heads.length !== 9) problems.push("sort buttons: " + heads.length);
   const names = () => [...table.querySelectorAll("tbody th")].map((cell) => cell.dataset.sort);
@@ -605,7 +660,13 @@ frame.onload = () => {{
   heads[1].click();
   if (names()[0] !== ascending[ascending.length - 1]) problems.push("not reversed");
   page.querySelector(".legend button").click();
-  if (page.querySelectorAll(".series.on").length < 3) problems.push("no series picked");
+  if (page.querySelectorAll(".series.on").length !== 1) problems.push("no series picked");
+  const rows = () => [...page.querySelectorAll(".forest [data-entry], tbody [data-entry]")].filter((r) => r.offsetHeight);
+  const all = rows().length, select = page.querySelector(".filters select");
+  select.value = "model-based";
+  select.dispatchEvent(new Event("change"));
+  if (rows().length !== 3 || all !== 21) problems.push("filtered: " + rows().length + " of " + all);
+  if (page.querySelector("[role=status]").textContent !== "1 of 7 entries") problems.push("said nothing");
   const before = frame.contentWindow.getComputedStyle(page.body).backgroundColor;
   page.getElementById("theme").click();
   if (frame.contentWindow.getComputedStyle(page.body).backgroundColor === before) problems.push("theme did not change");
@@ -632,6 +693,66 @@ def test_the_page_works_in_chromium(
     begun = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "result: fine" in done.stdout, (done.stdout[-500:], done.stderr[-500:], time.monotonic() - begun)
+
+
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+AUDIT = """
+<!doctype html><title>waiting</title><iframe id="f" width="1300" height="900"></iframe>
+<script>
+const frame = document.getElementById("f"), problems = [];
+let runs = 0;
+const load = (name) => new Promise((done) => {{ frame.onload = done; frame.src = name; }});
+const audit = async (name) => {{
+  await load(name);
+  const root = frame.contentDocument.documentElement;
+  frame.contentDocument.querySelectorAll("details").forEach((one) => {{ one.open = true; }});
+  for (const width of [1300, 800, 400]) for (const theme of ["light", "dark"]) {{
+    frame.width = width;
+    root.dataset.theme = theme;
+    const where = [name, width, theme].join(" ") + ": ";
+    if (root.scrollWidth > root.clientWidth) problems.push(where + "wider than its window: " + root.scrollWidth);
+    const found = await frame.contentWindow.axe.run();
+    for (const one of found.violations) problems.push(where + one.id + " " + one.nodes[0].html.slice(0, 200));
+    runs += found.passes.length > 10;
+  }}
+}};
+(async () => {{
+  for (const name of {names}) await audit(name);
+  for (const name of {originals}) await load(name);
+  problems.push("runs " + runs);
+}})().catch((error) => problems.push(String(error))).finally(() => {{
+  const told = document.createElement("pre");
+  told.textContent = "result: " + problems.join("\\n");
+  document.body.replaceChildren(told);
+}});
+</script>
+"""
+
+
+def test_no_page_is_cut_or_hard_to_reach_at_three_widths_in_two_schemes(
+    board: Path, site: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Axe-core finds nothing; it runs in copies of the pages without their policy, which would not let it in."""
+    if not AXE.exists():
+        pytest.skip("no axe-core: npm install --no-save --prefix . axe-core@4.14.1")
+    browser = chromium(
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        *("--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom"),
+    )
+    (board / "axe.js").write_text(AXE.read_text(encoding="utf-8"))
+    copies: list[str] = []
+    for name in KINDS:
+        open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", site[name])
+        root = "../" if "/" in name else ""
+        copies.append(f"{root and 'pages/'}copy-{len(copies)}.html")
+        script = f'<script src="{root}axe.js"></script></body>'
+        (board / copies[-1]).write_text(open_page.replace("</body>", script), encoding="utf-8")
+    (board / "audit.html").write_text(AUDIT.format(names=copies, originals=list(KINDS)))
+    done = subprocess.run([*browser, (board / "audit.html").as_uri()], capture_output=True, text=True, timeout=240)
+    told = re.search(r"<pre>result: (.*?)</pre>", done.stdout, re.DOTALL)
+    assert told is not None, (done.stdout[-500:], done.stderr[-500:])
+    assert told.group(1).splitlines() == [f"runs {6 * len(KINDS)}"]
+    assert "Content Security Policy" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["index.html", "standings.json"])

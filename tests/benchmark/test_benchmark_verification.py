@@ -195,7 +195,8 @@ def test_a_damaged_verdict_leaves_the_entry_on_the_page_as_self_reported(tmp_pat
     _, path, bound = written_verdict(tmp_path)
     del bound["returns"]
     path.write_text(json.dumps(bound))
-    result, refusals = standings.build_standings(tmp_path, table=boards.REFERENCES)
+    judged, refusals = standings.load_board(tmp_path)
+    result = standings.compute_standings(judged, table=boards.REFERENCES)
     assert [entry["status"] for entry in result["entries"]] == ["self-reported"]
     assert len(refusals) == 1
     assert "mine.json" in refusals[0]

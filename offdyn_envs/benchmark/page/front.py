@@ -101,7 +101,7 @@ def _tasks(standings: Json) -> Html:
     heads = ("Task", "Environment that scores", "True gap", "Behaviour", "Entries")
     rows = [_task_row(name, task, standings) for name, task in standings["tasks"].items()]
     note = "A page each, with shifts, references, published figures, all entries and their perturbed scores."
-    return section("tasks", "Tasks", element("p", note, class_="note"), grid("Tasks", heads, rows))
+    return section("tasks", "Tasks", element("p", note, class_="note"), grid("Table of tasks", heads, rows))
 
 
 def _task_row(name: str, task: Json, standings: Json) -> list[object]:

@@ -124,8 +124,8 @@ def facts(pairs: Iterable[tuple[str, object]]) -> Html:
 
 
 def command(text: str) -> Html:
-    """Returns commands to copy; the frame takes the focus, since long ones scroll."""
-    return element("div", element("pre", text, tabindex=0, role="region", aria_label="Command"), class_="command")
+    """Returns commands to copy; long ones are broken, so nothing scrolls."""
+    return element("div", element("pre", text), class_="command")
 
 
 def badge(status: str) -> Html:
