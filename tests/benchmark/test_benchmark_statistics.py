@@ -196,3 +196,30 @@ def test_probability_of_improvement_by_hand() -> None:
     assert result.mean == pytest.approx((0.75 + 0.5) / 2)
     with pytest.raises(OffDynError, match="same tasks"):
         statistics.probability_of_improvement([[1.0]], [])
+
+
+def test_a_difference_has_welchs_interval() -> None:
+    ours, theirs = [1.0, 2.0, 3.0], [0.0, 1.0, 2.0]
+    one = statistics.mean_difference([ours], [theirs])
+    half = 2.77644510520 * math.sqrt(2 / 3)  # Equal variances: 4 degrees of freedom.
+    np.testing.assert_allclose(one, (1.0, 1.0 - half, 1.0 + half))
+    two = statistics.mean_difference([ours, theirs], [theirs, ours])
+    assert two.mean == 0.0
+    assert two.high == pytest.approx(statistics.student_quantile(0.975, 8) * math.sqrt(1 / 3))
+    assert statistics.mean_difference([[5.0, 5.0]], [[2.0, 2.0]]) == (3.0, 3.0, 3.0)
+
+
+def test_welchs_interval_covers_the_truth_under_unequal_variances() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        left, right = rng.normal(3.0, 10.0, 5), rng.normal(1.0, 1.0, 3)
+        found = statistics.mean_difference([left], [right])
+        covered += found.low <= 2.0 <= found.high
+    assert 930 <= covered <= 970
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [([], []), ([[1, 2]], []), ([[1, 2]], [[1]]), ([[1, math.nan]], [[1, 2]])])
+def test_a_difference_needs_tasks_and_runs(ours: list[list[float]], theirs: list[list[float]]) -> None:
+    with pytest.raises(OffDynError):
+        statistics.mean_difference(ours, theirs)

@@ -69,6 +69,13 @@ def setter(place: str, value: Any) -> Change:
     return change
 
 
+def curve(updates: list[int], length: int) -> dict[str, Any]:
+    return {"updates": updates, "returns": {str(seed): [1.0] * length for seed in range(3)}}
+
+
+CURVE = {"updates": [1], "returns": {"0": [1.0]}}
+
+
 def dropped_cell(entry: dict[str, Any], files: dict[str, bytes]) -> None:
     del entry["perturbed"][0]
 
@@ -122,6 +129,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "line break": (setter("method", "two\nlines"), "control character"),
     "other name": (setter("name", "other"), "calls itself 'other'"),
     "undisclosed task": (setter("disclosure/tasks", {}), "disclosure must cover"),
+    "curve of another task": (setter("curves", {boards.CHEETAH: CURVE}), "is not of the seeds of any policy"),
+    "curve without a seed": (setter("curves", {boards.HOPPER: CURVE}), "is not of the seeds 0, 1, 2"),
+    "curve that goes back": (setter("curves", {boards.HOPPER: curve([2, 1], 2)}), "its updates do not rise"),
+    "short curve": (setter("curves", {boards.HOPPER: curve([1, 2], 1)}), "has 1 returns; the entry says 2"),
+    "unknown kind": (setter("family", "magic"), "breaks its schema at family"),
     "huge method name": (setter("method", "x" * 1000), "breaks its schema at method"),
 }
 

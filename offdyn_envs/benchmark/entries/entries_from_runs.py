@@ -1,5 +1,6 @@
 """Makes entries of the leaderboard from finished and evaluated runs; `submissions` reads and checks them."""
 
+import csv
 import json
 import math
 import shutil
@@ -24,6 +25,8 @@ from offdyn_envs.tasks import get_task
 __all__ = ["Details", "add_entry"]
 
 RUN_FORMAT = 1
+CURVE_POINTS = 50
+"""Most points of a learning curve in an entry."""
 REFERENCE_AGENTS = frozenset({"bc", "target-bc", "behaviour-cloning"})
 """Agents whose entries are reference rows: they stand for the data, not for a method."""
 
@@ -192,7 +195,7 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
         "results": results,
         "perturbed": perturbed,
     }
-    write_json(folder / "entry.json", entry | _family(runs, name, details))
+    write_json(folder / "entry.json", entry | _family(runs, name, details) | _curves(runs))
 
 
 def _method(runs: Sequence[_Run], agent: str) -> str:
@@ -210,6 +213,34 @@ def _family(runs: Sequence[_Run], name: str, details: Details) -> dict[str, str]
     if found not in protocol.METHOD_FAMILIES:
         raise unknown(f"entry '{name}': family", found, protocol.METHOD_FAMILIES)
     return {"family": found}
+
+
+def _curves(runs: Sequence[_Run]) -> dict[str, Any]:
+    """Returns the mean returns of evaluations during training, of runs that have them; thinned out where many."""
+    found: dict[str, Any] = {}
+    for run in runs:
+        columns = {str(seed): f"return_{seed}" for seed in run.run["seeds"]}
+        rows = [row for row in _metrics(run.folder / "metrics.csv") if _evaluated(row, columns.values())]
+        rows = rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
+        if rows:
+            returns = {seed: [round(float(row[name]), 3) for row in rows] for seed, name in columns.items()}
+            found[run.task] = {"updates": [int(row["updates"]) for row in rows], "returns": returns}
+    return {"curves": found} if found else {}
+
+
+def _metrics(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row.get("updates")]
+
+
+def _evaluated(row: Mapping[str, str], columns: Iterable[str]) -> bool:
+    """Whether a line has the return of every seed."""
+    try:
+        return all(math.isfinite(float(row[column] or "nan")) for column in columns)
+    except (KeyError, ValueError):
+        return False
 
 
 def _commit(runs: Sequence[_Run], name: str) -> str:

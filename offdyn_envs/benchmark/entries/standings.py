@@ -149,6 +149,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "disclosure": dict(entry.disclosure["tasks"]),
         "tasks": tasks,
         "policies": entry.policy_hashes,
+        "curves": {task: _curve(curve, references[task]) for task, curve in sorted(entry.curves.items())},
         "robustness": robustness,
         "kept": _kept(robustness),
     }
@@ -178,6 +179,14 @@ def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, re
         row["score"] = _interval(t_interval(reference.normalise(used)))
         row["claimed_score"] = float(reference.normalise(claimed).mean())
     return row
+
+
+def _curve(curve: Mapping[str, Any], reference: Reference | None) -> Json:
+    """Returns scores during training with their t intervals over seeds; none where the task is not scored."""
+    if reference is None or not reference.scored:
+        return {"updates": [], "scores": []}
+    seeds = [reference.normalise(returns) for returns in curve["returns"].values()]
+    return {"updates": curve["updates"], "scores": [_interval(t_interval(step)) for step in np.transpose(seeds)]}
 
 
 def _held_out(returns: Mapping[str, list[float]], task: str, seeds: Sequence[int], reference: Reference | None) -> Json:

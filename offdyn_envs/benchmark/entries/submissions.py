@@ -99,6 +99,7 @@ class Entry:
         disclosure: How the runs were trained, as in the schema.
         results: One per policy, ordered by task and seed.
         perturbed: Ordered by task, family, level and seed.
+        curves: Mean returns during training, as in the schema; only shown.
     """
 
     folder: Path
@@ -114,6 +115,7 @@ class Entry:
     disclosure: Mapping[str, Any]
     results: tuple[Result, ...]
     perturbed: tuple[CellResult, ...]
+    curves: Mapping[str, Any]
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -184,9 +186,11 @@ def load_entry(folder: Path) -> Entry:
         disclosure=data["disclosure"],
         results=results,
         perturbed=cells,
+        curves=data.get("curves", {}),
     )
     _check_results(entry)
     _check_cells(entry)
+    _check_curves(entry)
     _check_files(entry)
     _check_size(entry)
     return entry
@@ -339,6 +343,18 @@ def _check_cell(entry: Entry, task: str, cell: Cell) -> None:
     own = all(result.critic is not None for result in entry.results if result.task == task)
     if cell.family == protocol.MIN_Q_OWN and not own:
         raise OffDynError(f"{where} needs a critic of every seed, and the entry has none")
+
+
+def _check_curves(entry: Entry) -> None:
+    for task, curve in entry.curves.items():
+        where = f"entry '{entry.name}': curve of '{printable(task, 80)}'"
+        seeds = {str(result.seed) for result in entry.results if result.task == task}
+        if not seeds or set(curve["returns"]) != seeds:
+            raise OffDynError(f"{where} is not of the seeds {', '.join(sorted(seeds)) or 'of any policy'}")
+        if curve["updates"] != sorted(set(curve["updates"])):
+            raise OffDynError(f"{where}: its updates do not rise")
+        for returns in curve["returns"].values():
+            _check_returns(returns, len(curve["updates"]), where)
 
 
 def _check_size(entry: Entry) -> None:

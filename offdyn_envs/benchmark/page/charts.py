@@ -21,6 +21,7 @@ __all__ = [
     "panel",
     "score_range",
     "tuning_axis",
+    "updates_axis",
 ]
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "5 2 1 2 1 2", "12 4", "1 2", "4 4")
@@ -149,6 +150,12 @@ def tuning_axis(label: str, counts: Sequence[float]) -> Axis:
     steps = [0, 1, 10, 100, 1_000, 10_000, 100_000]
     ticks = [(float(step), f"{step:,}") for step in steps if math.log1p(step) <= high * 1.001]
     return Axis(label, ticks, lambda value: math.log1p(value) / high)
+
+
+def updates_axis(most: float) -> Axis:
+    """Returns a linear axis of policy updates from 0."""
+    ticks = [(share * most, f"{share * most / 1000:g}k") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return Axis("policy updates", ticks, lambda value: value / (most or 1.0))
 
 
 WIDTH, HEIGHT = 360, 250

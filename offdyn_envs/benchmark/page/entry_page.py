@@ -3,9 +3,21 @@
 from collections.abc import Iterable, Mapping
 
 from offdyn_envs.benchmark.entries.comparisons import Comparison
-from offdyn_envs.benchmark.page.charts import Look, Point, forest, key
+from offdyn_envs.benchmark.entries.standings import CLAIM
+from offdyn_envs.benchmark.page.charts import Look, Point, Series, forest, key, panel, updates_axis
 from offdyn_envs.benchmark.page.commands_shown import bibtex, training_commands, verify_command
-from offdyn_envs.benchmark.page.layout import Json, badge, command, facts, grid, mark, score, section, task_link
+from offdyn_envs.benchmark.page.layout import (
+    Json,
+    badge,
+    claimed,
+    command,
+    facts,
+    grid,
+    mark,
+    score,
+    section,
+    task_link,
+)
 from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
 
 __all__ = ["entry_page"]
@@ -31,6 +43,7 @@ def entry_page(
         _head(entry, looks[entry["name"]], pictures),
         section("figures", "Figures", _places(entry, standings), _results(entry)),
         section("seeds", "Every seed", _seeds(entry)),
+        *_curves(entry, looks[entry["name"]]),
         section("robustness", "Under perturbation", *_robustness(entry)),
         section("compare", "Compared with", *_compared(entry, standings, looks, comparisons)),
         section("history", "History of places", _history(entry, standings)),
@@ -132,10 +145,29 @@ def _seeds(entry: Json) -> Html:
     return grid(f"Seeds of {entry['method']}", heads, rows)
 
 
+def _curves(entry: Json, look: Look) -> list[Html]:
+    figures: list[Html] = []
+    for task, curve in entry["curves"].items():
+        points = [
+            Point(at, found["mean"], found["low"], found["high"])
+            for at, found in zip(curve["updates"], curve["scores"], strict=True)
+        ]
+        if points:
+            series = Series(entry["name"], entry["method"], look, points)
+            drawn = panel(f"Score of {task} during training", updates_axis(points[-1].x), [series])
+            figures.append(element("figure", element("figcaption", task), drawn))
+    if not figures:
+        return []
+    note = element(
+        "p", "The submitter's own evaluations, ", claimed(CLAIM), ": means over seeds, bars their t intervals."
+    )
+    return [section("curves", "Score during training", note, element("div", *figures, class_="panels"))]
+
+
 def _robustness(entry: Json) -> list[Html]:
     if not entry["kept"]:
         return [element("p", "No perturbed returns are reported.", class_="note")]
-    claims = any(row["source"] == "claim" for row in entry["kept"])
+    claims = any(row["source"] == CLAIM for row in entry["kept"])
     words = "claimed, not re-run" if claims else "re-run like the others"
     rows = [(row["cell"], row["words"], row["tasks"]) for row in entry["kept"]]
     note = element("p", f"Scores under perturbation: {words}. Of each task they stand on its page.", class_="note")

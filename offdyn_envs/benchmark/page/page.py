@@ -43,7 +43,8 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
         raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
     judged, refusals = load_board(board)
     standings = compute_standings(judged, table=table)
-    texts = {"standings.json": json_text(standings)} | render(standings, _pictures(board))
+    # The first file gets its name last: index.html, when all that it links to is there.
+    texts = render(standings, _pictures(board)) | {"standings.json": json_text(standings)}
     texts |= {f"{FOLDER}/returns-{one.entry.name}.csv": raw_returns(one) for one in judged}
     for name in texts:
         _refuse_foreign(board / name)

@@ -1,0 +1,190 @@
+"""What the pages of entries and tasks say, and the tables beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import benchmark_boards as boards
+import pytest
+
+from offdyn_agents.algorithms import registry
+from offdyn_envs.benchmark.entries import comparisons, places, standings, submissions
+from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
+from offdyn_envs.benchmark.page import commands_shown, front, page, tables
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.statistics import mean_difference
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.tasks import get_track
+
+
+def scored(level: float) -> Any:
+    """Returns of a task that score around a level, a little apart between seeds."""
+    low, high = {boards.HOPPER: (20.0, 3000.0), boards.CHEETAH: (-250.0, 6500.0)}[boards.HOPPER]
+    return lambda task, seed: [low + (high - low) * (level + 0.01 * seed)] * 10
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("board")
+    cells = [("gravity", 0.5, 0.7)]
+    curve = {"updates": [1000, 2000], "returns": {str(seed): [100.0, 1000.0] for seed in range(3)}}
+    links = {"code": "https://example.org/code", "paper": "https://example.org/paper"}
+    for name, level, changes in (
+        ("better", 0.6, {"family": "model-based", "curves": {boards.HOPPER: curve}, "links": links}),
+        ("worse", 0.5, {"method": "=SUM(A1:A9)", "authors": ["C. & D. {Author}_1"]}),
+        ("elsewhere", 0.5, {}),
+    ):
+        tasks = (boards.CHEETAH,) if name == "elsewhere" else (boards.HOPPER,)
+        boards.write_entry(folder, *boards.entry_json(name, tasks, returns=scored(level), cells=cells, **changes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(board: Path) -> dict[str, Any]:
+    judged, refusals = standings.load_board(board)
+    assert refusals == []
+    return standings.compute_standings(judged, table=boards.REFERENCES)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_every_pair_with_tasks_in_common_is_compared_from_both_sides(built: dict[str, Any]) -> None:
+    found = {(one.ours, one.theirs): one for one in comparisons.compare(built)}
+    assert set(found) == {("better", "worse"), ("worse", "better")}
+    entries = {
+        entry["name"]: entry["tasks"][boards.HOPPER]["scores"] for entry in built["entries"][:1] + built["entries"][2:]
+    }
+    one, other = found["better", "worse"], found["worse", "better"]
+    assert one.overall == mean_difference([entries["better"]], [entries["worse"]])
+    assert one.overall.mean == pytest.approx(10.0)
+    assert (other.overall.mean, other.overall.low) == (-one.overall.mean, -one.overall.high)
+    assert dict(one.tasks) == {boards.HOPPER: one.overall}
+    assert one.source == standings.CLAIM
+
+
+def test_the_page_of_an_entry_says_all_of_it(board: Path, built: dict[str, Any]) -> None:
+    html = page.render(built)["pages/entry-better.html"]
+    digest = next(iter(submissions.load_entry(board / "submissions/better").policy_hashes.values()))
+    for expected in (
+        digest,
+        "../submissions/better/policies/hopper-gravity-0.5-medium/0.onnx",
+        "returns-better.csv",
+        "Score during training",
+        "@misc{leaderboard-better,",
+        "offdyn leaderboard verify leaderboard/submissions/better",
+        "It has had no place.",
+        "model-based",
+        "protocol 2",
+        "entry-worse.html",
+        "gravity 0.5",
+    ):
+        assert expected in html, expected
+    assert "Score during training" not in page.render(built)["pages/entry-worse.html"]
+
+
+def test_the_page_of_a_task_tells_shift_gap_behaviour_and_entries(built: dict[str, Any]) -> None:
+    html = page.render(built, {f"task-{boards.HOPPER}": "../pictures/hopper.png"})[f"pages/task-{boards.HOPPER}.html"]
+    task = built["tasks"][boards.HOPPER]
+    assert 0.0 < task["behaviour"]["score"] < 100.0
+    assert f"{task['gap']['mean']:.3g} standard deviations" in html
+    assert task["target"]["shifts"][0] in html
+    assert "the robot as published" in html
+    assert '<img src="../pictures/hopper.png" alt="' in html
+    assert "entry-better.html" in html
+    assert "entry-elsewhere.html" not in html
+
+
+@pytest.mark.parametrize("task", get_track("core-6"))
+def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: Path) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("any", (task,)))
+    judged, _ = standings.load_board(tmp_path)
+    facts = standings.compute_standings(judged)["tasks"][task]
+    assert facts["gap"]["mean"] > 0.0
+    assert facts["gap"]["command"] == f"offdyn data gap {task} --rows 5000"
+    assert (Path(__file__).parents[2] / f"leaderboard/pictures/task-{task}.png").is_file()
+    assert facts["behaviour"]["score"] < 110.0
+
+
+def test_tables_hold_the_figures_and_no_formula(built: dict[str, Any]) -> None:
+    files = page.render(built)
+    for name in tables.TABLES:
+        assert files[f"pages/{name}"].split("\n")[0].encode() in tables.HEADS
+    lines = {row["entry"]: row for row in rows_of(files["pages/standings.csv"]) if row["track"] == "core-6"}
+    row = next(row for track in built["tracks"] if track["name"] == "core-6" for row in track["rows"])
+    assert float(lines["better"]["iqm"]) == row["iqm"]["mean"]
+    assert lines["worse"]["method"] == "'=SUM(A1:A9)"
+    assert len(rows_of(files["pages/seeds.csv"])) == 9
+    difference = next(row for row in rows_of(files["pages/comparisons.csv"]) if row["entry"] == "worse")
+    assert float(difference["difference"]) == pytest.approx(-10.0)
+
+
+def test_raw_returns_are_those_of_the_entry(board: Path) -> None:
+    judged = next(one for one in standings.load_board(board)[0] if one.entry.name == "better")
+    rows = rows_of(tables.raw_returns(judged))
+    assert [row["condition"] for row in rows] == ["clean"] * 3 + ["gravity 0.5"] * 3
+    written = [float(value) for value in rows[0]["returns"].split()]
+    assert written == pytest.approx(judged.entry.results[0].returns, abs=0.005)
+
+
+def ranked(name: str, mean: float) -> dict[str, Any]:
+    return {"name": name, "iqm": {"mean": mean}, "division": "100k", "tasks": ["a"], "unranked": None}
+
+
+def test_the_history_tells_who_stood_where_on_which_day() -> None:
+    rows = [ranked("a", 50.0), ranked("b", 60.0), ranked("c", 40.0), ranked("old", 10.0)]
+    rows.append(ranked("none", 99.0) | {"unranked": "not verified"})
+    dates = {"a": "2026-01-02", "b": "2026-03-04", "c": "2026-01-02", "none": "2026-02-01"}
+    assert places.history(rows, dates) == [
+        {"date": "", "places": {"old": 1}},
+        {"date": "2026-01-02", "places": {"a": 1, "c": 2, "old": 3}},
+        {"date": "2026-03-04", "places": {"b": 1, "a": 2, "c": 3, "old": 4}},
+    ]
+    assert all("rank" not in row for row in rows)
+    assert places.history([], {}) == []
+
+
+def test_a_track_without_entries_of_its_own_has_no_tab() -> None:
+    def track(name: str, **tasks: list[str]) -> dict[str, Any]:
+        return {"name": name, "rows": [{"name": entry, "tasks": covered} for entry, covered in tasks.items()]}
+
+    core, wide = track("core-6", a=["x", "y"], b=["x"]), track("wide-32", a=["x"], b=["x"])
+    assert front.shown_tracks([wide, core]) == [core]
+    wide["rows"][1]["tasks"] = ["x", "z"]
+    assert front.shown_tracks([wide, core]) == [core, wide]
+
+
+def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:
+    entry = next(one for one in built["entries"] if one["name"] == "worse")
+    written = commands_shown.bibtex(entry)
+    assert r"author = {{C. \& D. \{Author\}\_1}}" in written
+    assert written.count("{") == written.count("}")
+    assert "year" not in written
+    assert "year = {2026}" in commands_shown.bibtex(entry | {"verdict": {"date": "2026-11-29"}})
+
+
+def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
+    for name in registry.AGENTS:
+        assert registry.agent_class(name).family in protocol.METHOD_FAMILIES, name
+    schema = json.loads((Path(submissions.__file__).parent / "entry.schema.json").read_text())
+    assert tuple(schema["properties"]["family"]["enum"]) == protocol.METHOD_FAMILIES
+    run = boards.write_run(tmp_path / "run")
+    (run / "metrics.csv").write_text(
+        "updates,loss,return_0,return_1,return_2\n500,0.1,,,\n1000,0.1,1,2,3\n2000,,4,nan,6\n3000,0.1,7,8,9\n"
+    )
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"family": "model-free"}))
+    entry = submissions.load_entry(add_entry([run], "told", tmp_path))
+    assert entry.family == "model-free"
+    returns = {"0": [1.0, 7.0], "1": [2.0, 8.0], "2": [3.0, 9.0]}
+    assert entry.curves == {boards.HOPPER: {"updates": [1000, 3000], "returns": returns}}
+    given = add_entry([run], "given", tmp_path, details=Details(family="model-based"))
+    assert submissions.load_entry(given).family == "model-based"
+    with pytest.raises(OffDynError, match="family 'model-fre'"):
+        add_entry([run], "wrong", tmp_path, details=Details(family="model-fre"))
+    assert not (tmp_path / "submissions/wrong").exists()
