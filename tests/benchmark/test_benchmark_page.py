@@ -57,8 +57,9 @@ def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 1
     write_json(verdicts.verdict_path(board, name), verdict)
 
 
-@pytest.fixture
-def board(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
     plans: list[tuple[str, float, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
         ("droco", 0.7, BOTH, FIVE, {"family": "model-based"}),
         ("demo-iql", 0.2, BOTH, FIVE, {"method": "IQL"}),
@@ -74,10 +75,16 @@ def board(tmp_path: Path) -> Path:
             entry["disclosure"]["tasks"][boards.HOPPER] = boards.training(
                 device=EVIL, command=EVIL, hyperparameters={EVIL: EVIL}, tuning_evaluations=300
             )
-        boards.write_entry(tmp_path, entry, files)
+        boards.write_entry(folder, entry, files)
         if name != "unverified":
-            reproduced(tmp_path, name, factor=0.4 if name == "forged" else 1.0)
-    return tmp_path
+            reproduced(folder, name, factor=0.4 if name == "forged" else 1.0)
+    return folder
+
+
+@pytest.fixture
+def board(made: Path, tmp_path: Path) -> Path:
+    """A leaderboard to change."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def build(board: Path) -> dict[str, Any]:
@@ -661,7 +668,8 @@ frame.onload = () => {{
   if (names()[0] !== ascending[ascending.length - 1]) problems.push("not reversed");
   page.querySelector(".legend button").click();
   if (page.querySelectorAll(".series.on").length !== 1) problems.push("no series picked");
-  const rows = () => [...page.querySelectorAll(".forest [data-entry], tbody [data-entry]")].filter((r) => r.offsetHeight);
+  const lines = [...page.querySelectorAll(".forest [data-entry], tbody [data-entry]")];
+  const rows = () => lines.filter((line) => line.offsetHeight);
   const all = rows().length, select = page.querySelector(".filters select");
   select.value = "model-based";
   select.dispatchEvent(new Event("change"));
