@@ -74,7 +74,7 @@ def verify(
 
 @app.command("page")
 def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
-    """Write standings.json and the self-contained index.html."""
+    """Write standings.json, index.html and a page for each entry and task."""
     from offdyn_envs.benchmark.page.page import write_page
     from offdyn_envs.benchmark.page.report import print_standings
 

@@ -505,11 +505,12 @@ def test_plots_tell_entries_apart_without_colour() -> None:
 
 def test_a_look_belongs_to_a_name_whoever_else_is_there() -> None:
     names = [f"method-{number}" for number in range(30)]
-    alone = {name: charts.looks_of([name])[name] for name in names}
-    assert sum(alone[name] == look for name, look in charts.looks_of(names).items()) >= 27
-    assert charts.looks_of(reversed(names)) == charts.looks_of(names)
-    full = charts.looks_of(f"entry-{number}" for number in range(charts.LOOKS + 5))
-    assert len({look.index for look in full.values()}) == charts.LOOKS
+    together = charts.looks_of(names)
+    assert sum(charts.looks_of([name])[name] == together[name] for name in names) >= 20
+    assert charts.looks_of(reversed(names)) == together
+    plots = {name: (look.colour, look.marker(0, 0)) for name, look in charts.looks_of(map(str, range(64))).items()}
+    assert len(set(plots.values())) == 64
+    assert len(charts.looks_of(map(str, range(1000)))) == 1000
 
 
 def test_every_plot_has_a_name_and_its_numbers_as_text(site: dict[str, str]) -> None:

@@ -58,15 +58,16 @@ class Look:
 def looks_of(names: Iterable[str]) -> dict[str, Look]:
     """Returns the looks of entries, which belong to their names: no other entry and no place changes them.
 
-    Only where two names would look alike does the later one in the alphabet take the next look that is free.
+    Only where two names would have one colour and marker does the later one in the alphabet take the next that is free.
     """
     found: dict[str, Look] = {}
     taken: set[int] = set()
     for name in sorted(names):
         index = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % LOOKS
-        while index in taken and len(taken) < LOOKS:
+        # Looks that differ by this number have one colour and marker, and another dash; there are no more than that.
+        while len(taken) < COLOURS**2 and index % COLOURS**2 in taken:
             index = (index + 1) % LOOKS
-        taken.add(index)
+        taken.add(index % COLOURS**2)
         found[name] = Look(index)
     return found
 

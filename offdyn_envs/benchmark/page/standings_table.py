@@ -77,7 +77,7 @@ def _forest(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look])
 
 def _forest_row(row: Json, entry: Json, look: Look, span: tuple[float, float]) -> Html:
     iqm = row["iqm"]
-    place = f"{_ordinal(row['rank'])} of {row['division']}" if row["rank"] else "no place"
+    place = f"{_ordinal(row['rank'])} in {row['division']}" if row["rank"] else "no place"
     name = element(
         "span", key(look, line=False), entry_link(entry, root=True), " ", element("span", place, class_="sub")
     )
