@@ -18,14 +18,14 @@ FULL_UPDATES ?= 15000
 FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo demo-full test lint docs install clean
+.PHONY: demo demo-full test lint docs tables install clean
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV); a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[agents,leaderboard,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[agents,leaderboard,dev,docs]"
 	@touch $@
 
 test: $(INSTALLED)
@@ -36,9 +36,16 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-docs: $(INSTALLED)
+# Pages that are written from the code and kept in the repository.
+tables: $(INSTALLED)
 	$(OFFDYN) dev environments-page docs/environments.md
-	$(OFFDYN) dev agents-table README.md
+	$(OFFDYN) dev agents-table docs/methods/README.md
+
+# The site, in docs/_build/html; NOTEBOOKS=off leaves the notebooks' outputs out, force runs them again.
+NOTEBOOKS ?= cache
+docs: tables
+	OFFDYN_DOCS_NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx -W --keep-going -b html -j 2 docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 demo: $(INSTALLED)
 	@rm -rf $(DEMO)/leaderboard $(DEMO)/$(DEMO_TASK)

@@ -23,7 +23,7 @@ import numpy as np
 
 from offdyn_envs.batching.crew import rows_at_a_time
 from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Robot, as_walker
 from offdyn_envs.shifts import Gravity, Shift
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
@@ -228,7 +228,11 @@ class GymnasiumVector(Peer):
         self.recording, robot = recording, recording.robot
         self.set_timers()  # Worker processes keep what they start with.
         self.env = gymnasium.make_vec(
-            f"{robot.title}-v5", recording.rows, mode, disable_env_checker=True, **robot.stock_kwargs
+            f"{robot.title}-v5",
+            recording.rows,
+            mode,
+            disable_env_checker=True,
+            **as_walker(robot, "a stock environment").stock_kwargs,
         )
         self.env.reset(seed=0)
 

@@ -1,6 +1,6 @@
 """Speed of the batched environment beside a bare rollout loop, a thread pool, Gymnasium and EnvPool, in one run.
 
-    python benchmarks/environments.py                                  # four robots, 64 and 256 rows, 2 threads
+    python benchmarks/environments.py                                  # four robots, 64 and 256 rows, as by default
     python benchmarks/environments.py --rows 1 16 64 256 1024 --json
 
 Peers take turns in short rounds, in another order each time, so that a busy machine slows all of them alike; a ratio is
@@ -37,6 +37,7 @@ from environment_peers import (
     record,
 )
 
+from offdyn_envs.batching.threads import threads_for
 from offdyn_envs.robots import ROBOTS, Robot
 
 SYNC, BARE, OWN = "gymnasium sync", "bare rollout", ", own models"
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=list(ROBOTS))
     parser.add_argument("--rows", nargs="+", type=int, default=[64, 256])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of every peer; where left out the batched environment's default")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--turn", type=int, default=1000, help="row steps of one peer in one round, about")
     parser.add_argument("--json", action="store_true")
@@ -142,7 +143,8 @@ def main() -> None:
     results = []
     for name in arguments.robots:
         for rows in arguments.rows:
-            results.append(measure(ROBOTS[name], rows, arguments.threads, arguments.rounds, arguments.turn))
+            threads = arguments.threads or threads_for(rows)
+            results.append(measure(ROBOTS[name], rows, threads, arguments.rounds, arguments.turn))
             if not arguments.json:
                 print_table(results[-1])
     if arguments.json:

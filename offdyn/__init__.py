@@ -1,10 +1,12 @@
 """The front door of offdyn: everything a user types, each name imported when it is first used.
 
-import offdyn
-
-env, source, target = offdyn.load_task("hopper-gravity-0.5-medium")
-run = offdyn.fit(offdyn.agents.DROCO(beta=0.1), source, target, updates=2_000)
-print(run.evaluate(env))
+>>> import offdyn
+>>> env = offdyn.make("OffDyn/Hopper-gravity-0.5-v0", shifts=[offdyn.Friction(0.5)])
+>>> env.reset(seed=0)[0].shape
+(11,)
+>>> target = offdyn.load_dataset("offdyn/hopper/gravity-0p5/medium-5k-v0")
+>>> len(target)
+5000
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from offdyn_agents.api.fitting import fit
     from offdyn_agents.api.policies import load_policy
     from offdyn_agents.api.run import evaluate, load_run
-    from offdyn_envs.datasets import load_dataset, load_task
+    from offdyn_envs.datasets import identify, load_dataset, load_task
     from offdyn_envs.errors import OffDynError
     from offdyn_envs.scalar.shifted import shifted
     from offdyn_envs.shifts import (
@@ -64,6 +66,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fit",
+    "identify",
     "load_dataset",
     "load_policy",
     "load_run",
@@ -80,7 +83,7 @@ _HOMES = {
     "offdyn_agents.api.fitting": ("fit",),
     "offdyn_agents.api.policies": ("load_policy",),
     "offdyn_agents.api.run": ("evaluate", "load_run"),
-    "offdyn_envs.datasets": ("load_dataset", "load_task"),
+    "offdyn_envs.datasets": ("identify", "load_dataset", "load_task"),
     "offdyn_envs.errors": ("OffDynError",),
     "offdyn_envs.scalar.shifted": ("shifted",),
     "offdyn_envs.shifts": (

@@ -1,6 +1,10 @@
 """The agents: `offdyn.agents.DROCO(beta=0.1)` is DROCO with its preset and one setting by hand.
 
-Nested settings are dicts, `DROCO(dynamics={"epochs": 5})`. `register` adds an agent of your own; packages add theirs by
+>>> import offdyn
+>>> offdyn.agents.DROCO(beta=0.1, dynamics={"epochs": 5})
+droco(beta=0.1, dynamics.epochs=5)
+
+Nested settings are dicts. `register` adds an agent of your own; packages add theirs by
 the entry-point group `offdyn.agents`.
 """
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -34,7 +34,8 @@ from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples,
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
-    from offdyn_agents.runs.runs import Trained
+    from offdyn_agents.runs.plans import Plan
+    from offdyn_agents.runs.track import Trained
 
 __all__ = ["register"]
 
@@ -93,11 +94,19 @@ def _task_names() -> list[str]:
 def train(
     ctx: typer.Context,
     agent: Annotated[
-        str, typer.Argument(metavar="AGENT", help=f"One of {_AGENTS}.", autocompletion=complete(registry.names))
-    ],
+        str | None, typer.Argument(metavar="AGENT", help=f"One of {_AGENTS}.", autocompletion=complete(registry.names))
+    ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TASK]...", help="`offdyn tasks` lists them.", autocompletion=complete(_task_names)),
+    ] = None,
+    agents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|A,B,...",
+            help="Several agents, one after the other, those whose figures are asked for most first; says what is left "
+            "and how long it takes.",
+        ),
     ] = None,
     track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
     source: Annotated[
@@ -196,10 +205,18 @@ def train(
 ) -> None:
     """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
     # What is misspelt is told before torch is imported, which takes seconds.
-    agent = registry.check_name(agent)
+    if agents is not None:
+        # Without the agent's name the first word is a task.
+        tasks, agent = [*([agent] if agent else []), *(tasks or [])], ""
+        several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
+    else:
+        several = ()
+        agent = registry.check_name(agent or _missing_agent())
     quiet_waiting()
     if show_settings:
-        _show_settings(agent, task_names(tasks or [], track) if tasks or track else [], settings or [], json_output)
+        _show_settings(
+            agent or "", task_names(tasks or [], track) if tasks or track else [], settings or [], json_output
+        )
         return
     overrides = parse_overrides(settings or [])
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
@@ -209,7 +226,8 @@ def train(
         refuse_without_data(names, target_rows)
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
-    from offdyn_agents.runs.runs import Plan, refuse_stopped, train_tasks
+    from offdyn_agents.runs.plans import Plan
+    from offdyn_agents.runs.runs import refuse_stopped, train_tasks
     from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
@@ -220,21 +238,58 @@ def train(
         else:
             hardware = cluster.hardware(device, precision, threads)
         budget = hardware.budget(updates, eval_every, schedule)
-        plans = [
-            named(
-                Plan(agent, title, seeds, overrides, budget, hardware, out, quiet, target_rows, judge=judge, pair=pair),
-                variant,
-            )
-            for title in names
-        ]
-        plans = [replace(plan, typed=str(ctx.obj or "")) for plan in plans]
-        train_all = train_tasks if cluster is None else cluster.train
-        outcomes = train_all(plans, together or 0, (lambda outcome: None) if json_output else _report)
+
+        def plans_of(name: str) -> list[Plan]:
+            more: Any = {"judge": judge, "pair": pair, "typed": str(ctx.obj or "")}
+            return [
+                named(Plan(name, title, seeds, overrides, budget, hardware, out, quiet, target_rows, **more), variant)
+                for title in names
+            ]
+
+        def train_all(plans: Sequence[Plan]) -> list[Trained]:
+            train_these = train_tasks if cluster is None else cluster.train
+            return train_these(plans, together or 0, (lambda outcome: None) if json_output else _report)
+
+        outcomes = _train_several(several, plans_of, train_all) if several else train_all(plans_of(agent or ""))
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
         # One task is one object; several are one list, whichever way they were named.
-        print(json.dumps(found if len(plans) > 1 else found[0], indent=2, allow_nan=False))
+        print(json.dumps(found if several or len(names) > 1 else found[0], indent=2, allow_nan=False))
     refuse_stopped(outcomes)
+
+
+def _missing_agent() -> NoReturn:
+    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
+
+
+def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the agents that --agents names.
+
+    Raises:
+        OffDynError: No such agent, or an option that belongs to one agent.
+    """
+    for option, value in not_with.items():
+        if value:
+            raise OffDynError(f"{option} belongs to one agent; --agents trains several, each as its preset has it")
+    if text == "all":
+        return registry.names()
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    return tuple(registry.check_name(name) for name in found)
+
+
+def _train_several(
+    agents: Sequence[str], make: Callable[[str], Sequence[Plan]], train_all: Callable[[Sequence[Plan]], list[Trained]]
+) -> list[Trained]:
+    from offdyn_agents.runs.campaign import outlook, parts, total, train_campaign
+
+    def tell(line: str) -> None:
+        typer.echo(f"offdyn: {line}", err=True)
+
+    found = parts(agents, make, tell)
+    for row in outlook(found):
+        tell(", ".join(f"{name} {value}" for name, value in row.items()))
+    tell(total(found))
+    return train_campaign(found, train_all, tell)
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:

@@ -152,11 +152,14 @@ def evaluate(
             "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
         ),
     ] = False,
+    own_critics: Annotated[
+        bool, typer.Option("--own-critics", help="Attack with the runs' own critics too, beside the suite's.")
+    ] = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
-    """Score finished runs: clean, under gravity and friction sweeps, and under the min-Q attack."""
+    """Score finished runs: clean, under shifts of every family, and under the min-Q attack."""
     quiet_waiting()
     from offdyn_agents.runs.plans import read_run, run_label
 
@@ -176,6 +179,7 @@ def evaluate(
         cell_episodes or protocol.CELL_EPISODES,
         threads or usable_threads(),
         quiet,
+        own_critics,
     )
     found: list[dict[str, Any]] = []
     for folder, label in zip(runs, labels, strict=True):
@@ -184,8 +188,10 @@ def evaluate(
         found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
         if not json_output:
             print_table(f"{result['task']} {label}", rows, False)
-            if not has_critics(folder):
-                print(f"{result['agent']} has no critic: no min-Q attack")
+            if own_critics and not has_critics(folder):
+                print(f"{result['agent']} has no critic of its own to attack with")
+            if "env" not in result and not any(cell["family"] == protocol.MIN_Q for cell in result["perturbed"]):
+                print(f"the suite has no reference critic of {result['task']}: no min-Q attack")
     if json_output:
         _print_found(found)
 

@@ -20,7 +20,8 @@ import gymnasium
 
 from offdyn_envs.adroit import HAND_STEPS, HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import ROBOTS, WALKERS, Robot, State, get_robot, register_robot
+from offdyn_envs.robots.registry import register_environment
 from offdyn_envs.shifts import (
     Actuator,
     Armature,
@@ -39,7 +40,7 @@ from offdyn_envs.shifts import (
     register_shift,
     sample_shifts,
 )
-from offdyn_envs.tasks import get_task, list_env_ids, list_tasks
+from offdyn_envs.tasks import dynamics_of, env_id, get_task, list_env_ids, list_tasks, register_dynamics, register_task
 from offdyn_envs.version import __version__
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ __all__ = [
     "Noise",
     "OffDynError",
     "Payload",
+    "Robot",
+    "State",
     "__version__",
     "get_robot",
     "get_task",
@@ -70,23 +73,27 @@ __all__ = [
     "list_tasks",
     "load_dataset",
     "load_task",
+    "register_dynamics",
     "register_environments",
+    "register_robot",
     "register_shift",
+    "register_task",
     "sample_shifts",
     "shifted",
 ]
 
 
 def register_environments() -> None:
-    """Register every named environment with Gymnasium; called on import."""
-    for name, (robot, slug) in list_env_ids().items():
-        gymnasium.register(
-            id=name,
-            entry_point=f"offdyn_envs.environment:{robot.title}",
-            vector_entry_point=f"offdyn_envs.vector:{robot.name}",
-            max_episode_steps=robot.max_episode_steps,
-            kwargs={"dynamics": slug},
-        )
+    """Register every named environment with Gymnasium; called on import.
+
+    Examples:
+        >>> import gymnasium, offdyn_envs
+        >>> "OffDyn/Hopper-gravity-0.5-v0" in gymnasium.registry
+        True
+    """
+    for robot in WALKERS.values():
+        for slug in dynamics_of(robot.name):
+            register_environment(robot, slug, env_id(robot, slug))
     # Adroit needs an extra, which is asked for when an environment is made; its batches are Gymnasium's own.
     for name, (task, slug) in adroit_env_ids().items():
         gymnasium.register(

@@ -13,6 +13,7 @@ import typer.core
 
 from offdyn_envs import process
 from offdyn_envs.errors import OffDynError, out_of_memory
+from offdyn_envs.version import how_to_install
 
 __all__ = ["build_app", "main"]
 
@@ -173,7 +174,7 @@ def _one_line(error: Exception) -> str | None:
         return str(known)
     if isinstance(error, ModuleNotFoundError):
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        missing = f"this command needs '{error.name}', which is not installed: pip install 'offdyn[{extra}]'"
+        missing = f"this command needs '{error.name}', which is not installed: {how_to_install(extra or '')}"
         return None if extra is None else missing
     if isinstance(error, OSError) and error.strerror:
         # Errors of a system call on an open file name none.

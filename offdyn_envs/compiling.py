@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from functools import lru_cache
-from pathlib import Path
 
-import gymnasium
 import mujoco
 import numpy as np
 
-from offdyn_envs.errors import OffDynError, out_of_memory
 from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
 
 __all__ = ["base_model", "base_spec", "compile_spec", "dynamics_fields", "log_simulator_warnings"]
 
@@ -26,8 +23,7 @@ _log = logging.getLogger("offdyn.mujoco")
 
 def base_spec(robot: Robot) -> mujoco.MjSpec:
     """Return a robot's model without any shift, not yet compiled."""
-    folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    return mujoco.MjSpec.from_file(str(folder / robot.xml_file))
+    return read_mjcf(robot.name, robot.mjcf)
 
 
 def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:
@@ -41,14 +37,7 @@ def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:
         OffDynError: MuJoCo refuses it.
     """
     log_simulator_warnings()
-    with warnings.catch_warnings():
-        # HalfCheetah's model asks for a total mass of 14 kg through an attribute that newer MuJoCo calls deprecated.
-        warnings.filterwarnings("ignore", message=".*settotalmass.*")
-        try:
-            return spec.compile()
-        except ValueError as error:
-            wrong = OffDynError(f"{robot_name}: these shifts together make no valid model: {error}")
-            raise out_of_memory(error) or wrong from None
+    return compile_mjcf(spec, f"{robot_name}: these shifts together make no valid model")
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""The scalar environments: Gymnasium's own v5 classes on models compiled from shifts.
+"""The scalar environments on models compiled from shifts: for the walkers Gymnasium's own v5 classes.
 
 The state is Markov in (time, qpos, qvel), because the solver's warm start is zeroed before every control step. Scalar,
 batched and re-simulated transitions then agree bit for bit.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import mujoco
@@ -16,6 +17,7 @@ from gymnasium import spaces
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
@@ -23,7 +25,10 @@ from numpy.typing import NDArray
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, overwrite_model, start_qpos
-from offdyn_envs.robots import ROBOTS, RewardParts, Robot
+from offdyn_envs.robots import ROBOTS, WALKERS, RewardParts, Robot, State, Walker
+from offdyn_envs.robots.base import Floats
+from offdyn_envs.robots.goals import read_goal, write_goal
+from offdyn_envs.robots.registry import find_others
 from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
@@ -51,7 +56,7 @@ _DIVERGENCE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVE
 
 
 class ShiftedRobot(ScalarEnvironment):
-    """A robot whose dynamics may be shifted; the part that the four environments share.
+    """A robot whose dynamics may be shifted; the part that all environments share.
 
     Args:
         dynamics: A named dynamics, for instance "gravity-0.5".
@@ -94,12 +99,12 @@ class ShiftedRobot(ScalarEnvironment):
         self._active = outside(self.shifts)
         self._noises, self._noise_rng = noises_of(self.shifts), np.random.default_rng()
         self._queue = ActionQueue([delay_of(self.shifts)], self.robot.action_dim)
-        super().__init__(**self.robot.stock_kwargs, **rendering)
+        super().__init__(**self._stock_kwargs(), **rendering)
         if len(self._context):
             size = self.robot.observation_dim + len(self._context)
             self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         self.init_qpos = start_qpos(self.robot, self.shifts, self.profile)
-        # The stock class has recorded its own arguments for pickling; these are ours.
+        # A stock class has recorded its own arguments for pickling; these are ours.
         json_shifts = shifts_to_json(extra) or None
         EzPickle.__init__(self, dynamics, json_shifts, profile, attack, schedule, observe_shifts, **rendering)
 
@@ -135,7 +140,10 @@ class ShiftedRobot(ScalarEnvironment):
         Returns:
             The observation, [|S|].
         """
-        self.set_state(*self.robot.sample_reset(self.np_random, self.init_qpos))
+        qpos, qvel, *goal = self.robot.sample_reset(self.np_random, self.init_qpos)
+        if goal:
+            self.goal = goal[0]
+        self.set_state(qpos, qvel)
         return self._seen()
 
     def step(self, action: NDArray[Any]) -> tuple[NDArray[np.float64], Any, bool, Literal[False], dict[str, Any]]:
@@ -153,34 +161,36 @@ class ShiftedRobot(ScalarEnvironment):
         if is_local(self.shifts) or (self.schedule is not None and self.schedule.unit == "step"):
             self._follow(lambda shifts: here(shifts, self.robot, self.data.qpos, self.data.qvel))
         self._elapsed += 1
-        before = self.data.time, self.data.qpos.copy(), self.data.qvel.copy()
-        self.do_simulation(self._arriving(action), self.frame_skip)
+        time, before = self.data.time, self.robot.state(self.data.qpos.copy(), self.data.qvel.copy(), self._goal)
+        self.do_simulation(self.robot.control(self._arriving(action)), self.frame_skip)
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
         if diverged:
-            self.data.time, self.data.qpos[:], self.data.qvel[:] = before
-        qpos, qvel = self.data.qpos, self.data.qvel
-        terminated = bool(self.robot.terminated(qpos, qvel))
-        parts = self.robot.reward_parts(before[1][0], qpos, qvel, action, np.asarray(terminated))
+            self.data.time, self.data.qpos[:], self.data.qvel[:] = time, before.qpos, before.qvel
+        reward, terminated, info = self._judge(before, action)
         if self.render_mode == "human":
             self.render()
-        return self._seen(), float(parts.total), terminated or diverged, False, self._info(before[1], parts, diverged)
+        return self._seen(), reward, terminated or diverged, False, info | {"diverged": diverged}
 
-    def _get_reset_info(self) -> dict[str, float]:
-        return self._info(self.data.qpos, self.robot.no_reward, False)
+    def _stock_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of the class that simulates."""
+        return {}
 
-    def _info(self, before: NDArray[np.float64], parts: RewardParts, diverged: bool) -> dict[str, float]:
-        """Return what v5 returns after a step, and whether the simulation blew up; the same names after a reset."""
-        qpos, dt = self.data.qpos, self.robot.dt
-        info = {"x_position": float(qpos[0]), "x_velocity": float((qpos[0] - before[0]) / dt)}
-        if self.robot.walks_in_plane:
-            info |= {"y_position": float(qpos[1]), "y_velocity": float((qpos[1] - before[1]) / dt)}
-            info |= {"distance_from_origin": float(np.linalg.norm(qpos[:2])), "reward_contact": 0.0}
-        elif parts.alive is not None:
-            info["z_distance_from_origin"] = float(qpos[1] - self.init_qpos[1])
-        if parts.alive is not None:
-            info["reward_survive"] = float(parts.alive)
-        info |= {"reward_forward": float(parts.forward), "reward_ctrl": -float(parts.cost)}
-        return info | {"diverged": diverged}
+    def _state(self) -> State:
+        return self.robot.state(self.data.qpos, self.data.qvel, self._goal)
+
+    def _judge(self, before: State, action: NDArray[Any]) -> tuple[float, bool, dict[str, Any]]:
+        """Return the reward of a step, whether it ends the episode, and infos."""
+        after = self._state()
+        reward, terminated = self.robot.judge(before, after, action)
+        return float(reward), bool(terminated), self._said(before, after, action)
+
+    def _said(self, before: State, after: State, action: NDArray[Any]) -> dict[str, Any]:
+        said = self.robot.info(before, after, action).items()
+        return {name: float(value) if np.ndim(value) == 0 else value for name, value in said}
+
+    def _get_reset_info(self) -> dict[str, Any]:
+        state = self._state()
+        return self._said(state, state, np.zeros(self.robot.action_dim)) | {"diverged": False}
 
     def _follow(self, chosen: Callable[[tuple[Shift, ...]], tuple[Shift, ...]]) -> None:
         """Bring the model to what the schedule asks for now, and of local shifts to those that are chosen."""
@@ -195,8 +205,21 @@ class ShiftedRobot(ScalarEnvironment):
         if model.opt.timestep != self.robot.timestep:
             raise OffDynError(f"schedule: the timestep may not change, from {self.robot.timestep} s")
         overwrite_model(self.model, model)
+        write_goal(self.model, self.robot.goal, self._goal)
         self.init_qpos = start_qpos(self.robot, wanted, self.profile)
         self._active = wanted
+
+    @property
+    def goal(self) -> NDArray[np.float64]:
+        """What the last reset wrote into the model, [G]; a copy, and may be set. Nothing for most robots."""
+        return self._goal.copy()
+
+    @goal.setter
+    def goal(self, value: NDArray[Any]) -> None:
+        if np.shape(value) != self._goal.shape or not np.isfinite(value).all():
+            raise OffDynError(f"goal must be finite numbers of shape {self._goal.shape}, got shape {np.shape(value)}")
+        self._goal = np.array(value, dtype=np.float64)
+        write_goal(self.model, self.robot.goal, self._goal)
 
     @property
     def queue(self) -> NDArray[np.float64]:
@@ -219,7 +242,7 @@ class ShiftedRobot(ScalarEnvironment):
         return self._queue.send(action[None])[0] if len(self._queue) and fits else action
 
     def _seen(self) -> NDArray[np.float64]:
-        observation = self.robot.observe(self.data.qpos, self.data.qvel)
+        observation = self.robot.observe(*self._state())
         for noise in self._noises:
             observation = noise.disturb(observation, self._noise_rng)
         if self.attack is not None:
@@ -234,6 +257,7 @@ class ShiftedRobot(ScalarEnvironment):
             if inside.opt.timestep != model.opt.timestep:
                 raise OffDynError(f"local shift: the timestep may not change, from {model.opt.timestep} s")
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
+        self._goal = read_goal(model, self.robot.goal)
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)
@@ -248,25 +272,95 @@ class ShiftedRobot(ScalarEnvironment):
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
 
-class HalfCheetah(ShiftedRobot, HalfCheetahEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock returns no True
+class ShiftedWalker(ShiftedRobot):
+    """A walker whose dynamics may be shifted, on Gymnasium's class of it; arguments as for `ShiftedRobot`."""
+
+    robot: Walker  # pyright: ignore[reportIncompatibleVariableOverride] every class has one of its own
+
+    def _stock_kwargs(self) -> dict[str, Any]:
+        return dict(self.robot.stock_kwargs)
+
+    def _judge(self, before: State, action: NDArray[Any]) -> tuple[float, bool, dict[str, Any]]:
+        after = self._state()
+        terminated = self.robot.terminated(*after)
+        parts = self.robot.reward_parts(before, after, action, terminated)
+        return float(parts.total), bool(terminated), self._info(before.qpos, parts)
+
+    def _get_reset_info(self) -> dict[str, Any]:
+        return self._info(self.data.qpos, self.robot.no_reward) | {"diverged": False}
+
+    def _info(self, before: Floats, parts: RewardParts) -> dict[str, Any]:
+        """Return what v5 returns after a step; the same names after a reset."""
+        qpos, dt = self.data.qpos, self.robot.dt
+        info = {"x_position": float(qpos[0]), "x_velocity": float((qpos[0] - before[0]) / dt)}
+        if self.robot.walks_in_plane:
+            info |= {"y_position": float(qpos[1]), "y_velocity": float((qpos[1] - before[1]) / dt)}
+            info |= {"distance_from_origin": float(np.linalg.norm(qpos[:2])), "reward_contact": 0.0}
+        elif parts.alive is not None:
+            info["z_distance_from_origin"] = float(qpos[1] - self.init_qpos[1])
+        if parts.alive is not None:
+            info["reward_survive"] = float(parts.alive)
+        return info | {"reward_forward": float(parts.forward), "reward_ctrl": -float(parts.cost)}
+
+
+class HalfCheetah(ShiftedWalker, HalfCheetahEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock returns no True
     """HalfCheetah: 17 observations, 6 actions, 0.05 s a step, never terminates."""
 
-    robot = ROBOTS["halfcheetah"]
+    robot = WALKERS["halfcheetah"]
 
 
-class Hopper(ShiftedRobot, HopperEnv):
+class Hopper(ShiftedWalker, HopperEnv):
     """Hopper: 11 observations (velocities clipped to +-10), 3 actions, 0.008 s a step, ends when it falls."""
 
-    robot = ROBOTS["hopper"]
+    robot = WALKERS["hopper"]
 
 
-class Walker2d(ShiftedRobot, Walker2dEnv):
+class Walker2d(ShiftedWalker, Walker2dEnv):
     """Walker2d: 17 observations (velocities clipped to +-10), 6 actions, 0.008 s a step, ends when it falls."""
 
-    robot = ROBOTS["walker2d"]
+    robot = WALKERS["walker2d"]
 
 
-class Ant(ShiftedRobot, AntEnv):
+class Ant(ShiftedWalker, AntEnv):
     """Ant: 27 observations (no contact forces), 8 actions, 0.05 s a step, ends when it falls or leaps too high."""
 
-    robot = ROBOTS["ant"]
+    robot = WALKERS["ant"]
+
+
+class OwnRobot(ShiftedRobot):
+    """A robot that somebody registered, under shifts; arguments as for `ShiftedRobot`.
+
+    Actions lie in [-1, 1], whatever the control ranges of the model; infos are what `Robot.info` says.
+    """
+
+    def _stock_kwargs(self) -> dict[str, Any]:
+        seen = spaces.Box(-np.inf, np.inf, (self.robot.observation_dim,), np.float64)
+        # Any file that is there: the model is compiled here.
+        return {"model_path": __file__, "frame_skip": self.robot.frame_skip, "observation_space": seen}
+
+    def _set_action_space(self) -> Any:
+        self.metadata = self.metadata | {"render_fps": round(1.0 / self.dt)}
+        self.action_space = spaces.Box(-1.0, 1.0, (self.robot.action_dim,), np.float32)
+        return self.action_space
+
+
+@cache
+def _own(robot: Robot) -> type[OwnRobot]:
+    inside: dict[str, Any] = {
+        "robot": robot,
+        "__module__": __name__,
+        "__qualname__": robot.title,
+        "__doc__": type(robot).__doc__,
+    }
+    inside["metadata"] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}
+    return type(robot.title, (OwnRobot, MujocoEnv), inside)
+
+
+def __getattr__(name: str) -> type[OwnRobot]:
+    """Return the environment of a registered robot by its title: a class of this module, as the walkers' are."""
+    if not name.startswith("_"):
+        find_others()
+        for robot in ROBOTS.values():
+            if robot.title == name and not isinstance(robot, Walker):
+                return _own(robot)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

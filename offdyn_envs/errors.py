@@ -24,7 +24,15 @@ NEARLY = 0.8
 
 
 class OffDynError(ValueError):
-    """Bad input. The message is one line; the `offdyn` command prints it and exits with status 2."""
+    """Bad input. The message is one line; the `offdyn` command prints it and exits with status 2.
+
+    Examples:
+        >>> import offdyn
+        >>> offdyn.Gravity(-1.0)
+        Traceback (most recent call last):
+            ...
+        offdyn_envs.errors.OffDynError: gravity shift: scale must be a finite number from 1e-06 to 1e+06, got '-1.0'
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))

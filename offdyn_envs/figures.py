@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from offdyn_envs.atomic import refuse_foreign, write_bytes
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.version import how_to_install
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def new_figure(**options: Any) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise OffDynError("drawing needs matplotlib; install it with: pip install 'offdyn[plots]'") from None
+        raise OffDynError(f"drawing needs matplotlib: {how_to_install('plots')}") from None
     return Figure(**options)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.compiling import base_model, base_spec, compile_spec, dynamics_fields
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot, as_walker, get_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
 from offdyn_envs.shifts.applying import edit_model, edit_spec
 
@@ -52,7 +52,7 @@ def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco
     if not shifts:
         return base_model(robot_name)
     with warnings.catch_warnings():
-        # As in `compile_spec`: shifts read and write that attribute too.
+        # As in `compile_mjcf`: shifts read and write that attribute too.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")
         spec = model_spec(get_robot(robot_name), shifts, profile)
         model = compile_spec(spec, robot_name)
@@ -80,7 +80,8 @@ def _start_qpos(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> tup
     model = compile_model(robot, shifts, profile)
     start = np.array(model.qpos0)
     if profile == "default" and any(isinstance(shift, Morphology) for shift in shifts):
-        start[robot.height_index] += _lowest_point(compile_model(robot, ())) - _lowest_point(model)
+        height = as_walker(robot, "a morphology shift").height_index
+        start[height] += _lowest_point(compile_model(robot, ())) - _lowest_point(model)
     return tuple(start.tolist())
 
 

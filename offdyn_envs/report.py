@@ -185,7 +185,8 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
     from offdyn_envs.verification.contacts import FEET, measured_friction
 
     robot, shifts, model = subject.robot, subject.shifts, subject.model
-    seen = measured_friction(robot, model, start_qpos(robot, shifts, subject.profile))
+    feet = FEET.get(robot.name, {})
+    seen = measured_friction(robot, model, start_qpos(robot, shifts, subject.profile)) if feet else {}
     masses = zip(element_names(model, "body")[1:], model.body_mass[1:], strict=True)
     return {
         "robot": robot.title,
@@ -199,7 +200,7 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
         "steps per episode": robot.max_episode_steps,
         "mass in kg": float(model.body_mass.sum()),
         "masses in kg": {body: round(float(mass), 4) for body, mass in masses},
-        "friction of feet on the floor": {geom: max(seen[geom]) for geom in FEET[robot.name] if geom in seen},
+        "friction of feet on the floor": {geom: max(seen[geom]) for geom in feet if geom in seen},
         "gravity z in m/s^2": float(model.opt.gravity[2]),
         "model SHA-256": model_hash(model),
         "MuJoCo": mujoco.__version__,

@@ -1,14 +1,19 @@
-"""The tables: dynamics, datasets, tasks and tracks. Names are looked up here, never parsed for their meaning."""
+"""The tables: dynamics, datasets, tasks and tracks. Names are looked up here, never parsed for their meaning.
+
+Those of the suite's walkers stand here; dynamics and tasks of other robots are registered.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
-from offdyn_envs.errors import spelled, unknown
-from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.errors import OffDynError, spelled, unknown
+from offdyn_envs.robots import ROBOTS, WALKERS, Robot, get_robot
+from offdyn_envs.robots.registry import find_others, known_robot, register_environment
 from offdyn_envs.shifts import (
     KINEMATIC_LEVELS,
     KINEMATIC_PARTS,
@@ -20,7 +25,11 @@ from offdyn_envs.shifts import (
     Kinematic,
     Morphology,
     Shift,
+    Shifts,
+    check_shifts,
+    parse_shifts,
 )
+from offdyn_envs.shifts.local import everywhere
 
 __all__ = [
     "DYNAMICS",
@@ -36,6 +45,8 @@ __all__ = [
     "get_track",
     "list_env_ids",
     "list_tasks",
+    "register_dynamics",
+    "register_task",
 ]
 
 PRESET_SCALES = (0.1, 0.5, 2.0, 5.0)
@@ -44,32 +55,30 @@ ROWS: Mapping[str, int] = MappingProxyType({"500": 500, "5k": 5_000, "50k": 50_0
 SEVERE_SLUGS = ("kinematic-severe", "morphology-severe")
 
 
-def _dynamics_table(robot: str) -> Mapping[str, tuple[Shift, ...]]:
-    return MappingProxyType(
-        {
-            "nominal": (),
-            **{f"gravity-{scale}": (Gravity(scale),) for scale in PRESET_SCALES},
-            **{f"friction-{scale}": (Friction(scale),) for scale in PRESET_SCALES},
-            **{
-                f"kinematic-{part}-{level}": (Kinematic(part, scale),)
-                for part in KINEMATIC_PARTS[robot]
-                for level, scale in KINEMATIC_LEVELS.items()
-            },
-            **{
-                f"morphology-{part}-{level}": (Morphology(part, value),)
-                for part in MORPHOLOGY_PARTS[robot]
-                for level, value in MORPHOLOGY_LEVELS.items()
-            },
-            "kinematic-severe": (Kinematic(preset=SEVERE),),
-            "morphology-severe": (Morphology(preset=SEVERE),),
-        }
-    )
+def _dynamics_table(robot: str) -> dict[str, tuple[Shift, ...]]:
+    return {
+        "nominal": (),
+        **{f"gravity-{scale}": (Gravity(scale),) for scale in PRESET_SCALES},
+        **{f"friction-{scale}": (Friction(scale),) for scale in PRESET_SCALES},
+        **{
+            f"kinematic-{part}-{level}": (Kinematic(part, scale),)
+            for part in KINEMATIC_PARTS[robot]
+            for level, scale in KINEMATIC_LEVELS.items()
+        },
+        **{
+            f"morphology-{part}-{level}": (Morphology(part, value),)
+            for part in MORPHOLOGY_PARTS[robot]
+            for level, value in MORPHOLOGY_LEVELS.items()
+        },
+        "kinematic-severe": (Kinematic(preset=SEVERE),),
+        "morphology-severe": (Morphology(preset=SEVERE),),
+    }
 
 
-DYNAMICS: Mapping[str, Mapping[str, tuple[Shift, ...]]] = MappingProxyType(
-    {robot: _dynamics_table(robot) for robot in ROBOTS}
-)
-"""Named dynamics of each robot: the slug and its shifts; 23 a robot, 92 in all."""
+_DYNAMICS: dict[str, dict[str, tuple[Shift, ...]]] = {robot: _dynamics_table(robot) for robot in WALKERS}
+DYNAMICS: Mapping[str, Mapping[str, tuple[Shift, ...]]] = MappingProxyType(_DYNAMICS)
+"""Named dynamics of each robot: the slug and its shifts; 23 a walker, 92 in all; `register_dynamics` adds to them."""
+_SLUG = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
 def dynamics_of(robot: str) -> Mapping[str, tuple[Shift, ...]]:
@@ -84,7 +93,41 @@ def dynamics_of(robot: str) -> Mapping[str, tuple[Shift, ...]]:
     Raises:
         OffDynError: No such robot.
     """
-    return DYNAMICS[get_robot(robot).name]
+    return MappingProxyType(_DYNAMICS.setdefault(get_robot(robot).name, {"nominal": ()}))
+
+
+def register_dynamics(robot: str | Robot, slug: str, shifts: Shifts) -> str:
+    """Add named dynamics of a robot: an environment, and datasets of it.
+
+    Args:
+        robot: A registered robot or its name.
+        slug: The name of the dynamics, for instance "mass-2".
+        shifts: One shift or a list, as values or plain JSON objects.
+
+    Returns:
+        The id of the environment, for instance "OffDyn/Hopper-mass-2-v0".
+
+    Raises:
+        OffDynError: No such robot, a slug that cannot stand in ids or has other shifts already, or shifts that do not
+            fit the robot.
+    """
+    from offdyn_envs.models import compile_model
+
+    body = known_robot(robot)
+    table = dynamics_of(body.name)
+    if not isinstance(slug, str) or not _SLUG.fullmatch(slug):
+        raise OffDynError(f"dynamics of {body.name}: a name must be small letters, digits, - and ., got {slug!r:.80}")
+    read = parse_shifts(shifts)
+    if read != table.get(slug, read) or slug.replace(".", "p") in {
+        other.replace(".", "p") for other in table if other != slug
+    }:
+        raise OffDynError(f"dynamics of {body.name}: the name '{slug}' is taken")
+    check_shifts(read, body)
+    compile_model(body, everywhere(read))
+    _DYNAMICS[body.name][slug] = read
+    name = env_id(body, slug)
+    register_environment(body, slug, name)
+    return name
 
 
 def get_dynamics(robot: str, slug: str) -> tuple[Shift, ...]:
@@ -113,8 +156,15 @@ def env_id(robot: Robot, slug: str) -> str:
 
 
 def list_env_ids() -> dict[str, tuple[Robot, str]]:
-    """Return every registered environment id with its robot and dynamics slug."""
-    return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in DYNAMICS[robot.name]}
+    """Return every registered environment id with its robot and dynamics slug.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> "OffDyn/Hopper-gravity-0.5-v0" in offdyn_envs.list_env_ids()
+        True
+    """
+    find_others()
+    return {env_id(robot, slug): (robot, slug) for robot in ROBOTS.values() for slug in dynamics_of(robot.name)}
 
 
 @dataclass(frozen=True)
@@ -162,22 +212,23 @@ class DatasetId:
         Raises:
             OffDynError: No such dataset; the message names the nearest.
         """
-        table = _dataset_table()
-        found = spelled(text, table)
+        found = spelled(text, _dataset_table(_named_dynamics()))
+        if found is None:
+            find_others()
+        table = _dataset_table(_named_dynamics())
+        found = found or spelled(text, table)
         if found is None:
             raise unknown("dataset", text, table, "offdyn data list")
         return table[found]
 
 
+def _named_dynamics() -> tuple[tuple[str, str], ...]:
+    return tuple((robot, slug) for robot in ROBOTS for slug in dynamics_of(robot))
+
+
 @lru_cache(maxsize=1)
-def _dataset_table() -> Mapping[str, DatasetId]:
-    ids = [
-        DatasetId(robot, dynamics, quality, rows)
-        for robot in ROBOTS
-        for dynamics in DYNAMICS[robot]
-        for quality in QUALITIES
-        for rows in ROWS
-    ]
+def _dataset_table(named: tuple[tuple[str, str], ...]) -> Mapping[str, DatasetId]:
+    ids = [DatasetId(*names, quality, rows) for names in named for quality in QUALITIES for rows in ROWS]
     return MappingProxyType({str(item): item for item in ids})
 
 
@@ -209,10 +260,10 @@ class Task:
         return env_id(get_robot(self.robot), self.scoring)
 
 
-@lru_cache(maxsize=1)
-def _task_table() -> Mapping[str, Task]:
+@cache
+def _task_table() -> dict[str, Task]:
     tasks: dict[str, Task] = {}
-    for robot in ROBOTS:
+    for robot in WALKERS:
         for dynamics in DYNAMICS[robot]:
             for quality in QUALITIES:
                 nominal = DatasetId(robot, "nominal", quality, "1m")
@@ -225,11 +276,44 @@ def _task_table() -> Mapping[str, Task]:
                 target = DatasetId(robot, "nominal", quality, "5k")
                 name = f"{robot}-from-{dynamics}-{quality}"
                 tasks[name] = Task(name, robot, dynamics, quality, source, target, scoring="nominal")
-    return MappingProxyType(tasks)
+    return tasks
+
+
+def register_task(name: str, source: str | DatasetId, target: str | DatasetId) -> Task:
+    """Add a task: a pair of datasets of one robot; the dynamics of the target score.
+
+    Args:
+        name: What it is called, for instance "crane-mass-2-medium".
+        source: Id of the plentiful dataset, for instance "offdyn/crane/nominal/medium-50k-v0".
+        target: Id of the scarce one, for instance "offdyn/crane/mass-2/medium-5k-v0".
+
+    Returns:
+        The task.
+
+    Raises:
+        OffDynError: A name that cannot stand for a folder or is another task's, no such datasets, or two robots.
+    """
+    if not isinstance(name, str) or not _SLUG.fullmatch(name.replace("_", "-")):
+        raise OffDynError(f"task: a name must be small letters, digits, -, _ and ., got {name!r:.80}")
+    ids = [item if isinstance(item, DatasetId) else DatasetId.parse(item) for item in (source, target)]
+    if ids[0].robot != ids[1].robot:
+        raise OffDynError(f"task '{name}': source is a {ids[0].robot} and target a {ids[1].robot}; one robot is needed")
+    task = Task(name, ids[1].robot, ids[1].dynamics, ids[1].quality, *ids, scoring=ids[1].dynamics)
+    if _task_table().get(name, task) != task:
+        raise OffDynError(f"task '{name}': the name is taken")
+    _task_table()[name] = task
+    return task
 
 
 def list_tasks() -> list[Task]:
-    """Return every task."""
+    """Return every task.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> "hopper-gravity-0.5-medium" in [task.name for task in offdyn_envs.list_tasks()]
+        True
+    """
+    find_others()
     return list(_task_table().values())
 
 
@@ -244,9 +328,17 @@ def get_task(name: str) -> Task:
 
     Raises:
         OffDynError: No such task; the message names the nearest.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> str(offdyn_envs.get_task("hopper-gravity-0.5-medium").target)
+        'offdyn/hopper/gravity-0p5/medium-5k-v0'
     """
+    found = spelled(name, _task_table())
+    if found is None:
+        find_others()
     table = _task_table()
-    found = spelled(name, table)
+    found = found or spelled(name, table)
     if found is None:
         raise unknown("task", name, table, "offdyn tasks")
     return table[found]
@@ -255,7 +347,7 @@ def get_task(name: str) -> Task:
 def _targets(*families: str) -> tuple[str, ...]:
     return tuple(
         f"{robot}-{slug}-medium"
-        for robot in ROBOTS
+        for robot in WALKERS
         for slug in DYNAMICS[robot]
         if slug.startswith(families) and slug not in SEVERE_SLUGS
     )
@@ -268,7 +360,7 @@ TRACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "droco-32": tuple(
             f"{robot}-from-{slug}-{quality}"
             for slug in SEVERE_SLUGS
-            for robot in ROBOTS
+            for robot in WALKERS
             for quality in QUALITIES
             if quality != "random"
         ),
@@ -277,6 +369,14 @@ TRACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             for robot in ("halfcheetah", "hopper", "walker2d")
             for quality in QUALITIES
             if quality != "expert"
+        ),
+        "core-6": (
+            "halfcheetah-gravity-0.5-medium",
+            "halfcheetah-friction-0.1-medium",
+            "hopper-gravity-0.5-medium",
+            "hopper-from-kinematic-severe-medium",
+            "walker2d-gravity-5.0-medium",
+            "ant-gravity-5.0-medium",
         ),
         "core-12": (
             "halfcheetah-friction-0.1-medium",
@@ -294,7 +394,10 @@ TRACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )
-"""Tracks of the leaderboard: the tasks that one table ranks. `core-12` holds those with published figures."""
+"""Tracks of the leaderboard: the tasks that one table ranks.
+
+`core-6` is small enough for two cores; `core-12` holds those with published figures.
+"""
 
 
 def get_track(name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import mujoco
@@ -31,8 +32,10 @@ from offdyn_envs.batching.arguments import (
 from offdyn_envs.batching.crew import Crew
 from offdyn_envs.batching.row_models import RowModels
 from offdyn_envs.batching.step_timers import stop_step_timers
+from offdyn_envs.batching.threads import threads_for
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.robots import Robot, State, get_robot
+from offdyn_envs.robots.registry import known_robot
 from offdyn_envs.scalar.arguments import check_observe_shifts
 from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
@@ -65,7 +68,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         shifts: More shifts for all rows, applied after those of `dynamics`: one or a list.
         row_shifts: One more list of shifts (or one shift, or None) per row, applied last; N entries.
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
-        num_threads: Threads that share the physics. Results do not depend on it.
+        num_threads: Threads that share the physics; by default a usable processor for every four rows. Results do not
+            depend on it.
         max_episode_steps: Control steps until truncation.
         autoreset_mode: "next_step" (Gymnasium's default), "same_step" or "disabled".
         attack: An observation attack, as a value or a plain JSON object.
@@ -89,7 +93,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         shifts: Shifts = None,
         row_shifts: Sequence[Shifts] | None = None,
         profile: str = "default",
-        num_threads: int = 1,
+        num_threads: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: str | AutoresetMode = "next_step",
         attack: Mapping[str, Any] | Attack | None = None,
@@ -100,7 +104,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     ) -> None:
         for name in unexpected:
             raise unknown("parameter of the batched environment", name, _PARAMETERS)
-        self.robot = robot if isinstance(robot, Robot) else get_robot(robot)
+        self.robot = known_robot(robot)
         self.num_envs = whole_number("num_envs", num_envs)
         limit = self.robot.max_episode_steps if max_episode_steps is None else max_episode_steps
         self.max_episode_steps = whole_number("max_episode_steps", limit)
@@ -113,7 +117,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self.row_shifts = shifts_of_rows(common, row_shifts, self.num_envs)
         self.profile = check_profile(profile)
         self.schedule = None if schedule is None else make_schedule(schedule, self.robot, self.row_shifts)
-        self.num_threads = min(whole_number("num_threads", num_threads), self.num_envs)
+        threads = threads_for(self.num_envs) if num_threads is None else num_threads
+        self.num_threads = min(whole_number("num_threads", threads), self.num_envs)
         observed = self.row_shifts if check_observe_shifts(observe_shifts, schedule) else ((),) * self.num_envs
         self.context_names, self._context = context_of_rows(observed)
         self._build_spaces()
@@ -191,6 +196,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return self._queue.sent.copy()
 
     @property
+    def goal(self) -> Floats:
+        """What the last reset wrote into each row's model, [N, G]; a copy. Nothing for most robots."""
+        return self._rows.goals.copy()
+
+    @property
     def last_qpos(self) -> Floats:
         """Positions right after the last physics step, before any reset, [N, nq]; a copy."""
         return self._last[:, self._qpos].copy()
@@ -200,7 +210,14 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         """Velocities right after the last physics step, before any reset, [N, nv]; a copy."""
         return self._last[:, self._qvel].copy()
 
-    def set_state(self, qpos: Floats, qvel: Floats, mask: Bools | None = None, queue: Floats | None = None) -> Floats:
+    def set_state(
+        self,
+        qpos: Floats,
+        qvel: Floats,
+        mask: Bools | None = None,
+        queue: Floats | None = None,
+        goal: Floats | None = None,
+    ) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
         Args:
@@ -208,6 +225,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             qvel: Velocities, [N, nv].
             mask: Which rows to set, [N]; all where left out.
             queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
+            goal: Goals, as `goal` returns them, [N, G]; they stay where left out.
 
         Returns:
             The observations of all rows, [N, |S|], never attacked and without noise.
@@ -220,6 +238,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         checked = [
             (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
         ]
+        if goal is not None:
+            goals = finite_rows("goal", goal, self._rows.goals.shape, chosen)
+            for row in np.flatnonzero(chosen):
+                self._rows.aim(int(row), goals[row])
         under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
@@ -303,7 +325,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     def _advance(self, actions: NDArray[Any]) -> Bools:
         self._rows.begin_step(self._steps, self._state[:, self._qpos], self._state[:, self._qvel])
-        self._control[:] = self._queue.send(actions)[:, None, :]
+        self._control[:] = self.robot.control(self._queue.send(actions))[:, None, :]
         self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory)
         after = self._trajectory[:, -1].copy()
         # The simulation repeats the last good state of a row that diverged, so its clock falls behind.
@@ -315,10 +337,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return diverged
 
     def _judge(self, before: Floats, actions: NDArray[Any], diverged: Bools) -> tuple[Floats, Bools, Bools]:
-        qpos, qvel = self._state[:, self._qpos], self._state[:, self._qvel]
-        fallen = self.robot.terminated(qpos, qvel)
-        rewards = self.robot.reward(before[:, 1], qpos, qvel, actions, fallen)
+        rewards, fallen = self.robot.judge(self._parts(before), self._parts(self._state), actions)
         return rewards, fallen | diverged, self._steps >= self.max_episode_steps
+
+    def _parts(self, state: Floats) -> State:
+        return self.robot.state(state[:, self._qpos], state[:, self._qvel], self._rows.goals)
 
     def _step_and_reset(
         self, rewards: Floats, terminations: Bools, truncations: Bools, infos: dict[str, Any]
@@ -338,7 +361,9 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         rows = np.flatnonzero(chosen)
         self._rows.begin_episodes(rows, episode)
         for row in rows:
-            qpos, qvel = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
+            qpos, qvel, *goal = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
+            if goal:
+                self._rows.aim(int(row), goal[0])
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel
@@ -351,7 +376,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._unstarted.difference_update(np.flatnonzero(chosen).tolist())
 
     def _observe(self) -> Floats:
-        return self.robot.observe(self._state[:, self._qpos], self._state[:, self._qvel])
+        return self.robot.observe(*self._parts(self._state))
 
     def _seen(self, rows: Bools | None) -> Floats:
         """Return all observations, those of `rows` (None: of all rows) noisy and attacked."""
@@ -370,21 +395,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return np.concatenate([observations, self._context], axis=1) if self.context_names else observations
 
 
-def halfcheetah(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
-    """Make a batched HalfCheetah; Gymnasium's entry point."""
-    return OffDynVectorEnv(ROBOTS["halfcheetah"], num_envs, **kwargs)
-
-
-def hopper(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
-    """Make a batched Hopper; Gymnasium's entry point."""
-    return OffDynVectorEnv(ROBOTS["hopper"], num_envs, **kwargs)
-
-
-def walker2d(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
-    """Make a batched Walker2d; Gymnasium's entry point."""
-    return OffDynVectorEnv(ROBOTS["walker2d"], num_envs, **kwargs)
-
-
-def ant(num_envs: int, **kwargs: Any) -> OffDynVectorEnv:
-    """Make a batched Ant; Gymnasium's entry point."""
-    return OffDynVectorEnv(ROBOTS["ant"], num_envs, **kwargs)
+def __getattr__(name: str) -> Any:
+    """Return what makes a batch of a robot, by its name: Gymnasium's entry point."""
+    if name.startswith("_"):
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return partial(OffDynVectorEnv, get_robot(name))

@@ -1,14 +1,17 @@
 """The speed measurement runs, and its peers compute the same numbers; how fast they are is not asserted."""
 
+import argparse
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_envs.robots import ROBOTS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -139,3 +142,37 @@ def test_training_benchmark_runs(tmp_path):
     assert set(result["seed_updates_per_second"]) | set(result["skipped"]) == {"plain", "jax"}
     assert all(value > 0 for value in result["seed_updates_per_second"].values())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def agents(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import agents
+
+    return agents
+
+
+@pytest.mark.parametrize("name", names())
+def test_agents_are_measured_with_policies_of_full_size(agents, name):
+    ours, real = agents.agent_of(name, "hopper"), agent_class(name).settings_class()
+    for item in ("width", "batch_size", "members", "elites"):
+        assert getattr(ours.settings, item, None) == getattr(real, item, None)
+
+
+def test_an_agent_is_measured_beside_the_yardstick(agents):
+    calls = []
+
+    def slow():
+        calls.append("slow")
+        time.sleep(0.02)
+        return 10
+
+    def quick():
+        calls.append("quick")
+        time.sleep(0.005)
+        return 10
+
+    chosen = argparse.Namespace(seconds=0.1, rounds=3)
+    found = agents.measure("slow", slow, quick, chosen)
+    assert calls[0] == "slow" and calls[-1] == "quick" and len(found["rounds"]) == 3
+    assert 1.5 < found["times_iql"] < 8.0

@@ -89,7 +89,7 @@ COMMANDS = {
         "leaderboard add FILES/run --name offdyn-bc --replace --leaderboard HOME/board",
         {
             1: f"{ENTRY}/policies/{TASK}/0.onnx",
-            200_000: f"{ENTRY}/policies/{TASK}/0.onnx",
+            100_000: f"{ENTRY}/policies/{TASK}/0.onnx",
             300_000: f"{ENTRY}/entry.json",
         },
     ),
@@ -153,7 +153,7 @@ def write_run(folder: Path) -> None:
         "parameters": 9,
         "tuning_evaluations": 0,
     }
-    evaluation = {"protocol": 1, "episodes": 1000, "clean": returns, "perturbed": cells}
+    evaluation = {"protocol": 2, "episodes": 1000, "clean": returns, "perturbed": cells}
     (folder / "run.json").write_text(json.dumps(run | both))
     (folder / "evaluation.json").write_text(json.dumps(evaluation | both))
 

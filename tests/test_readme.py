@@ -1,7 +1,6 @@
-"""What the README and the pages say can be done, is done, and so are the commands of the results."""
+"""The README: short, in plain sentences, and every block of it does what it says."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -10,133 +9,124 @@ from offdyn_agents.algorithms.table import with_table
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
 from tests.api import stand_in
+from tests.pages import ROOT, blocks, commands, read, sentences
 
-ROOT = Path(__file__).parents[1]
-TEXT, RESULTS, OWN_DATA = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/results/README.md", "docs/your-own-data.md")
-)
-
-
-def blocks(text):
-    return re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def commands(text):
-    return [
-        shlex.split(line, comments=True)[1:]
-        for language, block in blocks(text)
-        for line in block.replace("\\\n", " ").splitlines()
-        if not language and line.startswith("offdyn ")
-    ]
-
-
-PYTHON = [block for language, block in blocks(TEXT) if language == "python"]
-COMMANDS = commands(TEXT)
-
-
-def sets_up_data(block):
-    return "load_task" in block or "load_dataset" in block
+TEXT = read("README.md")
+((FIRST, OUTPUT),) = [
+    (first.text, then.text)
+    for first, then in zip(blocks(TEXT), blocks(TEXT)[1:], strict=False)
+    if first.language == "python"
+]
+FEWER = {
+    "train": ["--updates", "60", "--eval-every", "60", "--quiet"],
+    "evaluate": ["--episodes", "2", "--cell-episodes", "1"],
+}
 
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """An empty folder to work in, and updates that are not compiled: that takes longer than these runs."""
+    """An empty folder, small stand-ins for the data, and small networks."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path / "data"))
-    for module in ("engine.execution", "models.ensemble.training"):
-        monkeypatch.setattr(f"offdyn_agents.{module}.can_compile", lambda _: False)
+    stand_in.install(monkeypatch)
+    stand_in.shrink(monkeypatch)
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if not sets_up_data(block)])
-def test_python_blocks_run(block, quick):
-    exec(compile(block, "README.md", "exec"), {})
+def test_it_is_short():
+    assert len(TEXT.splitlines()) <= 130
+    longest = max(sentences(TEXT), key=lambda sentence: len(sentence.split()))
+    assert len(longest.split()) <= 30, longest
+    assert len(sentences(TEXT)) > 40
+
+
+def test_the_ten_lines_run_and_print_what_is_shown(quick, capsys):
+    """On stand-ins and with fewer updates; `pytest -m slow` runs them on the real data."""
+    assert len(FIRST.splitlines()) == 10
+    names = {}
+    exec(compile(FIRST.replace("2_000", "100"), "README.md", "exec"), names)
+    run, shown = names["run"], capsys.readouterr().out
+    assert run.facts["updates"] == 100 and run.facts["agent"] == "droco" and run.seeds == [0, 1]
+    assert without_numbers(shown) == without_numbers(OUTPUT)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for block in PYTHON if sets_up_data(block)])
-def test_python_blocks_with_data_run(block, tmp_path, monkeypatch):
+def test_the_ten_lines_on_the_real_data(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(["data", "build", "hopper-gravity-0.5-medium"])
     assert ended.value.code == 0
-    exec(compile(block, "README.md", "exec"), {})
+    capsys.readouterr()
+    exec(compile(FIRST, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert without_numbers(shown) == without_numbers(OUTPUT)
+    # The data are the same everywhere; what is learned from them is not.
+    assert shown.splitlines()[:2] == OUTPUT.splitlines()[:2]
 
 
-def run_block(language, block, names):
-    """Do what a block of a page says; one of YAML is the file that its first line names."""
-    if language == "python":
-        exec(compile(block, "page", "exec"), names)
-    elif language == "yaml":
-        Path(block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
-    for command in [] if language else commands(f"```\n{block}```"):
+def without_numbers(text):
+    """Return the words of an output."""
+    return re.findall(r"[A-Za-z]+", text)
+
+
+def test_the_commands_run(quick, capsys):
+    """Those of blocks that are not marked, with fewer updates and episodes."""
+    run = [block for block in blocks(TEXT) if not block.why_not]
+    lines = [line for block in run for line in commands(f"```\n{block.text}```") if not block.language]
+    assert [line[1] for line in lines] == ["train", "evaluate"]
+    for _, *words in lines:
         with pytest.raises(SystemExit) as ended:
-            main(command)
-        assert ended.value.code == 0, command
+            main([*words, *FEWER[words[0]]])
+        assert ended.value.code == 0, words
+    assert "min-q 0.2" in capsys.readouterr().out
 
 
-def test_the_first_snippet_is_ten_lines_that_run(quick, monkeypatch, capsys):
-    """On stand-ins and small networks; `pytest -m slow` runs it on the real data."""
-    first = next(block for language, block in blocks(TEXT) if language)
-    assert first == PYTHON[0] and len(first.splitlines()) == 10
-    assert all(word in first for word in ("load_task", "DROCO", "updates=2_000", "evaluate", "curves", "make"))
-    stand_in.install(monkeypatch)
-    stand_in.shrink(monkeypatch)
-    names = {}
-    run_block("python", first, names)
-    run, shown = names["run"], capsys.readouterr().out
-    assert run.facts["updates"] == 2_000 and run.facts["agent"] == "droco" and run.seeds == [0, 1]
-    assert run.curves().column("updates")[-1] == 2_000 and "score" in run.curves().columns
-    assert re.search(r"seed +episodes +return +std +score\n", shown) and re.search(
-        r"seed +episodes +return +std\n", shown
-    )
-
-
-# What Lightning warns of in a trainer of one's own: its loaders are a batch a step, its own old imports.
-@pytest.mark.filterwarnings("ignore::UserWarning:lightning.*", "ignore::FutureWarning")
-@pytest.mark.parametrize("page", ["python.md", "lightning.md"])
-def test_pages_run_from_top_to_bottom(page, quick, capsys):
-    run_page((ROOT / "docs" / page).read_text(encoding="utf-8"))
-    assert capsys.readouterr().out
-
-
-def run_page(text):
-    names = {}
-    for language, block in blocks(text):
-        run_block(language, block, names)
-
-
-def test_page_on_own_data_runs_from_top_to_bottom(quick, capsys):
-    run_page(OWN_DATA)
-    shown = capsys.readouterr().out
-    assert len(commands(OWN_DATA)) >= 7
-    for name in ("pusher", "pusher-heavy", "pusher-parquet"):
-        assert f"imported/{name}: imported, 300 rows of 23 observations and 7 actions in 3 episodes" in shown
-    for name in ("pusher-log", "arm", "pusher-close"):
-        assert f"imported/{name}: imported, 297 rows of 23 observations and 7 actions in 3 episodes" in shown
-
-
-@pytest.mark.parametrize("command", COMMANDS + commands(RESULTS), ids=" ".join)
-def test_commands_exist_with_their_options(command, capsys):
-    words = [word for word in command if not word.startswith("-")]
-    group = words[:2] if words[0] in ("envs", "data", "leaderboard", "behaviour") else words[:1]
+@pytest.mark.parametrize("line", re.findall(r"`offdyn ([^`]+)`", TEXT))
+def test_a_command_inside_a_sentence_runs(line, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([*group, "--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    for option in (word.partition("=")[0] for word in command if word.startswith("--")):
-        assert re.search(rf"{option}(?![\w-])", shown), option
+        main(line.split())
+    assert ended.value.code == 0 and capsys.readouterr().out
 
 
-def test_readme_names_the_two_commands():
-    assert len(COMMANDS) >= 8 and len(PYTHON) >= 3 and len(commands(RESULTS)) >= 8
-    assert "make demo" in TEXT and "make test" in TEXT
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "\ndemo:" in makefile and "\ntest:" in makefile
-    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+@pytest.mark.parametrize("shift", re.findall(r"`offdyn\.(\w+\([^`]*\))`", TEXT))
+def test_a_shift_of_the_table_is_one(shift):
+    import offdyn
+
+    env = offdyn.make("OffDyn/Hopper-v0", shifts=[eval(f"offdyn.{shift}", {"offdyn": offdyn})])
+    assert env.reset(seed=0)[0].shape == (11,)
+
+
+def test_its_counts_are_those_of_the_code():
+    import offdyn
+    from offdyn_envs import list_env_ids, list_tasks
+    from offdyn_envs.adroit import adroit_env_ids
+    from offdyn_envs.shifts import KINDS
+
+    robots, hand = len(list_env_ids()), len(adroit_env_ids())
+    targets = len(list((ROOT / "datasets/offdyn").glob("*/*/*")))
+    assert f"**{robots + hand} environments" in TEXT and f"with {robots} named" in TEXT and f"with {hand}." in TEXT
+    assert f"**{len(list_tasks())} tasks.**" in TEXT and f"{targets} target datasets" in TEXT
+    assert f"**{len(offdyn.agents.names())} agents.**" in TEXT
+    assert len(KINDS) == 14 and "all fourteen kinds" in TEXT
+
+
+def test_it_names_make_targets_that_exist():
+    makefile, named = read("Makefile"), set(re.findall(r"\bmake ([a-z]+)", TEXT))
+    assert {"install", "demo", "test", "docs"} <= named
+    assert not [name for name in named if f"\n{name}:" not in makefile]
+    assert {"make lint", "make docs NOTEBOOKS=off", "make test"} <= set(read(".ci/run").splitlines())
 
 
 def test_the_table_of_agents_is_what_make_docs_writes():
-    assert with_table(TEXT) == TEXT, "stale: make docs"
+    page = read("docs/methods/README.md")
+    assert with_table(page) == page, "stale: make docs"
     with pytest.raises(OffDynError, match="the page lacks"):
         with_table("# A page")
+
+
+def test_it_is_cited_as_the_file_says():
+    citation = (Path(ROOT) / "CITATION.cff").read_text(encoding="utf-8")
+    for name in ("title", "version"):
+        found = re.search(rf'^{name}: "?(.*?)"?$', citation, re.MULTILINE)
+        assert found and f"{name} = {{{found[1]}}}" in TEXT
+    from offdyn_envs import __version__
+
+    assert f"version: {__version__}\n" in citation

@@ -27,7 +27,7 @@ ENV_FLOORS = (
     ("loading",),
     ("importing",),
     ("task",),
-    ("gap",),
+    ("gap", "identifying"),
     ("commands",),
 )
 

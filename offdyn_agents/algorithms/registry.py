@@ -88,6 +88,14 @@ def register(agent: type[Agent] | str, name: str | None = None) -> str:
     Raises:
         OffDynError: What is given is no agent, its name is none, or another agent has it. The same class once more, as
             a notebook's cell gives it, takes its earlier self's place.
+
+    Examples:
+        >>> import offdyn
+        >>> from offdyn_agents.algorithms.bc import BC
+        >>> class Copycat(BC):
+        ...     name = "copycat"
+        >>> offdyn.agents.register(Copycat)
+        'copycat'
     """
     entry = _given(agent, name)
     _check_spelling(entry)
@@ -99,7 +107,13 @@ def register(agent: type[Agent] | str, name: str | None = None) -> str:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all agents: those of this package, of other packages, of this program."""
+    """Return the names of all agents: those of this package, of other packages, of this program.
+
+    Examples:
+        >>> import offdyn
+        >>> offdyn.agents.names()[:3]
+        ('iql', 'droco', 'bc')
+    """
     return tuple(_entries())
 
 

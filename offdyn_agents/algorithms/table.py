@@ -1,4 +1,4 @@
-"""The README's table of agents, written from the registry and what their modules say of themselves: `make docs`."""
+"""The table of agents in docs/methods/README.md, from the registry and what modules say of themselves: `make docs`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ BEGIN, END = "<!-- agents: written by `make docs` -->", "<!-- agents end -->"
 
 
 def agents_table() -> str:
-    """Return the table in Markdown: one row a file, with the agents that it holds."""
+    """Return the table in Markdown: one row a module, with the agents that it holds and the page of the first."""
     held: dict[str, list[str]] = {}
     for name, path in AGENTS.items():
         held.setdefault(path.partition(":")[0], []).append(name)
-    rows = ["| agent | file | what it is |", "|---|---|---|"]
+    rows = ["| agent | what it is | file |", "|---|---|---|"]
     for module, names in held.items():
         file = f"{module.replace('.', '/')}.py"
-        rows.append(
-            f"| {', '.join(f'`{name}`' for name in names)} | [{Path(file).name}]({file}) | {described(names[0])} |"
-        )
+        shown = ", ".join(f"[`{name}`]({names[0]}.md)" for name in names)
+        rows.append(f"| {shown} | {described(names[0])} | [{Path(file).name}](../../{file}) |")
     return "\n".join(rows)
 
 

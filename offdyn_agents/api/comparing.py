@@ -36,6 +36,16 @@ def compare(*runs: Run | str | Path, episodes: int = EPISODES) -> Table:
 
     Raises:
         OffDynError: Fewer than two runs, or runs of different problems.
+
+    Examples:
+        >>> import offdyn
+        >>> from offdyn_agents.testing import dataset
+        >>> target = dataset(100, seed=1, observation_dim=3, action_dim=1)
+        >>> budget = {"seeds": 2, "updates": 20, "eval_every": 20, "env": "Pendulum-v1", "progress": False}
+        >>> agents = offdyn.agents.BC(width=16), offdyn.agents.BC(width=32)
+        >>> runs = [offdyn.fit(agent, None, target, **budget) for agent in agents]
+        >>> offdyn.compare(*runs, episodes=2).columns
+        ['run', 'seeds', 'return', 'low', 'high', 'difference', 'difference_low', 'difference_high']
     """
     if len(runs) < 2:
         raise OffDynError(f"compare takes two runs or more, not {len(runs)}")

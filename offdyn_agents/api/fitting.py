@@ -87,6 +87,14 @@ def fit(
 
     Raises:
         OffDynError: What is given is not allowed; one line says what and why, before anything is written.
+
+    Examples:
+        >>> import offdyn
+        >>> from offdyn_agents.testing import dataset
+        >>> source, target = dataset(500, seed=0), dataset(100, seed=1)
+        >>> run = offdyn.fit(offdyn.agents.IQL(width=16), source, target, seeds=2, updates=20, progress=False)
+        >>> run.policy(seed=1)(target.observations[:3]).shape
+        (3, 2)
     """
     chosen = recipe(agent)
     place = None if env is None else find_place(env)

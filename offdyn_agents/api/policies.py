@@ -57,6 +57,15 @@ def load_policy(path: str | Path) -> Policy:
 
     Raises:
         OffDynError: There is none, or it breaks a rule of the gate.
+
+    Examples:
+        >>> import offdyn
+        >>> from offdyn_agents.testing import dataset
+        >>> target = dataset(100, seed=1)
+        >>> run = offdyn.fit(offdyn.agents.BC(width=16), None, target, seeds=1, updates=20, progress=False)
+        >>> policy = offdyn.load_policy(run.folder / "seeds" / "0")
+        >>> policy(target.observations[:3]).shape
+        (3, 2)
     """
     place = Path(path)
     place = place / POLICY if place.is_dir() else place

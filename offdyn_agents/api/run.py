@@ -118,6 +118,14 @@ def load_run(folder: str | Path) -> Run:
 
     Raises:
         OffDynError: The folder holds no run.
+
+    Examples:
+        >>> import offdyn
+        >>> from offdyn_agents.testing import dataset
+        >>> target = dataset(100, seed=1)
+        >>> run = offdyn.fit(offdyn.agents.BC(width=16), None, target, seeds=2, updates=20, progress=False)
+        >>> offdyn.load_run(run.folder).seeds
+        [0, 1]
     """
     return Run(folder)
 
@@ -136,6 +144,14 @@ def evaluate(policies: Any, env: Any = None, episodes: int = EPISODES, *, thread
 
     Raises:
         OffDynError: No environment, or one that does not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> import offdyn
+        >>> def still(observations):
+        ...     return np.zeros((len(observations), 3))
+        >>> offdyn.evaluate(still, "hopper-gravity-0.5-medium", episodes=2).columns
+        ['seed', 'episodes', 'return', 'std', 'score']
     """
     if isinstance(policies, str | Path):
         policies = load_run(policies)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.behaviour.checkpoint import as_array
 from offdyn_envs.models import start_qpos
-from offdyn_envs.robots import get_robot
+from offdyn_envs.robots import as_walker, get_robot
 from offdyn_envs.tasks import get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -66,7 +66,7 @@ class Collector:
             memory: how many finished episodes the running return covers.
             staggered: start the rows of a robot that never falls at different ages, or all of them would end together.
         """
-        self._robot = get_robot(robot)
+        self._robot = as_walker(get_robot(robot), "training a behaviour")
         self._rest = start_qpos(self._robot, get_dynamics(robot, dynamics))
         self._env = OffDynVectorEnv(
             robot, rows, dynamics=dynamics, max_episode_steps=2**31 - 1, autoreset_mode="disabled", num_threads=1

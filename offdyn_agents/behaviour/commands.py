@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.runs.console import DEFAULT_UPDATES, UpdatesOption, quiet_waiting, task_names
+
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.programme import Behaviour
 
@@ -96,6 +98,32 @@ def references(
     path = out or default_path()
     count, experts = write_references(path, episodes)
     print(f"{path}: {count} dynamics, {experts} with an expert")
+
+
+@app.command("critics")
+def critics(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
+    track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
+    updates: UpdatesOption = DEFAULT_UPDATES,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs, where an interrupted one goes on.")] = Path(
+        "runs/critics"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Folder of the critics; the package's own by default.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Train the suite's critic of each task, by which the min-Q attack judges actions; those that are there stay."""
+    quiet_waiting()
+    names = task_names(tasks or [], track)
+    from offdyn_agents.behaviour.critics import CRITICS, CriticPlan, make_critics
+    from offdyn_envs.batching.threads import usable_threads
+
+    make_critics(
+        names,
+        CriticPlan(updates, runs, out or CRITICS, settings or (), device, threads or usable_threads(), quiet),
+    )
 
 
 def _state(row: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from offdyn_agents.behaviour.programme import Behaviour
 from offdyn_agents.behaviour.recipes import SEED, HeadStart, WarmStart
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
-from offdyn_envs.robots import get_robot
+from offdyn_envs.robots import as_walker, get_robot
 from offdyn_envs.shipped import behaviour_path
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def make_learner(behaviour: Behaviour, directory: Path) -> Learner:
     from offdyn_agents.behaviour.sac import SacLearner, SacSettings
 
     settings = SacSettings(updates=recipe.budget, discount=recipe.discount)
-    if get_robot(behaviour.robot).z_range:  # Robots that fall learn more steadily with half the step sizes.
+    if as_walker(
+        get_robot(behaviour.robot), "training a behaviour"
+    ).z_range:  # Robots that fall learn more steadily with half the step sizes.
         settings = replace(settings, critic_rate=5e-4, actor_rate=3e-4, temperature_rate=3e-4)
     return SacLearner(behaviour.robot, behaviour.dynamics, SEED, directory, settings)
 

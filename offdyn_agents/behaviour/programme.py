@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from offdyn_agents.behaviour.recipes import Recipe, recipe_of
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS, SEVERE_SLUGS, get_dynamics
 
@@ -90,14 +90,14 @@ TIERS: Mapping[str, tuple[Behaviour, ...]] = MappingProxyType(
     {
         "A": tuple(
             Behaviour(robot, slug)
-            for robot in ROBOTS
+            for robot in WALKERS
             for slug in DYNAMICS[robot]
             if slug == "nominal" or slug.startswith(("gravity-", "friction-"))
         ),
-        "B": tuple(Behaviour(robot, slug) for robot in ROBOTS for slug in SEVERE_SLUGS),
+        "B": tuple(Behaviour(robot, slug) for robot in WALKERS for slug in SEVERE_SLUGS),
         "C": tuple(
             Behaviour(robot, slug)
-            for robot in ROBOTS
+            for robot in WALKERS
             for slug in DYNAMICS[robot]
             if slug.startswith(("kinematic-", "morphology-")) and slug not in SEVERE_SLUGS
         ),
@@ -129,6 +129,6 @@ def select(robots: list[str], dynamics: list[str]) -> list[Behaviour]:
     if dynamics:
         return [Behaviour(robot, slug) for robot, slug in zip(robots, dynamics, strict=True)]
     for robot in robots:
-        if robot not in ROBOTS:
-            raise unknown("robot", robot, ROBOTS)
+        if robot not in WALKERS:
+            raise unknown("robot", robot, WALKERS)
     return [x for x in PROGRAMME if not robots or x.robot in robots]

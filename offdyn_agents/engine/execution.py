@@ -48,11 +48,13 @@ SLICE, SLICE_ON_GPU = 10, 50
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether functions can be compiled for a device: on the CPU it takes a C++ compiler.
+    """Whether functions can be compiled for a device: on the CPU it takes a C++ compiler, and no OFFDYN_COMPILE=0.
 
     Args:
         device: Where their tensors are.
     """
+    if os.environ.get("OFFDYN_COMPILE") == "0":
+        return False
     if device.type != "cpu":
         return True
     names = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import Robot, Walker, get_robot
 
-__all__ = ["Termination", "never", "terminated", "termination"]
+__all__ = ["Termination", "never", "tells_its_end", "terminated", "termination"]
 
 Termination = Callable[[Tensor], Tensor]
 """Maps observations [..., |S|] to whether they end an episode, bool [...]."""
 
 
-def terminated(robot: Robot, observations: Tensor) -> Tensor:
-    """Say which observations end an episode; equal to `Robot.terminated_from_observation`.
+def terminated(robot: Walker, observations: Tensor) -> Tensor:
+    """Say which observations end an episode; equal to `Walker.terminated_from_observation`.
 
     Args:
         robot: The robot.
@@ -48,10 +50,26 @@ def never(observations: Tensor) -> Tensor:
 def termination(robot: str | None) -> Termination:
     """Return the termination of a robot by name; None for data without a robot, which never ends.
 
+    Where a robot's observations do not tell, the termination raises an `OffDynError` when it is asked.
+
     Raises:
         OffDynError: No such robot.
     """
     if robot is None:
         return never
     known = get_robot(robot)
-    return lambda observations: terminated(known, observations)
+    if isinstance(known, Walker):
+        return lambda observations: terminated(known, observations)
+    return lambda observations: _of_arrays(known, observations)
+
+
+def tells_its_end(robot: Robot) -> bool:
+    """Say whether a robot's observations tell the end of an episode."""
+    return robot.terminated_from_observation(np.zeros(robot.observation_dim)) is not None
+
+
+def _of_arrays(robot: Robot, observations: Tensor) -> Tensor:
+    ends = robot.terminated_from_observation(observations.detach().cpu().numpy())
+    if ends is None:
+        raise OffDynError(f"robot '{robot.name}' does not say which observations end an episode; it has to be learned")
+    return torch.from_numpy(np.asarray(ends)).to(observations.device)

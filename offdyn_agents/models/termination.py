@@ -21,7 +21,7 @@ from offdyn_agents.engine.products import threads_inside
 from offdyn_agents.engine.rows import last_rows
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stage_cache import Keep, Tensors, cached
-from offdyn_agents.engine.termination import Termination, never, termination
+from offdyn_agents.engine.termination import Termination, never, tells_its_end, termination
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import ROBOTS, get_robot
 
@@ -381,7 +381,7 @@ def _robot_of(part: Any) -> str | None:
     """Return the name of the robot of a dataset of this suite, also of an imported one; None for any other."""
     card = getattr(part, "card", None)
     name = card.get("robot") if isinstance(card, Mapping) else getattr(getattr(part, "id", None), "robot", None)
-    return name if name in ROBOTS else None
+    return name if name in ROBOTS and tells_its_end(get_robot(str(name))) else None
 
 
 def _of_robot(name: str, size: int) -> Termination:

@@ -1,4 +1,4 @@
-"""Scores of a finished run: the clean target, the gravity and friction sweeps, the min-Q attack."""
+"""Scores of a finished run: the clean target, and the cells of the robustness grid."""
 
 from __future__ import annotations
 
@@ -32,18 +32,21 @@ class EvaluationPlan:
         cell_episodes: Episodes of each policy in each perturbed cell.
         threads: Simulation threads.
         quiet: Show no progress.
+        own_critics: Whether the min-Q attack is run with the runs' own critics too.
     """
 
     episodes: int
     cell_episodes: int
     threads: int = 1
     quiet: bool = False
+    own_critics: bool = False
 
 
 def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     """Run the exported policies of a complete run and write `evaluation.json`.
 
-    The policies are read back through the leaderboard's own gate, so that what is scored is what would be submitted.
+    The policies are read back through the leaderboard's own gate, those of tasks with their weights as fp16, so that
+    what is scored is what would be submitted.
 
     Args:
         folder: The run's folder.
@@ -68,14 +71,15 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     cells = runner.cells()
     total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
     with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
-        clean = runner.clean()
-        advance(len(runner.seeds) * plan.episodes, clean=float(np.mean(clean)))
-        perturbed: list[dict[str, Any]] = []
-        for cell in cells:
-            returns = runner.cell(cell)
-            row = {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes}
-            perturbed.append(row | {"returns": runner.by_seed(returns)})
-            advance(returns.size, **{cell.family: cell.level})
+        if cells:
+            clean, *found = runner.grid(cells, advance)
+        else:
+            clean, found = runner.clean(), []
+            advance(clean.size)
+    perturbed: list[dict[str, Any]] = [
+        {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes, "returns": runner.by_seed(returns)}
+        for cell, returns in zip(cells, found, strict=True)
+    ]
     result = {
         "protocol": protocol.PROTOCOL,
         "task": facts["task"],
@@ -144,16 +148,21 @@ class _Runner:
         sizes = self.problem.sizes
         widths: Any = {"observation_dim": sizes[0], "action_dim": sizes[1]}
         homes = [folder / "seeds" / str(seed) for seed in self.seeds]
-        self.policies = [load_policy(home / "policy.onnx", **widths) for home in homes]
-        self.critics = [load_critic(home / "critic.onnx", **widths) for home in homes] if has_critics(folder) else None
+        named = isinstance(self.problem, NamedTask)
+        self.policies = [load_policy(_stored(home / "policy.onnx", named), **widths) for home in homes]
+        own = plan.own_critics and has_critics(folder)
+        self.critics = [load_critic(_stored(home / "critic.onnx", named), **widths) for home in homes] if own else []
 
     def cells(self) -> Sequence[Any]:
         """Return the cells of the robustness grid; own data have none."""
-        from offdyn_envs.benchmark.scoring import protocol
+        from offdyn_envs.benchmark.scoring.cells import evaluation_cells
+        from offdyn_envs.benchmark.scoring.critics import find_critic
+        from offdyn_envs.tasks import get_task
 
         if not isinstance(self.problem, NamedTask):
             return ()
-        return protocol.evaluation_cells(critic=self.critics is not None)
+        task = get_task(self.problem.name)
+        return evaluation_cells(task, critic=find_critic(task.name) is not None, own=bool(self.critics))
 
     def clean(self) -> Floats:
         """Return the returns [R, episodes] in the scoring environment."""
@@ -162,24 +171,25 @@ class _Runner:
         members, threads = len(self.seeds), self.plan.threads
         return self.problem.score(self._act, members, self.plan.episodes, EVALUATION_SEED, threads)
 
-    def cell(self, cell: Any) -> Floats:
-        """Return the returns [R, cell episodes] in one cell of the robustness grid."""
-        from offdyn_envs.attacks import MinQAttack
-        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED, cell_shifts
-        from offdyn_envs.benchmark.scoring.rollouts import population_returns, target_sigma
+    def grid(self, cells: Sequence[Any], ended: Callable[[int], None]) -> list[Floats]:
+        """Return the returns [R, episodes] in the scoring environment, then those in each cell, as one batch."""
+        from offdyn_envs.benchmark.gate.onnx_policy import load_critic
+        from offdyn_envs.benchmark.scoring.critics import find_critic
+        from offdyn_envs.benchmark.scoring.grid import Ask, Judges, grid_returns
+        from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
+        from offdyn_envs.benchmark.scoring.rollouts import target_sigma
+        from offdyn_envs.robots import get_robot
         from offdyn_envs.tasks import get_dynamics, get_task
 
         assert isinstance(self.problem, NamedTask)
         task = get_task(self.problem.name)
-        attacks: Sequence[Any] | None = None
-        if cell.family == "min-q":
-            sigma, pairs = target_sigma(task), zip(self.policies, self.critics or (), strict=True)
-            attacks = [MinQAttack(cell.level, sigma, policy, critic) for policy, critic in pairs]
-        shifts = cell_shifts(get_dynamics(task.robot, task.scoring), cell)
-        episodes, threads = self.plan.cell_episodes, self.plan.threads
-        return population_returns(
-            self._act, len(self.seeds), task.robot, shifts, episodes, EVALUATION_SEED, attacks, num_threads=threads
-        )
+        found = find_critic(task.name)
+        sigma = found.sigma if found else target_sigma(task).tolist() if self.critics else None
+        judges = Judges(sigma, load_critic(found.path) if found else None, self.critics)
+        asked = [Ask(None, self.plan.episodes, EVALUATION_SEED)]
+        asked += [Ask(cell, self.plan.cell_episodes, EVALUATION_SEED) for cell in cells]
+        standing = get_dynamics(task.robot, task.scoring)
+        return grid_returns(self.policies, get_robot(task.robot), standing, asked, judges, self.plan.threads, ended)
 
     def by_seed(self, returns: Floats) -> dict[str, list[float]]:
         """Return a row of returns per seed, as JSON has it.
@@ -196,6 +206,18 @@ class _Runner:
         return np.stack([policy(rows) for policy, rows in zip(self.policies, observations, strict=True)])
 
 
+def _stored(path: Path, named: bool) -> bytes:
+    """Return an ONNX file as the leaderboard stores it; one of own data as it is."""
+    from offdyn_envs.benchmark.gate.gate import inspect_model, read_model
+    from offdyn_envs.benchmark.gate.half import halved
+
+    data = read_model(path)
+    if not named:
+        return data
+    inspect_model(data, "critic" if path.stem == "critic" else "policy", label=f"'{path}'")
+    return halved(data)
+
+
 def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the table of an evaluation.
 
@@ -204,15 +226,17 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         One row for the clean environment and one per cell: mean return, and where reference returns exist the
-        normalised score, its t interval over seeds and the degradation.
+        normalised score, its t interval over seeds and the share kept of the clean score.
     """
+    from offdyn_envs.benchmark.scoring.cells import cell_name
+
     normalise = None if "env" in result else normaliser(result["task"])
     clean = _means(result["clean"])
-    rows = [{"condition": "clean", **_scored(clean, normalise), "degradation": "-"}]
+    rows = [{"condition": "clean", **_scored(clean, normalise), "kept": "-"}]
     for cell in result["perturbed"]:
         means = _means(cell["returns"])
-        row = {"condition": f"{cell['family']} {cell['level']:g}", **_scored(means, normalise)}
-        rows.append(row | {"degradation": _degradation(means, clean, normalise)})
+        row = {"condition": cell_name(cell["family"], cell["level"]), **_scored(means, normalise)}
+        rows.append(row | {"kept": _kept(means, clean, normalise)})
     return rows
 
 
@@ -234,13 +258,12 @@ def _scored(means: Floats, normalise: Callable[[Floats], Floats] | None) -> dict
     return row
 
 
-def _degradation(means: Floats, clean: Floats, normalise: Callable[[Floats], Floats] | None) -> Any:
-    from offdyn_envs.benchmark.scoring.scores import degradation
+def _kept(means: Floats, clean: Floats, normalise: Callable[[Floats], Floats] | None) -> str:
+    from offdyn_envs.benchmark.scoring.scores import degradation, kept_words
 
     if normalise is None:
         return "-"
-    lost = degradation([float(normalise(means).mean())], [float(normalise(clean).mean())])
-    return "-" if lost is None else f"{100 * lost:.0f} %"
+    return kept_words(degradation([float(normalise(means).mean())], [float(normalise(clean).mean())]))
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

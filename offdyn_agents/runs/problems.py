@@ -330,6 +330,17 @@ class NamedTask(Problem):
 
         return place.suite == (get_robot(self.robot), get_dynamics(self.robot, self._task.scoring))
 
+    def terminated(self, loaded: Loaded, cache: Path, hardware: Hardware, quiet: bool) -> tuple[Any, dict[str, Any]]:
+        """See `Problem.terminated`."""
+        from offdyn_agents.engine.termination import tells_its_end
+        from offdyn_envs.robots import get_robot
+
+        if tells_its_end(get_robot(self.robot)):
+            return None, {}
+        from offdyn_agents.models.termination import resolve
+
+        return resolve(None, loaded.source, loaded.target, cache=cache, threads=hardware.threads, quiet=quiet)
+
     def facts(self) -> dict[str, Any]:
         """See `Problem.facts`."""
         return {"target_rows": self.target_rows} if self.other_target else {}

@@ -1,6 +1,6 @@
 """The Adroit hand: pen, door, hammer and relocate, with broken joints and shrunken fingers.
 
-The models come from gymnasium-robotics (`pip install 'offdyn[adroit]'`); importing this package does not need it.
+The models come from gymnasium-robotics (the extra `adroit`); importing this package does not need it.
 """
 
 from offdyn_envs.adroit.shifts import BrokenJoint, HandShift, ShrinkFinger, parse_hand_shifts

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.version import how_to_install
 
 __all__ = [
     "ASSETS",
@@ -30,7 +31,7 @@ try:
         )
 except ModuleNotFoundError as error:
     raise OffDynError(
-        f"the Adroit environments need '{error.name}', which is not installed: pip install 'offdyn[adroit]'"
+        f"the Adroit environments need '{error.name}', which is not installed: {how_to_install('adroit')}"
     ) from None
 # The package prints a notice about the sign of its dense rewards; ours come from offdyn_envs.adroit.rewards.
 sys.stderr.write("".join(line for line in _printed.getvalue().splitlines(keepends=True) if "AdroitHand" not in line))

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 from offdyn_envs.adroit.shifts import HAND_LEVELS, BrokenJoint, HandShift, ShrinkFinger
 from offdyn_envs.errors import unknown
+from offdyn_envs.robots.goals import GoalPart
 
 __all__ = [
     "HAND_DYNAMICS",
     "HAND_STEPS",
     "HAND_TASKS",
-    "GoalPart",
     "HandTask",
     "adroit_env_ids",
     "get_hand_dynamics",
@@ -22,21 +22,6 @@ __all__ = [
 
 HAND_STEPS = 200
 """Steps per episode; the limit truncates."""
-
-
-@dataclass(frozen=True)
-class GoalPart:
-    """A part of the goal pose: a field of the model that reset draws anew.
-
-    Attributes:
-        field: Name of the field, "body_pos", "body_quat" or "site_pos".
-        element: Name of the body or site.
-        words: What it is.
-    """
-
-    field: str
-    element: str
-    words: str
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import mujoco
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots.goals import read_goal, write_goal
 from offdyn_envs.schedule import Schedule
 from offdyn_envs.shifts import Shift, check_shifts
 from offdyn_envs.shifts.local import everywhere, here, is_local, outside
@@ -25,12 +27,13 @@ _KEPT = 256
 
 
 def _compiled(robot_name: str, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
-    """Return a compiled model that does not search for islands: a robot is one tree, thus always one island.
+    """Return a compiled model that does not search for islands where there is one tree, thus always one island.
 
-    The search takes 2 to 10% of a step and changes no number.
+    The search takes 2 to 10% of a step and changes no number there.
     """
     model = compile_model(get_robot(robot_name), shifts, profile)
-    model.opt.disableflags |= _NO_ISLANDS
+    if model.ntree == 1:
+        model.opt.disableflags |= _NO_ISLANDS
     return model
 
 
@@ -40,6 +43,7 @@ class RowModels:
     Attributes:
         models: One compiled model per row, N; rows of equal dynamics share one, and no other environment has it. They
             do not search for islands, which changes no number but `model_hash`: compare hashes of `compile_model`.
+        goals: What is written into the model of each row, [N, G]; nothing for most robots.
         start_qpos: The pose around which each row's episodes start, [N, nq].
         timestep: Seconds per physics step, the same for all rows.
     """
@@ -67,10 +71,18 @@ class RowModels:
         for row in self._local_rows:
             check_shifts(row_shifts[row], robot)
         self.models = [self._model(shifts) for shifts in self._active]
+        if robot.goal:  # What reset writes is a row's own.
+            self.models = [copy.copy(model) for model in self.models]
+        self.goals = np.stack([read_goal(model, robot.goal) for model in self.models])
         self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in self._active])
         self.timestep = float(self.models[0].opt.timestep)
         for model in (*self.models, *(self._model(everywhere(row_shifts[row])) for row in self._local_rows)):
             self._check_timestep(model)
+
+    def aim(self, row: int, goal: NDArray[np.float64]) -> None:
+        """Write a goal [G] into the model of a row."""
+        self.goals[row] = goal
+        write_goal(self.models[row], self._robot.goal, goal)
 
     def begin_episodes(self, rows: NDArray[np.intp], number: int | None = None) -> None:
         """Count a new episode of some rows and bring their models up to date.
@@ -112,7 +124,8 @@ class RowModels:
         if shifts != self._active[row]:
             model = self._model(shifts)
             self._check_timestep(model)
-            self.models[row], self._active[row] = model, shifts
+            self.models[row], self._active[row] = copy.copy(model) if self._robot.goal else model, shifts
+            write_goal(self.models[row], self._robot.goal, self.goals[row])
 
     def _model(self, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
         """Return the model of some dynamics: a schedule comes back to the same ones again and again."""

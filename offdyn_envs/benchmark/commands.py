@@ -28,13 +28,16 @@ def add(
     paper: Annotated[str | None, typer.Option(help="https link to the paper.")] = None,
     command: Annotated[str | None, typer.Option(help="The command that reproduces the training.")] = None,
     reference: Annotated[bool, typer.Option("--reference", help="Show as a reference row, without a rank.")] = False,
+    critics: Annotated[
+        bool, typer.Option("--critics", help="Add the runs' own critics, for the attack with an entry's own critic.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an entry of the same name.")] = False,
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
     """Make an entry from finished runs: raw returns, policies and disclosure."""
     from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
 
-    details = Details(method, tuple(author or ()), code, commit, paper, command, reference)
+    details = Details(method, tuple(author or ()), code, commit, paper, command, reference, critics)
     folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
     board = "" if leaderboard == DEFAULT_BOARD else f" --leaderboard {shlex.quote(str(leaderboard))}"
     verify = f"offdyn leaderboard verify {shlex.quote(str(folder))}{board}"

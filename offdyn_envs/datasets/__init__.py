@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from offdyn_envs.datasets.gap.counterfactuals import counterfactual
     from offdyn_envs.datasets.gap.measure import dynamics_gap
+    from offdyn_envs.datasets.identifying.identify import identify
     from offdyn_envs.datasets.importing.pairs import load_any
     from offdyn_envs.datasets.loading import load_dataset
     from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
@@ -31,6 +32,7 @@ __all__ = [
     "data_root",
     "dynamics_gap",
     "from_arrays",
+    "identify",
     "load_any",
     "load_dataset",
     "load_imported",
@@ -51,6 +53,7 @@ _HOMES = {
     "data_root": "store.folders",
     "dynamics_gap": "gap.measure",
     "from_arrays": "own.arrays",
+    "identify": "identifying.identify",
     "load_any": "importing.pairs",
     "load_dataset": "loading",
     "load_imported": "store.imported",

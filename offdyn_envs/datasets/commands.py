@@ -1,4 +1,7 @@
-"""`offdyn data`: list, info, build, verify, download, publish, import, export; and `dev ship`, `diagnose gap`."""
+"""`offdyn data`: list, info, build, verify, download, publish, import, export, identify.
+
+`dev ship` and `diagnose gap` are written here too.
+"""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from offdyn_envs.commands.options import Filter, Json, RobotOption, ShiftOption, TrackOption, examples
+from offdyn_envs.datasets.identifying.command import identify
 
 app = typer.Typer(
     help="The datasets: what is here, what is in them, building and verifying them.", no_args_is_help=True
@@ -285,3 +289,6 @@ def gap(
         print_record(task, gap_record(task, found), True)
     else:
         print_gap(task, found)
+
+
+app.command("identify")(identify)

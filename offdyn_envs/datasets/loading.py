@@ -30,6 +30,12 @@ def load_dataset(dataset: str | DatasetId, *, root: str | os.PathLike[str] | Non
     Raises:
         OffDynError: Unknown id; neither here nor downloaded (the message names the command that builds it); or
             damaged (the file and the key).
+
+    Examples:
+        >>> import offdyn
+        >>> data = offdyn.load_dataset("offdyn/hopper/gravity-0p5/medium-5k-v0")
+        >>> data.observations.shape, data.actions.shape
+        ((5000, 11), (5000, 3))
     """
     wanted = DatasetId.parse(dataset) if isinstance(dataset, str) else dataset
     place = data_root() if root is None else Path(root)

@@ -53,6 +53,14 @@ def load_task(
     Raises:
         OffDynError: Unknown names; both or neither way of naming; two robots, other dimensions or bounds of actions; a
             dataset that is not here and not downloaded (the message names the command that builds it).
+
+    Examples:
+        >>> import offdyn
+        >>> env, source, target = offdyn.load_task(
+        ...     source="offdyn/hopper/gravity-2p0/medium-5k-v0", target="offdyn/hopper/gravity-0p5/medium-5k-v0"
+        ... )
+        >>> len(source), len(target), env.spec.id
+        (5000, 5000, 'OffDyn/Hopper-gravity-0.5-v0')
     """
     if (name is None) == (source is None and target is None) or (source is None) != (target is None):
         raise OffDynError("load_task takes the name of a task, or source= and target= together")

@@ -1,5 +1,5 @@
 """Pictures of environments: source and target side by side, as PNG, GIF or MP4; and the gallery.
 
-Needs `pip install 'offdyn[render]'` and, on a machine without a screen, the system's EGL library. Nothing here is
+Needs the extra `render` and, on a machine without a screen, the system's EGL library. Nothing here is
 imported by `import offdyn_envs`.
 """

@@ -64,7 +64,7 @@ class Box:
 
 
 def bounds(model: mujoco.MjModel, qpos: Floats) -> list[Box]:
-    """Return the boxes around a robot of spheres and capsules, floor left out.
+    """Return the boxes around a robot, floor left out; those of spheres and capsules are tight.
 
     Args:
         model: Its model.
@@ -75,12 +75,14 @@ def bounds(model: mujoco.MjModel, qpos: Floats) -> list[Box]:
     """
     data = mujoco.MjData(model)
     body = np.flatnonzero(model.geom_bodyid > 0)
-    half = np.where(model.geom_type == mujoco.mjtGeom.mjGEOM_CAPSULE.value, model.geom_size[:, 1], 0.0)[body, None]
+    sphere, capsule = mujoco.mjtGeom.mjGEOM_SPHERE.value, mujoco.mjtGeom.mjGEOM_CAPSULE.value
+    half = np.where(model.geom_type == capsule, model.geom_size[:, 1], 0.0)[body, None]
+    radius = np.where(np.isin(model.geom_type, (sphere, capsule)), model.geom_size[:, 0], model.geom_rbound)[body, None]
     boxes: list[Box] = []
     for pose in qpos:
         data.qpos[:] = pose
         mujoco.mj_kinematics(model, data)
-        reach = half * np.abs(data.geom_xmat[body][:, [2, 5, 8]]) + model.geom_size[body, :1]
+        reach = half * np.abs(data.geom_xmat[body][:, [2, 5, 8]]) + radius
         centres = data.geom_xpos[body]
         boxes.append(Box((centres - reach).min(axis=0), (centres + reach).max(axis=0)))
     return boxes

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.version import how_to_install
 
 __all__ = ["EXAMPLES", "render"]
 
@@ -68,5 +69,5 @@ def _draw_gallery(folder: Path | None) -> None:
     assert folder is not None
     hands = find_spec("gymnasium_robotics") is not None
     size = write_gallery(folder, hands, typer.echo)
-    without = "" if hands else " (without Adroit: pip install 'offdyn[adroit]')"
+    without = "" if hands else f" (without Adroit: {how_to_install('adroit')})"
     typer.echo(f"{folder}: {size:,} bytes of pictures{without}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from offdyn_envs.adroit import HAND_DYNAMICS, HAND_TASKS
 from offdyn_envs.rendering.names import robot_sides, sides_of
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.tasks import dynamics_of
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ def gallery_items(hands: bool = True) -> list[Item]:
     Returns:
         Robot by robot: a sheet of shapes, gravity and friction as animations, then one still per environment.
     """
-    items = [item for robot in ROBOTS for item in _robot_items(robot)]
+    items = [item for robot in WALKERS for item in _robot_items(robot)]
     return items + ([item for task in SHOWN_HANDS for item in _hand_items(task)] if hands else [])
 
 
 def _robot_items(robot: str) -> Iterator[Item]:
-    title, slugs = ROBOTS[robot].title, list(dynamics_of(robot))
+    title, slugs = WALKERS[robot].title, list(dynamics_of(robot))
     shapes = ("nominal", *(slug for slug in slugs if slug.startswith("morphology")))
     yield Item(f"{robot}.png", f"{title}: nominal and every morphology shift, at rest", robot, shapes, "sheet")
     for family in SCALED:
@@ -131,7 +131,7 @@ def draw_item(item: Item, folder: Path) -> None:
         return
     picture = _sheet(item) if item.kind == "sheet" else _pair(item)
     # Of the hands' pictures most is table and door, among which few orange pixels would be lost.
-    scenery = [] if item.body in ROBOTS else best_colours(picture, SCENERY_COLOURS)
+    scenery = [] if item.body in WALKERS else best_colours(picture, SCENERY_COLOURS)
     write_png(path, fixed_palette([picture], [*PALETTE, *scenery])[0])
 
 
@@ -165,7 +165,7 @@ def _cast(item: Item, size: int) -> Cast:
     from offdyn_envs.rendering.playing import Actor, play
     from offdyn_envs.rendering.views import Cast
 
-    title = (ROBOTS if item.body in ROBOTS else HAND_TASKS)[item.body].title
+    title = (WALKERS if item.body in WALKERS else HAND_TASKS)[item.body].title
     pair = item.kind in ("pose", "ranges")
     sides = sides_of(f"{title}-{item.slugs[0]}") if pair else robot_sides(item.body, item.slugs)
     return Cast(sides, play(sides, Actor("no actions"), 0, SEED), size, size)
@@ -176,7 +176,7 @@ def _scaled_frames(item: Item) -> list[Image.Image]:
     from offdyn_envs.rendering.playing import choose_actor, play
     from offdyn_envs.rendering.views import Cast, episode_panels
 
-    dt = ROBOTS[item.body].dt
+    dt = WALKERS[item.body].dt
     actor = choose_actor(None, robot_sides(item.body, ["nominal"]))
     sides = robot_sides(item.body, item.slugs)
     cast = Cast(sides, play(sides, actor, round(SCALED_SECONDS / dt), SEED), SCALED_PANEL, SCALED_PANEL)
@@ -203,8 +203,8 @@ def _bodies(items: Sequence[Item]) -> list[str]:
 
 
 def _section(body: str, items: Sequence[Item]) -> str:
-    robot = body in ROBOTS
-    title = (ROBOTS if robot else HAND_TASKS)[body].title
+    robot = body in WALKERS
+    title = (WALKERS if robot else HAND_TASKS)[body].title
     lines = [f"\n## {title}\n"]
     wide = [item for item in items if item.kind in ("sheet", "scaled")]
     lines += [f"![{item.alt}]({item.file})\n" for item in wide]

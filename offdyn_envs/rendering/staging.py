@@ -14,6 +14,7 @@ from offdyn_envs.rendering.camera import Angle, Box, View, bounds, fit
 from offdyn_envs.rendering.names import Side
 from offdyn_envs.rendering.playing import Recording
 from offdyn_envs.rendering.style import changed_geoms, changed_joints, dress, dress_hand, moved_geoms, narrow_floor
+from offdyn_envs.robots import ROBOTS, Walker
 
 __all__ = ["Stage", "dressed", "fixed_stage", "following_stage"]
 
@@ -72,13 +73,19 @@ def dressed(side: Side, recording: Recording, alone: bool = False) -> Any:
     names = [model.geom(geom).name for geom in range(model.ngeom)]
     far_side = [geom for geom, name in enumerate(names) if side.body == "walker2d" and "_left_" in name]
     costume = dress(model, highlighted, far_side)
-    if side.body != "ant":
+    if _is_planar(side):
         narrow_floor(costume)
     return costume
 
 
+def _is_planar(side: Side) -> bool:
+    """Say whether a robot moves in the plane that one sees from the side."""
+    robot = ROBOTS[side.body]
+    return isinstance(robot, Walker) and not robot.walks_in_plane
+
+
 def _angle(side: Side) -> Angle:
-    return FROM_ABOVE if side.body == "ant" else SIDEWAYS
+    return SIDEWAYS if _is_planar(side) else FROM_ABOVE
 
 
 def _still(count: int) -> list[Floats]:
@@ -123,8 +130,8 @@ def following_stage(sides: Sequence[Side], recordings: Sequence[Recording], aspe
     boxes = [bounds(recording.model, recording.qpos) for recording in recordings]
     tallest = max(float(box.high[2] - box.low[2]) for row in boxes for box in row)
     flies = max(float(box.high[2]) for row in boxes for box in row) > TALLEST * tallest
-    flat = 2 if sides[0].body == "ant" else 1
-    travels = max(float(np.ptp(recording.qpos[:, :flat], axis=0).max()) for recording in recordings)
+    flat = min(ROBOTS[sides[0].body].skipped_qpos, 2)  # Where on the floor a robot is: nothing depends on it.
+    travels = max(float(np.ptp(recording.qpos[:, :flat], axis=0).max(initial=0.0)) for recording in recordings)
     stays = travels < LEASH * max(float(np.max((box.high - box.low)[:2])) for row in boxes for box in row)
     paths: list[Floats] = []
     for recording, row in zip(recordings, boxes, strict=True):

@@ -37,8 +37,8 @@ class ScalarEnvironment(MujocoEnv, EzPickle):
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments, from which a copy is made anew, and whatever has become of the environment since."""
         arguments = super().__getstate__()
-        # A renderer holds a window or a context of this process.
-        apart = {*arguments, "mujoco_renderer", "model", "data"}
+        # A renderer holds a window or a context of this process; the robot is known by its name.
+        apart = {*arguments, "mujoco_renderer", "model", "data", "robot"}
         running = {name: value for name, value in vars(self).items() if name not in apart}
         return {**arguments, "running": running, "model": self.model, "data": self.data}
 

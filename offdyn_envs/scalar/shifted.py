@@ -74,6 +74,12 @@ def shifted(env: Env, shifts: Shifts) -> Env:
     Raises:
         OffDynError: No such environment, a shift that does not fit it, or a number of the model that the environment
             itself has set.
+
+    Examples:
+        >>> import gymnasium, offdyn
+        >>> humanoid = offdyn.shifted(gymnasium.make("Humanoid-v5"), [offdyn.Gravity(0.5)])
+        >>> humanoid.unwrapped.model.opt.gravity[2].item()
+        -4.905
     """
     core = _core(env)
     record: _Record = getattr(core, _RECORD, _Record((), ()))

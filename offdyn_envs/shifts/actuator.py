@@ -35,6 +35,11 @@ class Actuator(BaseShift):
         limit: The most force that the motor gives before its gear, above 0, N or N m; where it has a limit already,
             the smaller one holds.
         actuator: Name of the actuator, or of the joint that it drives; all where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Actuator(scale=0.8).describe(offdyn_envs.get_robot("hopper"))
+        'strength of every motor multiplied by 0.8'
     """
 
     scale: float | None = None

@@ -35,6 +35,11 @@ class Delay(BaseShift):
 
     Attributes:
         steps: By how many control steps, 0 to 50; 0 is nominal.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Delay(2).describe(offdyn_envs.get_robot("hopper"))
+        'actions arrive 2 control steps late (0.016 s)'
     """
 
     steps: int

@@ -47,6 +47,11 @@ class Field(BaseShift):
         scale: Factor, -1e6 to 1e6; 1 is nominal.
         add: What is added, -1e9 to 1e9, in the field's unit; 0 is nominal.
         index: Which entry: a number along the first axis, or one for each axis; all where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Field("opt.viscosity", add=0.1).describe(offdyn_envs.get_robot("hopper"))
+        'field opt.viscosity raised by 0.1'
     """
 
     field: str

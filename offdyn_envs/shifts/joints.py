@@ -110,6 +110,11 @@ class Damping(_OfJoints):
         scale: Factor, 1e-6 to 1e6; 1 is nominal.
         add: What is added, 0 to 10,000 N m s/rad (hinges) or N s/m (slides); 0 is nominal.
         joint: Name of the joint; where left out, all joints that a motor drives.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Damping(scale=2.0, joint="leg_joint").describe(offdyn_envs.get_robot("hopper"))
+        'damping of leg_joint multiplied by 2'
     """
 
     kind: ClassVar[str] = "damping"
@@ -130,6 +135,11 @@ class Armature(_OfJoints):
         scale: Factor, 1e-6 to 1e6; 1 is nominal.
         add: What is added, 0 to 10,000 kg m^2 (hinges) or kg (slides); 0 is nominal.
         joint: Name of the joint; where left out, all joints that a motor drives.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Armature(add=0.1).describe(offdyn_envs.get_robot("hopper"))
+        'armature of every joint that a motor drives raised by 0.1 kg m^2 or kg'
     """
 
     kind: ClassVar[str] = "armature"
@@ -151,6 +161,11 @@ class Frictionloss(_OfJoints):
         scale: Factor, 1e-6 to 1e6; 1 is nominal.
         add: What is added, 0 to 10,000 N m (hinges) or N (slides); 0 is nominal.
         joint: Name of the joint; where left out, all joints that a motor drives.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Frictionloss(add=0.5).describe(offdyn_envs.get_robot("hopper"))
+        'frictionloss of every joint that a motor drives raised by 0.5 N m or N'
     """
 
     kind: ClassVar[str] = "frictionloss"

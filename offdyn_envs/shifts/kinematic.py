@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots.walkers import as_walker
 from offdyn_envs.shifts.base import SEVERE, BaseShift, Product, number, shown
 from offdyn_envs.shifts.registry import register_shift
 
@@ -70,6 +71,11 @@ class Kinematic(BaseShift):
         scale: Factor on the ranges of the part's joints; published presets 0.8, 0.5 and 0.2.
         joints: Factors by joint name, as (name, factor) pairs in the order given; a mapping is welcome.
         preset: "severe", the sources of DROCO and IGDF ("broken").
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Kinematic("foot", 0.5).describe(offdyn_envs.get_robot("hopper"))
+        'range of foot_joint x0.5'
     """
 
     part: str | None = None
@@ -124,6 +130,7 @@ class Kinematic(BaseShift):
         Raises:
             OffDynError: No such part or joint; the message names the nearest.
         """
+        as_walker(robot, "a kinematic shift")
         if self.part is not None and self.part not in KINEMATIC_PARTS[robot.name]:
             raise unknown(f"part of {robot.title} for the kinematic shift", self.part, KINEMATIC_PARTS[robot.name])
         for name, _ in self.joints or ():

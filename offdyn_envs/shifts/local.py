@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots.walkers import Walker
 from offdyn_envs.shifts.base import BaseShift, Product, Shift, number, shown, whole
 from offdyn_envs.shifts.morphology import Morphology
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts, shifts_to_json
@@ -37,6 +38,11 @@ class Local(BaseShift):
             observation, in its unit and without noise.
         above: Lower bound; none where left out.
         below: Upper bound; none where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Local(offdyn_envs.Friction(0.2), above=5.0).describe(offdyn_envs.get_robot("hopper"))
+        'where 5 <= x: friction of every geom, floor included, multiplied by 0.2'
     """
 
     shifts: tuple[Shift, ...]
@@ -71,7 +77,16 @@ class Local(BaseShift):
 
     def check(self, robot: Robot) -> None:
         """Raise where the robot has no such place or the shifts do not fit it."""
-        if self.on == "y" and not robot.walks_in_plane:
+        if robot.goal:
+            raise OffDynError(
+                f"local shift: {robot.title} writes a goal into its model, which a local shift would undo"
+            )
+        if isinstance(self.on, str) and not isinstance(robot, Walker):
+            raise OffDynError(
+                f"local shift: {robot.title} is no walker, so that it has no {self.on}; give the number of an entry of "
+                "the observation"
+            )
+        if self.on == "y" and isinstance(robot, Walker) and not robot.walks_in_plane:
             raise OffDynError(f"local shift: {robot.title} walks along a line, so that it has no y; use 'x'")
         if isinstance(self.on, int) and self.on >= robot.observation_dim:
             last = robot.observation_dim - 1

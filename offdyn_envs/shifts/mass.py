@@ -37,6 +37,11 @@ class Mass(BaseShift):
     Attributes:
         scale: Factor, 1e-6 to 1e6; 1 is nominal.
         body: Name of the body, for instance "torso"; all where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Mass(1.2, "torso").describe(offdyn_envs.get_robot("hopper"))
+        'mass and inertia of torso multiplied by 1.2'
     """
 
     scale: float
@@ -95,6 +100,11 @@ class Payload(BaseShift):
         kg: Mass of the load, 0 to 10,000 kg; 0 is nominal.
         body: Name of the body that carries it, for instance "torso".
         position: Where it sits in the body's frame, m; in the body's centre of mass where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Payload(0.5, "foot").describe(offdyn_envs.get_robot("hopper"))
+        '0.5 kg carried by foot, in its centre of mass'
     """
 
     kg: float

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.robots.walkers import as_walker
 from offdyn_envs.shifts.base import SEVERE, BaseShift, number, shown
 from offdyn_envs.shifts.body_edits import HARDEST, PARTS, SEVERE_EDITS, BodyEdit
 from offdyn_envs.shifts.registry import register_shift
@@ -46,6 +47,11 @@ class Morphology(BaseShift):
             level leaves 0, because every published level also replaces the shins.
         keep_mass: Every body keeps the base robot's mass.
         preset: "severe", the sources of DROCO and IGDF ("morph").
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Morphology("torso", 2.0).describe(offdyn_envs.get_robot("hopper"))
+        'torso reshaped at level 2 of 3 (torso_geom)'
     """
 
     part: str | None = None
@@ -91,6 +97,7 @@ class Morphology(BaseShift):
         Raises:
             OffDynError: No such part; the message names the nearest.
         """
+        as_walker(robot, "a morphology shift")
         if self.part is not None and self.part not in PARTS[robot.name]:
             raise unknown(f"part of {robot.title} for the morphology shift", self.part, PARTS[robot.name])
 

@@ -38,6 +38,11 @@ class Noise(BaseShift):
         std: Standard deviation, in the unit of each entry of the observation (m, rad, m/s, rad/s), 0 to 1000; 0 is
             nominal.
         entries: Numbers of the entries that are noisy; all where left out.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Noise(0.01).describe(offdyn_envs.get_robot("hopper"))
+        'normal noise of standard deviation 0.01 on every entry of the observation'
     """
 
     std: float

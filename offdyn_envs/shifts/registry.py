@@ -33,6 +33,29 @@ def register_shift(kind_class: Kind) -> Kind:
 
     Raises:
         OffDynError: Something that a shift needs is missing, or another class has the name already.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> import offdyn
+        >>> from offdyn_envs.shifts import BaseShift
+        >>> @offdyn.register_shift
+        ... @dataclass(frozen=True)
+        ... class Headwind(BaseShift):
+        ...     speed: float
+        ...     kind = "headwind"
+        ...     amount = "speed"
+        ...
+        ...     def apply(self, spec, robot, profile):
+        ...         spec.option.wind, spec.option.density = [-self.speed, 0.0, 0.0], 100.0
+        ...
+        ...     def declares(self, robot):
+        ...         return {"opt.wind": None, "opt.density": None}
+        ...
+        ...     def describe(self, robot):
+        ...         return f"a headwind of {self.speed:g} m/s"
+        >>> env = offdyn.make("OffDyn/Hopper-v0", shifts={"kind": "headwind", "speed": 3.0})
+        >>> env.unwrapped.model.opt.wind.tolist()
+        [-3.0, 0.0, 0.0]
     """
     if not isinstance(kind_class, type):
         raise OffDynError(f"register_shift: a class is needed, such as offdyn_envs.Gravity, got {shown(kind_class)}")

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
+from offdyn_envs.robots.registry import known_robot
 from offdyn_envs.shifts.base import Shift, number, shown, whole
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
-__all__ = ["sample_shifts"]
+__all__ = ["is_count", "read_key", "sample_shifts"]
 
 _MOST = 1e9
 
@@ -44,8 +45,14 @@ def sample_shifts(
 
     Raises:
         OffDynError: An unknown kind, parameter or place, a range that is none, or values out of bounds.
+
+    Examples:
+        >>> import offdyn
+        >>> draws = offdyn.sample_shifts("hopper", {"gravity": (0.5, 2.0), "mass:torso": (0.8, 1.2)}, seed=0, count=3)
+        >>> [[shift.kind for shift in draw] for draw in draws]
+        [['gravity', 'mass'], ['gravity', 'mass'], ['gravity', 'mass']]
     """
-    body = robot if isinstance(robot, Robot) else get_robot(robot)
+    body = known_robot(robot)
     if not isinstance(ranges, Mapping):
         raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
     for what, value, least in (("seed", seed, 0), ("count", count, 1)):
@@ -56,9 +63,9 @@ def sample_shifts(
 
 
 def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
-    form, parameter = _read(key)
+    form, parameter = read_key(key)
     low, high = _bounds(key, bounds)
-    counts = inspect.signature(KINDS[form["kind"]]).parameters[parameter].annotation in ("int", int)
+    counts = is_count(form["kind"], parameter)
     for end in (low, high):
         check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
     rng = np.random.default_rng([int(seed), *str(key).encode()])
@@ -72,10 +79,21 @@ def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) ->
     return list(parse_shifts([{**form, parameter: value} for value in drawn.tolist()]))
 
 
-def _read(key: object) -> tuple[dict[str, Any], str]:
-    """Return the JSON form of the shift that a range names, as far as it is known, and the parameter that is drawn."""
+def read_key(key: object, what: str = "ranges") -> tuple[dict[str, Any], str]:
+    """Return which number of which shift a text such as "mass:torso" or "damping.add:leg_joint" names.
+
+    Args:
+        key: `kind`, `kind:place`, `kind.parameter` or `kind.parameter:place`.
+        what: What the keys are, for the message.
+
+    Returns:
+        The JSON form of the shift as far as it is known, and the name of the parameter.
+
+    Raises:
+        OffDynError: An unknown kind or parameter, or a place for a kind that acts everywhere.
+    """
     if not isinstance(key, str):
-        raise OffDynError(f"ranges: a key must be a text such as 'mass:torso', got {shown(key)}")
+        raise OffDynError(f"{what}: a key must be a text such as 'mass:torso', got {shown(key)}")
     front, colon, place = key.partition(":")
     name, dot, parameter = front.partition(".")
     if name not in KINDS:
@@ -87,8 +105,13 @@ def _read(key: object) -> tuple[dict[str, Any], str]:
         raise unknown(f"parameter of the {name} shift", parameter, known)
     where = getattr(kind, "place", None)
     if colon and where is None:
-        raise OffDynError(f"ranges: the {name} shift acts everywhere; leave ':{place}' out")
+        raise OffDynError(f"{what}: the {name} shift acts everywhere; leave ':{place}' out")
     return {"kind": name, **({where: place} if colon and where is not None else {})}, parameter
+
+
+def is_count(kind: str, parameter: str) -> bool:
+    """Say whether a parameter of a kind is a whole number."""
+    return inspect.signature(KINDS[kind]).parameters[parameter].annotation in ("int", int)
 
 
 def _bounds(key: object, bounds: object) -> tuple[float, float]:

@@ -43,6 +43,12 @@ class Gravity(_Scaled):
 
     Attributes:
         scale: Factor on the model's gravity vector, finite and above 0.
+
+    Examples:
+        >>> import offdyn
+        >>> env = offdyn.make("OffDyn/Hopper-v0", shifts=offdyn.Gravity(0.5))
+        >>> env.unwrapped.model.opt.gravity[2].item()
+        -4.905
     """
 
     kind: ClassVar[str] = "gravity"
@@ -78,6 +84,12 @@ class Friction(_Scaled):
 
     Attributes:
         scale: Factor on sliding, torsional and rolling friction, finite and above 0.
+
+    Examples:
+        >>> import offdyn
+        >>> env = offdyn.make("OffDyn/Hopper-v0", shifts=offdyn.Friction(0.5))
+        >>> env.unwrapped.model.geom("floor").friction[0].item()
+        0.5
     """
 
     kind: ClassVar[str] = "friction"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot, Walker, get_robot
 from offdyn_envs.shifts import Shift
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.states import SEED, States, flat_state, policy_states, random_states
@@ -55,7 +55,7 @@ def effect(robot: Robot, shifts: Shifts, profile: str, on_policy: bool = False) 
         return None
     base = _nominal_next(robot.name, on_policy)
     change = np.abs(_next(robot, shifts, profile, states) - base)
-    return Effect(share=float((change > 0.0).any(axis=1).mean()), size=float((change / states.std).mean()))
+    return Effect(share=float((change > 0.0).any(axis=1).mean()), size=_in_units(change, states))
 
 
 def long_divergence(robot: Robot, shifts: Shifts, profile: str) -> float:
@@ -72,7 +72,7 @@ def long_divergence(robot: Robot, shifts: Shifts, profile: str) -> float:
         The mean over states and dimensions.
     """
     ends = _long_run(robot, shifts, profile)
-    return float((np.abs(ends - _nominal_long_run(robot.name)) / random_states(robot.name).std).mean())
+    return _in_units(np.abs(ends - _nominal_long_run(robot.name)), random_states(robot.name))
 
 
 def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
@@ -91,7 +91,8 @@ def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
     if not narrowed.size:
         return False
     qpos, qvel = np.tile(start_qpos(robot, ()), (narrowed.size, 1)), np.zeros((narrowed.size, robot.nv))
-    qpos[:, robot.height_index] += 1.0  # High above the floor only the limits act.
+    if isinstance(robot, Walker):
+        qpos[:, robot.height_index] += 1.0  # High above the floor only the limits act.
     for row, joint in enumerate(narrowed):
         ends = np.stack((base.jnt_range[joint], model.jnt_range[joint]))
         side = int(np.argmax(np.abs(ends[1] - ends[0])))
@@ -102,6 +103,12 @@ def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
     swinging = States(qpos, qvel, actions, np.ones(robot.observation_dim))
     change = _next(robot, shifts, profile, swinging) != _next(robot, (), "default", swinging)
     return bool(change.any(axis=1).all())
+
+
+def _in_units(change: Floats, states: States) -> float:
+    """Return the mean of changes in standard deviations, over the dimensions that move at all."""
+    moving = states.std > 0.0
+    return float((change[:, moving] / states.std[moving]).mean())
 
 
 def _states(robot: Robot, on_policy: bool) -> States | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from offdyn_envs.verification.common import check_with_gymnasium, compare_twins, random_action, same_outcome
 from offdyn_envs.verification.results import CheckFailed, Facts
 from offdyn_envs.verification.subjects import HandSubject, Subject, named_subjects
+from offdyn_envs.version import how_to_install
 
 __all__ = ["extra_missing", "hand_checks", "refrigerator_checks"]
 
@@ -27,7 +28,7 @@ _DECLARED_BY_HAND = {
 def extra_missing() -> str:
     """Say that the Adroit environments cannot be verified; empty where they can."""
     found = importlib.util.find_spec("gymnasium_robotics")
-    return "" if found else "extra not installed: pip install 'offdyn[adroit]'"
+    return "" if found else f"extra not installed: {how_to_install('adroit')}"
 
 
 def hand_checks(subject: HandSubject) -> Mapping[str, Callable[[], Facts]]:

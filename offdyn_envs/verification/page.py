@@ -180,7 +180,7 @@ def _others(record: Record) -> Iterator[str]:
     yield "## Adroit and the refrigerator"
     yield ""
     yield (
-        "Adroit needs `pip install 'offdyn[adroit]'`. Checked beside Gymnasium's checker and the copies: every step "
+        "Adroit needs the extra `adroit`. Checked beside Gymnasium's checker and the copies: every step "
         "repeats bit for bit from (positions, velocities, goal), of the refrigerator from (temperature, door clock). "
         "Share and size are measured on 200 states that random actions visit on the intact hand."
     )

@@ -115,10 +115,10 @@ def frozen_record(found: Sequence[Verification]) -> dict[str, Any]:
 
 def _policies() -> dict[str, str]:
     from offdyn_envs.policies import read_card
-    from offdyn_envs.robots import ROBOTS
+    from offdyn_envs.robots import WALKERS
     from offdyn_envs.shipped import behaviour_path
 
-    paths = {name: behaviour_path(name, "nominal", "medium") for name in ROBOTS}
+    paths = {name: behaviour_path(name, "nominal", "medium") for name in WALKERS}
     return {name: str(read_card(path)["policy_sha256"]) for name, path in paths.items() if path.exists()}
 
 

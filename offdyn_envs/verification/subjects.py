@@ -14,7 +14,7 @@ from offdyn_envs.adroit import HAND_TASKS, HandShift, adroit_env_ids, get_hand_d
 from offdyn_envs.adroit.shifts import describe_hand_shift
 from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Robot, Walker
 from offdyn_envs.shifts import Shift, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import env_id, get_dynamics, list_env_ids
 
@@ -97,7 +97,9 @@ class RobotSubject(Subject):
 
     @property
     def height(self) -> float:
-        """How much higher than the nominal robot's its episodes start, m."""
+        """How much higher than the nominal robot's its episodes start, m; only walkers are moved."""
+        if not isinstance(self.robot, Walker):
+            return 0.0
         start = start_qpos(self.robot, self.shifts, self.profile) - start_qpos(self.robot, ())
         return float(start[self.robot.height_index])
 

@@ -395,7 +395,7 @@ def test_without_the_extra_there_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     code, out, err = offdyn(capsys, "train", "bc", "--track", "core-12", "--ray", "auto", "--out", tmp_path)
     assert (code, out) == (2, "")
-    assert err == "offdyn: this command needs 'ray', which is not installed: pip install 'offdyn[ray]'\n"
+    assert err == "offdyn: this command needs 'ray', which is not installed: pip install '.[ray]' in the checkout\n"
     assert not list(tmp_path.iterdir())
 
 

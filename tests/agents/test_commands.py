@@ -53,7 +53,8 @@ def train(capsys, folder, *words, agent="droco", updates=12):
     return offdyn(capsys, *line, "--set", "width=16", "--set", "batch_size=32")
 
 
-def test_train_then_evaluate(data, tmp_path, capsys):
+def test_train_then_evaluate(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("offdyn_envs.benchmark.scoring.critics.CRITICS", tmp_path / "none")
     code, out, err = train(capsys, tmp_path, "--seeds", 2)
     run = tmp_path / TASK / "droco"
     assert (code, err) == (0, "")
@@ -70,24 +71,29 @@ def test_train_then_evaluate(data, tmp_path, capsys):
 
     code, out, err = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
     assert (code, err) == (0, "")
-    assert "min-q 0.1" in out
+    assert f"the suite has no reference critic of {TASK}: no min-Q attack" in out
+    code, out, err = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--own-critics")
+    assert "min-q-own 0.1" in out
     result = json.loads((run / "evaluation.json").read_text())
-    assert (result["protocol"], result["task"], result["agent"], result["episodes"]) == (1, TASK, "droco", 3)
+    assert (result["protocol"], result["task"], result["agent"], result["episodes"]) == (2, TASK, "droco", 3)
     assert {seed: len(returns) for seed, returns in result["clean"].items()} == {"0": 3, "1": 3}
     cells = {(cell["family"], cell["level"]) for cell in result["perturbed"]}
-    assert len(cells) == len(result["perturbed"]) == 10
-    assert {("gravity", 0.5), ("friction", 2.0), ("min-q", 0.1), ("min-q", 0.2)} <= cells
+    assert len(cells) == len(result["perturbed"]) == 18
+    assert {("gravity", 0.5), ("kinematic", 3.0), ("worn-motors", 0.5), ("min-q-own", 0.2)} <= cells
     for cell in result["perturbed"]:
         assert cell["episodes"] == 2
         assert np.isfinite([cell["returns"][seed] for seed in ("0", "1")]).all()
 
-    code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json")
+    code, out, _ = offdyn(
+        capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json", "--own-critics"
+    )
     told = json.loads(out)
     assert (told["folder"], told["task"], told["agent"]) == (str(run), TASK, "droco")
     assert [row["condition"] for row in told["rows"]][:2] == ["clean", "gravity 0.5"]
     assert json.loads((run / "evaluation.json").read_text()) == result
 
-    code, out, _ = offdyn(capsys, "evaluate", run, run, "--episodes", 3, "--cell-episodes", 2, "--quiet", "--json")
+    more = ("--episodes", 3, "--cell-episodes", 2, "--quiet", "--json", "--own-critics")
+    code, out, _ = offdyn(capsys, "evaluate", run, run, *more)
     assert json.loads(out) == [told, told]
 
 
@@ -123,7 +129,9 @@ def test_a_population_that_fails_does_not_keep_the_others_from_their_end(data, t
         assert (f"{tmp_path / task / 'iql'}: 4 updates" in out) == done
 
 
-def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
+def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("offdyn_envs.benchmark.scoring.critics.CRITICS", tmp_path / "none")
+    from offdyn_envs.benchmark.gate.half import halved
     from offdyn_envs.benchmark.gate.onnx_policy import load_policy
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.benchmark.scoring.rollouts import episode_returns
@@ -131,12 +139,14 @@ def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys):
 
     train(capsys, tmp_path, "--seeds", 2, agent="bc")
     run = tmp_path / TASK / "bc"
-    code, out, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
+    code, _, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
     assert code == 0
-    assert "bc has no critic: no min-Q attack" in out
     result = json.loads((run / "evaluation.json").read_text())
-    assert {cell["family"] for cell in result["perturbed"]} == {"gravity", "friction"}
-    policy = load_policy(run / "seeds/1/policy.onnx")
+    assert {cell["family"] for cell in result["perturbed"]} == (
+        {"gravity", "friction", "kinematic", "morphology", "worn-friction", "worn-motors"}
+    )
+    # What an entry stores is what is scored.
+    policy = load_policy(halved((run / "seeds/1/policy.onnx").read_bytes()))
     alone = episode_returns(policy, get_robot("hopper"), [Gravity(0.5)], 3, protocol.EVALUATION_SEED)
     np.testing.assert_allclose(result["clean"]["1"], alone, rtol=1e-6)
     cell = next(cell for cell in result["perturbed"] if (cell["family"], cell["level"]) == ("gravity", 2.0))

@@ -157,3 +157,8 @@ print(state.tolist())
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def test_compiling_can_be_left_out(monkeypatch):
+    monkeypatch.setenv("OFFDYN_COMPILE", "0")
+    assert not can_compile(torch.device("cpu")) and not can_compile(torch.device("cuda"))

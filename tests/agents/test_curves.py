@@ -124,7 +124,7 @@ def test_training_does_not_fail_for_want_of_a_picture(monkeypatch, tmp_path, fac
     assert capsys.readouterr().err.count("no curves.png: ") == 1
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     draw_ended(write(tmp_path, *LINES), facts)
-    assert "pip install 'offdyn[plots]'" in capsys.readouterr().err
+    assert "pip install '.[plots]'" in capsys.readouterr().err
     assert not (tmp_path / NAME).exists()
 
 

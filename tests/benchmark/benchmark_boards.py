@@ -16,7 +16,7 @@ from offdyn_envs.tasks import get_task
 
 HOPPER, CHEETAH = "hopper-gravity-0.5-medium", "halfcheetah-gravity-0.5-medium"
 REFERENCES = {
-    "protocol": 1,
+    "protocol": 2,
     "returns": {
         robot: {
             "gravity-0.5": {
@@ -71,7 +71,7 @@ def entry_json(
                 perturbed.append({"task": task, "seed": seed, "family": family, "level": level, "returns": shrunk})
     entry = {
         "schema": 1,
-        "protocol": 1,
+        "protocol": 2,
         "name": name,
         "method": name.upper(),
         "authors": ["A. Author"],
@@ -123,7 +123,7 @@ def write_run(
         "tuning_evaluations": 0,
     }
     evaluation = {
-        "protocol": 1,
+        "protocol": 2,
         "task": task,
         "agent": agent,
         "episodes": 12,

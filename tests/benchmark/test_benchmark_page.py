@@ -21,10 +21,11 @@ import pytest
 
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark.entries import standings, submissions, verdicts, verification
+from offdyn_envs.benchmark.entries import reruns, standings, submissions, verdicts, verification
 from offdyn_envs.benchmark.page import charts, markup, page
 from offdyn_envs.benchmark.scoring import protocol, scores
 from offdyn_envs.benchmark.scoring.statistics import iqm, t_interval
+from offdyn_envs.shifts import Gravity
 
 CELLS = [("gravity", 0.5, 0.7), ("gravity", 2.0, 0.6), ("friction", 0.5, 0.9), ("min-q", 0.1, 0.8), ("min-q", 0.2, 0.5)]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -41,12 +42,16 @@ def at_level(level: float, *, count: int = 20) -> Any:
     return returns
 
 
+def rerun(result: submissions.Result, factor: float, episodes: int) -> reruns.Rerun:
+    return reruns.Rerun(result, [factor * value for value in (result.returns * 5)[:episodes]], [], [], [])
+
+
 def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 100) -> None:
     """Writes the verdict that a re-run would give which earns `factor` times what was claimed."""
     entry = submissions.load_entry(board / "submissions" / name)
-    reruns = [[factor * value for value in (result.returns * 5)[:episodes]] for result in entry.results]
-    empty: list[Any] = [[] for _ in reruns]
-    found = verification._judge(entry, reruns, empty, empty) | {"isolation": ["resource-limits"]}
+    found = verification._judge(entry, [rerun(result, factor, episodes) for result in entry.results])
+    held_out = {f"{result.task}/{result.seed}": [0.5 * np.mean(result.returns)] * 20 for result in entry.results}
+    found |= {"isolation": ["resource-limits"], "held_out": {"shifts": [Gravity(0.83).to_json()], "returns": held_out}}
     seed = verification.evaluation_seed(entry)
     verdict = verdicts.binding(entry) | {"episodes": episodes, "salt": "", "seed": seed} | found
     write_json(verdicts.verdict_path(board, name), verdict)
@@ -124,12 +129,59 @@ def test_figures_equal_the_definitions(board: Path) -> None:
     assert row["sum"] == pytest.approx(sum(np.mean(entry["tasks"][task]["scores"]) for task in BOTH), abs=1e-5)
     assert row["improvement"]["over"] == "offdyn-iql"
     assert 0.5 < row["improvement"]["mean"] <= 1.0
-    attack = next(c for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2))
+    attack = next(c for c in entry["kept"] if (c["family"], c["level"]) == ("min-q", 0.2))
     cells = {
         task: next(c["score"]["mean"] for c in entry["robustness"][task]["cells"] if c["level"] == 0.2) for task in BOTH
     }
     clean = {task: entry["robustness"][task]["clean"]["mean"] for task in BOTH}
-    assert attack["value"] == pytest.approx(1 - sum(cells.values()) / sum(clean.values()), abs=1e-5)
+    assert attack["value"] == pytest.approx(sum(cells.values()) / sum(clean.values()), abs=1e-5)
+    assert attack["words"] == f"{100 * attack['value']:.0f} % kept"
+    assert entry["kept"][0]["cell"] == "friction 0.5"
+
+
+def test_places_are_given_within_a_division_and_equal_scores_share_one(board: Path) -> None:
+    for name, updates in (("long", 1_000_000), ("longest", 2_000_000), ("twin", 100_000)):
+        entry, files = boards.entry_json(name, BOTH, FIVE, returns=at_level(0.7), cells=CELLS)
+        entry["disclosure"]["tasks"] = {task: boards.training(updates=updates) for task in BOTH}
+        boards.write_entry(board, entry, files)
+        reproduced(board, name)
+    rows = {row["name"]: row for row in track(build(board))["rows"]}
+    assert {name: rows[name]["division"] for name in ("droco", "long", "longest")} == {
+        "droco": "100k",
+        "long": "1m",
+        "longest": None,
+    }
+    assert [rows[name]["rank"] for name in ("droco", "twin", "offdyn-iql", "long", "longest")] == [1, 1, 3, 1, None]
+    assert rows["longest"]["unranked"] == "more than 1,000,000 updates"
+
+
+def test_held_out_scores_stand_beside_the_clean_ones(board: Path) -> None:
+    result = build(board)
+    entry = next(item for item in result["entries"] if item["name"] == "droco")
+    hopper = entry["tasks"][boards.HOPPER]
+    returns = 0.5 * np.array(hopper["returns"])
+    np.testing.assert_allclose(hopper["held_out_scores"], 100 * (returns - 20) / 2980, atol=1e-5)
+    row = next(item for item in track(result)["rows"] if item["name"] == "droco")
+    assert row["held_out"]["mean"] < row["iqm"]["mean"]
+    assert entry["held_out"] == [{"kind": "gravity", "scale": 0.83}]
+    assert next(item for item in track(result)["rows"] if item["name"] == "unverified")["held_out"] is None
+
+
+def test_entries_of_protocol_1_stay_readable_without_a_place(board: Path) -> None:
+    entry, files = boards.entry_json("old", BOTH, FIVE, returns=at_level(0.9), cells=CELLS, protocol=1)
+    boards.write_entry(board, entry, files)
+    reproduced(board, "old")
+    assert json.loads(verdicts.verdict_path(board, "old").read_text())["verifier"] == 1
+    result = build(board)
+    row = next(item for item in track(result)["rows"] if item["name"] == "old")
+    assert (row["rank"], row["unranked"]) == (None, "protocol 1, retired")
+    shown = next(item for item in result["entries"] if item["name"] == "old")
+    assert shown["status"] == "reproduced"
+    # Its attack was one with its own critic.
+    assert {cell["family"] for cell in shown["kept"]} == {"friction", "gravity", "min-q-own"}
+    found = verification.verify_entries([board / "submissions" / "old"], board)
+    assert [verdict["status"] for verdict in found.verdicts] == [verification.RETIRED]
+    assert found.refusals == []
 
 
 def test_further_seeds_of_an_easy_task_lift_nobody(tmp_path: Path) -> None:
@@ -149,6 +201,7 @@ def test_further_seeds_of_an_easy_task_lift_nobody(tmp_path: Path) -> None:
     assert len(tracks) > 1
     for found in tracks:
         equal, easy = found["rows"]
+        assert (equal["name"], easy["name"]) == ("equal", "more-of-the-easy-one")
         assert equal["iqm"]["mean"] == easy["iqm"]["mean"] == 35.0
         assert equal["mean"] == easy["mean"] == 35.0
     for name in ("equal", "more-of-the-easy-one"):
@@ -165,14 +218,14 @@ def test_a_forged_entry_shows_what_the_re_run_earned(board: Path) -> None:
 
 
 def test_a_task_without_references_is_listed_and_not_scored(board: Path) -> None:
-    table = {"protocol": 1, "returns": {"hopper": boards.REFERENCES["returns"]["hopper"]}}
+    table = {"protocol": 2, "returns": {"hopper": boards.REFERENCES["returns"]["hopper"]}}
     result, _ = standings.build_standings(board, table=table)
     entry = next(item for item in result["entries"] if item["name"] == "droco")
     assert "score" not in entry["tasks"][boards.CHEETAH]
     assert "return" in entry["tasks"][boards.CHEETAH]
     assert next(r for r in track(result)["rows"] if r["name"] == "droco")["tasks"] == [boards.HOPPER]
     page.render(result)
-    nothing, _ = standings.build_standings(board, table={"protocol": 1, "returns": {}})
+    nothing, _ = standings.build_standings(board, table={"protocol": 2, "returns": {}})
     assert nothing["tracks"] == []
     assert "No entry covers a scored task yet" in page.render(nothing)
 
@@ -316,8 +369,8 @@ def test_figures_that_are_only_claimed_say_so_and_re_run_ones_do_not(board: Path
     html = (board / "index.html").read_text(encoding="utf-8")
     droco, bc, unverified = (row_of(html, name) for name in ("droco", "bc", "unverified"))
     assert "claimed" not in " ".join(droco.values())
-    assert droco["Lost to min-Q"].endswith("%")
-    assert bc["Lost to min-Q"].endswith("% claimed")
+    assert droco["Under min-Q"].endswith("% kept")
+    assert bc["Under min-Q"].endswith("% kept claimed")
     assert "claimed" not in bc["Score (IQM)"]
     assert unverified["Score (IQM)"].endswith("claimed")
     assert "Scores under perturbation: re-run" in card_of(html, "droco")
@@ -361,7 +414,7 @@ def test_precision_and_tuning_are_disclosed(board: Path) -> None:
     assert f"Tuned {note.replace(chr(39), '&#x27;')}" in card
     assert "Precision bf16" in card
     tagged = re.findall(r'<tr[^>]*data-entry="([^"]*)">(?:(?!</tr>).)*<span class="badge plain">bf16</span>', html)
-    assert tagged == ["droco", "droco"]  # once in each track that holds the board's tasks
+    assert tagged == ["droco"] * 3  # once in each track that holds the board's tasks
 
 
 def test_entries_with_equal_tuning_stay_before_the_next_count(tmp_path: Path) -> None:
@@ -416,7 +469,7 @@ def test_plots_tell_entries_apart_without_colour() -> None:
 
 def test_every_plot_has_a_name_and_its_numbers_as_text(html: str) -> None:
     panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', html, re.DOTALL)
-    assert len(panels) == 8  # 3 families x 2 tasks, and the tuning plot of each of the two tracks that hold them
+    assert len(panels) == 9  # 3 families x 2 tasks, and the tuning plot of each of the three tracks that hold them
     assert all(panel.startswith("<title>") and "<desc>" in panel for panel in panels)
     assert all("nan" not in panel.lower() and "inf" not in panel.split("<desc>")[0].lower() for panel in panels)
 
@@ -441,7 +494,7 @@ def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
 def test_standings_are_strict_json(board: Path) -> None:
     page.write_page(board, table=boards.REFERENCES)
     text = (board / "standings.json").read_text()
-    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["protocol"] == 1
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["protocol"] == 2
 
 
 KILLED = """
@@ -449,7 +502,7 @@ import sys, time
 from pathlib import Path
 from offdyn_envs.benchmark.page import page
 board = Path(sys.argv[1])
-page.build_standings = lambda board, table=None: ({"protocol": 1, "tasks": {}, "entries": [], "tracks": []}, [])
+page.build_standings = lambda board, table=None: ({"protocol": 2, "tasks": {}, "entries": [], "tracks": []}, [])
 original = Path.write_bytes
 def half(self, content):
     original(self, content[: len(content) // 2])

@@ -52,14 +52,14 @@ def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch)
 
     dropped = rollouts.episode_returns(act, "hopper", HALF, 12, seed=3)
     sizes: list[int] = []
-    original = rollouts._Run.compact
+    original = rollouts._Flight.compact
 
-    def never(self: Any) -> None:
-        sizes.append(len(self.columns))
+    def never(self: Any, wanted: Any) -> None:
+        sizes.append(len(self.rows))
         if not self.alive.any():
-            original(self)
+            original(self, wanted)
 
-    monkeypatch.setattr(rollouts._Run, "compact", never)
+    monkeypatch.setattr(rollouts._Flight, "compact", never)
     kept = rollouts.episode_returns(act, "hopper", HALF, 12, seed=3)
     assert set(sizes) == {12}
     np.testing.assert_array_equal(dropped, kept)

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import benchmark_models as models
+import numpy as np
 import pytest
 
-from offdyn_envs.benchmark.gate.onnx_policy import load_policy
+from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 from offdyn_envs.benchmark.sandbox import isolation, sandbox
-from offdyn_envs.benchmark.scoring import rollouts
+from offdyn_envs.benchmark.scoring import grid, rollouts
+from offdyn_envs.benchmark.scoring.cells import Cell
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
 from offdyn_envs.shifts import Gravity
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
@@ -24,7 +27,9 @@ LIMITS = sandbox.Limits(cpu=60, wall=120)
 
 def job(policy: Path, *, robot: str = "hopper", episodes: int = 3, **changes: Any) -> dict[str, Any]:
     cells = [{"family": None, "level": None, "episodes": episodes, "seed": 11}]
-    base = {"robot": robot, "shifts": [], "policy": str(policy), "critic": None, "sigma": None, "cells": cells}
+    critic = changes.pop("critic", None)
+    policies = [{"name": "seed 0", "policy": str(policy), "critic": critic}]
+    base = {"robot": robot, "shifts": [], "policies": policies, "reference": None, "sigma": None, "cells": cells}
     return base | changes
 
 
@@ -37,21 +42,37 @@ def saved(tmp_path: Path, data: bytes) -> Path:
 def test_the_sandbox_plays_what_the_library_plays(tmp_path: Path) -> None:
     path = saved(tmp_path, models.policy(11, 3))
     (tmp_path / "critic.onnx").write_bytes(models.critic(11, 3))
+    (tmp_path / "reference.onnx").write_bytes(models.critic(11, 3, seed=1))
     cells = [
         {"family": None, "level": None, "episodes": 3, "seed": 11},
         {"family": "gravity", "level": 2.0, "episodes": 2, "seed": 11},
         {"family": "min-q", "level": 0.2, "episodes": 2, "seed": 11},
+        {"family": "min-q-own", "level": 0.2, "episodes": 2, "seed": 11},
+        {"family": "held-out", "level": 1.0, "episodes": 4, "seed": 11},
     ]
-    changes = {"cells": cells, "critic": str(tmp_path / "critic.onnx"), "sigma": [0.5] * 11}
-    answer = sandbox.run_job(job(path, shifts=[{"kind": "gravity", "scale": 0.5}], **changes), LIMITS, "policy")
-    policy = load_policy(path)
-    clean = rollouts.episode_returns(policy, "hopper", [Gravity(0.5)], 3, 11)
-    heavy = rollouts.episode_returns(policy, "hopper", [Gravity(0.5), Gravity(2.0)], 2, 11)
-    assert answer["returns"][0] == clean.tolist()
-    assert answer["returns"][1] == heavy.tolist()
-    assert answer["returns"][2] != clean[:2].tolist()
-    assert answer["sha256"] == policy.sha256
+    changes = {"cells": cells, "critic": str(tmp_path / "critic.onnx"), "reference": str(tmp_path / "reference.onnx")}
+    asked = job(path, shifts=[{"kind": "gravity", "scale": 0.5}], sigma=[0.5] * 11, **changes)
+    other = tmp_path / "other.onnx"
+    other.write_bytes(models.policy(11, 3, seed=1))
+    asked["policies"].append({"name": "seed 1", "policy": str(other), "critic": None})
+    asked["cells"] = cells[:3]
+    both = sandbox.run_job(asked, LIMITS, "policies")
+    assert both["returns"][0] != both["returns"][1]
+    asked |= {"cells": cells, "policies": asked["policies"][:1]}
+    answer = sandbox.run_job(asked, LIMITS, "policy")
+    policy, critic = load_policy(path), load_critic(tmp_path / "critic.onnx")
+    reference = load_critic(changes["reference"])
+    kinds: list[Any] = [None, *(Cell(cell["family"], cell["level"]) for cell in cells[1:])]
+    asks = [grid.Ask(kind, cell["episodes"], 11) for kind, cell in zip(kinds, cells, strict=True)]
+    judges = grid.Judges([0.5] * 11, reference, [critic])
+    found = grid.grid_returns([policy], get_robot("hopper"), [Gravity(0.5)], asks, judges)
+    assert answer["returns"] == [[returns[0].tolist() for returns in found]]
+    (seen,) = answer["returns"]
+    assert len({tuple(seen[2]), tuple(seen[3]), tuple(seen[0][:2])}) == 3
+    assert answer["policies"][0]["sha256"] == policy.sha256
     assert {"resource-limits"} < set(answer["measures"])
+    alone = rollouts.episode_returns(policy, "hopper", [Gravity(0.5)], 3, 11)
+    np.testing.assert_allclose(seen[0], alone, rtol=1e-4)
 
 
 def test_unbounded_allocation_is_stopped(tmp_path: Path) -> None:

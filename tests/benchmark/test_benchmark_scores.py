@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offdyn_envs.benchmark.scoring import protocol, scores
+from offdyn_envs.benchmark.scoring import scores
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts import Friction, Gravity
 
 TABLE = {
-    "protocol": 1,
+    "protocol": 2,
     "returns": {
         "hopper": {
             "gravity-0.5": {
@@ -80,7 +79,7 @@ def test_missing_broken_and_old_references_are_refused(tmp_path: Path) -> None:
     old.write_text(json.dumps({"protocol": 0, "returns": {}}))
     with pytest.raises(OffDynError, match="cannot be read"):
         scores.load_references(broken)
-    with pytest.raises(OffDynError, match="protocol 0; 1 is allowed"):
+    with pytest.raises(OffDynError, match="protocol 0; 2 is allowed"):
         scores.load_references(old)
 
 
@@ -93,14 +92,9 @@ def test_degradation_sums_only_tasks_with_a_clean_score_above_10() -> None:
         scores.degradation([float("nan")], [50.0])
 
 
-def test_cells_append_to_the_shifts_that_stand() -> None:
-    shifts = (Gravity(0.5),)
-    assert protocol.cell_shifts(shifts, protocol.Cell("gravity", 2.0)) == (Gravity(0.5), Gravity(2.0))
-    assert protocol.cell_shifts(shifts, protocol.Cell("friction", 0.5)) == (Gravity(0.5), Friction(0.5))
-    assert protocol.cell_shifts(shifts, protocol.Cell("min-q", 0.1)) == shifts
-    with pytest.raises(OffDynError, match="did you mean 'gravity'"):
-        protocol.cell_shifts(shifts, protocol.Cell("gravty", 2.0))
-    with pytest.raises(OffDynError, match="positive"):
-        protocol.cell_shifts(shifts, protocol.Cell("gravity", float("nan")))
-    assert [cell for cell in protocol.evaluation_cells(critic=False) if cell.family == "min-q"] == []
-    assert len(protocol.evaluation_cells()) == 10
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(None, "-"), (0.28, "72 % kept"), (0.0, "100 % kept"), (-2.19, "gain of 219 %"), (1.1, "nothing kept")],
+)
+def test_what_is_kept_is_said_in_words(lost: float | None, words: str) -> None:
+    assert scores.kept_words(lost) == words

@@ -17,6 +17,7 @@ import pytest
 from offdyn_envs import cli
 from offdyn_envs.benchmark.entries import entries_from_runs, schemas, submissions, verdicts
 from offdyn_envs.benchmark.gate import strict_json
+from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.errors import OffDynError
 
 Change = Callable[[dict[str, Any], dict[str, bytes]], None]
@@ -110,7 +111,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "missing policy": (missing_policy, "cannot be read"),
     "large policy": (large_policy, "bytes; 1 to"),
     "two seeds": (two_seeds, "has 2 seeds; at least 3"),
-    "other protocol": (setter("protocol", 2), "breaks its schema at protocol"),
+    "other protocol": (setter("protocol", 3), "breaks its schema at protocol"),
     "unknown field": (setter("rank", 1), "breaks its schema"),
     "own verdict": (setter("verdict", {"status": "reproduced"}), "breaks its schema"),
     "plain link": (setter("links/code", "http://example.org"), "breaks its schema at links/code"),
@@ -239,13 +240,45 @@ def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
     evaluation = json.loads((runs[0] / "evaluation.json").read_text())
     hopper = [item for item in entry.results if item.task == boards.HOPPER]
     assert list(hopper[1].returns) == evaluation["clean"]["1"]
-    assert (folder / hopper[1].policy).read_bytes() == (runs[0] / "seeds/1/policy.onnx").read_bytes()
-    assert hopper[1].critic == f"policies/{boards.HOPPER}/1.critic.onnx"
+    assert (folder / hopper[1].policy).read_bytes() == halved((runs[0] / "seeds/1/policy.onnx").read_bytes())
+    assert {result.critic for result in entry.results} == {None}
     training = entry.disclosure["tasks"][boards.HOPPER]
     assert training["hyperparameters"] == {"tau": 0.7, "dynamics.epochs": 5, "layers": "[256, 256]", "name": None}
     assert training["command"] == f"offdyn train iql {boards.HOPPER} --seeds 3 --updates 1000"
     assert not entry.reference
     assert [path.name for path in folder.parent.iterdir()] == ["iql"]
+
+
+def test_own_critics_are_added_on_request(tmp_path: Path) -> None:
+    run = boards.write_run(tmp_path / "runs" / boards.HOPPER / "iql")
+    details = entries_from_runs.Details(critics=True)
+    entry = submissions.load_entry(entries_from_runs.add_entry([run], "iql", tmp_path / "board", details=details))
+    assert [result.critic for result in entry.results] == [
+        f"policies/{boards.HOPPER}/{i}.critic.onnx" for i in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "changes", "words"),
+    [
+        ([("kinematic", 4.0, 0.5)], {}, "perturbed kinematic 4 of .* are allowed"),
+        ([("min-q-own", 0.2, 0.5)], {}, "needs a critic of every seed, and the entry has none"),
+    ],
+)
+def test_cells_that_cannot_be_run_are_refused(tmp_path: Path, cells: Any, changes: Any, words: str) -> None:
+    folder = boards.write_entry(tmp_path, *boards.entry_json("mine", cells=cells, **changes))
+    with pytest.raises(OffDynError, match=words):
+        submissions.load_entry(folder)
+
+
+def test_policies_of_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = boards.write_entry(tmp_path, *boards.entry_json("mine"))
+    size = sum(path.stat().st_size for path in folder.rglob("*.onnx"))
+    monkeypatch.setattr(submissions.protocol, "ENTRY_BYTES", size)
+    submissions.load_entry(folder)
+    monkeypatch.setattr(submissions.protocol, "ENTRY_BYTES", size - 1)
+    with pytest.raises(OffDynError, match=f"its policies have {size:,} bytes, {size - 1:,} are allowed"):
+        submissions.load_entry(folder)
 
 
 def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import benchmark_models as models
 import numpy as np
 import pytest
 
-from offdyn_envs import attacks, cli
-from offdyn_envs.benchmark.entries import standings, submissions, verdicts, verification
+from offdyn_envs import cli
+from offdyn_envs.benchmark.entries import reruns, standings, submissions, verdicts, verification
 from offdyn_envs.benchmark.gate import onnx_policy
 from offdyn_envs.benchmark.sandbox import sandbox
-from offdyn_envs.benchmark.scoring import protocol, rollouts
+from offdyn_envs.benchmark.scoring import cells, critics, grid, protocol, rollouts
 from offdyn_envs.datasets import load_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
@@ -123,9 +124,21 @@ def written_verdict(board: Path) -> tuple[submissions.Entry, Path, dict[str, Any
     """An entry with cells, and the verdict that a whole re-run of it would give."""
     entry, files = boards.entry_json("mine", cells=[("gravity", 2.0, 0.9), ("min-q", 0.2, 0.5)])
     loaded = submissions.load_entry(boards.write_entry(board, entry, files))
-    reruns = [list(result.returns) for result in loaded.results]
-    cells = [verification._cells_of(loaded, result) for result in loaded.results]
-    found = verification._judge(loaded, reruns, [[list(cell.returns) for cell in own] for own in cells], cells)
+    answers = [
+        reruns.Rerun(
+            result,
+            list(result.returns),
+            [(cell, list(cell.returns)) for cell in loaded.perturbed if cell.seed == result.seed],
+            [],
+            [],
+        )
+        for result in loaded.results
+    ]
+    found = verification._judge(loaded, answers)
+    found["held_out"] = {
+        "shifts": [shift.to_json() for shift in cells.held_out_shifts(1)],
+        "returns": {key: [1.0] * protocol.CELL_EPISODES for key in loaded.policy_hashes},
+    }
     run = {"episodes": 10, "salt": "", "seed": verification.evaluation_seed(loaded), "isolation": ["resource-limits"]}
     path = verdicts.verdict_path(board, "mine")
     path.parent.mkdir()
@@ -154,8 +167,8 @@ def places(value: Any) -> list[tuple[Any, ...]]:
 
 def test_a_verdict_that_lacks_or_misstates_anything_is_refused_by_its_files_name(tmp_path: Path) -> None:
     loaded, path, bound = written_verdict(tmp_path)
-    optional = {("perturbed",), ("p_values", "perturbed")}
-    free = {("isolation", 0)}
+    optional = {("perturbed",), ("held_out",), ("p_values", "perturbed")}
+    free = {("isolation", 0), *(("held_out", "shifts", number) for number in range(4))}
     assert len(places(bound)) > 100
     for place in places(bound):
         for change in ("remove", "spoil"):
@@ -192,7 +205,7 @@ def test_a_folder_that_does_not_exist_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boards.write_entry(tmp_path, *boards.entry_json("good"))
-    monkeypatch.setattr(verification, "run_job", lambda *_: pytest.fail("something ran"))
+    monkeypatch.setattr(reruns, "run_job", lambda *_: pytest.fail("something ran"))
     folders = [tmp_path / "submissions" / name for name in ("good", "missing")]
     with pytest.raises(OffDynError, match=r"missing' does not exist"):
         verification.verify_entries(folders, tmp_path)
@@ -226,15 +239,16 @@ def test_all_policies_are_looked_at_before_the_first_is_re_run(
         episodes.append(sum(cell["episodes"] for cell in job["cells"]))
         return sandbox.run_job(job, *rest)
 
-    monkeypatch.setattr(verification, "run_job", counted)
+    monkeypatch.setattr(reruns, "run_job", counted)
     found, refusals = verify(tmp_path, ["forbidden"])
     assert found["forbidden"]["status"] == verdicts.REFUSED
     assert "seed 2: policy keeps tensor" in refusals[0]
-    assert episodes == [0, 0, 0]
+    # Their shared process fails, and then each is looked at alone.
+    assert episodes == [0, 0, 0, 0]
     boards.write_entry(tmp_path, *copy(honest, "honest"))
     episodes.clear()
     assert verify(tmp_path, ["honest"])[0]["honest"]["status"] == verdicts.REPRODUCED
-    assert episodes == [0, 0, 0, EPISODES, EPISODES, EPISODES]
+    assert episodes == [0, EPISODES + protocol.CELL_EPISODES]
 
 
 def folder_as_verdict(board: Path) -> None:
@@ -254,7 +268,7 @@ def test_a_verdict_that_cannot_be_written_is_said_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
 ) -> None:
     boards.write_entry(tmp_path, *boards.entry_json("good"))
-    monkeypatch.setattr(verification, "run_job", lambda *_: pytest.fail("something ran"))
+    monkeypatch.setattr(reruns, "run_job", lambda *_: pytest.fail("something ran"))
     spoil(tmp_path)
     with pytest.raises(OffDynError, match=r"good\.json' cannot be written: .*; nothing was run") as refused:
         verification.verify_entries(None, tmp_path)
@@ -270,7 +284,7 @@ def test_an_entry_outside_the_board_is_named_before_anything_runs(
         raise OffDynError(f"said {said}")
 
     said: list[str] = []
-    monkeypatch.setattr(verification, "run_job", run)
+    monkeypatch.setattr(reruns, "run_job", run)
     found = verification.verify_entries([folder], tmp_path, say=said.append)
     assert found.notes == said
     assert "no verdict is written for" in found.refusals[0]
@@ -286,16 +300,24 @@ def test_without_a_sandbox_no_entry_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_target_dataset_is_no_verdict_on_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    boards.write_entry(tmp_path, *boards.entry_json("mine", cells=[("min-q", 0.2, 0.5)]))
+    boards.write_entry(tmp_path, *boards.entry_json("mine", cells=[("random", 0.2, 0.5)]))
 
     def missing(task: Any) -> Any:
         raise OffDynError(f"dataset '{task.target}' is not on this machine")
 
-    monkeypatch.setattr(verification, "target_sigma", missing)
+    monkeypatch.setattr(reruns, "target_sigma", missing)
     found = verification.verify_entries(None, tmp_path)
     assert [verdict["status"] for verdict in found.verdicts] == [verification.UNVERIFIED]
     assert "--no-perturbed" in found.refusals[0]
     assert not (tmp_path / "verdicts").exists()
+
+
+def test_a_missing_reference_critic_is_no_verdict_on_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boards.write_entry(tmp_path, *boards.entry_json("mine", cells=[("min-q", 0.2, 0.5)]))
+    monkeypatch.setattr(critics, "CRITICS", tmp_path / "nowhere")
+    found = verification.verify_entries(None, tmp_path)
+    assert [verdict["status"] for verdict in found.verdicts] == [verification.UNVERIFIED]
+    assert f"the suite has no reference critic of '{boards.HOPPER}'" in found.refusals[0]
 
 
 def test_sigma_is_the_spread_of_the_shipped_target_dataset() -> None:
@@ -322,38 +344,58 @@ def test_seeds_follow_from_all_policies_and_the_salt(
 
 def with_honest_cells(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """An entry whose perturbed returns were really earned, one cell a shift and one an attack."""
-    cells = [("gravity", 2.0, 1.0), ("min-q", 0.2, 1.0)]
-    entry, files = boards.entry_json(name, returns=honest_returns, cells=cells, cell_episodes=10)
+    claimed = [("gravity", 2.0, 1.0), ("kinematic", 1.0, 1.0), ("min-q", 0.2, 1.0), ("min-q-own", 0.2, 1.0)]
+    entry, files = boards.entry_json(name, returns=honest_returns, cells=claimed, cell_episodes=10)
     place = get_task(boards.HOPPER)
     for result in entry["results"]:
         critic = models.critic(11, 3, seed=result["seed"])
         path = result["policy"].replace(".onnx", ".critic.onnx")
         files[path] = critic
         result |= {"critic": path, "critic_sha256": hashlib.sha256(critic).hexdigest()}
+    reference = critics.find_critic(boards.HOPPER)
+    assert reference is not None
     for cell in entry["perturbed"]:
         policy = onnx_policy.load_policy(files[path_of(cell["seed"])])
-        attack = None
-        if cell["family"] == "min-q":
-            critic = onnx_policy.load_critic(models.critic(11, 3, seed=cell["seed"]))
-            attack = attacks.MinQAttack(cell["level"], rollouts.target_sigma(place), policy, critic)
-        target = get_dynamics(place.robot, place.scoring)
-        shifts = protocol.cell_shifts(target, protocol.Cell(cell["family"], cell["level"]))
-        returns = rollouts.episode_returns(policy, "hopper", shifts, 10, protocol.EVALUATION_SEED, attack)
-        cell["returns"] = [float(value) for value in returns]
+        own = onnx_policy.load_critic(models.critic(11, 3, seed=cell["seed"]))
+        judges = grid.Judges(list(reference.sigma), onnx_policy.load_critic(reference.path), [own])
+        ask = grid.Ask(cells.Cell(cell["family"], cell["level"]), 10, protocol.EVALUATION_SEED)
+        standing = get_dynamics(place.robot, place.scoring)
+        (returns,) = grid.grid_returns([policy], get_robot("hopper"), standing, [ask], judges)
+        cell["returns"] = [float(value) for value in returns[0]]
     return entry, files
 
 
+@pytest.fixture
+def reference_critic(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference critic of the hopper's task, made by hand."""
+    root = tmp_path_factory.mktemp("critics")
+    content = models.critic(11, 3, seed=77)
+    (root / "hopper.onnx").write_bytes(content)
+    sigma = rollouts.target_sigma(get_task(boards.HOPPER)).tolist()
+    told = {"file": "hopper.onnx", "sha256": hashlib.sha256(content).hexdigest(), "sigma": sigma}
+    (root / critics.INDEX).write_text(json.dumps({"critics": {boards.HOPPER: told}}))
+    monkeypatch.setattr(critics, "CRITICS", root)
+
+
+@pytest.mark.usefixtures("reference_critic")
 def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> None:
     loaded = submissions.load_entry(boards.write_entry(tmp_path, *with_honest_cells("cells")))
     findings = verification.verify_entry(loaded, PLAN)
     assert findings["status"] == verdicts.REPRODUCED, findings["reason"]
     assert set(findings["p_values"]) == {"clean", "perturbed"}
-    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [10] * 6
+    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [10] * 12
+    held_out = findings["held_out"]
+    assert [len(returns) for returns in held_out["returns"].values()] == [protocol.CELL_EPISODES] * 3
+    assert len(held_out["shifts"]) == 4
+    for jobs in (1, 3):
+        again = verification.verify_entry(loaded, replace(PLAN, jobs=jobs))
+        assert again["returns"] == findings["returns"]
     short = verification.verify_entry(loaded, verification.Plan(EPISODES, perturbed=False, limits=LIMITS))
     assert set(short["p_values"]) == {"clean"}
-    assert "perturbed" not in short
+    assert not {"perturbed", "held_out"} & set(short)
 
 
+@pytest.mark.usefixtures("reference_critic")
 def test_forged_perturbed_returns_are_found(tmp_path: Path) -> None:
     entry, files = with_honest_cells("cells")
     for cell in entry["perturbed"]:

@@ -421,7 +421,8 @@ def test_missing_extra_is_one_line_at_make_time():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "the Adroit environments need 'gymnasium_robotics', which is not installed: pip install 'offdyn[adroit]'\n"
+        "the Adroit environments need 'gymnasium_robotics', which is not installed: "
+        "pip install '.[adroit]' in the checkout\n"
     )
 
 

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from offdyn_envs import Delay, Field, Friction, Gravity, Local, Mass, Noise, OffDynError, sample_shifts
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import ROBOTS, State
 from offdyn_envs.shifts import parse_shifts, shifts_to_json
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import robot_checks
@@ -55,12 +55,12 @@ def test_a_delayed_action_is_the_same_action_later(name):
     np.testing.assert_array_equal(nominal.reset(seed=2)[0], delayed.reset(seed=2)[0])
     for step in range(30):
         sent = actions[step]
-        x = delayed.data.qpos[0]
+        before = State(delayed.data.qpos.copy(), delayed.data.qvel.copy())
         expected = nominal.step(np.zeros_like(sent) if step < late else actions[step - late])
         got = delayed.step(sent)
         np.testing.assert_array_equal(expected[0], got[0])
-        parts = robot.reward_parts(x, delayed.data.qpos, delayed.data.qvel, sent, np.asarray(got[2]))
-        assert got[1] == float(parts.total)  # It is the action sent that costs.
+        reward = robot.reward(before, State(delayed.data.qpos, delayed.data.qvel), sent)
+        assert got[1] == float(reward)  # It is the action sent that costs.
         np.testing.assert_array_equal(delayed.queue[-1], sent)
     assert model_hash(delayed.model) == model_hash(nominal.model)
 

@@ -474,7 +474,7 @@ main(["render", "Hopper", "--steps", "1", "--out", "a.mp4"])
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environ
     )
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "offdyn[render]" in done.stderr
+    assert done.stderr.count("\n") == 1 and ".[render]" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

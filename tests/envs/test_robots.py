@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import ROBOTS, State, get_robot
 
 TABLE = {  # dims and seconds per step
     "halfcheetah": (17, 6, 0.05),
@@ -54,16 +54,20 @@ def test_batches_equal_rows(name, data):
     state = data.draw(arrays(np.float64, (5, robot.nq + robot.nv), elements=st.floats(-3, 3)))
     action = data.draw(arrays(np.float32, (5, robot.action_dim), elements=st.floats(-1, 1, width=32)))
     qpos, qvel = state[:, : robot.nq], state[:, robot.nq :]
-    rewards = robot.reward(np.zeros(5), qpos, qvel, action)
+    before, after = State(0.0 * qpos, qvel), State(qpos, qvel)
+    rewards, ends = robot.judge(before, after, action)
+    np.testing.assert_array_equal(rewards, robot.reward(before, after, action))
     for row in range(5):
-        assert rewards[row] == robot.reward(np.float64(0), qpos[row], qvel[row], action[row])
+        one = robot.judge(*(State(*(part[row] for part in state)) for state in (before, after)), action[row])
+        assert one == (rewards[row], ends[row])
 
 
 def test_alive_bonus_is_paid_on_healthy_steps_alone():
     robot = ROBOTS["walker2d"]
     qpos = np.zeros((2, robot.nq))
     qpos[:, 1] = (1.25, 0.5)
-    rewards = robot.reward(np.zeros(2), qpos, np.zeros((2, robot.nv)), np.zeros((2, 6), np.float32))
+    before, after = (State(each, np.zeros((2, robot.nv))) for each in (0.0 * qpos, qpos))
+    rewards = robot.reward(before, after, np.zeros((2, 6), np.float32))
     assert rewards.tolist() == [1.0, 0.0]
 
 

@@ -17,7 +17,7 @@ from offdyn_envs.tasks import (
 
 def test_counts():
     assert len([name for name, (robot, _) in list_env_ids().items()]) == 4 * 23 == 92
-    sizes = {"mobody-32": 32, "odrl-48": 48, "droco-32": 32, "single-12": 12, "core-12": 12}
+    sizes = {"mobody-32": 32, "odrl-48": 48, "droco-32": 32, "single-12": 12, "core-6": 6, "core-12": 12}
     assert {name: len(set(tasks)) for name, tasks in TRACKS.items()} == sizes
     assert all(len(tasks) == sizes[name] for name, tasks in TRACKS.items())
 

@@ -359,7 +359,10 @@ def test_a_missing_extra_is_skipped_in_words(capsys, tmp_path, monkeypatch):
     status, out, _ = run(capsys, "verify", "AdroitPen", "--json", "--out", str(path))
     assert status == 0
     assert json.loads(out) == [
-        {"environment": "OffDyn/AdroitPen-v0", "skipped": "extra not installed: pip install 'offdyn[adroit]'"}
+        {
+            "environment": "OffDyn/AdroitPen-v0",
+            "skipped": "extra not installed: pip install '.[adroit]' in the checkout",
+        }
     ]
     assert json.loads(path.read_text())["environments"] == {}
 

@@ -12,6 +12,7 @@ from typing import Any
 from offdyn_envs.atomic import made_folder, named, write_bytes, write_json
 from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
 from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
+from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
@@ -39,6 +40,7 @@ class Details:
         paper: https link to the paper.
         command: Command that reproduces the training; None takes the suite's own for the run.
         reference: Whether the entry is a reference row.
+        critics: Whether the runs' own critics are part of the entry, for the attack with an entry's own critic.
     """
 
     method: str | None = None
@@ -48,6 +50,7 @@ class Details:
     paper: str | None = None
     command: str | None = None
     reference: bool = False
+    critics: bool = False
 
 
 def add_entry(
@@ -164,8 +167,8 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
             f"entry '{name}': one run per task and one agent are needed, not {len(runs)} runs of {', '.join(agents)}"
         )
     try:
-        results = [item for run in runs for item in _results(run, folder)]
-        perturbed = [item for run in runs for item in _perturbed(run)]
+        results = [item for run in runs for item in _results(run, folder, details.critics)]
+        perturbed = [item for run in runs for item in _perturbed(run, details.critics)]
         episodes = int(runs[0].evaluation["episodes"])
         cell_episodes = len(perturbed[0]["returns"]) if perturbed else protocol.CELL_EPISODES
         training = {run.task: _training(run, details.command) for run in runs}
@@ -206,7 +209,7 @@ def _commit(runs: Sequence[_Run], name: str) -> str:
     return commits[0]
 
 
-def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
+def _results(run: _Run, folder: Path, critics: bool) -> Iterable[dict[str, Any]]:
     robot = get_robot(get_task(run.task).robot)
     widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
     for seed in run.run["seeds"]:
@@ -214,18 +217,23 @@ def _results(run: _Run, folder: Path) -> Iterable[dict[str, Any]]:
         kinds: tuple[tuple[ModelKind, str], ...] = (("policy", "onnx"), ("critic", "critic.onnx"))
         for kind, ending in kinds:
             source = run.folder / "seeds" / str(seed) / f"{kind}.onnx"
-            if kind == "critic" and not source.exists():
+            if kind == "critic" and not (critics and source.exists()):
                 continue
+            label = f"{kind} '{source}'"
             data = read_model(source)
-            signature = inspect_model(data, kind, label=f"{kind} '{source}'", **widths)
+            inspect_model(data, kind, label=label, **widths)
+            data = halved(data)
+            signature = inspect_model(data, kind, label=label, **widths)
             path = policy_path(run.task, int(seed), ending)
             write_bytes(folder / path, data)
             item |= {kind: path, f"{kind}_sha256": signature.sha256}
         yield item
 
 
-def _perturbed(run: _Run) -> Iterable[dict[str, Any]]:
+def _perturbed(run: _Run, critics: bool) -> Iterable[dict[str, Any]]:
     for cell in run.evaluation["perturbed"]:
+        if cell["family"] == protocol.MIN_Q_OWN and not critics:
+            continue
         for seed, returns in cell["returns"].items():
             what = f"perturbed {cell['family']} {cell['level']} returns of seed {seed}"
             yield {

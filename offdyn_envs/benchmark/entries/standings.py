@@ -1,8 +1,9 @@
 """Turns entries and verdicts into the figures of the leaderboard: plain JSON that the page only draws.
 
 A figure comes from the suite's own re-run where there is one, and from the claim otherwise; the other stands beside
-it. Ranks are given per track among entries that cover the same tasks, and only to entries whose score was reproduced
-with five seeds or more. Nothing is filled in: a task that an entry does not cover is absent.
+it. Ranks are given per track and division among entries that cover the same tasks, and only to entries whose score was
+reproduced with five seeds or more. Nothing is filled in: a task that an entry does not cover is absent. Entries of an
+earlier protocol are shown without a rank.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,8 @@ import numpy as np
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.scores import Reference, degradation, get_reference
+from offdyn_envs.benchmark.scoring.cells import cell_name
+from offdyn_envs.benchmark.scoring.scores import Reference, degradation, get_reference, kept_words
 from offdyn_envs.benchmark.scoring.statistics import (
     Interval,
     probability_of_improvement,
@@ -53,7 +55,7 @@ def build_standings(board: Path, *, table: Mapping[str, Any] | None = None) -> t
     tracks = [_track(name, tasks, rows) for name, tasks in TRACKS.items()]
     standings: Json = {
         "protocol": protocol.PROTOCOL,
-        "verifier": protocol.VERIFIER_VERSION,
+        "verifier": protocol.VERIFIERS[protocol.PROTOCOL],
         "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
         "entries": rows,
         "tracks": [track for track in tracks if track["rows"]],
@@ -108,9 +110,14 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
     if verdict is not None and status in (REPRODUCED, NOT_REPRODUCED):
         rerun = verdict["returns"]
     tasks = {task: _scores(entry, task, rerun, references[task]) for task in entry.tasks}
+    held_out = (verdict or {}).get("held_out")
+    if held_out is not None:
+        for task, row in tasks.items():
+            row |= _held_out(held_out["returns"], task, row["seeds"], references[task])
     robustness = _robustness(_Perturbed.of(entry, tasks, verdict), references)
     row: Json = {
         "name": entry.name,
+        "protocol": entry.protocol,
         "method": entry.method,
         "authors": list(entry.authors),
         "links": dict(entry.links),
@@ -121,8 +128,10 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "disclosure": dict(entry.disclosure["tasks"]),
         "tasks": tasks,
         "robustness": robustness,
-        "degradation": _degradations(robustness),
+        "kept": _kept(robustness),
     }
+    if held_out is not None:
+        row["held_out"] = held_out["shifts"]
     if verdict is not None:
         row["verdict"] = {key: verdict[key] for key in _VERDICT_KEYS if key in verdict}
     return row
@@ -149,6 +158,14 @@ def _scores(entry: Entry, task: str, rerun: Mapping[str, list[float]] | None, re
     return row
 
 
+def _held_out(returns: Mapping[str, list[float]], task: str, seeds: Sequence[int], reference: Reference | None) -> Json:
+    """Returns the scores of a task in dynamics that are in no table; nothing where the task is not scored."""
+    if reference is None or not reference.scored:
+        return {}
+    scores = reference.normalise([np.mean(returns[f"{task}/{seed}"]) for seed in seeds])
+    return {"held_out_scores": scores.tolist(), "held_out_score": _interval(t_interval(scores))}
+
+
 @dataclass(frozen=True)
 class _Perturbed:
     """Mean returns per seed, clean and in every cell, all claimed or all re-run."""
@@ -163,7 +180,11 @@ class _Perturbed:
         claimed = [asdict(cell) for cell in entry.perturbed]
         cells: dict[str, dict[tuple[str, float], list[float]]] = {}
         for cell in verdict["perturbed"] if rerun and verdict is not None else claimed:
-            seeds = cells.setdefault(cell["task"], {}).setdefault((cell["family"], cell["level"]), [])
+            family = cell["family"]
+            if entry.protocol == 1 and family == protocol.MIN_Q:
+                # The first protocol had no other attack than that with the entry's own critic.
+                family = protocol.MIN_Q_OWN
+            seeds = cells.setdefault(cell["task"], {}).setdefault((family, cell["level"]), [])
             seeds.append(float(np.mean(cell["returns"])))
         key = "returns" if rerun else "claimed_returns"
         return _Perturbed(RERUN if rerun else CLAIM, {task: row[key] for task, row in tasks.items()}, cells)
@@ -187,24 +208,21 @@ def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None
     return result
 
 
-def _degradations(robustness: Mapping[str, Json]) -> list[Json]:
-    """Degradation of each cell over the tasks that have it (contract.md, Numbers)."""
+def _kept(robustness: Mapping[str, Json]) -> list[Json]:
+    """Share of the clean score kept in each cell, over the tasks that have it (contract.md, Numbers)."""
     pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
     source = _weakest(row["source"] for row in robustness.values())
     for row in robustness.values():
         for cell in row["cells"]:
             both = (cell["score"]["mean"], row["clean"]["mean"])
             pairs.setdefault((cell["family"], cell["level"]), []).append(both)
-    return [
-        {
-            "family": family,
-            "level": level,
-            "source": source,
-            "tasks": len(both),
-            "value": degradation(*zip(*both, strict=True)),
-        }
-        for (family, level), both in sorted(pairs.items())
-    ]
+    kept: list[Json] = []
+    for (family, level), both in sorted(pairs.items()):
+        lost = degradation(*zip(*both, strict=True))
+        share = None if lost is None else 1.0 - lost
+        row = {"family": family, "level": level, "cell": cell_name(family, level), "source": source}
+        kept.append(row | {"tasks": len(both), "value": share, "words": kept_words(lost)})
+    return kept
 
 
 def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
@@ -214,7 +232,13 @@ def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
     by_name = {entry["name"]: entry for entry in entries}
     for row in rows:
         row["improvement"] = _improvement(row, baseline, by_name)
-    rows.sort(key=lambda row: (-len(row["tasks"]), row["tasks"], -row["iqm"]["mean"], row["name"]))
+    order = [*protocol.DIVISIONS, None]
+    rows.sort(
+        key=lambda row: (
+            *(-len(row["tasks"]), row["tasks"], order.index(row["division"])),
+            *(-round(row["iqm"]["mean"], 6), row["name"]),
+        )
+    )
     _rank(rows)
     return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows}
 
@@ -233,10 +257,25 @@ def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
         "iqm": _interval(stratified_bootstrap(strata)),
         "mean": float(np.mean(means)),
         "sum": float(np.sum(means)),
+        "division": _division(entry["disclosure"][task]["updates"] for task in scored),
+        "held_out": _held_out_track([entry["tasks"][task] for task in scored]),
         "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in scored),
     }
-    row["unranked"] = _why_unranked(entry, row["seeds"])
+    row["unranked"] = _why_unranked(entry, row)
     return row
+
+
+def _division(updates: Iterable[int]) -> str | None:
+    """Returns the smallest division that allows so many policy updates, None where none does."""
+    most = max(updates)
+    return next((name for name, limit in protocol.DIVISIONS.items() if most <= limit), None)
+
+
+def _held_out_track(tasks: Sequence[Json]) -> Json | None:
+    """Returns the score over all tasks in held-out dynamics, None where a task has none."""
+    if not all("held_out_scores" in task for task in tasks):
+        return None
+    return _interval(stratified_bootstrap([task["held_out_scores"] for task in tasks]))
 
 
 def _weakest(sources: Iterable[str]) -> str:
@@ -244,15 +283,19 @@ def _weakest(sources: Iterable[str]) -> str:
     return CLAIM if CLAIM in set(sources) else RERUN
 
 
-def _why_unranked(entry: Json, seeds: int) -> str | None:
+def _why_unranked(entry: Json, row: Json) -> str | None:
+    if entry["protocol"] != protocol.PROTOCOL:
+        return f"protocol {entry['protocol']}, retired"
     if entry["reference"]:
         return "reference row"
     if entry["status"] != REPRODUCED:
         return "not verified" if entry["status"] == SELF_REPORTED else entry["status"]
     if entry["verdict"]["episodes"] < protocol.CLEAN_EPISODES:
         return f"re-run over {entry['verdict']['episodes']} episodes, {protocol.CLEAN_EPISODES} needed"
-    if seeds < protocol.RANKED_SEEDS:
-        return f"{seeds} seeds, {protocol.RANKED_SEEDS} needed"
+    if row["seeds"] < protocol.RANKED_SEEDS:
+        return f"{row['seeds']} seeds, {protocol.RANKED_SEEDS} needed"
+    if row["division"] is None:
+        return f"more than {max(protocol.DIVISIONS.values()):,} updates"
     return None
 
 
@@ -267,14 +310,16 @@ def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) 
 
 
 def _rank(rows: Sequence[Json]) -> None:
-    """Ranks rows in place, from 1, separately for each set of covered tasks."""
-    places: dict[tuple[str, ...], int] = {}
+    """Ranks rows in place, from 1, separately for each division and set of covered tasks; equal scores share a rank."""
+    groups: dict[tuple[Any, ...], list[Json]] = {}
     for row in rows:
         row["rank"] = None
         if row["unranked"] is None:
-            key = tuple(row["tasks"])
-            places[key] = places.get(key, 0) + 1
-            row["rank"] = places[key]
+            groups.setdefault((row["division"], *row["tasks"]), []).append(row)
+    for ranked in groups.values():
+        scores = [round(row["iqm"]["mean"], 6) for row in ranked]
+        for row, score in zip(ranked, scores, strict=True):
+            row["rank"] = 1 + sum(other > score for other in scores)
 
 
 def _rounded(value: Any) -> Any:

@@ -20,7 +20,9 @@ from offdyn_envs.benchmark.gate.gate import read_model
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import Cell, cell_name, cell_rows
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
 __all__ = [
@@ -86,6 +88,7 @@ class Entry:
     Attributes:
         folder: Where it lies.
         name: Its name, equal to the folder's.
+        protocol: Version of the protocol that it follows; one before today's is retired.
         method: Name of the method.
         authors: Names.
         links: `code`, `paper`, `data`; https only.
@@ -99,6 +102,7 @@ class Entry:
 
     folder: Path
     name: str
+    protocol: int
     method: str
     authors: tuple[str, ...]
     links: Mapping[str, str]
@@ -167,6 +171,7 @@ def load_entry(folder: Path) -> Entry:
     entry = Entry(
         folder=folder,
         name=name,
+        protocol=data["protocol"],
         method=data["method"],
         authors=tuple(data["authors"]),
         links=data["links"],
@@ -180,6 +185,7 @@ def load_entry(folder: Path) -> Entry:
     _check_results(entry)
     _check_cells(entry)
     _check_files(entry)
+    _check_size(entry)
     return entry
 
 
@@ -311,11 +317,36 @@ def _check_cells(entry: Entry) -> None:
         seeds.add(cell.seed)
         _check_returns(cell.returns, entry.cell_episodes, where)
     for (task, family, level), seeds in covered.items():
+        _check_cell(entry, task, Cell(family, level))
         missing = {seed for name, seed in runs if name == task} - seeds
         if missing:
             raise OffDynError(
                 f"entry '{entry.name}': perturbed {family} {level:g} of '{task}' lacks seed {min(missing)}"
             )
+
+
+def _check_cell(entry: Entry, task: str, cell: Cell) -> None:
+    """Refuse cells that cannot be run again: levels that do not exist, an attack with critics that are not there."""
+    where = f"entry '{entry.name}': perturbed {cell_name(*cell)} of '{task}'"
+    place = get_task(task)
+    try:
+        cell_rows(get_robot(place.robot), (), cell, entry.cell_episodes)
+    except OffDynError as error:
+        raise OffDynError(f"{where}: {error}") from None
+    own = all(result.critic is not None for result in entry.results if result.task == task)
+    if cell.family == protocol.MIN_Q_OWN and not own:
+        raise OffDynError(f"{where} needs a critic of every seed, and the entry has none")
+
+
+def _check_size(entry: Entry) -> None:
+    """Keep the repository small; entries of an earlier protocol had no such limit."""
+    most = round(protocol.ENTRY_BYTES * max(1.0, len(entry.tasks) / 6))
+    size = sum((entry.folder / result.policy).stat().st_size for result in entry.results)
+    if entry.protocol == protocol.PROTOCOL and size > most:
+        raise OffDynError(
+            f"entry '{entry.name}': its policies have {size:,} bytes, {most:,} are allowed; store weights as fp16, "
+            "as offdyn leaderboard add does"
+        )
 
 
 def _check_returns(returns: Sequence[float], length: int, where: str) -> None:

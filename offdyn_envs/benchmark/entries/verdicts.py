@@ -48,8 +48,8 @@ def binding(entry: Entry) -> dict[str, Any]:
     """Returns what a verdict must name to hold for an entry."""
     return {
         "entry": entry.name,
-        "protocol": protocol.PROTOCOL,
-        "verifier": protocol.VERIFIER_VERSION,
+        "protocol": entry.protocol,
+        "verifier": protocol.VERIFIERS[entry.protocol],
         "claims": entry.digest(),
         "policies": entry.policy_hashes,
     }
@@ -90,6 +90,11 @@ def _mismatch(verdict: Mapping[str, Any], entry: Entry) -> str | None:
         return "returns: not one list for each policy"
     if any(len(values) != verdict["episodes"] for values in verdict["returns"].values()):
         return f"returns: not {verdict['episodes']} for each policy"
+    lists = verdict.get("held_out", {}).get("returns", verdict["returns"])
+    if set(lists) != set(entry.policy_hashes):
+        return "held_out: not one list for each policy"
+    if "held_out" in verdict and any(len(values) != protocol.CELL_EPISODES for values in lists.values()):
+        return f"held_out: not {protocol.CELL_EPISODES} returns for each policy"
     if "perturbed" not in verdict:
         return None
     again = [(cell["task"], cell["seed"], cell["family"], cell["level"]) for cell in verdict["perturbed"]]

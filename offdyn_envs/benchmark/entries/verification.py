@@ -4,10 +4,10 @@ The question is one: could these claimed returns and these re-run returns come f
 claim the two samples of a policy are exchangeable, so one permutation test over all policies of the entry decides,
 with no assumption about how returns are distributed (a Hopper that falls once in twenty episodes is far from normal)
 and with both errors counted: the claim is a sample too. All policies are permuted together, episode by episode,
-because they share their reset seeds.
+because they share their reset seeds. Cells whose episodes have dynamics of their own (parts, wear) mix them in the same
+way in both samples, which makes the test a little more lenient there, never stricter.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result, entry_folders, load_entry
+from offdyn_envs.benchmark.entries.reruns import Plan, Rerun, Source, evaluation_seed, rerun, sources
+from offdyn_envs.benchmark.entries.submissions import Entry, entry_folders, load_entry
 from offdyn_envs.benchmark.entries.verdicts import (
     NOT_REPRODUCED,
     REFUSED,
@@ -28,15 +29,13 @@ from offdyn_envs.benchmark.entries.verdicts import (
     verdict_path,
 )
 from offdyn_envs.benchmark.gate.printable import printable
-from offdyn_envs.benchmark.sandbox.sandbox import Limits, require_sandbox, run_job
+from offdyn_envs.benchmark.sandbox.sandbox import require_sandbox
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.protocol import ATTACKS
-from offdyn_envs.benchmark.scoring.rollouts import target_sigma
+from offdyn_envs.benchmark.scoring.cells import held_out_shifts
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import get_robot
-from offdyn_envs.tasks import get_dynamics, get_task
 
 __all__ = [
+    "RETIRED",
     "UNVERIFIED",
     "Plan",
     "Verification",
@@ -52,6 +51,8 @@ Floats = NDArray[np.float64]
 PERMUTATIONS = 20_000
 UNVERIFIED = "not verified"
 """State of an entry that could not be re-run for a reason that is not its own; no verdict is written."""
+RETIRED = "retired"
+"""State of an entry of an earlier protocol, which is not run again."""
 
 
 class Verification(NamedTuple):
@@ -69,27 +70,6 @@ class Verification(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How an entry is re-run.
-
-    Attributes:
-        episodes: Clean episodes per policy, at least 2.
-        perturbed: Whether the robustness cells are re-run as well.
-        salt: Mixed into the seeds.
-        limits: Replaces the limits of each sandboxed process.
-    """
-
-    episodes: int = protocol.CLEAN_EPISODES
-    perturbed: bool = True
-    salt: str = ""
-    limits: Limits | None = None
-
-    def __post_init__(self) -> None:
-        if self.episodes < 2:
-            raise OffDynError(f"verification over {self.episodes} episodes: at least 2 are needed")
-
-
-@dataclass(frozen=True)
 class Worst:
     """The policy whose claim and re-run lie furthest apart, in standard errors of their difference."""
 
@@ -98,16 +78,6 @@ class Worst:
     claimed: float
     rerun: float
     distance: float
-
-
-def evaluation_seed(entry: Entry, salt: str = "") -> int:
-    """Returns the first reset seed of an entry's re-run.
-
-    It follows from all policies of the entry and from a salt (a commit made after the submission), so that nobody can
-    tune a policy to it or memorise it.
-    """
-    parts = [f"protocol {protocol.PROTOCOL}", salt, *sorted(entry.policy_hashes.values())]
-    return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:6], "big")
 
 
 def agreement(claimed: Floats, rerun: Floats, seed: int = 0, permutations: int = PERMUTATIONS) -> tuple[float, Floats]:
@@ -189,7 +159,7 @@ def verify_entries(
     for folder in chosen:
         verdict = _verdict_or_refusal(folder.absolute(), plan or Plan())
         found.verdicts.append(verdict)
-        if verdict["status"] != REPRODUCED:
+        if verdict["status"] not in (REPRODUCED, RETIRED):
             found.refusals.append(verdict["reason"])
         if "policies" in verdict and folder in kept:
             write_json(verdict_path(board, verdict["entry"]), verdict)
@@ -201,16 +171,19 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         entry = load_entry(folder)
     except OffDynError as error:
         return {"entry": folder.name, "status": REFUSED, "reason": str(error)}
+    if entry.protocol != protocol.PROTOCOL:
+        reason = f"entry '{entry.name}' is of protocol {entry.protocol}, retired; its verdict stays as it is"
+        return {"entry": entry.name, "status": RETIRED, "reason": reason}
     try:
-        sigmas = _sigmas(entry) if plan.perturbed else {}
+        found = sources(entry) if plan.perturbed else {}
     except OffDynError as error:
-        # The data of this machine are at fault: that must not stand in a verdict on the entry.
+        # What is on this machine is at fault: that must not stand in a verdict on the entry.
         reason = f"entry '{entry.name}': {error}; or leave its robustness cells out with --no-perturbed"
         return {"entry": entry.name, "status": UNVERIFIED, "reason": reason}
     seed = evaluation_seed(entry, plan.salt)
     base = binding(entry) | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
     try:
-        return base | _findings(entry, plan, sigmas)
+        return base | _findings(entry, plan, found)
     except OffDynError as error:
         return base | {"status": REFUSED, "reason": str(error)}
 
@@ -230,99 +203,28 @@ def verify_entry(entry: Entry, plan: Plan | None = None) -> dict[str, Any]:
             attack needs a target dataset that is not on this machine.
     """
     chosen = plan or Plan()
-    return _findings(entry, chosen, _sigmas(entry) if chosen.perturbed else {})
+    return _findings(entry, chosen, sources(entry) if chosen.perturbed else {})
 
 
-def _findings(entry: Entry, plan: Plan, sigmas: Mapping[str, list[float]]) -> dict[str, Any]:
-    from offdyn_envs.progress import progress
-
-    answers: list[dict[str, Any]] = []
-    # A file that is refused is found in seconds, not after hours of the others.
-    with progress(f"look at {entry.name}", len(entry.results)) as advance:
-        for result in entry.results:
-            _run(entry, result, [], plan)
-            advance(1)
-    cells = [_cells_of(entry, result) if plan.perturbed else [] for result in entry.results]
-    with progress(f"verify {entry.name}", len(entry.results)) as advance:
-        for result, own in zip(entry.results, cells, strict=True):
-            answers.append(_run(entry, result, _asked(entry, own, plan), plan, sigmas.get(result.task)))
-            advance(1)
-    reruns = [answer["returns"][0] for answer in answers]
-    findings = _judge(entry, reruns, [answer["returns"][1:] for answer in answers], cells)
-    return findings | {"isolation": sorted(set.intersection(*(set(answer["measures"]) for answer in answers)))}
+def _findings(entry: Entry, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Any]:
+    answers = rerun(entry, plan, sources)
+    findings = _judge(entry, answers)
+    if plan.perturbed:
+        shifts = [shift.to_json() for shift in held_out_shifts(evaluation_seed(entry, plan.salt))]
+        returns = {f"{one.result.task}/{one.result.seed}": one.held_out for one in answers}
+        findings["held_out"] = {"shifts": shifts, "returns": returns}
+    return findings | {"isolation": sorted(set.intersection(*(set(one.measures) for one in answers)))}
 
 
-def _sigmas(entry: Entry) -> dict[str, list[float]]:
-    """Returns the standard deviations [|S|] of the target dataset of every task that the entry reports an attack on."""
-    tasks = sorted({cell.task for cell in entry.perturbed if cell.family in ATTACKS})
-    return {task: target_sigma(get_task(task)).tolist() for task in tasks}
-
-
-def _asked(entry: Entry, cells: Sequence[CellResult], plan: Plan) -> list[dict[str, Any]]:
-    """Returns the episodes that the sandbox is asked for: the clean ones first, then those of each cell."""
-    seed = evaluation_seed(entry, plan.salt)
-    clean = {"family": None, "level": None, "episodes": plan.episodes, "seed": seed}
-    again = [{"family": c.family, "level": c.level, "episodes": entry.cell_episodes, "seed": seed} for c in cells]
-    return [clean, *again]
-
-
-def _run(
-    entry: Entry, result: Result, cells: list[dict[str, Any]], plan: Plan, sigma: list[float] | None = None
-) -> dict[str, Any]:
-    """Passes a policy and its critic through the gate and the probe, in the sandbox, and runs the episodes of cells."""
-    task = get_task(result.task)
-    job: dict[str, Any] = {
-        "robot": task.robot,
-        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
-        "policy": str(entry.folder / result.policy),
-        "critic": None if result.critic is None else str(entry.folder / result.critic),
-        "sigma": sigma,
-        "cells": cells,
-    }
-    label = f"entry '{entry.name}': task '{result.task}' seed {result.seed}"
-    answer = run_job(job, plan.limits or _limits(task.robot, cells), label)
-    _check_answer(answer, result, [cell["episodes"] for cell in cells], label)
-    return answer
-
-
-def _limits(robot: str, cells: Sequence[Mapping[str, Any]]) -> Limits:
-    """Generous for an honest policy of the largest robot on a slow machine, and still an end for the others."""
-    horizon = get_robot(robot).max_episode_steps
-    inferences = sum(cell["episodes"] * horizon * (51 if cell["family"] == "min-q" else 1) for cell in cells)
-    steps = sum(cell["episodes"] * horizon for cell in cells)
-    cpu = round(60 + 2e-3 * steps + 5e-4 * inferences)
-    return Limits(cpu=cpu, wall=120.0 + 6.0 * cpu)
-
-
-def _check_answer(answer: Mapping[str, Any], result: Result, lengths: list[int], label: str) -> None:
-    if answer["sha256"] != result.policy_sha256 or answer["critic_sha256"] != result.critic_sha256:
-        raise OffDynError(f"{label}: the file that ran is not the one that the entry names")
-    returns = answer["returns"]
-    if [len(values) for values in returns] != lengths:
-        raise OffDynError(f"{label}: the sandbox answered with {[len(values) for values in returns]} returns")
-    failed = sum(value is None for values in returns for value in values)
-    if failed:
-        raise OffDynError(f"{label}: {failed} episodes failed because the policy gave a non-finite action")
-
-
-def _cells_of(entry: Entry, result: Result) -> list[CellResult]:
-    return [cell for cell in entry.perturbed if (cell.task, cell.seed) == (result.task, result.seed)]
-
-
-def _judge(
-    entry: Entry, reruns: list[list[float]], cell_reruns: list[list[list[float]]], cells: list[list[CellResult]]
-) -> dict[str, Any]:
+def _judge(entry: Entry, answers: Sequence[Rerun]) -> dict[str, Any]:
     claimed = np.array([result.returns for result in entry.results])
+    reruns = [one.clean for one in answers]
     p_clean, distances = agreement(claimed, np.array(reruns, dtype=np.float64))
     p_values = {"clean": p_clean}
-    pairs = [
-        (cell.returns, again)
-        for own, runs in zip(cells, cell_reruns, strict=True)
-        for cell, again in zip(own, runs, strict=True)
-    ]
+    pairs = [pair for one in answers for pair in one.cells]
     if pairs:
         p_values["perturbed"], _ = agreement(
-            np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+            np.array([cell.returns for cell, _ in pairs]), np.array([again for _, again in pairs])
         )
     worst = _worst(entry, reruns, distances)
     # Bonferroni over the clean and the perturbed test keeps the level of the entry as a whole.
@@ -339,8 +241,7 @@ def _judge(
     if pairs:
         findings["perturbed"] = [
             {"task": cell.task, "seed": cell.seed, "family": cell.family, "level": cell.level, "returns": again}
-            for own, runs in zip(cells, cell_reruns, strict=True)
-            for cell, again in zip(own, runs, strict=True)
+            for cell, again in pairs
         ]
     return findings
 

@@ -36,7 +36,7 @@ OPERATORS = frozenset(
     """.split()
 )
 ATTRIBUTE_TYPES = ("FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS")
-TENSOR_TYPES = {"FLOAT": 4, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
+TENSOR_TYPES = {"FLOAT": 4, "FLOAT16": 2, "DOUBLE": 8, "INT32": 4, "INT64": 8, "BOOL": 1}
 """Element types a file may hold, with their bytes per element."""
 
 _NAMES: dict[ModelKind, tuple[tuple[str, ...], str]] = {
@@ -131,7 +131,7 @@ def inspect_model(
     parameters = sum(
         math.prod(tensor.dims)
         for tensor in _all_tensors(model.graph)
-        if _type_name(tensor.data_type) in ("FLOAT", "DOUBLE")
+        if _type_name(tensor.data_type) in ("FLOAT", "FLOAT16", "DOUBLE")
     )
     return Signature(kind, widths["observation"], widths["action"], parameters, hashlib.sha256(data).hexdigest())
 

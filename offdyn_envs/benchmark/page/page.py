@@ -157,7 +157,8 @@ def _track(track: Json, standings: Json, looks: Mapping[str, Look]) -> Html:
     note = element(
         "p",
         element("b", track["name"]),
-        f": {covered}. Places are given among entries that cover the same tasks, to scores that "
+        f": {covered}. Places are given within a division (policy updates) among entries that cover the "
+        "same tasks, to scores that "
         f"this suite reproduced with {protocol.RANKED_SEEDS} seeds or more. Nothing is filled in for "
         f"a task that an entry leaves out.",
         class_="note",
@@ -174,7 +175,8 @@ _COLUMNS = (
     ("Mean", "down", "Mean of the tasks' means"),
     ("Coverage", "down", "Tasks covered of the track, and seeds of the task that has fewest"),
     ("P(> IQL)", "down", "Probability that a run scores higher than one of IQL"),
-    ("Lost to min-Q", "up", "Share of the score lost under the min-Q attack at 0.2 with the entry's own critic"),
+    ("Held out", "down", "Interquartile mean in dynamics that are in no table, drawn for this entry"),
+    ("Under min-Q", "down", "Share of the clean score kept under the min-Q attack at 0.2 with the suite's critic"),
     ("Tuning", "up", "Online evaluations used for tuning, at most per task"),
 )
 
@@ -207,15 +209,15 @@ def _head(name: str, first: str, hint: str | None, *, chosen: bool) -> Html:
 
 def _board_row(row: Json, entry: Json, track: Json, looks: Mapping[str, Look], span: tuple[float, float]) -> Html:
     iqm, look = row["iqm"], looks[row["name"]]
-    lost: Json = next((c for c in entry["degradation"] if (c["family"], c["level"]) == ("min-q", 0.2)), {})
-    share = lost.get("value")
-    better = row["improvement"]
+    kept: Json = next((c for c in entry["kept"] if (c["family"], c["level"]) == ("min-q", 0.2)), {})
+    share, better, held = kept.get("value"), row["improvement"], row["held_out"]
     name = element("a", entry["method"], href=f"#entry-{entry['name']}")
     said = row["rank"] or entry["reference"] or row["unranked"] == entry["status"]
     why = None if said else element("span", f"no place: {row['unranked']}", class_="sub")
     kind = badge("reference row") if entry["reference"] else None
     tag = element("span", badge(entry["status"]), kind, *_precisions(entry, row["tasks"]), why, class_="tag")
     rank = element("span", row["rank"], class_="rank") if row["rank"] else element("span", "\N{EN DASH}", class_="sub")
+    rank = element("span", rank, element("span", row["division"], class_="sub")) if row["rank"] else rank
     labels = [column[0] for column in _COLUMNS]
     cells = [
         _cell(labels[0], rank, row["rank"], class_=None if row["rank"] else "unplaced"),
@@ -225,8 +227,9 @@ def _board_row(row: Json, entry: Json, track: Json, looks: Mapping[str, Look], s
         _cell(labels[4], number(row["mean"]), row["mean"]),
         _cell(labels[5], _coverage(row, track), len(row["tasks"])),
         _cell(labels[6], None if better is None else _probability(better), None if better is None else better["mean"]),
-        _cell(labels[7], None if share is None else _lost(share, lost["source"]), share),
-        _cell(labels[8], f"{row['tuning_evaluations']:,}", row["tuning_evaluations"]),
+        _cell(labels[7], None if held is None else _score(held), None if held is None else held["mean"]),
+        _cell(labels[8], None if share is None else _kept(kept), share),
+        _cell(labels[9], f"{row['tuning_evaluations']:,}", row["tuning_evaluations"]),
     ]
     return element("tr", *cells, class_="ref" if entry["reference"] else None, data_entry=entry["name"])
 
@@ -265,8 +268,8 @@ def _precisions(entry: Json, tasks: Sequence[str]) -> list[Html]:
     return [badge(precision) for precision in sorted(used - {FULL_PRECISION})]
 
 
-def _lost(share: float, source: str) -> Html:
-    return element("span", f"{number(100 * share, 0)}%", _mark(source))
+def _kept(kept: Json) -> Html:
+    return element("span", kept["words"], _mark(kept["source"]))
 
 
 def _mark(source: str) -> Html | None:
@@ -319,9 +322,18 @@ def _heat_cell(task: Json | None) -> Html:
 _FAMILIES = (
     ("gravity", "Gravity", "gravity scale on top of the target"),
     ("friction", "Friction", "friction scale on top of the target"),
+    ("kinematic", "Joint ranges", "1 easy, 2 medium, 3 hard; both parts of the robot, averaged"),
+    ("morphology", "Body shape", "1 easy, 2 medium, 3 hard; both parts of the robot, averaged"),
+    ("worn-friction", "Worn soles", "friction scale at the end of 100 episodes"),
+    ("worn-motors", "Worn motors", "strength of the motors at the end of 100 episodes"),
     ("min-q", "Min-Q attack", "half width of the attack, in standard deviations"),
+    ("min-q-own", "Min-Q attack, the entry's own critic", "half width of the attack, in standard deviations"),
     ("random", "Random observation noise", "half width of the noise, in standard deviations"),
 )
+
+
+_SCALES = ("gravity", "friction", "worn-friction", "worn-motors")
+"""Families whose level is a scale, 1 for the unperturbed target."""
 
 
 def _robustness(standings: Json, looks: Mapping[str, Look]) -> Html:
@@ -330,7 +342,7 @@ def _robustness(standings: Json, looks: Mapping[str, Look]) -> Html:
         "p",
         "The same policies, perturbed at test time. Points are means over seeds, bars their t "
         "intervals; dotted lines mark the random "
-        "policy and the expert of the unperturbed target. The attack uses each entry's own critic. "
+        "policy and the expert of the unperturbed target. The attack uses the suite's critic of the task. "
         "Methods marked claimed show the submitter's own figures, which nobody has re-run. "
         "Pick a method to bring it "
         "forward; Escape lets go.",
@@ -357,7 +369,7 @@ def _robust_task(task: str, standings: Json, looks: Mapping[str, Look]) -> Html:
 
 def _perturbation_axis(family: str, label: str, series: Sequence[Series]) -> Axis:
     levels = sorted({point.x for one in series for point in one.points})
-    return log_axis(label, levels) if family in ("gravity", "friction") else linear_axis(label, levels)
+    return log_axis(label, levels) if family in _SCALES else linear_axis(label, levels)
 
 
 def _curve(entry: Json, task: str, family: str, look: Look) -> Series | None:
@@ -366,7 +378,7 @@ def _curve(entry: Json, task: str, family: str, look: Look) -> Series | None:
     cells = {cell["level"]: cell["score"] for cell in row["cells"] if cell["family"] == family}
     if not cells:
         return None
-    cells[1.0 if family in ("gravity", "friction") else 0.0] = row["clean"]
+    cells[1.0 if family in _SCALES else 0.0] = row["clean"]
     points = [Point(level, score["mean"], score["low"], score["high"]) for level, score in sorted(cells.items())]
     name = entry["method"] + (" (claimed)" if row["source"] == CLAIM else "")
     return Series(entry["name"], name, look, points)

@@ -52,7 +52,7 @@ def print_standings(standings: Json, board: Path, as_json: bool) -> None:
 def _line(row: Json, entries: dict[str, Json], track: Json) -> Json:
     entry, iqm = entries[row["name"]], row["iqm"]
     return {
-        "place": row["rank"] or f"- ({row['unranked']})",
+        "place": f"{row['rank']} in {row['division']}" if row["rank"] else f"- ({row['unranked']})",
         "entry": row["name"],
         "state": entry["status"],
         "IQM": f"{number(iqm['mean'])} [{number(iqm['low'])}, {number(iqm['high'])}]",

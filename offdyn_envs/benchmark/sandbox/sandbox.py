@@ -78,7 +78,7 @@ def run_job(job: dict[str, Any], limits: Limits, label: str) -> dict[str, Any]:
 
 
 def _start(limits: Limits, folder: str) -> "subprocess.Popen[bytes]":
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     numbers = {name: value for name, value in asdict(limits).items() if name != "wall"}
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What happens inside the sandbox: the gate, inference and the rollouts of one policy.
+"""What happens inside the sandbox: the gate, inference and the rollouts of policies of one task.
 
 `isolation` imports this after its limits stand. The job comes as JSON on standard input, the answer goes to standard
 output.
@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.attacks import Attack, MinQAttack, RandomAttack
-from offdyn_envs.benchmark.gate.onnx_policy import OnnxCritic, OnnxPolicy, load_critic, load_policy
-from offdyn_envs.benchmark.scoring.protocol import ATTACKS, Cell, cell_shifts
-from offdyn_envs.benchmark.scoring.rollouts import episode_returns
+from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
+from offdyn_envs.benchmark.scoring.cells import Cell
+from offdyn_envs.benchmark.scoring.grid import Ask, Judges, grid_returns
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import get_robot
+from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.shifts import parse_shifts
 
 __all__ = ["main", "run"]
@@ -40,47 +39,54 @@ def main(measures: list[str]) -> None:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Evaluates one policy.
+    """Evaluates policies of one task.
 
     Args:
-        job: `robot`; `shifts` of the scoring environment; `policy`, a path; `critic`, a path or null; `sigma`, the
-            target's standard deviations or null; `cells`, a list of {family or null, level, episodes, seed}.
+        job: `robot`; `shifts` of the scoring environment; `policies`, a list of {`name`, `policy` and `critic`, a path
+            or null}; `reference`, the path of the suite's critic or null; `sigma`, the target's standard deviations or
+            null; `cells`, a list of {family or null, level, episodes, seed}.
 
     Returns:
-        `sha256` of the policy, `critic_sha256` or null, `parameters`, and `returns`: one list a cell, null for a
-        failed episode.
+        `policies`, with `sha256`, `critic_sha256` or null and `parameters` each, and `returns` [policy][cell]: a list
+        each, null for a failed episode.
 
     Raises:
-        OffDynError: The policy breaks a rule, or fails while it runs.
+        OffDynError: A policy breaks a rule, or fails while it runs.
     """
     robot = get_robot(job["robot"])
-    widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
-    policy = load_policy(Path(job["policy"]), label="policy", **widths)
-    critic = None if job["critic"] is None else load_critic(Path(job["critic"]), label="critic", **widths)
-    shifts = parse_shifts(job["shifts"] or None)
-    returns: list[list[float | None]] = []
-    for cell in job["cells"]:
-        attack = _attack(cell, policy, critic, job["sigma"])
-        inside = shifts if cell["family"] is None else cell_shifts(shifts, Cell(cell["family"], cell["level"]))
-        values = episode_returns(policy, robot, inside, cell["episodes"], cell["seed"], attack=attack)
-        returns.append([float(value) if np.isfinite(value) else None for value in values])
+    loaded = [_load(one, robot) for one in job["policies"]]
+    policies, own = [policy for policy, _ in loaded], [critic for _, critic in loaded]
+    reference = None if job["reference"] is None else _critic(job["reference"], robot, "reference critic")
+    asked = [_ask(cell) for cell in job["cells"]]
+    judges = Judges(job["sigma"], reference, own)
+    found = grid_returns(policies, robot, parse_shifts(job["shifts"] or None), asked, judges)
     return {
-        "sha256": policy.sha256,
-        "critic_sha256": None if critic is None else critic.sha256,
-        "parameters": policy.signature.parameters,
-        "returns": returns,
+        "policies": [
+            {
+                "sha256": policy.sha256,
+                "critic_sha256": None if critic is None else critic.sha256,
+                "parameters": policy.signature.parameters,
+            }
+            for policy, critic in loaded
+        ],
+        "returns": [
+            [[float(value) if np.isfinite(value) else None for value in cell[member]] for cell in found]
+            for member in range(len(policies))
+        ],
     }
 
 
-def _attack(
-    cell: dict[str, Any], policy: OnnxPolicy, critic: OnnxCritic | None, sigma: list[float] | None
-) -> Attack | None:
-    if cell["family"] not in ATTACKS:
-        return None
-    if sigma is None:
-        raise OffDynError(f"the {cell['family']} attack needs the standard deviations of the target dataset")
-    if cell["family"] == "random":
-        return RandomAttack(cell["level"], sigma)
-    if critic is None:
-        raise OffDynError("the min-q attack needs a critic, and the entry has none")
-    return MinQAttack(cell["level"], sigma, policy, critic)
+def _load(one: dict[str, Any], robot: Robot) -> tuple[Any, Any]:
+    """Return a policy and its critic, behind the gate; errors begin with its name."""
+    name, widths = one["name"], {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
+    policy = load_policy(Path(one["policy"]), label=f"{name}: policy", **widths)
+    return policy, None if one["critic"] is None else _critic(one["critic"], robot, f"{name}: critic")
+
+
+def _critic(path: str, robot: Robot, label: str) -> Any:
+    return load_critic(Path(path), label=label, observation_dim=robot.observation_dim, action_dim=robot.action_dim)
+
+
+def _ask(cell: dict[str, Any]) -> Ask:
+    kind = None if cell["family"] is None else Cell(cell["family"], cell["level"])
+    return Ask(kind, cell["episodes"], cell["seed"])

@@ -5,6 +5,8 @@ finished stay idle (their rewards are no longer added) until half of the batch i
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
+from offdyn_envs.robots.registry import known_robot
+from offdyn_envs.shifts import Shift, parse_shifts
 from offdyn_envs.tasks import Task
 
-__all__ = ["episode_returns", "population_returns", "target_sigma"]
+__all__ = ["Row", "episode_returns", "population_returns", "row_returns", "target_sigma"]
 
 Floats = NDArray[np.float64]
 Policy = Callable[[Any], Any]
@@ -109,96 +113,196 @@ def population_returns(
     Raises:
         OffDynError: A wrong argument, or actions of a wrong shape.
     """
-    body = get_robot(robot) if isinstance(robot, str) else robot
+    body = known_robot(robot)
     if members < 1 or episodes < 1:
         raise OffDynError(f"{members} members and {episodes} episodes: at least 1 of each is needed")
     if attacks is not None and len(attacks) != members:
         raise OffDynError(f"{len(attacks)} attacks for {members} members: one per member is needed")
-    run = _Run(body, shifts, members, [seed + episode for episode in range(episodes)], attacks, num_threads, discount)
-    try:
-        while run.columns.size:
-            run.step(act)
-            run.compact()
-    finally:
-        run.env.close()
-    return run.totals
+    wanted = (members, episodes)
+    # The attack has its own generators: it must not change the draws of the reset.
+    rngs = [[np.random.default_rng([seed + episode, 1]) for episode in range(episodes)] for _ in range(members)]
+    flight = _Flight(
+        body,
+        [parse_shifts(shifts or None)] * (members * episodes),
+        [*range(seed, seed + episodes)] * members,
+        num_threads,
+    )
+    with closing(flight):
+        while flight.rows.size:
+            columns = flight.rows[: len(flight.rows) // members]
+            shape = (members, len(columns))
+            seen = flight.observations.reshape(*shape, -1)
+            if attacks is not None:
+                seen = np.stack(
+                    [
+                        attack.perturb(rows, [own[column] for column in columns])
+                        for attack, rows, own in zip(attacks, seen, rngs, strict=True)
+                    ]
+                )
+            actions = np.asarray(act(seen), dtype=np.float64)
+            if actions.shape != (*shape, body.action_dim):
+                raise OffDynError(f"actions of shape {actions.shape}; {(*shape, body.action_dim)} is needed")
+            flight.step(actions.reshape(-1, body.action_dim), discount**flight.steps)
+            # All members keep the same episodes: what acts for a population takes a rectangle.
+            flight.compact(np.tile(flight.alive.reshape(wanted).any(axis=0), members))
+    return flight.totals.reshape(wanted)
 
 
-class _Run:
-    """Members x episodes in flight; `columns` are the episodes that still have a row in the environment."""
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One episode of one policy.
+
+    Attributes:
+        member: Number of the policy.
+        shifts: The dynamics.
+        seed: Seed of the reset.
+        attack: What perturbs the observations; the same object for all rows that it attacks.
+    """
+
+    member: int
+    shifts: tuple[Shift, ...]
+    seed: int
+    attack: Attack | None = None
+
+
+def row_returns(
+    policies: Sequence[Policy],
+    robot: Robot,
+    rows: Sequence[Row],
+    num_threads: int = 1,
+    ended: Callable[[int], None] = lambda count: None,
+) -> Floats:
+    """Runs episodes of several policies side by side, each under dynamics and an attack of its own.
+
+    Args:
+        policies: Each maps observations [B, |S|] to actions [B, |A|]; actions are clipped to [-1, 1].
+        robot: The robot.
+        rows: The episodes, N.
+        num_threads: Simulation threads.
+        ended: Called with how many episodes have ended since it was called last.
+
+    Returns:
+        Undiscounted returns, [N]; NaN marks failed episodes, in which the policy gave a non-finite action.
+
+    Raises:
+        OffDynError: Actions of a wrong shape, or dynamics that do not go together.
+    """
+    if not rows:
+        return np.zeros(0)
+    flight = _Flight(robot, [row.shifts for row in rows], [row.seed for row in rows], num_threads)
+    members = np.array([row.member for row in rows])
+    attacked = _Attacked(rows)
+    with closing(flight):
+        while flight.rows.size:
+            going = np.flatnonzero(flight.alive[flight.rows])
+            numbers = flight.rows[going]
+            actions = np.zeros((len(flight.rows), robot.action_dim))
+            actions[going] = _act(policies, members[numbers], attacked.see(flight.observations[going], numbers), robot)
+            flight.step(actions)
+            ended(len(numbers) - int(flight.alive[numbers].sum()))
+            flight.compact(flight.alive)
+    return flight.totals
+
+
+def _act(policies: Sequence[Policy], members: NDArray[Any], seen: Floats, robot: Robot) -> Floats:
+    """Returns the action of each row's own policy, [B, |A|]."""
+    actions = np.zeros((len(members), robot.action_dim))
+    for member in np.unique(members).tolist():
+        own = members == member
+        given = np.asarray(policies[member](seen[own]))
+        if given.shape != actions[own].shape:
+            raise OffDynError(f"actions of shape {given.shape}; {actions[own].shape} is needed")
+        actions[own] = given
+    return actions
+
+
+class _Attacked:
+    """Perturbs the observations of those rows that an attack is upon."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        # Attacks are known by identity: they hold arrays, which have no hash.
+        self._attacks = {id(row.attack): row.attack for row in rows if row.attack is not None}
+        self._whose = np.array([id(row.attack) for row in rows])
+        # The attack has its own generators: it must not change the draws of the reset.
+        self._rngs = {i: np.random.default_rng([row.seed, 1]) for i, row in enumerate(rows) if row.attack is not None}
+
+    def see(self, observations: Floats, numbers: NDArray[Any]) -> Floats:
+        """Returns what the policies of these rows get to see, [B, |S|]."""
+        for key, attack in self._attacks.items():
+            own = np.flatnonzero(self._whose[numbers] == key)
+            if own.size:
+                rngs = [self._rngs[row] for row in numbers[own].tolist()]
+                observations[own] = attack.perturb(observations[own], rngs)
+        return observations
+
+
+class _Flight:
+    """Episodes in flight.
+
+    Attributes:
+        rows: Numbers of the episodes that still have a row in the environment.
+        observations: What they see, [rows, |S|].
+        totals: Sums of the rewards of all episodes, [N].
+        alive: Which of them go on, [N].
+        steps: Control steps taken.
+    """
 
     def __init__(
-        self,
-        robot: Robot,
-        shifts: Sequence[Any] | None,
-        members: int,
-        seeds: list[int],
-        attacks: Sequence[Attack] | None,
-        num_threads: int,
-        discount: float,
+        self, robot: Robot, shifts: Sequence[tuple[Shift, ...]], seeds: Sequence[int], num_threads: int
     ) -> None:
-        self.robot, self.shifts, self.members, self.attacks = robot, shifts, members, attacks
-        self.num_threads, self.discount = num_threads, discount
-        self.columns = np.arange(len(seeds))
-        self.totals = np.zeros((members, len(seeds)))
-        self.alive = np.ones((members, len(seeds)), dtype=bool)
+        self._robot, self._shifts, self._num_threads = robot, list(shifts), num_threads
+        self.rows = np.arange(len(seeds))
+        self.totals, self.alive = np.zeros(len(seeds)), np.ones(len(seeds), dtype=bool)
         self.steps = 0
-        self.env = self._build()
-        observations, _ = self.env.reset(seed=seeds * members)
-        self.observations = np.asarray(observations, dtype=np.float64)
-        # The attack has its own generators: it must not change the draws of the reset.
-        self.rngs = [[np.random.default_rng([seed, 1]) for seed in seeds] for _ in range(members)]
+        self._env = self._build()
+        self.observations: Floats = np.asarray(self._env.reset(seed=list(seeds))[0], dtype=np.float64)
 
     def _build(self) -> Any:
         from offdyn_envs.vector import OffDynVectorEnv
 
         return OffDynVectorEnv(
-            self.robot,
-            self.members * len(self.columns),
-            shifts=self.shifts or None,
-            num_threads=self.num_threads,
-            max_episode_steps=self.robot.max_episode_steps - self.steps,
+            self._robot,
+            len(self.rows),
+            row_shifts=[self._shifts[row] for row in self.rows],
+            num_threads=self._num_threads,
+            max_episode_steps=self._robot.max_episode_steps - self.steps,
             autoreset_mode="disabled",
         )
 
-    def step(self, act: Policy) -> None:
-        """Takes one control step with every row and adds the rewards of those whose episode runs."""
-        shape = (self.members, len(self.columns))
-        actions = np.asarray(act(self._seen(shape)), dtype=np.float64)
-        if actions.shape != (*shape, self.robot.action_dim):
-            raise OffDynError(f"actions of shape {actions.shape}; {(*shape, self.robot.action_dim)} is needed")
-        alive, totals = self.alive[:, self.columns], self.totals[:, self.columns]
+    def step(self, actions: Floats, weight: float = 1.0) -> None:
+        """Takes one control step with every row and adds the rewards of those whose episode runs.
+
+        Args:
+            actions: [rows, |A|].
+            weight: What these rewards count.
+        """
+        alive = self.alive[self.rows]
         failed = alive & ~np.isfinite(actions).all(axis=-1)
-        totals[failed] = np.nan
+        self.totals[self.rows[failed]] = np.nan
         alive &= ~failed
         # Idle rows get a zero action: what they do no longer counts, but it must be a legal step.
-        actions = np.where(alive[..., None], np.clip(actions, -1.0, 1.0), 0.0)
-        flat = actions.reshape(-1, self.robot.action_dim).astype(np.float32)
-        self.observations, rewards, terminations, truncations, _ = self.env.step(flat)
-        totals[alive] += self.discount**self.steps * rewards.reshape(shape)[alive]
-        self.totals[:, self.columns] = totals
-        self.alive[:, self.columns] = alive & ~(terminations | truncations).reshape(shape)
+        legal = np.where(alive[:, None], np.clip(actions, -1.0, 1.0), 0.0).astype(np.float32)
+        self.observations, rewards, terminations, truncations, _ = self._env.step(legal)
+        self.totals[self.rows[alive]] += weight * rewards[alive]
+        self.alive[self.rows] = alive & ~(terminations | truncations)
         self.steps += 1
 
-    def compact(self) -> None:
-        """Drops finished episodes once they are half of the rows; the others go on from the same state."""
-        kept: NDArray[np.bool_] = np.asarray(self.alive[:, self.columns].any(axis=0))
-        if 2 * kept.sum() > len(kept):
-            return
-        rows = np.tile(kept, self.members)
-        qpos, qvel = self.env.qpos[rows], self.env.qvel[rows]
-        self.env.close()
-        self.columns = self.columns[kept]
-        if self.columns.size:
-            self.env = self._build()
-            self.observations = self.env.set_state(qpos, qvel)
+    def compact(self, kept: NDArray[np.bool_]) -> None:
+        """Drops finished episodes once they are half of the rows; the others go on from the same state.
 
-    def _seen(self, shape: tuple[int, int]) -> Floats:
-        observations = np.asarray(self.observations, dtype=np.float64).reshape(*shape, -1)
-        if self.attacks is None:
-            return observations
-        rows = [
-            attack.perturb(observations[member], [self.rngs[member][column] for column in self.columns])
-            for member, attack in enumerate(self.attacks)
-        ]
-        return np.stack(rows)
+        Args:
+            kept: Which episodes keep a row, [N].
+        """
+        here = kept[self.rows]
+        if 2 * here.sum() > len(here):
+            return
+        qpos, qvel, goal = self._env.qpos[here], self._env.qvel[here], self._env.goal[here]
+        self._env.close()
+        self.rows = self.rows[here]
+        if self.rows.size:
+            self._env = self._build()
+            self.observations = self._env.set_state(qpos, qvel, goal=goal)
+
+    def close(self) -> None:
+        """Stops the environment's threads."""
+        self._env.close()

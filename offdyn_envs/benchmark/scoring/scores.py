@@ -31,6 +31,7 @@ __all__ = [
     "degradation",
     "get_reference",
     "has_expert",
+    "kept_words",
     "load_references",
     "normalised_score",
     "normaliser",
@@ -228,6 +229,23 @@ def degradation(perturbed: ArrayLike, clean: ArrayLike) -> float | None:
     if not counted.any():
         return None
     return float(1.0 - after[counted].sum() / before[counted].sum())
+
+
+def kept_words(lost: float | None) -> str:
+    """Says what is left of a clean score under a perturbation.
+
+    Args:
+        lost: What `degradation` gives.
+
+    Returns:
+        For instance "72 % kept", "gain of 8 %" or "nothing kept"; "-" where there is no clean score to speak of.
+    """
+    if lost is None:
+        return "-"
+    kept = round(100.0 * (1.0 - lost))
+    if kept > 100:
+        return f"gain of {kept - 100} %"
+    return f"{kept} % kept" if kept > 0 else "nothing kept"
 
 
 @functools.lru_cache(maxsize=4)

@@ -62,6 +62,9 @@ outside its ankle limits; 5 times gravity takes its depth to 0.055). Robots with
 (hard and severe presets: 0.130, 0.043, 0.432, 0.134). Up to these bounds the gap of a state does not grow with its
 depth; beyond them it may jump (Hopper's severe kinematic shift: 0.25 standard deviations at 0.13 rad, 1.25 at 0.27)."""
 
+_OF_OTHERS = Tolerance(max(each.depth for each in TOLERANCES.values()), max(each.limit for each in TOLERANCES.values()))
+"""Of a robot that nobody has measured: the widest that is known."""
+
 
 def penetration(model: mujoco.MjModel, qpos: Floats) -> Floats:
     """Return how deep a body is inside the floor or inside itself.
@@ -121,7 +124,7 @@ class Admission:
 
     def __init__(self, robot: Robot, source: mujoco.MjModel, other: mujoco.MjModel) -> None:
         self.source, self.other = source, other
-        self.tolerance = TOLERANCES[robot.name]
+        self.tolerance = TOLERANCES.get(robot.name, _OF_OTHERS)
         # Equal shapes are equally deep in every state: then nothing can be refused, and looking takes microseconds.
         self.reshaped = not _same_shape(source, other)
 

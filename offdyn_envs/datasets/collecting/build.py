@@ -19,6 +19,7 @@ from offdyn_envs.atomic import check_room
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.datasets.collecting.collect import Behaviour, PolicyBehaviour, RandomBehaviour, collect, concatenate
 from offdyn_envs.datasets.collecting.journal import Journal, begin
+from offdyn_envs.datasets.collecting.scripted import ScriptedBehaviour
 from offdyn_envs.datasets.store.card import LICENCE, platform_facts, statistics, versions
 from offdyn_envs.datasets.store.folders import data_root, find, read_metadata, save
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays, schema, validate
@@ -27,7 +28,8 @@ from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
-from offdyn_envs.robots import get_robot
+from offdyn_envs.robots import WALKERS, get_robot
+from offdyn_envs.robots.registry import Policy, scripted_policies
 from offdyn_envs.shipped import REPLAY, shipped_root
 from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
@@ -124,7 +126,8 @@ def ingredients(dataset: DatasetId, behaviours: Path | None = None) -> list[_Ing
 
 def missing_behaviour(dataset: DatasetId) -> Path | None:
     """Return the first shipped policy that a dataset's collection lacks; None where it can be built."""
-    paths = [_policy_path(dataset, name, None) for name in _SHARES[dataset.quality] if name is not None]
+    scripted = scripted_policies(dataset.robot)
+    paths = [_policy_path(dataset, name, None) for name in _SHARES[dataset.quality] if name and name not in scripted]
     return next((path for path in paths if not path.is_file()), None)
 
 
@@ -137,10 +140,12 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         return _Ingredient(RandomBehaviour(), rows, {"name": "random", "rows": rows, "sampling": "uniform in [-1, 1]"})
     path = _policy_path(dataset, name, behaviours)
     if not path.is_file():
-        hint = f"train it with: offdyn dev behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
-        if name in REPLAY:
-            hint = "medium-replay exists for nominal and severe dynamics, the sources"
-        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint}")
+        scripted = scripted_policies(dataset.robot).get(name)
+        if scripted is not None:
+            return _scripted(dataset.robot, name, scripted, rows)
+        raise OffDynError(
+            f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {_hint(dataset, name)}"
+        )
     policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
         raise OffDynError(
@@ -156,6 +161,21 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         "returns": card.get("returns", {}).get("sampled"),
     }
     return _Ingredient(PolicyBehaviour(policy), rows, facts)
+
+
+def _hint(dataset: DatasetId, name: str) -> str:
+    if dataset.robot not in WALKERS:
+        return "or give a scripted one: register_robot(..., behaviours={...})"
+    if name in REPLAY:
+        return "medium-replay exists for nominal and severe dynamics, the sources"
+    return f"train it with: offdyn dev behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
+
+
+def _scripted(robot: str, name: str, policy: Policy, rows: int) -> _Ingredient:
+    behaviour = ScriptedBehaviour(robot, name, policy)
+    said = f"{getattr(policy, '__module__', '')}:{getattr(policy, '__qualname__', type(policy).__qualname__)}"
+    facts = {"name": name, "rows": rows, "sampling": "scripted", "policy": said, "policy_sha256": behaviour.sha256}
+    return _Ingredient(behaviour, rows, facts)
 
 
 def build(

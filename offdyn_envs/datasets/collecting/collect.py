@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.datasets.collecting.journal import Journal
 from offdyn_envs.datasets.store.spec import Arrays
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.vector import OffDynVectorEnv
@@ -262,6 +263,8 @@ def collect(
         N transitions: whole episodes in the order of their numbers, the last one cut and then truncated.
     """
     body = get_robot(robot)
+    if body.goal:
+        raise OffDynError(f"robot '{robot}' writes a goal into its model, which datasets do not hold")
     batch = _batch(rows)
 
     def seed_of(number: int) -> int:

@@ -23,7 +23,7 @@ from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.progress import progress
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot, State, get_robot
 from offdyn_envs.shifts import parse_shifts
 
 __all__ = ["REASONS", "Counterfactual", "counterfactual"]
@@ -189,7 +189,7 @@ class _Simulator:
             return qpos, qvel, np.zeros(0, dtype=bool)
         state, control = self._state[:count], self._control[:count]
         state[:, 1 : 1 + nq], state[:, 1 + nq :] = qpos, qvel
-        control[:] = actions[:, None, :]
+        control[:] = self.robot.control(actions)[:, None, :]
         # Rows in contact cost more than rows in flight: small portions let the threads share them evenly.
         portion = max(1, count // (8 * len(self._datas)))
         trajectory = self._trajectory[:count]
@@ -260,9 +260,9 @@ def _fill(
     taken = np.flatnonzero(~(inside | beyond))
     next_qpos, next_qvel, diverged = simulator.step(qpos[taken], qvel[taken], actions[taken])
     robot, at = simulator.robot, taken + begin
-    fallen = robot.terminated(next_qpos, next_qvel)
+    rewards, fallen = robot.judge(State(qpos[taken], qvel[taken]), State(next_qpos, next_qvel), actions[taken])
     answers.masks["diverged"][at] = diverged
     answers.next_qpos[at], answers.next_qvel[at] = next_qpos, next_qvel
     answers.next_observations[at] = robot.observe(next_qpos, next_qvel)
-    answers.rewards[at] = robot.reward(qpos[taken, 0], next_qpos, next_qvel, actions[taken], fallen)
+    answers.rewards[at] = rewards
     answers.terminations[at] = fallen | diverged

@@ -13,7 +13,7 @@ from offdyn_envs.datasets.own.arrays import leads_elsewhere
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Walker
 
 __all__ = ["hidden_resets", "to_episodes"]
 
@@ -23,7 +23,7 @@ MOST = 0.25
 RESETS = "rows that lead into the next episode's reset"
 
 
-def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arrays, Array | None, Array | None]:
+def to_episodes(rows: Rows, robot: Walker, path: str, facts: Facts) -> tuple[Arrays, Array | None, Array | None]:
     """Cut rows into episodes.
 
     An episode ends where a flag says so, where the layout shows it, and where the next row's observation is not this
@@ -99,7 +99,7 @@ def to_episodes(rows: Rows, robot: Robot, path: str, facts: Facts) -> tuple[Arra
     return arrays, None if rows.qpos is None else rows.qpos[kept], None if rows.qvel is None else rows.qvel[kept]
 
 
-def _believed(terminations: Array, following: Array, robot: Robot, facts: Facts) -> Array:
+def _believed(terminations: Array, following: Array, robot: Walker, facts: Facts) -> Array:
     """Return the terminations that the next observations do not contradict, bool [N]; count and note the others."""
     wrong = contradicted(robot, terminations, following)
     _count(facts, "terminations that are truncations", wrong)
@@ -147,7 +147,7 @@ def _finite(
     return Rows(**parts), following[kept], ends[kept], lost[kept]
 
 
-def _mixed(observations: Array, following: Array, ends: Array, robot: Robot) -> Array:
+def _mixed(observations: Array, following: Array, ends: Array, robot: Walker) -> Array:
     """Return rows that lead into another episode, bool [N]: by the robot's resets, and by the episodes of the file.
 
     Where a collector went on through a flag without a reset, the next observation is also the first one behind the
@@ -160,7 +160,7 @@ def _mixed(observations: Array, following: Array, ends: Array, robot: Robot) -> 
     return found
 
 
-def _thrown(observations: Array, following: Array, known: Array, robot: Robot, facts: Facts) -> Array:
+def _thrown(observations: Array, following: Array, known: Array, robot: Walker, facts: Facts) -> Array:
     """Return other rows that no step explains, bool [N]; none, but a note, where most steps are like that."""
     share = float(jumps(robot, observations, following)[~known].mean()) if not known.all() else 0.0
     if share <= MOST:
@@ -172,7 +172,7 @@ def _thrown(observations: Array, following: Array, known: Array, robot: Robot, f
     return np.zeros_like(known)
 
 
-def _lengths(ends: Array, kept: Array, robot: Robot, path: str) -> NDArray[np.int64]:
+def _lengths(ends: Array, kept: Array, robot: Walker, path: str) -> NDArray[np.int64]:
     """Return the steps that are left of each episode; an episode without any is gone."""
     stops = np.flatnonzero(ends)
     counts = np.add.reduceat(kept.astype(np.int64), np.concatenate(([0], stops[:-1] + 1)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.store.spec import Arrays
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Walker
 
 __all__ = ["contradicted", "fall_bonus_paid", "hidden_resets", "impossible", "jumps", "unflagged_falls"]
 
@@ -39,7 +39,7 @@ DOUBT = 2e-3
 """Metres and radians from the end of a healthy range within which a termination is believed, whatever is rounded."""
 
 
-def hidden_resets(robot: Robot, observations: Array, next_observations: Array) -> Bools:
+def hidden_resets(robot: Walker, observations: Array, next_observations: Array) -> Bools:
     """Say which rows jump into a reset state, as no step of a simulator can.
 
     At rest all actuated joints stand at zero on the four robots; a reset adds noise of known size. A row counts where
@@ -60,7 +60,7 @@ def hidden_resets(robot: Robot, observations: Array, next_observations: Array) -
     return found
 
 
-def jumps(robot: Robot, observations: Array, next_observations: Array) -> Bools:
+def jumps(robot: Walker, observations: Array, next_observations: Array) -> Bools:
     """Say which steps move further than velocities midway between those before and after them take the robot.
 
     Contacts do that too at times: a sign only where something else says that the step leads into another episode.
@@ -76,7 +76,7 @@ def jumps(robot: Robot, observations: Array, next_observations: Array) -> Bools:
     return _beyond(robot, observations, next_observations) > LEAP * robot.reset_noise
 
 
-def impossible(robot: Robot, observations: Array, next_observations: Array) -> Bools:
+def impossible(robot: Walker, observations: Array, next_observations: Array) -> Bools:
     """Say which steps jump further than any contact throws a robot, wherever they end.
 
     Args:
@@ -90,7 +90,7 @@ def impossible(robot: Robot, observations: Array, next_observations: Array) -> B
     return _beyond(robot, observations, next_observations) > FARTHEST * robot.reset_noise
 
 
-def _beyond(robot: Robot, observations: Array, next_observations: Array) -> Array:
+def _beyond(robot: Walker, observations: Array, next_observations: Array) -> Array:
     """Return how far each step moves beyond what the velocities around it allow, mean over coordinates, [N].
 
     A clipped velocity allows any distance: the true one is not in the data. One beyond the clip does not.
@@ -105,7 +105,7 @@ def _beyond(robot: Robot, observations: Array, next_observations: Array) -> Arra
     return np.where(clipped, 0.0, beyond).mean(axis=1)
 
 
-def _derivatives(robot: Robot) -> tuple[list[int], list[int]]:
+def _derivatives(robot: Walker) -> tuple[list[int], list[int]]:
     """Return the columns of observed positions whose velocities are observed too, and the columns of those.
 
     All of a planar robot; height and joints of the Ant, whose rotation is a quaternion.
@@ -116,7 +116,7 @@ def _derivatives(robot: Robot) -> tuple[list[int], list[int]]:
     return [0, *range(positions - joints, positions)], [positions + 2, *range(width - joints, width)]
 
 
-def _at_rest(robot: Robot, observations: Array) -> Bools:
+def _at_rest(robot: Walker, observations: Array) -> Bools:
     velocity = robot.reset_noise * (NORMAL_RANGE if robot.normal_velocity_noise else 1.0)
     positions = robot.nq - robot.skipped_qpos
     joints = observations[:, positions - robot.action_dim : positions]
@@ -125,7 +125,7 @@ def _at_rest(robot: Robot, observations: Array) -> Bools:
     return np.asarray(np.abs(np.concatenate(entries, axis=1)).max(axis=1) <= 1.0 + SLACK)
 
 
-def contradicted(robot: Robot, terminations: Array, next_observations: Array) -> Bools:
+def contradicted(robot: Walker, terminations: Array, next_observations: Array) -> Bools:
     """Say which terminations the next observation contradicts: the robot stands, or never terminates at all.
 
     A termination is believed near the end of a healthy range, and for Hopper where a velocity is clipped: behind the
@@ -155,12 +155,12 @@ def _narrowed(healthy: tuple[float, float]) -> tuple[float, float]:
     return healthy[0] + DOUBT, healthy[1] - DOUBT
 
 
-def unflagged_falls(robot: Robot, terminations: Array, next_observations: Array) -> int:
+def unflagged_falls(robot: Walker, terminations: Array, next_observations: Array) -> int:
     """Count the steps that end in a fall by the robot's rule and are no terminations."""
     return int((robot.terminated_from_observation(next_observations) & ~terminations).sum())
 
 
-def fall_bonus_paid(robot: Robot, data: Arrays) -> bool | None:
+def fall_bonus_paid(robot: Walker, data: Arrays) -> bool | None:
     """Say whether rewards pay the alive bonus on the step that falls, as environments before version 5 do.
 
     Forward speed is taken from the observed velocities; where rewards are not this robot's nothing can be said.

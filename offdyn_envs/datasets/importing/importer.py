@@ -28,7 +28,7 @@ from offdyn_envs.datasets.store.source import Facts, Source, opened
 from offdyn_envs.datasets.store.spec import FORMAT, Arrays
 from offdyn_envs.datasets.store.stamp import check_stamp, read_stamp
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import ROBOTS, Robot, get_robot
+from offdyn_envs.robots import WALKERS, Walker, as_walker, get_robot
 from offdyn_envs.tasks import QUALITIES, env_id
 
 __all__ = ["LAYOUTS", "Imported", "import_file"]
@@ -53,7 +53,7 @@ class _Choice:
             if value is not None and value not in allowed:
                 raise unknown(kind, value, allowed)
         if self.robot is not None:
-            get_robot(self.robot)
+            as_walker(get_robot(self.robot), "an import with --robot")
         if self.out is not None:
             check_id(self.out)
 
@@ -113,7 +113,7 @@ def import_file(
         there = None if force else already(identity, place)
         if there is not None:
             return there
-        body = collector.body(get_robot(identity["robot"]))
+        body = collector.body(as_walker(get_robot(identity["robot"]), "this import"))
         rows = _READERS[identity["layout"]](source, Reading(body, contact_forces, clip_actions, facts))
     check_values(rows, str(file), facts, clip_actions)
     simulator_states(rows, body, facts)
@@ -162,7 +162,7 @@ def _complete(
         name = metadata.get("dataset_id")
     if said.robot is None and collector.robot is None:
         raise OffDynError(
-            f"{where}: does not say whose data it holds; pass --robot: {', '.join(ROBOTS)}, or none for any other"
+            f"{where}: does not say whose data it holds; pass --robot: {', '.join(WALKERS)}, or none for any other"
         )
     chosen = _agreed(where, "robot", said.robot, collector.robot)
     choice = _Choice(
@@ -175,7 +175,7 @@ def _complete(
     return choice, collector
 
 
-def _fall_bonus(arrays: Arrays, robot: Robot, collector: Collector, taken_off: bool, where: str, facts: Facts) -> None:
+def _fall_bonus(arrays: Arrays, robot: Walker, collector: Collector, taken_off: bool, where: str, facts: Facts) -> None:
     """Take the alive bonus off the steps that fall, or note that rewards pay it there."""
     bonus = collector.bonus
     if bonus is None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.datasets.store.source import Facts, Source
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import Walker
 
 __all__ = ["Reading", "Rows", "check_values", "known_columns", "observation_widths", "optional", "simulator_states"]
 
@@ -42,7 +42,7 @@ class Reading:
         facts: Gets what is found on the way.
     """
 
-    robot: Robot
+    robot: Walker
     contact_forces: bool = False
     clip_actions: bool = False
     facts: Facts = field(default_factory=Facts)
@@ -77,7 +77,7 @@ class Rows:
     unfit: Array | None = None
 
 
-def observation_widths(robot: Robot) -> tuple[int, ...]:
+def observation_widths(robot: Walker) -> tuple[int, ...]:
     """Return the widths of observations that can be read: the robot's own and, for Ant, those with contact forces."""
     return (robot.observation_dim, _ANT_GYM, _ANT_V5) if robot.name == "ant" else (robot.observation_dim,)
 
@@ -200,7 +200,7 @@ def _check_actions(rows: Rows, path: str, facts: Facts, clip_actions: bool) -> N
     rows.actions = np.clip(rows.actions, -1.0, 1.0)
 
 
-def simulator_states(rows: Rows, robot: Robot, facts: Facts) -> None:
+def simulator_states(rows: Rows, robot: Walker, facts: Facts) -> None:
     """Keep simulator states only where the observations follow from them.
 
     Some files store the state after the step, or of another robot; those are left out and a note says so.

@@ -11,7 +11,7 @@ from typing import Any
 
 from offdyn_envs.datasets.store.source import Facts
 from offdyn_envs.errors import OffDynError, beginning
-from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.robots import WALKERS, Walker, as_walker
 from offdyn_envs.tasks import get_dynamics, list_env_ids
 
 __all__ = ["Collector", "collecting_environment"]
@@ -57,7 +57,7 @@ class Collector:
         robot: Its name; None where nothing is said.
         dynamics: Slug of named dynamics; None for environments of other suites.
         environment: Id and arguments, for the card.
-        changes: Fields of `Robot` that its settings change.
+        changes: Fields of `Walker` that its settings change.
         bonus: Alive bonus that its rewards pay on the step that falls; 0 where they do not, None where it is unknown.
     """
 
@@ -67,7 +67,7 @@ class Collector:
     changes: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     bonus: float | None = None
 
-    def body(self, robot: Robot) -> Robot:
+    def body(self, robot: Walker) -> Walker:
         """Return the robot with its rule of falling, its noise of resets and its time step as they were."""
         return replace(robot, **self.changes)
 
@@ -97,11 +97,12 @@ def collecting_environment(metadata: Mapping[str, Any], path: Path, facts: Facts
             "unknown"
         )
     if ours is not None:
-        return _ours(*ours, told, environment, path, facts)
-    stock = {f"{robot.title}-{version}": robot for robot in ROBOTS.values() for version in STOCK_VERSIONS}
+        walker = as_walker(ours[0], "an import")
+        return _ours(walker, ours[1], told, environment, path, facts)
+    stock = {f"{robot.title}-{version}": robot for robot in WALKERS.values() for version in STOCK_VERSIONS}
     if name not in stock:
         raise OffDynError(
-            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(ROBOTS)}, such as Hopper-v5, "
+            f"{path}: collected in '{name[:80]}'; expected an environment of {', '.join(WALKERS)}, such as Hopper-v5, "
             "or --robot none to import it without its environment"
         )
     if name == "Walker2d-v5" and "xml_file" not in kwargs:
@@ -129,7 +130,7 @@ def _spec(text: Any, path: Path) -> _Told:
     return _Told(name, kwargs, steps, wrappers, entry if isinstance(entry, str) else "")
 
 
-def _ours(robot: Robot, slug: str, told: _Told, environment: Mapping[str, Any], path: Path, facts: Facts) -> Collector:
+def _ours(robot: Walker, slug: str, told: _Told, environment: Mapping[str, Any], path: Path, facts: Facts) -> Collector:
     """Read the arguments of one of this suite's environments; further shifts are no named dynamics."""
     kwargs = told.kwargs
     dynamics: str | None = str(kwargs.get("dynamics") or slug)
@@ -150,10 +151,10 @@ def _ours(robot: Robot, slug: str, told: _Told, environment: Mapping[str, Any], 
     return Collector(robot.name, dynamics, environment, bonus=0.0)
 
 
-def _note_settings(name: str, robot: Robot, settings: dict[str, Any], facts: Facts) -> None:
+def _note_settings(name: str, robot: Walker, settings: dict[str, Any], facts: Facts) -> None:
     """Note the settings of a stock environment in which it differs from this suite's robot."""
     here = {
-        **{"xml_file": robot.xml_file, "frame_skip": robot.frame_skip, "forward_reward_weight": 1.0},
+        **{"xml_file": robot.mjcf, "frame_skip": robot.frame_skip, "forward_reward_weight": 1.0},
         **{"ctrl_cost_weight": robot.control_cost, "healthy_reward": robot.alive_bonus},
         **{"terminate_when_unhealthy": True, "healthy_z_range": robot.z_range},
         **{"healthy_angle_range": robot.angle_range, "reset_noise_scale": robot.reset_noise},
@@ -175,7 +176,7 @@ def _shown(kwargs: Mapping[str, Any], names: list[str]) -> str:
     return ", ".join(f"{name} {beginning(kwargs[name], 80)}" for name in names)
 
 
-def _changes(robot: Robot, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(robot: Walker, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a robot that the settings of its stock environment change, as far as they can be read."""
     changes: dict[str, Any] = {}
     skip, noise = kwargs.get("frame_skip"), kwargs.get("reset_noise_scale")

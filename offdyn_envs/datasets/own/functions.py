@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
+from offdyn_envs.version import how_to_install
 
 __all__ = ["computed_rewards", "load_function", "needed", "source_file"]
 
@@ -35,7 +36,7 @@ def needed(package: str) -> Any:
         missing = package.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != missing:
             raise
-        raise OffDynError(f"this needs '{missing}', which is not installed: pip install 'offdyn[{EXTRA}]'") from None
+        raise OffDynError(f"this needs '{missing}', which is not installed: {how_to_install(EXTRA)}") from None
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:

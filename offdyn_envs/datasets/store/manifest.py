@@ -15,7 +15,7 @@ from offdyn_envs.datasets.store.fields import check_card
 from offdyn_envs.datasets.store.spec import FORMAT
 from offdyn_envs.datasets.store.staging import waiting_lock
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DYNAMICS, DatasetId, list_tasks
 
@@ -167,7 +167,7 @@ def shipped_ids() -> list[DatasetId]:
     policies = shipped_root() / "behaviours"
     return [
         DatasetId(robot, dynamics, "medium", "5k")
-        for robot in ROBOTS
+        for robot in WALKERS
         for dynamics in DYNAMICS[robot]
         if (policies / robot / dynamics / "medium.safetensors").is_file()
     ]

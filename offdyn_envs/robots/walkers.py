@@ -1,8 +1,7 @@
-"""The four robots: base model, observation, reward, termination and reset, each defined once.
+"""The four walkers of the suite: base model, observation, reward, termination and reset, each defined once.
 
-Every function takes any number of leading dimensions, so the scalar environment, the batched environment and a
-re-simulation of stored rows compute the same numbers bit for bit. Physics and observations are those of D4RL and
-ODRL, so that data and scores can be compared (Gymnasium's v5 classes with the settings in `Robot.stock_kwargs`).
+Physics and observations are those of D4RL and ODRL, so that data and scores can be compared (Gymnasium's v5 classes
+with the settings in `Walker.stock_kwargs`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import unknown
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots.base import Bools, Floats, Robot, State
 
-__all__ = ["ROBOTS", "RewardParts", "Robot", "get_robot"]
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+__all__ = ["WALKERS", "RewardParts", "Walker", "as_walker"]
 
 
 class RewardParts(NamedTuple):
@@ -43,43 +40,22 @@ class RewardParts(NamedTuple):
         return self.forward - self.cost if self.alive is None else self.forward + self.alive - self.cost
 
 
-@dataclass(frozen=True)
-class Robot:
-    """One robot and everything about it that no shift changes.
+@dataclass(frozen=True, kw_only=True)
+class Walker(Robot):
+    """A robot that walks along a line or about a plane and may fall.
 
     Attributes:
-        name: The name in tasks and datasets, for instance "halfcheetah".
-        title: The name in environment ids, for instance "HalfCheetah".
-        xml_file: Gymnasium's base model.
-        observation_dim: |S|.
-        action_dim: |A|; actions lie in [-1, 1].
-        nq: Length of qpos.
-        nv: Length of qvel.
-        frame_skip: Physics steps per control step.
-        timestep: Seconds per physics step.
-        skipped_qpos: Leading positions left out of the observation (translation in the plane).
         velocity_clip: Bound of the observed velocities; infinite where they are not clipped.
         control_cost: Weight of the squared action in the reward.
         alive_bonus: Reward of a step that ends healthy; 0 for a robot that never terminates.
-        z_range: Healthy height, metres; empty where the robot never terminates.
+        z_range: Healthy height, metres; None where the robot never terminates.
         z_open: The ends of `z_range` are themselves unhealthy.
         angle_range: Healthy torso pitch, radians, ends unhealthy.
         state_limit: Bound of every state entry but x and z, exclusive (Hopper).
-        reset_noise: Scale of the reset noise.
         normal_velocity_noise: Reset velocities are normal rather than uniform.
         stock_kwargs: Arguments that set the stock v5 class to these physics.
     """
 
-    name: str
-    title: str
-    xml_file: str
-    observation_dim: int
-    action_dim: int
-    nq: int
-    nv: int
-    frame_skip: int
-    timestep: float
-    skipped_qpos: int
     velocity_clip: float
     control_cost: float
     alive_bonus: float
@@ -87,15 +63,8 @@ class Robot:
     z_open: bool
     angle_range: tuple[float, float] | None
     state_limit: float
-    reset_noise: float
     normal_velocity_noise: bool
     stock_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    max_episode_steps: int = 1000
-
-    @property
-    def dt(self) -> float:
-        """Seconds per control step."""
-        return self.timestep * self.frame_skip
 
     @property
     def walks_in_plane(self) -> bool:
@@ -133,49 +102,38 @@ class Robot:
         """
         if isfinite(self.velocity_clip):
             qvel = np.clip(qvel, -self.velocity_clip, self.velocity_clip)
-        return np.concatenate((qpos[..., self.skipped_qpos :], qvel), axis=-1, dtype=np.float64)
+        return super().observe(qpos, qvel)
 
-    def reward(
-        self, x_before: Floats, qpos: Floats, qvel: Floats, action: Floats, terminated: Bools | None = None
-    ) -> NDArray[np.float64]:
-        """Return the reward of a step, from simulator states.
+    def reward(self, before: State, after: State, action: Floats) -> NDArray[np.float64]:
+        """Return the reward of a step, see `Robot.reward`."""
+        return self.reward_parts(before, after, action).total
 
-        Args:
-            x_before: As in `reward_parts`, and so are the others.
-            qpos: [..., nq].
-            qvel: [..., nv].
-            action: [..., |A|].
-            terminated: [...].
+    def judge(self, before: State, after: State, action: Floats) -> tuple[NDArray[np.float64], Bools]:
+        """Return the reward of a step and whether it ends the episode, see `Robot.judge`."""
+        fallen = self.terminated(*after)
+        return self.reward_parts(before, after, action, fallen).total, fallen
 
-        Returns:
-            Rewards, [...].
-        """
-        return self.reward_parts(x_before, qpos, qvel, action, terminated).total
-
-    def reward_parts(
-        self, x_before: Floats, qpos: Floats, qvel: Floats, action: Floats, terminated: Bools | None = None
-    ) -> RewardParts:
-        """Return what the reward of a step is made of, from simulator states.
+    def reward_parts(self, before: State, after: State, action: Floats, terminated: Bools | None = None) -> RewardParts:
+        """Return what the reward of a step is made of.
 
         The alive bonus is paid for steps that end healthy, as in Gymnasium v5; D4RL and ODRL also pay it on the step
         that falls (one unit per terminated episode). Forward speed is the displacement of qpos[0] over dt on all
         robots; stock Ant reads a body position that lags one physics step.
 
         Args:
-            x_before: qpos[0] before the step, [...].
-            qpos: Positions after the step, [..., nq].
-            qvel: Velocities after the step, [..., nv].
-            action: The executed action, [..., |A|], in the precision it was executed in.
-            terminated: What `terminated(qpos, qvel)` says, [...], where the caller has it already.
+            before: As in `Robot.reward`.
+            after: Likewise.
+            action: Likewise.
+            terminated: What `terminated(*after)` says, [...], where the caller has it already.
 
         Returns:
             The parts, each [...].
         """
-        forward = (qpos[..., 0] - x_before) / self.dt
+        forward = (after.qpos[..., 0] - before.qpos[..., 0]) / self.dt
         cost = self.control_cost * np.sum(np.square(action), axis=-1)
         if self.z_range is None:
             return RewardParts(forward, cost, None)
-        fallen = self.terminated(qpos, qvel) if terminated is None else terminated
+        fallen = self.terminated(*after) if terminated is None else terminated
         return RewardParts(forward, cost, np.logical_not(fallen) * self.alive_bonus)
 
     def terminated(self, qpos: Floats, qvel: Floats) -> Bools:
@@ -222,9 +180,7 @@ class Robot:
             healthy &= np.isfinite(observation).all(axis=-1)
         return ~healthy
 
-    def sample_reset(
-        self, rng: np.random.Generator, init_qpos: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def sample_reset(self, rng: np.random.Generator, init_qpos: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Draw the first state of an episode, with Gymnasium's own draws in their order.
 
         Args:
@@ -234,10 +190,10 @@ class Robot:
         Returns:
             qpos [nq] and qvel [nv].
         """
+        if not self.normal_velocity_noise:
+            return super().sample_reset(rng, init_qpos)
         qpos = init_qpos + rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=self.nq)
-        if self.normal_velocity_noise:
-            return qpos, self.reset_noise * rng.standard_normal(self.nv)
-        return qpos, rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=self.nv)
+        return qpos, self.reset_noise * rng.standard_normal(self.nv)
 
     def _healthy_pose(self, height: Floats, angle: Floats) -> Bools:
         assert self.z_range is not None
@@ -250,14 +206,14 @@ class Robot:
 
 _INFINITY = float("inf")
 
-ROBOTS: Mapping[str, Robot] = MappingProxyType(
+WALKERS: Mapping[str, Walker] = MappingProxyType(
     {
         robot.name: robot
         for robot in (
-            Robot(
+            Walker(
                 name="halfcheetah",
                 title="HalfCheetah",
-                xml_file="half_cheetah.xml",
+                mjcf="half_cheetah.xml",
                 observation_dim=17,
                 action_dim=6,
                 nq=9,
@@ -275,10 +231,10 @@ ROBOTS: Mapping[str, Robot] = MappingProxyType(
                 reset_noise=0.1,
                 normal_velocity_noise=True,
             ),
-            Robot(
+            Walker(
                 name="hopper",
                 title="Hopper",
-                xml_file="hopper.xml",
+                mjcf="hopper.xml",
                 observation_dim=11,
                 action_dim=3,
                 nq=6,
@@ -296,10 +252,10 @@ ROBOTS: Mapping[str, Robot] = MappingProxyType(
                 reset_noise=5e-3,
                 normal_velocity_noise=False,
             ),
-            Robot(
+            Walker(
                 name="walker2d",
                 title="Walker2d",
-                xml_file="walker2d.xml",
+                mjcf="walker2d.xml",
                 observation_dim=17,
                 action_dim=6,
                 nq=9,
@@ -319,10 +275,10 @@ ROBOTS: Mapping[str, Robot] = MappingProxyType(
                 # The class's own default, walker2d_v5.xml, changed the left foot's friction.
                 stock_kwargs=MappingProxyType({"xml_file": "walker2d.xml"}),
             ),
-            Robot(
+            Walker(
                 name="ant",
                 title="Ant",
-                xml_file="ant.xml",
+                mjcf="ant.xml",
                 observation_dim=27,
                 action_dim=8,
                 nq=15,
@@ -346,19 +302,16 @@ ROBOTS: Mapping[str, Robot] = MappingProxyType(
 )
 
 
-def get_robot(name: str) -> Robot:
-    """Return a robot by name.
+def as_walker(robot: Robot, what: str) -> Walker:
+    """Return a robot as one of the suite's walkers, for what only they have.
 
     Args:
-        name: One of `ROBOTS`, for instance "hopper".
-
-    Returns:
-        The robot.
+        robot: The robot.
+        what: What needs a walker, for the message.
 
     Raises:
-        OffDynError: No such robot; the message names the nearest.
+        OffDynError: It is none.
     """
-    robot = ROBOTS.get(name) if isinstance(name, str) else None
-    if robot is None:
-        raise unknown("robot", name, ROBOTS)
+    if not isinstance(robot, Walker) or robot.name not in WALKERS:
+        raise OffDynError(f"{what} needs a walker of the suite ({', '.join(WALKERS)}), which '{robot.name}' is not")
     return robot

@@ -1,0 +1,20 @@
+"""Robots as values: what every robot says of itself, the four walkers, and the registry that anyone can add to."""
+
+from offdyn_envs.robots.base import GoalState, Robot, State
+from offdyn_envs.robots.goals import GoalPart
+from offdyn_envs.robots.registry import ROBOTS, get_robot, register_robot
+from offdyn_envs.robots.walkers import WALKERS, RewardParts, Walker, as_walker
+
+__all__ = [
+    "ROBOTS",
+    "WALKERS",
+    "GoalPart",
+    "GoalState",
+    "RewardParts",
+    "Robot",
+    "State",
+    "Walker",
+    "as_walker",
+    "get_robot",
+    "register_robot",
+]

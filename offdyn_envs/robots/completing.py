@@ -1,0 +1,159 @@
+"""A robot that somebody wrote, tried out and completed with the numbers of its model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from offdyn_envs.errors import OffDynError, beginning
+from offdyn_envs.robots.base import Robot, State
+from offdyn_envs.robots.goals import goal_size, read_goal
+from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
+
+if TYPE_CHECKING:
+    import mujoco
+
+__all__ = ["check_words", "complete"]
+
+_NAME, _TITLE = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_ROWS = ((), (3,), (2, 3))
+"""Leading dimensions in which a robot's functions are tried out."""
+
+
+def check_words(robot: Robot) -> None:
+    """Check what a robot says of itself in words and numbers, before its model is looked at.
+
+    Raises:
+        OffDynError: A name that cannot stand in ids, or a number that counts nothing.
+    """
+    if not isinstance(robot.name, str) or not _NAME.fullmatch(robot.name):
+        raise OffDynError(f"robot: its name must be small letters, digits and underscores, got {robot.name!r:.80}")
+    if not isinstance(robot.title, str) or not _TITLE.fullmatch(robot.title):
+        raise OffDynError(f"robot '{robot.name}': its title must be letters and digits, got {robot.title!r:.80}")
+    for what, least in (("frame_skip", 1), ("max_episode_steps", 1), ("skipped_qpos", 0)):
+        value = getattr(robot, what)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise OffDynError(
+                f"robot '{robot.name}': {what} must be a whole number, {least} or above, got {value!r:.80}"
+            )
+
+
+def complete(robot: Robot) -> Robot:
+    """Return a robot with the numbers of its model, after trying out its functions.
+
+    Args:
+        robot: The robot.
+
+    Raises:
+        OffDynError: See `offdyn_envs.register_robot`.
+    """
+    spec = read_mjcf(robot.name, robot.mjcf)
+    model = compile_mjcf(spec, f"robot '{robot.name}': its model does not compile")
+    _check_model(robot, model)
+    found = {"nq": model.nq, "nv": model.nv, "action_dim": model.nu, "timestep": float(model.opt.timestep)}
+    for what, value in found.items():
+        if getattr(robot, what) not in (0, value):
+            raise OffDynError(
+                f"robot '{robot.name}': {what} is {value:g} in its model, and the robot says {getattr(robot, what)!r}"
+            )
+    read_goal(model, robot.goal)
+    whole = replace(robot, **found, control_range=_control_range(robot, model))
+    start = _Trial(whole, np.array(model.qpos0))
+    return replace(whole, observation_dim=start.observation_dim)
+
+
+def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
+    """Refuse what positions and velocities do not say everything about."""
+    for count, what in (
+        (model.na, "motors with a state of their own (activations)"),
+        (model.npluginstate, "plugins with a state"),
+    ):
+        if count:
+            raise OffDynError(
+                f"robot '{robot.name}': its model has {what}; only qpos and qvel may be the state of a robot"
+            )
+    if not model.nu:
+        raise OffDynError(f"robot '{robot.name}': its model has no motors")
+
+
+def _control_range(robot: Robot, model: mujoco.MjModel) -> tuple[tuple[float, float], ...]:
+    if robot.control_range is None:
+        limited = model.actuator_ctrllimited.astype(bool)[:, None]
+        bounds = np.where(limited, model.actuator_ctrlrange, (-1.0, 1.0))
+    else:
+        bounds = np.array(robot.control_range, dtype=np.float64)
+    if bounds.shape != (model.nu, 2) or not np.isfinite(bounds).all() or (bounds[:, 0] >= bounds[:, 1]).any():
+        raise OffDynError(
+            f"robot '{robot.name}': control_range must be {model.nu} pairs of a lower and a higher number, got "
+            f"{beginning(bounds.tolist(), 80)}"
+        )
+    return tuple((float(low), float(high)) for low, high in bounds)
+
+
+class _Trial:
+    """The functions of a robot tried out on first states of episodes."""
+
+    def __init__(self, robot: Robot, init_qpos: Any) -> None:
+        self.name, self.robot = robot.name, robot
+        rng = np.random.default_rng(0)
+        starts = [self._tried("sample_reset", robot.sample_reset, rng, init_qpos.copy()) for _ in range(6)]
+        for start in starts:
+            self._check_reset(start)
+        parts = [np.stack(part) for part in zip(*starts, strict=True)]
+        self.observation_dim = self._observation_dim(self._states(part[0] for part in parts))
+        for rows in _ROWS:
+            count = int(np.prod(rows))
+            self._try_functions(self._states(part[:count].reshape(*rows, -1) for part in parts), rows)
+
+    def _states(self, parts: Iterable[Any]) -> State:
+        return self.robot.state(*parts, *([] if self.robot.goal else [np.zeros(0)]))
+
+    def _check_reset(self, start: Any) -> None:
+        sizes = {"qpos": self.robot.nq, "qvel": self.robot.nv}
+        sizes |= {"goal": goal_size(self.robot.goal)} if self.robot.goal else {}
+        if not isinstance(start, tuple) or [np.shape(part) for part in start] != [(size,) for size in sizes.values()]:
+            wanted = " and ".join(f"{name} [{size}]" for name, size in sizes.items())
+            raise OffDynError(f"robot '{self.name}': sample_reset must return {wanted}")
+
+    def _observation_dim(self, state: State) -> int:
+        shown = np.asarray(self._tried("observe", self.robot.observe, *state))
+        if shown.ndim != 1 or self.robot.observation_dim not in (0, len(shown)):
+            size = f"[{self.robot.observation_dim or '|S|'}]"
+            told = f"shape {list(shown.shape)} for one state, not {size}"
+            raise OffDynError(f"robot '{self.name}': observe returns {told}")
+        return len(shown)
+
+    def _try_functions(self, state: State, rows: tuple[int, ...]) -> None:
+        robot, action = self.robot, np.zeros((*rows, self.robot.action_dim), dtype=np.float32)
+        self._check("observe", self._tried("observe", robot.observe, *state), (*rows, self.observation_dim), "f")
+        self._check("reward", self._tried("reward", robot.reward, state, state, action), rows, "f")
+        self._check("terminated", self._tried("terminated", robot.terminated, *state), rows, "b")
+        observation = np.zeros((*rows, self.observation_dim))
+        what = "terminated_from_observation"
+        if (said := self._tried(what, robot.terminated_from_observation, observation)) is not None:
+            self._check(what, said, rows, "b")
+
+    def _tried(self, what: str, function: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return function(*given)
+        except OffDynError:
+            raise
+        except NotImplementedError:
+            raise OffDynError(f"robot '{self.name}': the class has no method '{what}'") from None
+        except Exception as error:
+            raise OffDynError(
+                f"robot '{self.name}': {what} fails: {type(error).__name__}: {beginning(error, 200)}"
+            ) from error
+
+    def _check(self, what: str, found: Any, wanted: tuple[int, ...], kind: str) -> None:
+        array = np.asarray(found)
+        if array.shape != wanted or array.dtype.kind != kind:
+            words = "numbers" if kind == "f" else "booleans"
+            raise OffDynError(
+                f"robot '{self.name}': {what} returns {array.dtype} {list(array.shape)}; {words} {list(wanted)} are "
+                "needed"
+            )

@@ -1,0 +1,82 @@
+"""Where the bodies of a nominal robot are in given positions, without any physics."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offdyn_envs.errors import unknown
+from offdyn_envs.robots.goals import GoalPart, read_goal, write_goal
+from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
+
+__all__ = ["Kinematics", "kinematics"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Kinematics(threading.local):
+    """The forward kinematics of one model; every thread has its own workplace."""
+
+    def __init__(self, name: str, mjcf: str | Path) -> None:
+        """Compile the model.
+
+        Args:
+            name: The robot, for messages.
+            mjcf: Its model, see `Robot.mjcf`.
+        """
+        import mujoco
+
+        self._name = name
+        self._model = compile_mjcf(read_mjcf(name, mjcf), f"robot '{name}': its model does not compile")
+        self._data = mujoco.MjData(self._model)
+        self._compute = mujoco.mj_kinematics
+
+    def bodies(
+        self, qpos: Floats, names: Sequence[str], parts: Sequence[GoalPart], goal: Floats | None
+    ) -> NDArray[np.float64]:
+        """See `Robot.bodies`; `parts` are those of the goal."""
+        chosen = np.array([self._body(name) for name in names])
+        if goal is None:
+            return self._each(qpos, self._data.xpos, chosen)
+        found, rest = np.empty((*qpos.shape[:-1], len(chosen), 3)), read_goal(self._model, parts)
+        for at in np.ndindex(qpos.shape[:-1]):
+            write_goal(self._model, parts, goal[at])
+            found[at] = self._each(qpos[at], self._data.xpos, chosen)
+        write_goal(self._model, parts, rest)
+        return found
+
+    def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
+        """See `Robot.mass_centre`."""
+        mass = self._model.body_mass[:, None]
+        centres = self._each(qpos, self._data.xipos, np.arange(self._model.nbody))
+        return np.sum(mass * centres, axis=-2) / np.sum(mass)
+
+    def _body(self, name: str) -> int:
+        try:
+            return int(self._model.body(name).id)
+        except KeyError:
+            known = [self._model.body(index).name for index in range(1, self._model.nbody)]
+            raise unknown(f"body of robot '{self._name}'", name, known) from None
+
+    def _each(self, qpos: Floats, source: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return entries of an array of the simulation in every position, [..., n, 3]."""
+        found = np.empty((*qpos.shape[:-1], len(chosen), 3))
+        # Names of this thread's own are slow to look up.
+        model, data, compute, at = self._model, self._data, self._compute, self._data.qpos
+        for row, each in zip(qpos.reshape(-1, qpos.shape[-1]), found.reshape(-1, len(chosen), 3), strict=True):
+            at[:] = row
+            compute(model, data)
+            source.take(chosen, axis=0, out=each, mode="clip")
+        return found
+
+
+@lru_cache(maxsize=64)
+def kinematics(name: str, mjcf: str | Path) -> Kinematics:
+    """Return the kinematics of a robot, made once in a process."""
+    return Kinematics(name, mjcf)

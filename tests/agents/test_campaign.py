@@ -1,0 +1,131 @@
+"""`offdyn train --agents`: the order, what is left, what one failure does."""
+
+import json
+
+import pytest
+
+from offdyn_agents.algorithms import registry
+from offdyn_agents.runs import campaign
+from offdyn_envs import cli
+from tests.agents import stand_ins
+
+TASK = "hopper-gravity-0.5-medium"
+TASKS = (TASK, "walker2d-gravity-5.0-medium")
+
+
+@pytest.fixture
+def data(monkeypatch):
+    import offdyn_envs
+
+    monkeypatch.setattr(offdyn_envs, "load_task", stand_ins.load_task)
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
+    monkeypatch.setattr("offdyn_agents.runs.problems.target_returns", stand_ins.target_returns)
+    monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
+
+
+def offdyn(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(word) for word in words])
+    output = capsys.readouterr()
+    return ended.value.code, output.out, output.err
+
+
+def plans(monkeypatch, folder, agents):
+    from offdyn_agents.engine.training.module import Hardware
+    from offdyn_agents.runs.plans import Plan
+
+    hardware = Hardware("cpu", "fp32", 1)
+    told = []
+    found = campaign.parts(
+        agents,
+        lambda name: [Plan(name, task, (0, 1), {}, hardware.budget(100, 100), hardware, folder) for task in TASKS],
+        told.append,
+    )
+    return found, told
+
+
+def write_ended(folder, agent, task, seconds):
+    """Write what an ended run says, as far as its time is concerned."""
+    place = folder / task / agent
+    place.mkdir(parents=True)
+    facts = {"format": 1, "agent": agent, "task": task, "seeds": [0, 1], "updates": 100, "settings": {}}
+    (place / "run.json").write_text(json.dumps(facts | {"status": "complete", "wall_clock_s": seconds}))
+
+
+def test_all_agents_come_in_the_order_that_is_asked_for(monkeypatch, tmp_path):
+    found, told = plans(monkeypatch, tmp_path, registry.names())
+    names = [part.agent for part in found]
+    assert names[: len(campaign.FIRST)] == list(campaign.FIRST)
+    left_out = {line.partition(":")[0] for line in told}
+    assert set(names) | left_out == set(registry.names())
+    assert "oracle-filter" in left_out
+    assert all(part.work == 2 * 2 * 100 and part.tasks == 2 for part in found)
+    assert {row["time left"] for row in campaign.outlook(found)} == {"not measured yet"}
+    words = "how long they take is known once the first has ended"
+    assert campaign.total(found) == f"{len(found)} of {len(found)} agents left; {words}"
+
+
+def test_what_was_measured_says_how_long_the_rest_takes(monkeypatch, tmp_path):
+    monkeypatch.setattr(campaign, "arrange", lambda plans: campaign_arrangement(plans))
+    for agent, seconds in (("cql", 200.0), ("srpo", 20.0)):
+        write_ended(tmp_path, agent, TASK, seconds)
+    found, _ = plans(monkeypatch, tmp_path, ("cql", "srpo", "iql"))
+    assert [part.agent for part in found] == ["iql", "srpo", "cql"]
+    assert [part.seconds for part in found] == [None, 0.1, 1.0]
+    rows = {row["agent"]: row for row in campaign.outlook(found)}
+    assert (rows["cql"]["tasks done"], rows["cql"]["time left"]) == ("1 of 2", "3 min")
+    assert campaign.total(found) == "3 of 3 agents left; about 4 min without iql, not measured yet"
+
+
+def campaign_arrangement(plans):
+    from offdyn_agents.runs.track import Arrangement, Population
+
+    ended = {index: {} for index, plan in enumerate(plans) if (plan.folder / "run.json").exists()}
+    return Arrangement(ended, [Population((index,), 200) for index in range(len(plans)) if index not in ended])
+
+
+def test_the_command_trains_what_is_left_and_goes_on_after_a_failure(data, tmp_path, capsys, monkeypatch):
+    line = ("train", "--agents", "bc,iql", TASK, "--seeds", 1, "--updates", 4, "--quiet", "--threads", 1)
+    line += ("--out", tmp_path)
+    from offdyn_agents.runs import runs
+    from offdyn_envs.errors import OffDynError
+
+    original = runs.train_tasks
+
+    def failing(plans, *rest):
+        if plans[0].agent == "iql":
+            raise OffDynError("no memory")
+        return original(plans, *rest)
+
+    monkeypatch.setattr(runs, "train_tasks", failing)
+    code, out, err = offdyn(capsys, *line)
+    assert code == 2
+    assert "offdyn: iql: no memory; the others go on" in err
+    assert err.splitlines()[-1] == "offdyn: iql: no memory"
+    assert f"{tmp_path / TASK / 'bc'}: 4 updates" in out
+    monkeypatch.setattr(runs, "train_tasks", original)
+    code, out, err = offdyn(capsys, *line)
+    assert code == 0
+    assert err.startswith("offdyn: agent iql, tasks done 0 of 1, seed-updates left 4, time left not measured yet\n")
+    assert "offdyn: agent bc, tasks done 1 of 1, seed-updates left 0, time left -\n" in err
+    assert err.endswith("offdyn: nothing is left\n")
+    assert f"{tmp_path / TASK / 'bc'}: already complete" in out
+    code, out, _ = offdyn(capsys, *line, "--json")
+    assert [facts["agent"] for facts in json.loads(out)] == ["iql", "bc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--agents", "bc,drocko", TASK), "did you mean 'droco'"),
+        (("--agents", "bc", TASK, "--set", "width=16"), "--set belongs to one agent"),
+        (("--agents", "all", "--track", "core-7"), "did you mean 'core-6'"),
+        (("--agents", "all"), "name tasks or --track"),
+        ((), "name an agent, one of iql, droco,"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, words, message):
+    code, out, err = offdyn(capsys, "train", *words, "--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

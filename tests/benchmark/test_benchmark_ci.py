@@ -1,0 +1,185 @@
+"""The steps of a submission's check, as one script, and the workflows that call it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import benchmark_boards as boards
+import benchmark_models as models
+import pytest
+from test_benchmark_verification import honest_returns, path_of, rehash
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "leaderboard" / "ci" / "verify-submission"
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
+
+Files = dict[str, bytes]
+
+
+def checked(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, words), "--episodes", "10"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def good(name: str) -> tuple[dict[str, Any], Files]:
+    return boards.entry_json(name, returns=honest_returns)
+
+
+def forge(entry: dict[str, Any], files: Files) -> None:
+    entry["results"][1]["returns"] = [value + 200.0 for value in entry["results"][1]["returns"]]
+
+
+def swap(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(0)] = models.policy(11, 3, seed=987)
+    rehash(entry, files)
+
+
+def mislabel(entry: dict[str, Any], files: Files) -> None:
+    """Seeds under each other's names."""
+    files[path_of(0)], files[path_of(1)] = files[path_of(1)], files[path_of(0)]
+
+
+def duplicate(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(1)] = files[path_of(0)]
+    rehash(entry, files)
+
+
+def hostile(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(2)] = models.external_data("/etc/passwd")
+    rehash(entry, files)
+
+
+def stowaway(entry: dict[str, Any], files: Files) -> None:
+    files["policies/setup.py"] = b"import os"
+
+
+def old(entry: dict[str, Any], files: Files) -> None:
+    entry["protocol"] = 1
+
+
+CASES: dict[str, tuple[Callable[[dict[str, Any], Files], None], str]] = {
+    "forged": (forge, "entry 'forged' is not reproduced"),
+    "swapped": (swap, "entry 'swapped' is not reproduced"),
+    "mislabelled": (mislabel, "has SHA-256"),
+    "duplicated": (duplicate, "has the same policy as seed 0"),
+    "hostile": (hostile, "seed 2: policy keeps tensor 'w' in external data"),
+    "stowaway": (stowaway, "'policies/setup.py' is no file that its entry.json names"),
+    "old": (old, "is of protocol 1; 2 is allowed"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dishonest_submission_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    change, words = CASES[name]
+    entry, files = good(name)
+    change(entry, files)
+    folder = boards.write_entry(tmp_path, entry, files)
+    done = checked(folder, "--leaderboard", tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("verify-submission: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "index.html").exists()
+
+
+def git(root: Path, *words: str) -> str:
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    return subprocess.run(["git", *identity, *words], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q", "-b", "main")
+    boards.write_entry(tmp_path / "leaderboard", *good("first"))
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "a board")
+    return tmp_path
+
+
+def proposed(root: Path, write: Callable[[Path], object]) -> None:
+    """Commit what `write` does on a branch of its own, and go back."""
+    git(root, "checkout", "-qb", "proposal")
+    write(root)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "a submission")
+    git(root, "checkout", "-q", "main")
+
+
+def other(name: str) -> tuple[dict[str, Any], Files]:
+    """An honest entry of policies of its own."""
+    return boards.entry_json(name, seeds=(3, 4, 5), returns=honest_returns)
+
+
+def test_a_good_submission_of_a_commit_is_verified_and_gets_a_verdict(repository: Path) -> None:
+    proposed(repository, lambda root: boards.write_entry(root / "leaderboard", *other("mine")))
+    done = checked("--commit", "proposal", "--root", repository)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        "1/4 format",
+        "2/4 policies",
+        "3/4 re-run",
+        "4/4 page",
+    ]
+    verdict = json.loads((repository / "leaderboard/verdicts/mine.json").read_text())
+    assert verdict["status"] == "reproduced"
+    assert verdict["salt"] == git(repository, "rev-parse", "main").strip()
+
+
+def changes_the_protocol(root: Path) -> None:
+    boards.write_entry(root / "leaderboard", *other("mine"))
+    (root / "protocol.py").write_text("RANKED_SEEDS = 1")
+
+
+def brings_two(root: Path) -> None:
+    boards.write_entry(root / "leaderboard", *other("mine"))
+    boards.write_entry(root / "leaderboard", *other("yours"))
+
+
+def brings_a_verdict(root: Path) -> None:
+    (root / "leaderboard/verdicts").mkdir()
+    (root / "leaderboard/verdicts/first.json").write_text("{}")
+
+
+def copies_another(root: Path) -> None:
+    boards.write_entry(root / "leaderboard", *good("copy"))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (changes_the_protocol, "nothing else; 'protocol.py' is none of it"),
+        (brings_two, "nothing else; 2 submissions are changed"),
+        (brings_a_verdict, "nothing else; 'leaderboard/verdicts/first.json' is none of it"),
+        (copies_another, "entry 'copy': its policies are those of entry 'first'"),
+    ],
+)
+def test_a_commit_that_is_no_submission_of_ones_own_is_refused(
+    repository: Path, write: Callable[[Path], None], words: str
+) -> None:
+    proposed(repository, write)
+    done = checked("--commit", "proposal", "--root", repository)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_the_workflows_run_what_is_tested_here() -> None:
+    import yaml
+
+    jobs = {
+        path.stem: [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+    }
+    runs = {name: [step["run"] for step in steps if "run" in step] for name, steps in jobs.items()}
+    assert set(runs) == {"ci", "submission", "pages"}
+    assert runs["ci"] == [".ci/run"]
+    assert runs["submission"][-1].split()[:2] == ["leaderboard/ci/verify-submission", "--commit"]
+    assert runs["pages"][-1] == "offdyn leaderboard page"
+    # Expressions in scripts are how a pull request's title becomes a command.
+    assert not [line for lines in runs.values() for line in lines if "${{" in line]
