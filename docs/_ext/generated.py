@@ -19,6 +19,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
@@ -191,10 +192,18 @@ def _is_module(module: str, name: str) -> bool:
 
 
 def _first(found: Any) -> str:
+    """Return the first sentence of a class or function; a constant has only that of its type."""
     from plain_docstrings import plain as escaped
 
-    words = " ".join((getattr(found, "__doc__", None) or "").partition("\n\n")[0].split())
+    said = found.__doc__ if callable(found) else ""
+    words = " ".join((said or "").partition("\n\n")[0].split())
     return " ".join(escaped([words]))
+
+
+def submodules(module: str) -> list[str]:
+    """Return the modules right below a package, none of a plain module; autosummary knows those in `__all__` alone."""
+    paths = getattr(import_module(module), "__path__", [])
+    return sorted(f"{module}.{one.name}" for one in iter_modules(paths))
 
 
 def _replaced(app: Any, page: str, source: list[str]) -> None:
@@ -229,5 +238,8 @@ def _linked(page: str, found: re.Match[str]) -> str:
 def setup(app: Any) -> dict[str, Any]:
     """Let templates ask where names are documented, and pages take from the code."""
     app.connect("source-read", _replaced)
-    app.connect("config-inited", lambda _, config: config.autosummary_context.update(own=own, taken=taken))
+    app.connect(
+        "config-inited",
+        lambda _, config: config.autosummary_context.update(own=own, taken=taken, submodules=submodules),
+    )
     return {"parallel_read_safe": True}
