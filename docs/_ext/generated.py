@@ -22,6 +22,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from plain_docstrings import plain as escaped
+
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 DOCS = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```\{(settings|results|commands|page)\} ?(.*)\n```$", re.MULTILINE)
@@ -193,8 +195,6 @@ def _is_module(module: str, name: str) -> bool:
 
 def _first(found: Any) -> str:
     """Return the first sentence of a class or function; a constant has only that of its type."""
-    from plain_docstrings import plain as escaped
-
     said = found.__doc__ if callable(found) else ""
     words = " ".join((said or "").partition("\n\n")[0].split())
     return " ".join(escaped([words]))
