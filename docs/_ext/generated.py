@@ -201,9 +201,8 @@ def _first(found: Any) -> str:
 
 
 def submodules(module: str) -> list[str]:
-    """Return the modules right below a package, none of a plain module; autosummary knows those in `__all__` alone."""
-    paths = getattr(import_module(module), "__path__", [])
-    return sorted(f"{module}.{one.name}" for one in iter_modules(paths))
+    """Return names of the modules right below a package; autosummary by itself knows those in `__all__` alone."""
+    return sorted(one.name for one in iter_modules(getattr(import_module(module), "__path__", [])))
 
 
 def _replaced(app: Any, page: str, source: list[str]) -> None:
