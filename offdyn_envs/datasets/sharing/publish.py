@@ -3,7 +3,7 @@
 ::
 
     DIR/manifest.json                                        cards, tasks, and size and SHA-256 of every data file
-    DIR/offdyn/namespace_metadata.json                       ids of all datasets and namespaces, as Minari looks for them
+    DIR/offdyn/namespace_metadata.json                       ids of all datasets and namespaces, for Minari
     DIR/offdyn/<robot>/[<dynamics>/]namespace_metadata.json  likewise, one for each namespace
     DIR/offdyn/<robot>/<dynamics>/<name>/data/               metadata.json and main_data.hdf5
 
