@@ -59,7 +59,7 @@ STEPS = (
     Step(BC, 0, "next: offdyn evaluate"),
     Step(BC, 0, "already complete"),
     Step("runs", 0, "hopper-gravity-0.5-medium/bc"),
-    Step("evaluate runs --episodes 2 --cell-episodes 1", 0, "friction 2"),
+    Step("evaluate runs --episodes 2 --cell-episodes 4", 0, "clean"),
     Step("evaluate no/such/run", 2, "is no run"),
     Step("compare runs/hopper-gravity-0.5-medium/bc", 2, "two runs or more"),
     Step("data list --robot hopper --available", 0, "offdyn/hopper/gravity-0p5/medium-5k-v0"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from offdyn_agents.api.run import evaluate, load_run
     from offdyn_envs.datasets import identify, load_dataset, load_task
     from offdyn_envs.errors import OffDynError
+    from offdyn_envs.robots import Robot, State, register_robot
     from offdyn_envs.scalar.shifted import shifted
     from offdyn_envs.shifts import (
         Actuator,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         register_shift,
         sample_shifts,
     )
+    from offdyn_envs.tasks import register_dynamics, register_task
     from offdyn_envs.version import __version__
 
 __all__ = [
@@ -61,6 +63,8 @@ __all__ = [
     "Noise",
     "OffDynError",
     "Payload",
+    "Robot",
+    "State",
     "__version__",
     "agents",
     "compare",
@@ -73,7 +77,10 @@ __all__ = [
     "load_task",
     "make",
     "make_vec",
+    "register_dynamics",
+    "register_robot",
     "register_shift",
+    "register_task",
     "sample_shifts",
     "shifted",
 ]
@@ -85,12 +92,14 @@ _HOMES = {
     "offdyn_agents.api.run": ("evaluate", "load_run"),
     "offdyn_envs.datasets": ("identify", "load_dataset", "load_task"),
     "offdyn_envs.errors": ("OffDynError",),
+    "offdyn_envs.robots": ("Robot", "State", "register_robot"),
     "offdyn_envs.scalar.shifted": ("shifted",),
     "offdyn_envs.shifts": (
         *("Actuator", "Armature", "Damping", "Delay", "Field", "Friction", "Frictionloss"),
         *("Gravity", "Kinematic", "Local", "Mass", "Morphology", "Noise", "Payload"),
         *("register_shift", "sample_shifts"),
     ),
+    "offdyn_envs.tasks": ("register_dynamics", "register_task"),
     "offdyn_envs.version": ("__version__",),
     "gymnasium": ("make", "make_vec"),
 }

@@ -72,7 +72,7 @@ COMMANDS = {
         dict.fromkeys((1, 3_000, 100_000, 800_000), "new/x.hdf5"),
     ),
     "train": (TRAIN, {1: f"{RUN}/run.json", 1_000: f"{RUN}/run.json", 20_000: f"{RUN}/checkpoints/last.ckpt"}),
-    "evaluate": (f"evaluate {RUN} --episodes 1 --cell-episodes 1 --threads 1 --quiet", {100: f"{RUN}/evaluation.json"}),
+    "evaluate": (f"evaluate {RUN} --episodes 1 --cell-episodes 2 --threads 1 --quiet", {100: f"{RUN}/evaluation.json"}),
     "page": (
         "leaderboard page --leaderboard HOME/board",
         {10_000: "board/index.html", (BOARD / "index.html").stat().st_size + 1_000: "board/standings.json"},

@@ -19,7 +19,7 @@ TEXT = read("README.md")
 ]
 FEWER = {
     "train": ["--updates", "60", "--eval-every", "60", "--quiet"],
-    "evaluate": ["--episodes", "2", "--cell-episodes", "1"],
+    "evaluate": ["--episodes", "2", "--cell-episodes", "2"],
 }
 
 

@@ -67,6 +67,14 @@ def test_every_public_name_has_a_place_in_the_reference(generated):
     assert seen > 800
 
 
+def test_every_module_is_listed_below_its_package(generated):
+    found, todo = set(), list(PACKAGES)
+    while todo:
+        found.add(name := todo.pop())
+        todo += [f"{name}.{below}" for below in generated.submodules(name)]
+    assert found == set(modules())
+
+
 def test_settings_are_those_of_the_registry(generated):
     from offdyn_agents.runs.settings_page import setting_rows
 

@@ -19,7 +19,10 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
+
+from plain_docstrings import plain as escaped
 
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 DOCS = Path(__file__).parents[1]
@@ -191,10 +194,15 @@ def _is_module(module: str, name: str) -> bool:
 
 
 def _first(found: Any) -> str:
-    from plain_docstrings import plain as escaped
-
-    words = " ".join((getattr(found, "__doc__", None) or "").partition("\n\n")[0].split())
+    """Return the first sentence of a class or function; a constant has only that of its type."""
+    said = found.__doc__ if callable(found) else ""
+    words = " ".join((said or "").partition("\n\n")[0].split())
     return " ".join(escaped([words]))
+
+
+def submodules(module: str) -> list[str]:
+    """Return names of the modules right below a package; autosummary by itself knows those in `__all__` alone."""
+    return sorted(one.name for one in iter_modules(getattr(import_module(module), "__path__", [])))
 
 
 def _replaced(app: Any, page: str, source: list[str]) -> None:
@@ -229,5 +237,8 @@ def _linked(page: str, found: re.Match[str]) -> str:
 def setup(app: Any) -> dict[str, Any]:
     """Let templates ask where names are documented, and pages take from the code."""
     app.connect("source-read", _replaced)
-    app.connect("config-inited", lambda _, config: config.autosummary_context.update(own=own, taken=taken))
+    app.connect(
+        "config-inited",
+        lambda _, config: config.autosummary_context.update(own=own, taken=taken, submodules=submodules),
+    )
     return {"parallel_read_safe": True}

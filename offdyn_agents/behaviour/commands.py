@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offdyn_agents.runs.console import DEFAULT_UPDATES, UpdatesOption, quiet_waiting, task_names
+from offdyn_agents.runs.console import UpdatesOption, quiet_waiting, task_names
 
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.programme import Behaviour
+
+CRITIC_UPDATES = 100_000
+"""Of a reference critic: part of what it is."""
 
 app = typer.Typer(help="The behaviour policies that the datasets are collected with.", no_args_is_help=True)
 
@@ -104,7 +107,7 @@ def references(
 def critics(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
-    updates: UpdatesOption = DEFAULT_UPDATES,
+    updates: UpdatesOption = CRITIC_UPDATES,
     runs: Annotated[Path, typer.Option(help="Folder of the runs, where an interrupted one goes on.")] = Path(
         "runs/critics"
     ),

@@ -26,7 +26,8 @@ class Humanoid(Robot):
 
     def reward(self, before: State, after: State, action: Floats) -> NDArray[np.float64]:
         """Return speed of the centre of mass, plus 5 on healthy steps, less the cost of the controls."""
-        speed = (self.mass_centre(after.qpos)[..., 0] - self.mass_centre(before.qpos)[..., 0]) / self.dt
+        begin = self.mass_centre(before.qpos)[..., 0]  # Where the last step ended, which is still known.
+        speed = (self.mass_centre(after.qpos)[..., 0] - begin) / self.dt
         cost = 0.1 * np.sum(np.square(self.control(action)), axis=-1)
         return 1.25 * speed + 5.0 * ~self.terminated(*after) - cost
 

@@ -18,6 +18,8 @@ from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
 __all__ = ["Kinematics", "kinematics"]
 
 Floats = NDArray[np.floating[Any]]
+_MOST = 2**18
+"""Numbers of an answer that is kept, at most."""
 
 
 class Kinematics(threading.local):
@@ -36,6 +38,7 @@ class Kinematics(threading.local):
         self._model = compile_mjcf(read_mjcf(name, mjcf), f"robot '{name}': its model does not compile")
         self._data = mujoco.MjData(self._model)
         self._compute = mujoco.mj_kinematics
+        self._last: dict[tuple[str, bytes], tuple[Floats, NDArray[np.float64]]] = {}
 
     def bodies(
         self, qpos: Floats, names: Sequence[str], parts: Sequence[GoalPart], goal: Floats | None
@@ -43,18 +46,18 @@ class Kinematics(threading.local):
         """See `Robot.bodies`; `parts` are those of the goal."""
         chosen = np.array([self._body(name) for name in names])
         if goal is None:
-            return self._each(qpos, self._data.xpos, chosen)
+            return self._remembered(qpos, "xpos", chosen)
         found, rest = np.empty((*qpos.shape[:-1], len(chosen), 3)), read_goal(self._model, parts)
         for at in np.ndindex(qpos.shape[:-1]):
             write_goal(self._model, parts, goal[at])
-            found[at] = self._each(qpos[at], self._data.xpos, chosen)
+            found[at] = self._each(qpos[at], "xpos", chosen)
         write_goal(self._model, parts, rest)
         return found
 
     def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         """See `Robot.mass_centre`."""
         mass = self._model.body_mass[:, None]
-        centres = self._each(qpos, self._data.xipos, np.arange(self._model.nbody))
+        centres = self._remembered(qpos, "xipos", np.arange(self._model.nbody))
         return np.sum(mass * centres, axis=-2) / np.sum(mass)
 
     def _body(self, name: str) -> int:
@@ -64,9 +67,20 @@ class Kinematics(threading.local):
             known = [self._model.body(index).name for index in range(1, self._model.nbody)]
             raise unknown(f"body of robot '{self._name}'", name, known) from None
 
-    def _each(self, qpos: Floats, source: NDArray[np.float64], chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _remembered(self, qpos: Floats, field: str, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Do the same as `_each`; what was asked for last is not computed again: a step begins where one has ended."""
+        key = field, chosen.tobytes()
+        positions, found = self._last.get(key, (None, None))
+        if positions is None or found is None or not np.array_equal(positions, qpos):
+            found = self._each(qpos, field, chosen)
+            if found.size > _MOST:
+                return found
+            self._last[key] = np.array(qpos), found
+        return found.copy()
+
+    def _each(self, qpos: Floats, field: str, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return entries of an array of the simulation in every position, [..., n, 3]."""
-        found = np.empty((*qpos.shape[:-1], len(chosen), 3))
+        found, source = np.empty((*qpos.shape[:-1], len(chosen), 3)), getattr(self._data, field)
         # Names of this thread's own are slow to look up.
         model, data, compute, at = self._model, self._data, self._compute, self._data.qpos
         for row, each in zip(qpos.reshape(-1, qpos.shape[-1]), found.reshape(-1, len(chosen), 3), strict=True):

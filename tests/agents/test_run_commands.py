@@ -7,6 +7,7 @@ import pytest
 from offdyn_agents.algorithms import registry
 from offdyn_agents.runs.references import reference_scores, score_lines
 from offdyn_envs import cli
+from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
 
 TASK = "hopper-gravity-0.5-medium"
 FACTS = {
@@ -35,7 +36,7 @@ def folder(tmp_path):
         run.mkdir(parents=True)
         (run / "run.json").write_text(json.dumps(FACTS | more))
     clean = {"0": [1700.0, 1720.0], "1": [900.0, 920.0]}
-    result = {"protocol": 1, "task": TASK, "agent": "iql", "episodes": 2, "clean": clean, "perturbed": []}
+    result = {"protocol": PROTOCOL, "task": TASK, "agent": "iql", "episodes": 2, "clean": clean, "perturbed": []}
     (tmp_path / TASK / "iql/evaluation.json").write_text(json.dumps(result))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/run.json").write_text("{")
@@ -69,7 +70,7 @@ def test_compare_tells_differences_with_intervals(capsys, folder):
     for run, agent, add in ((first, "iql", 0.0), (second, "bc", 100.0)):
         (run / "contract").mkdir()
         clean = {"0": [1700.0 + add, 1720.0 + add], "1": [900.0 + add, 920.0 + add]}
-        told = {"protocol": 1, "task": TASK, "agent": agent, "episodes": 2, "clean": clean, "perturbed": []}
+        told = {"protocol": PROTOCOL, "task": TASK, "agent": agent, "episodes": 2, "clean": clean, "perturbed": []}
         (run / "evaluation.json").write_text(json.dumps(told))
         facts = json.loads((run / "run.json").read_text())
         (run / "run.json").write_text(json.dumps(facts | {"agent": agent}))

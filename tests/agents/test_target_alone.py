@@ -102,7 +102,7 @@ def test_behaviour_cloning_goes_on_and_is_scored_without_the_source(capsys, monk
     folder = done.plan.folder
     assert (begun[0], done.facts["status"]) == (6, "complete")
     same(weights(folder)["weights.safetensors"], weights(tmp_path / "whole" / TASK / "bc")["weights.safetensors"])
-    words = ("--episodes", 1, "--cell-episodes", 1, "--threads", 1, "--quiet")
+    words = ("--episodes", 1, "--cell-episodes", 2, "--threads", 1, "--quiet")
     assert command(capsys, "evaluate", folder, *words)[0] == 0
     assert json.loads((folder / "evaluation.json").read_text())["clean"]["0"]
     assert not [place for place in opened if "nominal" in str(place)]

@@ -156,13 +156,18 @@ def test_command_says_what_is_masked(root: Path) -> None:
         (["hopper-gravity-0.6-random"], "unknown task 'hopper-gravity-0.6-random'; did you mean"),
         (["hopper-gravity-0.5-expert"], "build it with: offdyn data build offdyn/hopper/nominal/expert-1m-v0"),
         (["hopper-nominal-random"], "has one dynamics, nominal, and no gap"),
-        ([TASK, "--source", NOMINAL, "--units", "metres"], "'metres' is not one of 'observation', 'step'"),
         (["ant-gravity-0.5-random", "--source", NOMINAL], "env is a ant and the dataset's robot a hopper"),
     ],
 )
 def test_refusals(root: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(OffDynError, match=message):
         runner.invoke(app, ["gap", *arguments], catch_exceptions=False)
+
+
+def test_other_units_are_refused() -> None:
+    refused = runner.invoke(app, ["gap", TASK, "--source", NOMINAL, "--units", "metres"])
+    assert refused.exit_code == 2
+    assert "'metres' is not one of" in refused.output
 
 
 def test_rows_below_one_are_refused(root: Path) -> None:

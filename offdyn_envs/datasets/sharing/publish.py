@@ -1,11 +1,11 @@
 """Publishing datasets: the tree of files that a static HTTP server or a Minari remote offers for download.
 
-```
-DIR/manifest.json                                        cards, tasks, and size and SHA-256 of every data file
-DIR/offdyn/namespace_metadata.json                       ids of all datasets and namespaces, as Minari looks for them
-DIR/offdyn/<robot>/[<dynamics>/]namespace_metadata.json  likewise, one for each namespace
-DIR/offdyn/<robot>/<dynamics>/<name>/data/               metadata.json and main_data.hdf5
-```
+::
+
+    DIR/manifest.json                                        cards, tasks, and size and SHA-256 of every data file
+    DIR/offdyn/namespace_metadata.json                       ids of all datasets and namespaces, for Minari
+    DIR/offdyn/<robot>/[<dynamics>/]namespace_metadata.json  likewise, one for each namespace
+    DIR/offdyn/<robot>/<dynamics>/<name>/data/               metadata.json and main_data.hdf5
 
 `DIR` is the document root of a server and the content of a `gcp://` bucket; `DIR/offdyn` is the content of the dataset
 repository `ORG/offdyn` behind `hf://ORG`. The hidden `DIR/.building` holds nothing that has to be uploaded.
