@@ -52,10 +52,10 @@ demo: $(INSTALLED)
 	@mkdir -p $(DEMO)/leaderboard && cp -R demo/$(DEMO_TASK) $(DEMO) && cp -R leaderboard/. $(DEMO)/leaderboard
 	@echo "1/5 Source and target side by side: the same policy, under five times gravity"
 	$(OFFDYN) render $(DEMO_TASK) --out $(DEMO)/walker.png
-	@echo; echo "2/5 Shipped policies of two methods on that task, as it is and perturbed"
+	@echo; echo "2/5 Shipped policies on that task, as it is and perturbed: IQL ends in the source's gait, MOBODY keeps the target's"
 	$(OFFDYN) evaluate $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) $(DEMO_EPISODES)
 	$(OFFDYN) compare $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) --episodes 20
-	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected, the target's are here"
+	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected (minutes, once), the target's are here"
 	$(OFFDYN) data build $(DEMO_TRAINED)
 	@echo; echo "4/5 A short training: its score rises above the behaviour that collected the target's data"
 	$(OFFDYN) train iql $(DEMO_TRAINED) $(DEMO_BUDGET) --out $(DEMO)
