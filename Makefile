@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
 DEMO_TASK := walker2d-gravity-5.0-medium
 DEMO_TRAINED := ant-gravity-5.0-medium
-DEMO_SHIPPED := iql droco
+DEMO_SHIPPED := iql mobody
 DEMO_BUDGET := --seeds 3 --updates 500 --eval-every 50
 DEMO_EPISODES := --episodes 20 --cell-episodes 4
 DEMO_BOARD := --leaderboard $(DEMO)/leaderboard
@@ -52,10 +52,10 @@ demo: $(INSTALLED)
 	@mkdir -p $(DEMO)/leaderboard && cp -R demo/$(DEMO_TASK) $(DEMO) && cp -R leaderboard/. $(DEMO)/leaderboard
 	@echo "1/5 Source and target side by side: the same policy, under five times gravity"
 	$(OFFDYN) render $(DEMO_TASK) --out $(DEMO)/walker.png
-	@echo; echo "2/5 Shipped policies of two methods on that task, as it is and perturbed"
+	@echo; echo "2/5 Shipped policies on that task, as it is and perturbed: IQL ends in the source's gait, MOBODY keeps the target's"
 	$(OFFDYN) evaluate $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) $(DEMO_EPISODES)
 	$(OFFDYN) compare $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) --episodes 20
-	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected, the target's are here"
+	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected (minutes, once), the target's are here"
 	$(OFFDYN) data build $(DEMO_TRAINED)
 	@echo; echo "4/5 A short training: its score rises above the behaviour that collected the target's data"
 	$(OFFDYN) train iql $(DEMO_TRAINED) $(DEMO_BUDGET) --out $(DEMO)

@@ -93,7 +93,9 @@ def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") ->
     given = beginning(name, 80)
     where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
     begun = [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
-    if 1 < len(begun) <= 2 * NEAREST:
+    if len(begun) > 2 * NEAREST:
+        begun = [*begun[:NEAREST], "..."]
+    if len(begun) > 1:
         return OffDynError(f"unknown {kind} '{given}'; names that begin so: {', '.join(begun)}; {where}")
     known = {_plain(other): other for other in reversed(names)}
     near = [known[other] for other in difflib.get_close_matches(_plain(given), known, n=NEAREST, cutoff=0.5)]

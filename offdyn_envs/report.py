@@ -22,7 +22,7 @@ GAP, FOLDED = 2, 30
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
     if isinstance(value, list | dict):
         return json.dumps(value) if value else "-"
     if value is None:

@@ -35,7 +35,7 @@ from offdyn_envs.batching.step_timers import stop_step_timers
 from offdyn_envs.batching.threads import threads_for
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot, State, get_robot
-from offdyn_envs.robots.registry import known_robot
+from offdyn_envs.robots.registry import is_robot, known_robot
 from offdyn_envs.scalar.arguments import check_observe_shifts
 from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
@@ -397,6 +397,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
 def __getattr__(name: str) -> Any:
     """Return what makes a batch of a robot, by its name: Gymnasium's entry point."""
-    if name.startswith("_"):
+    # Pickle and torch ask every module for names of others: a module has to say that it lacks them.
+    if not is_robot(name):
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return partial(OffDynVectorEnv, get_robot(name))

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from offdyn_envs.cli import main
+from offdyn_envs.report import print_table
 
 BAD = (
     (("envs", "show", "Hoper-v0"), "unknown environment 'Hoper-v0'"),
@@ -21,7 +22,8 @@ BAD = (
     (("train", "droco", "hopper-gravity-0.5-medium", "--set", "betta=0.3"), "did you mean 'beta'"),
     (("evaluate", "no/such/run"), "no/such/run"),
     (("leaderboard", "verify", "no/such/entry"), "no/such/entry"),
-    (("behaviour", "train", "--robot", "hoper"), "hoper"),
+    (("dev", "behaviour", "train", "--robot", "hoper"), "hoper"),
+    (("data", "info", "hopper"), "names that begin so: hopper-nominal-random"),
 )
 
 
@@ -46,6 +48,7 @@ def test_missing_extra_is_named():
 import sys
 sys.modules["lightning"] = None
 from offdyn_envs.cli import main
+from offdyn_envs.report import print_table
 main(["train", "iql", "hopper-gravity-0.5-medium"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -126,6 +129,7 @@ def test_names_are_checked_before_torch_is_loaded():
     code = f"""
 import sys
 from offdyn_envs.cli import main
+from offdyn_envs.report import print_table
 for words in {[list(words) for words, _ in EARLY]!r}:
     try:
         main(words)
@@ -152,3 +156,8 @@ def processor_seconds(*words):
     code = "import sys, time; from offdyn_envs.cli import main\ntry: main()\nfinally: print(time.process_time())"
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     return float(done.stdout.splitlines()[-1])
+
+
+def test_numbers_of_tables_are_written_out(capsys):
+    print_table("", [{"mean return": 18669.4, "size": 0.04399123, "small": 2e-6}], False)
+    assert capsys.readouterr().out.split()[-3:] == ["18669", "0.04399", "2e-06"]

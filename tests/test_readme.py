@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from offdyn_agents.algorithms.table import with_table
+from offdyn_envs.benchmark.scoring.critics import find_critic
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
 from tests.api import stand_in
@@ -76,7 +77,8 @@ def test_the_commands_run(quick, capsys):
         with pytest.raises(SystemExit) as ended:
             main([*words, *FEWER[words[0]]])
         assert ended.value.code == 0, words
-    assert "min-q 0.2" in capsys.readouterr().out
+    shown, attacked = capsys.readouterr().out, find_critic("hopper-gravity-0.5-medium") is not None
+    assert "gravity 0.5" in shown and ("min-q 0.2" in shown) == attacked != ("no min-Q attack" in shown)
 
 
 @pytest.mark.parametrize("line", re.findall(r"`offdyn ([^`]+)`", TEXT))

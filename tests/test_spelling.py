@@ -47,6 +47,7 @@ def test_what_may_mean_two_names_means_none():
         ("tow", ["one", "two"], "did you mean 'two'? allowed: one, two"),
         ("n-13", [f"n-{i}" for i in range(100, 300, 2)], "unknown thing 'n-13'; did you mean"),
         ("n", ["n-1", "n-2", *map(str, range(20))], "names that begin so: n-1, n-2; 22 in all"),
+        ("N", [f"n-{i}" for i in range(30)], "names that begin so: n-0, n-1, n-2, n-3, ...; 30 in all"),
         ("zzzz", [f"n-{i}" for i in range(30)], "allowed: n-0, n-1, n-2, n-3, ... (30 in all)"),
     ],
 )

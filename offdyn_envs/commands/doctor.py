@@ -121,5 +121,5 @@ def _data() -> dict[str, Any]:
     return {
         "data folder": f"{root} (${DATA_DIR_VARIABLE} chooses another)",
         "datasets": f"{len(built)} built, {len(local_ids(shipped_root()))} shipped",
-        "free there": f"{free / 1e9:.1f} GB; a source of a million rows takes .4 to 1.2 GB",
+        "free there": f"{free / 1e9:.1f} GB; a source of a million rows takes 0.4 to 1.2 GB",
     }

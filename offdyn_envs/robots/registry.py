@@ -30,6 +30,7 @@ __all__ = [
     "Policy",
     "find_others",
     "get_robot",
+    "is_robot",
     "known_robot",
     "register_robot",
     "scripted_policies",
@@ -131,6 +132,11 @@ def get_robot(name: str) -> Robot:
     if name not in _ROBOTS:
         raise unknown("robot", name, [*ROBOTS, *_points()])
     return _ROBOTS[name]
+
+
+def is_robot(name: str) -> bool:
+    """Return whether there is a robot of this name, here or in another package; nothing is loaded."""
+    return name in _ROBOTS or name in _points()
 
 
 def known_robot(robot: str | Robot) -> Robot:

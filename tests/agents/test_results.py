@@ -84,8 +84,8 @@ def judged_rows():
     """Yield (task, cells) of the rows of tables of judged dynamics; the command above a table names its task."""
     task, inside = "", False
     for line in (RESULTS / "README.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("offdyn judge "):
-            task = line.split()[2]
+        if line.startswith("offdyn diagnose judge "):
+            task = line.split()[3]
         inside = line.startswith("| model | target hold-out") or (inside and line.startswith("|"))
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if inside and cells[0] in JUDGED:
@@ -107,7 +107,7 @@ def test_errors_of_judged_dynamics_are_those_of_their_files():
 
 def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     text, rows = (RESULTS / "README.md").read_text(encoding="utf-8"), 0
-    for task, section in re.findall(r"judging_rollouts runs/([^/]+)/morec\n(.*?)\n## ", text, re.DOTALL):
+    for task, section in re.findall(r"offdyn diagnose rollouts runs/([^/]+)/morec\n(.*?)\n## ", text, re.DOTALL):
         folder = RESULTS / task / "morec"
         record = json.loads((folder / "judged_rollouts.json").read_text(encoding="utf-8"))
         returns = read_evaluation(folder)["clean"]

@@ -1,4 +1,4 @@
-"""What `offdyn train` says of learned dynamics: the figures of `offdyn judge`, once, and nothing else is changed."""
+"""What `offdyn train` says of learned dynamics: what `offdyn diagnose judge` says, once; nothing else is changed."""
 
 import json
 from dataclasses import replace

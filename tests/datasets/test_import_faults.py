@@ -397,7 +397,7 @@ def test_not_hdf5(tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    assert "missing; expected an HDF5 file" in refuse(tmp_path / "none.hdf5")
+    assert "missing; expected a file" in refuse(tmp_path / "none.hdf5")
     (tmp_path / "folder").mkdir()
     assert "holds no data/main_data.hdf5" in refuse(tmp_path / "folder")
 

@@ -195,7 +195,7 @@ def test_import_says_what_was_dropped(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data", "import", "none.hdf5", "--robot", "hopper"], "none.hdf5: missing; expected an HDF5 file"),
+        (["data", "import", "none.hdf5", "--robot", "hopper"], "none.hdf5: missing; expected a file"),
         (["data", "export", "imported/none", "x.hdf5", "--layout", "d4rl"], "dataset 'imported/none' is not in"),
         (["data", "info", "imported/none"], "dataset 'imported/none' is not in"),
         (["data", "verify", "imported/none"], "dataset 'imported/none' is not in"),

@@ -1,4 +1,4 @@
-"""`offdyn data ship`: what it builds, what it renews, and the manifest, pictures and page that it leaves."""
+"""`offdyn dev ship`: what it builds, what it renews, and the manifest, pictures and page that it leaves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.datasets.conftest import NOMINAL, hide_shipped, make_policy
 runner = CliRunner()
 MEDIUM = "offdyn/hopper/nominal/medium-5k-v0"
 TINY = "offdyn/hopper/nominal/medium-500-v0"
-RUN_SHIP = "run: offdyn data ship"
+RUN_SHIP = "run: offdyn dev ship"
 
 
 @pytest.fixture

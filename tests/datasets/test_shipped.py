@@ -22,7 +22,7 @@ SHIPPED = shipped_ids()
 
 def test_datasets_policies_and_manifest_belong_together() -> None:
     folders = set(local_ids(shipped_root()))
-    assert {str(dataset) for dataset in SHIPPED} <= folders, "run: offdyn data ship"
+    assert {str(dataset) for dataset in SHIPPED} <= folders, "run: offdyn dev ship"
     manifest = read_manifest()
     assert {name for name, card in manifest["datasets"].items() if card["shipped"]} == folders
     for task in manifest["tasks"].values():

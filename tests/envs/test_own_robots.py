@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import offdyn_envs
-from offdyn_envs import Damping, Delay, Field, Kinematic, Local, Mass, Morphology, Noise, OffDynError, Robot
+from offdyn_envs import Damping, Delay, Field, Kinematic, Local, Mass, Morphology, Noise, OffDynError, Robot, vector
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
 from offdyn_envs.robots import GoalPart, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
@@ -432,3 +432,9 @@ def test_a_robot_of_a_package_is_registered_for_it(install):
     install({"arm": "arms:ARM", "leg": "arms:ARM"}, PACKAGE)
     assert "OffDyn/Arm-v0" in offdyn_envs.list_env_ids()
     assert "registers no robot of this name" in refused(get_robot, "leg")
+
+
+@pytest.mark.parametrize("name", ["torch", "Hopper", "_own", "hopper-v0"])
+def test_a_name_of_no_robot_is_no_attribute_of_the_batches(name):
+    """Pickle and torch's cache of compiled updates look for names in every module that is loaded."""
+    assert not hasattr(vector, name) and hasattr(vector, "hopper")

@@ -52,8 +52,9 @@ def print_standings(standings: Json, board: Path, as_json: bool) -> None:
 def _line(row: Json, entries: dict[str, Json], track: Json) -> Json:
     entry, iqm = entries[row["name"]], row["iqm"]
     return {
-        "place": f"{row['rank']} in {row['division']}" if row["rank"] else f"- ({row['unranked']})",
+        # What comes first is repeated where a table goes on below.
         "entry": row["name"],
+        "place": f"{row['rank']} in {row['division']}" if row["rank"] else f"- ({row['unranked']})",
         "state": entry["status"],
         "IQM": f"{number(iqm['mean'])} [{number(iqm['low'])}, {number(iqm['high'])}]",
         **{task: _task(entry, task) for task in track["tasks"]},

@@ -125,7 +125,9 @@ def _by_parts(robot: Robot, family: str, level: float, episodes: int) -> list[Dy
     if not parts:
         raise OffDynError(f"robot '{robot.name}' has no parts that '{family}' changes")
     if episodes < len(parts):
-        raise OffDynError(f"{episodes} episodes of '{family}': {len(parts)} are needed, one for each part")
+        raise OffDynError(
+            f"{episodes} episodes a cell: '{family}' takes {len(parts)} or more, one for each of its parts"
+        )
     shifts: list[Shift] = [
         Kinematic(part, KINEMATIC_LEVELS[name]) if kinematic else Morphology(part, MORPHOLOGY_LEVELS[name])
         for part in parts

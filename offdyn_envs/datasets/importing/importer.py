@@ -141,7 +141,7 @@ def _file(path: Path) -> Path:
 
 def _digest(file: Path, expected: str | None) -> str:
     if not file.is_file():
-        raise OffDynError(f"{file}: missing; expected an HDF5 file or the folder of a Minari dataset")
+        raise OffDynError(f"{file}: missing; expected a file of transitions or the folder of a dataset")
     digest = file_digest(file)
     if expected is not None and digest != expected.lower():
         raise OffDynError(f"{file}: SHA-256 {digest}; expected {expected[:80]}")
