@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
-from offdyn_envs.shifts.base import Shift, number, shown, whole
+from offdyn_envs.shifts.base import Shift, at_least, number
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
@@ -56,8 +56,7 @@ def sample_shifts(
     if not isinstance(ranges, Mapping):
         raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
     for what, value, least in (("seed", seed, 0), ("count", count, 1)):
-        if (found := whole(value)) is None or found < least:
-            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+        at_least(what, value, least)
     columns = [_column(body, key, bounds, seed, count) for key, bounds in ranges.items()]
     return [list(shifts) for shifts in zip(*columns, strict=True)] if columns else [[] for _ in range(count)]
 

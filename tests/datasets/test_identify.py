@@ -212,7 +212,7 @@ def bad(**given: Any) -> dict[str, Any]:
         (bad(free={"friction": (1,)}), "must be a lowest and a highest value"),
         (bad(free="friction=0..1"), "friction shift: scale must be a finite number"),
         (bad(free="frictionloss.scale"), "has 0, which no scale changes"),
-        (bad(rows=0), "rows must be a whole number, 1 or above, got '0'"),
+        (bad(rows=0), "rows must be a whole number, 1 or above, got 0"),
         (bad(horizon=1.5), "horizon must be a whole number"),
         (bad(horizon=100_000), "no row can start a simulation of 100000 steps"),
         (bad(seed=-1), "seed must be a whole number"),

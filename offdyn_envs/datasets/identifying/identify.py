@@ -22,7 +22,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Noise, Shift, Shifts, check_profile, parse_shifts, shifts_to_json
-from offdyn_envs.shifts.base import shown, whole
+from offdyn_envs.shifts.base import at_least
 
 __all__ = ["ROWS", "Errors", "Identification", "identify"]
 
@@ -145,8 +145,7 @@ def identify(
         OffDynError: Unknown names, another robot, logs that no simulation can start from, or shifts that do not fit.
     """
     for what, value, least in (("rows", rows, 1), ("horizon", horizon, 1), ("seed", seed, 0)):
-        if (found := whole(value)) is None or found < least:
-            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+        at_least(what, value, least)
     known = _known(shifts)
     logs = read_logs(target, robot, None if profile is None else check_profile(profile))
     parameters = read_free(free, logs.robot, known, logs.profile)

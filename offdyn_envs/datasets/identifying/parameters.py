@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import KINDS, Delay, Shift, check_shifts, parse_shifts
-from offdyn_envs.shifts.base import number, shown
+from offdyn_envs.shifts.base import number
 from offdyn_envs.shifts.sampling import is_count, read_key
 
 __all__ = ["Free", "Parameter", "read_free", "shifts_of"]
