@@ -1,7 +1,7 @@
 """The suite's critic of each task: what the ranked min-Q attack judges actions by, the same for every entry.
 
 `critics/` holds one small ONNX file a task and `critics.json`, which says how each was trained, its SHA-256 and the
-unit of the attack. `offdyn behaviour critics` makes them.
+unit of the attack. `offdyn dev behaviour critics` makes them.
 """
 
 from __future__ import annotations
