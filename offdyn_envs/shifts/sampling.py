@@ -16,7 +16,7 @@ from offdyn_envs.shifts.base import Shift, at_least, number
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
-__all__ = ["is_count", "read_key", "sample_shifts"]
+__all__ = ["is_count", "read_key", "read_range", "sample_shifts"]
 
 _MOST = 1e9
 
@@ -63,7 +63,7 @@ def sample_shifts(
 
 def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
     form, parameter = read_key(key)
-    low, high = _bounds(key, bounds)
+    low, high = read_range(key, bounds)
     counts = is_count(form["kind"], parameter)
     for end in (low, high):
         check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
@@ -113,11 +113,21 @@ def is_count(kind: str, parameter: str) -> bool:
     return inspect.signature(KINDS[kind]).parameters[parameter].annotation in ("int", int)
 
 
-def _bounds(key: object, bounds: object) -> tuple[float, float]:
+def read_range(key: object, bounds: object, what: str = "ranges") -> tuple[float, float]:
+    """Return a lowest and a highest value as floats.
+
+    Args:
+        key: Whose they are, for the message.
+        bounds: Two numbers that do not fall.
+        what: As in `read_key`.
+
+    Raises:
+        OffDynError: Anything else.
+    """
     ends = list(bounds) if isinstance(bounds, Sequence | np.ndarray) and not isinstance(bounds, str | bytes) else []
     if len(ends) != 2:
-        raise OffDynError(f"ranges: {key} must be a lowest and a highest value, got {shown(bounds)}")
-    low, high = (number(f"ranges: {key}", end, -_MOST, _MOST) for end in ends)
+        raise OffDynError(f"{what}: {key} must be a lowest and a highest value, got {shown(bounds)}")
+    low, high = (number(f"{what}: {key}", end, -_MOST, _MOST) for end in ends)
     if low > high:
-        raise OffDynError(f"ranges: {key} must rise, got {low:g} and {high:g}")
+        raise OffDynError(f"{what}: {key} must rise, got {low:g} and {high:g}")
     return low, high

@@ -63,7 +63,7 @@ def delayed() -> dict[str, np.ndarray]:
 
 
 def test_gravity_from_states(tmp_path: Path) -> None:
-    found = fit("hopper-gravity-0.5-medium", "gravity, friction", rows=300)
+    found = fit("Hopper-gravity-0p5-medium", "gravity, friction", rows=300)
     assert (found.robot, found.rows, found.left_out, found.from_states) == ("hopper", 300, 0, True)
     for name, truth in (("gravity", 0.5), ("friction", 1.0)):
         item = found[name]
@@ -80,6 +80,8 @@ def test_gravity_from_states(tmp_path: Path) -> None:
     env: Any = gymnasium.make("OffDyn/Hopper-v0", shifts=shifts)
     assert env.unwrapped.model.opt.gravity[2] == pytest.approx(-9.81 / 2, rel=1e-4)
     assert json.dumps(found.to_json(), allow_nan=False)
+    with pytest.raises(OffDynError, match="unknown free parameter 'mass'; allowed: gravity, friction"):
+        _ = found["mass"]
 
 
 def test_friction_from_observations() -> None:

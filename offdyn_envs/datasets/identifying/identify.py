@@ -18,7 +18,7 @@ from offdyn_envs.datasets.identifying.intervals import Estimate, judge
 from offdyn_envs.datasets.identifying.logs import Logs, Target, read_logs
 from offdyn_envs.datasets.identifying.parameters import Free, Parameter, read_free
 from offdyn_envs.datasets.identifying.replay import Replay
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Noise, Shift, Shifts, check_profile, parse_shifts, shifts_to_json
@@ -80,8 +80,15 @@ class Identification:
     after: Errors
 
     def __getitem__(self, name: str) -> Estimate:
-        """Return the estimate of a parameter by its name."""
-        return next(item for item in self.estimates if item.name == name)
+        """Return the estimate of a parameter by its name, for instance "mass:torso".
+
+        Raises:
+            OffDynError: No such parameter was free.
+        """
+        by_name = {item.name: item for item in self.estimates}
+        if name not in by_name:
+            raise unknown("free parameter", name, by_name)
+        return by_name[name]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
