@@ -48,7 +48,7 @@ def reward(
 def rollouts(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run of MOPO, MOBILE or MOREC.")],
     starts: Annotated[int, typer.Option(min=1, help="Rollouts from rows of each dataset.")] = 200,
-    threads: ThreadsOption = 1,
+    threads: ThreadsOption = None,
     json_output: Json = False,
 ) -> None:
     """Walk a run's policies in the model they learned from and in the simulator, from the same states."""
@@ -57,8 +57,9 @@ def rollouts(
     read_run(run)
     quiet_waiting()
     from offdyn_agents.runs.judging_rollouts import judge_rollouts, lines
+    from offdyn_envs.batching.threads import usable_threads
 
-    record = judge_rollouts(run, starts, threads or 1)
+    record = judge_rollouts(run, starts, threads or usable_threads())
     print(json.dumps(record, indent=2) if json_output else "\n".join(lines(record)))
 
 

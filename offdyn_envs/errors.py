@@ -7,7 +7,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-__all__ = ["OffDynError", "beginning", "out_of_memory", "spelled", "unknown"]
+__all__ = ["OffDynError", "beginning", "out_of_memory", "shown", "spelled", "unknown"]
 
 _NO_MEMORY = re.compile(
     "(can't|cannot|could not|unable to|failed to) (allocate|map segment|start new thread)|out of memory|"
@@ -31,7 +31,7 @@ class OffDynError(ValueError):
         >>> offdyn.Gravity(-1.0)
         Traceback (most recent call last):
             ...
-        offdyn_envs.errors.OffDynError: gravity shift: scale must be a finite number from 1e-06 to 1e+06, got '-1.0'
+        offdyn_envs.errors.OffDynError: gravity shift: scale must be a finite number from 1e-06 to 1e+06, got -1.0
     """
 
     def __init__(self, message: str) -> None:
@@ -49,6 +49,16 @@ def beginning(value: object, length: int) -> str:
         return str(value)[:length]
     except ValueError:  # Python prints no whole number of more than some thousand digits.
         return "a number too long to print"
+
+
+def shown(value: object) -> str:
+    """Return the beginning of a value as an error message shows it: text in quotation marks, so that '1' is not 1.
+
+    Args:
+        value: Anything.
+    """
+    text = beginning(value, 60)
+    return repr(text) if isinstance(value, str) else text
 
 
 def spelled(name: object, allowed: Iterable[str]) -> str | None:

@@ -9,10 +9,9 @@ from itertools import pairwise
 from numbers import Integral
 from typing import Any, cast
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Morphology, Shift, check_shifts, parse_shifts, shifts_to_json
-from offdyn_envs.shifts.base import shown
 
 __all__ = ["Schedule", "count", "episode_option", "make_schedule"]
 

@@ -26,7 +26,8 @@ from offdyn_envs.datasets.own.contract import Contract, plain_contract
 from offdyn_envs.datasets.store.imported import ImportedDataset
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError, beginning
-from offdyn_envs.tasks import list_tasks
+from offdyn_envs.robots import get_robot
+from offdyn_envs.tasks import env_id, list_tasks
 
 __all__ = ["fit"]
 
@@ -64,7 +65,8 @@ def fit(
         seeds: Number of runs (seeds 0 to n - 1), or their seeds; trained side by side.
         updates: Updates of every run; "100k" and "1m" are numbers too.
         env: What scores: a Gymnasium id, "module:Class", an environment, or a function that makes one. By default that
-            of the target's task; without one there are no scores, and all else works.
+            of the target's dynamics where it is a dataset of this suite (returns; scores where the pair is a task's);
+            without one nothing is scored, and all else works.
         out: Folder of runs; the run lies in OUT/NAME/AGENT, and the same call goes on there or finds it complete. By
             default a folder of its own below `runs`.
         name: What the pair is called; by default after the data.
@@ -184,10 +186,15 @@ def _part(data: Any, key: str) -> Any:
 
 
 def _problem(source: Any, target: Any, place: Place | None, termination: Any, name: str) -> NamedTask | OwnPair:
-    """Return the suite's task whose data these are, if its environment scores and nothing else is asked for."""
+    """Return the suite's task whose data these are, if its environment scores and nothing else is asked for.
+
+    Else the pair, which without another environment is scored in that of a target of the suite.
+    """
     task = _task_of(source, target)
     if task is not None and not name and termination is None and (place is None or task.scored_in(place)):
         return task
+    if place is None and isinstance(target, Dataset):
+        place = find_place(env_id(get_robot(target.id.robot), target.id.dynamics))
     pair = OwnPair(source, target, place, termination, name)
     pair.inspect()
     return pair

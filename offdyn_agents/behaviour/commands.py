@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offdyn_agents.runs.console import UpdatesOption, quiet_waiting, task_names
+from offdyn_agents.runs.console import (
+    DeviceOption,
+    QuietOption,
+    ThreadsOption,
+    UpdatesOption,
+    quiet_waiting,
+    task_names,
+)
+from offdyn_envs.commands.options import Json
 
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.programme import Behaviour
@@ -29,7 +36,7 @@ def train(
     ] = None,
     dynamics: Annotated[list[str] | None, typer.Option(help="Dynamics that goes with the n-th --robot.")] = None,
     runs: _Root = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train what is missing, or go on where it stopped; finished behaviours are skipped.
 
@@ -75,17 +82,18 @@ def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
 @app.command("status")
 def status(
     runs: _Root = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Show which behaviours are done, under way and left, and how long the rest would take."""
     from offdyn_agents.behaviour.programme import default_root
     from offdyn_agents.behaviour.reports import programme_status, summary
+    from offdyn_envs.report import print_table
 
     rows = programme_status(runs or default_root())
-    if as_json:
-        print(json.dumps(rows, indent=2, allow_nan=False))
+    # Narrow enough for 80 columns; --json has the learners and standard errors too.
+    print_table("Behaviour policies", rows if json_output else [_shown(row) for row in rows], json_output)
+    if json_output:
         return
-    _print_table(rows)
     for line in summary(rows):
         print(line)
 
@@ -113,9 +121,9 @@ def critics(
     ),
     out: Annotated[Path | None, typer.Option(help="Folder of the critics; the package's own by default.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Train the suite's critic of each task, by which the min-Q attack judges actions; those that are there stay."""
     quiet_waiting()
@@ -137,17 +145,7 @@ def _state(row: dict[str, Any]) -> str:
     return str(row["state"])
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    # Narrow enough for 80 columns; --json has the standard errors too.
-    table = Table(title="Behaviour policies", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("robot", "dynamics", "learner", "state", "medium", "expert"):
-        table.add_column(column, no_wrap=True, justify="right" if column in ("medium", "expert") else "left")
-    for row in rows:
-        cells = [str(row[name]) for name in ("robot", "dynamics", "algorithm")]
-        returns = ["" if row[q] is None else f"{row[q]['mean']:.0f}" for q in ("medium", "expert")]
-        table.add_row(*cells, _state(row), *returns)
-    Console().print(table)
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    """Return what of a behaviour's row goes into the table."""
+    names = {"robot": row["robot"], "dynamics": row["dynamics"], "state": _state(row)}
+    return names | {one: "" if row[one] is None else f"{row[one]['mean']:.0f}" for one in ("medium", "expert")}

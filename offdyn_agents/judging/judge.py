@@ -21,6 +21,7 @@ from offdyn_agents.engine.termination import termination
 from offdyn_agents.judging.exams import Exam, Paper, in_changes, references, set_paper
 from offdyn_agents.judging.models import USUAL, JudgeSettings, Means, Terms, fit_models
 from offdyn_agents.judging.reward import judge_reward
+from offdyn_agents.judging.rows import rank_correlation
 from offdyn_agents.models.ensemble.model import CHUNK
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def examine(model: Means, exam: Exam) -> dict[str, Any]:
         "state": squared error of s', each dimension in units of its mean squared change, mean over dimensions (1 is the
         error of predicting no change). "reward": squared error in units of the rewards' variance. "mse": mean squared
         error of s' as it is. "rank": rank correlation over rows between the spread of the members (largest distance
-        from their mean) and the error of the mean. "dimensions": what "state" is the mean of, a list [|S|] with NaN for
-        dimensions that do not move.
+        from their mean) and the error of the mean, 0 where one of both is constant. "dimensions": what "state" is the
+        mean of, a list [|S|] with NaN for dimensions that do not move.
     """
     states: list[Tensor] = []
     rewards: list[Tensor] = []
@@ -60,18 +61,9 @@ def examine(model: Means, exam: Exam) -> dict[str, Any]:
         "state": float(dimensions[moving].mean()),
         "reward": float((torch.cat(rewards) - exam.rewards).double().square().mean() / variance),
         "mse": float(error.square().mean()),
-        "rank": _rank_correlation(torch.cat(spread), error.norm(dim=-1)),
+        "rank": rank_correlation(torch.cat(spread).numpy(), error.norm(dim=-1).numpy()) or 0.0,
         "dimensions": dimensions.tolist(),
     }
-
-
-def _rank_correlation(left: Tensor, right: Tensor) -> float:
-    """Return Spearman's correlation, 0 where one of both is constant."""
-    ranks = [values.argsort().argsort().double() for values in (left, right)]
-    a, b = (rank - rank.mean() for rank in ranks)
-    if float(left.max()) == float(left.min()) or float(right.max()) == float(right.min()):
-        return 0.0
-    return float((a * b).sum() / (a.norm() * b.norm()))
 
 
 def judge(

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from offdyn_envs.commands.options import Json
+from offdyn_envs.figures import tidy
+
 if TYPE_CHECKING:
     from offdyn_agents.judging.models import Terms
 
@@ -54,7 +57,7 @@ def judge_command(
         typer.Option(help="As in offdyn train, whose models are then found again; tf32 on GPUs."),
     ] = "fp32",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Judge learned target dynamics by target rows nobody saw and by the exact outcomes of source state-actions.
 
@@ -320,7 +323,7 @@ def _draw_errors(
     # Between decades labels would lie on each other; no change, 1, is always one.
     axes.tick_params(axis="x", which="minor", labelbottom=False)
     axes.set_yticks(range(len(errors)), list(errors))
-    _tidy(axes, exam, "squared error of s' in units of its change")
+    tidy(axes, exam, "squared error of s' in units of its change")
 
 
 def _draw_dimensions(axes: Any, exam: str, errors: Record, names: Sequence[str], colours: Mapping[str, str]) -> None:
@@ -332,13 +335,7 @@ def _draw_dimensions(axes: Any, exam: str, errors: Record, names: Sequence[str],
     axes.set_yscale("log")
     count = len(_by_dimension(next(iter(errors.values()))[exam])) if errors else 0
     axes.set_xticks(range(count), names if len(names) == count else range(count), rotation=90)
-    _tidy(axes, "", "", "error of each dimension of s'")
-
-
-def _tidy(axes: Any, title: str, x: str, y: str = "") -> None:
-    from offdyn_envs.figures import tidy
-
-    tidy(axes, title, x, y)
+    tidy(axes, "", "", "error of each dimension of s'")
 
 
 def _dimension_names(record: Record) -> list[str]:
@@ -385,7 +382,7 @@ def draw_reward(record: Record, path: Path) -> None:
         axes.axvline(reward["threshold"], linestyle="--", color="grey", label="threshold: below it, refused")
         axes.set_yscale("log")
         correlation = _range(_column(reward["rankings"][policy], "correlation"))
-        _tidy(axes, f"{policy}\ncorrelation {correlation}", "r_D")
+        tidy(axes, f"{policy}\ncorrelation {correlation}", "r_D")
     for axes in panels.flat[len(reward["bins"]) :]:
         axes.remove()
     for axes in panels[:, 0]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from offdyn_envs.commands.options import Json
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["diagnose_rows", "draw_rows", "rows_command", "rows_table"]
@@ -27,7 +28,7 @@ def rows_command(
     out: Annotated[Path, typer.Option(help="Folder of the results, and of cached stages.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Grade what an agent says of source rows by their exact dynamics gap, before any policy is trained.
 

@@ -14,8 +14,9 @@ from typing import Any
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.runs import arrange, plan_agent
-from offdyn_agents.runs.track import Trained, duration
+from offdyn_agents.runs.track import Trained
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.progress import duration
 
 __all__ = ["FIRST", "Part", "outlook", "parts", "total", "train_campaign"]
 

@@ -18,7 +18,7 @@ from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "summarise"]
+__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "read_evaluation", "summarise"]
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +133,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def has_critics(folder: Path) -> bool:
-    """Whether a run's agent has a critic, which the min-Q attack needs."""
+    """Say whether every run has a critic of its own to attack with."""
     return all((folder / "seeds" / str(seed) / "critic.onnx").exists() for seed in read_run(folder)["seeds"])
 
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError, beginning
+from offdyn_envs.errors import OffDynError, shown
 
-__all__ = ["Attack", "Observations", "half_widths", "inside", "is_whole", "shown"]
+__all__ = ["Attack", "Observations", "half_widths", "inside", "is_whole"]
 
 Observations = NDArray[np.float64]
 
@@ -32,11 +32,6 @@ class Attack(Protocol):
         ...
 
 
-def shown(value: object) -> str:
-    """Return the beginning of a value as text, for an error message."""
-    return beginning(value, 60)
-
-
 def half_widths(scale: Any, sigma: Any) -> NDArray[np.float64]:
     """Return the half-widths of the box, [|S|].
 
@@ -49,7 +44,7 @@ def half_widths(scale: Any, sigma: Any) -> NDArray[np.float64]:
     """
     number = isinstance(scale, int | float | np.integer | np.floating) and not isinstance(scale, bool)
     if not number or not 0 <= scale <= sys.float_info.max:
-        raise OffDynError(f"attack: scale must be a finite number, 0 or above, got {shown(scale)!r}")
+        raise OffDynError(f"attack: scale must be a finite number, 0 or above, got {shown(scale)}")
     spread = _spread(sigma)
     with np.errstate(over="ignore"):
         box = float(scale) * spread
@@ -66,7 +61,7 @@ def _spread(sigma: Any) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         spread = np.asarray(None)
     if spread.dtype.kind not in "fiu" or any(isinstance(entry, bool) for entry in listed):
-        raise OffDynError(f"attack: sigma must be a list of numbers, got {shown(sigma)!r}")
+        raise OffDynError(f"attack: sigma must be a list of numbers, got {shown(sigma)}")
     wanted = "a flat list of finite numbers, 0 or above, one per observation"
     if spread.ndim != 1:
         raise OffDynError(f"attack: sigma must be {wanted}, got shape {list(spread.shape)}")

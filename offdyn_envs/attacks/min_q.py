@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.attacks.base import Observations, half_widths, inside, is_whole, shown
+from offdyn_envs.attacks.base import Observations, half_widths, inside, is_whole
 from offdyn_envs.attacks.descent import difference_gradient, paths
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 
 __all__ = [
     "MIN_Q_SAMPLES",
@@ -81,19 +81,17 @@ class MinQAttack:
     def __post_init__(self) -> None:
         half_widths(self.scale, self.sigma)
         if not isinstance(self.order, str) or self.order not in ORDERS:
-            raise unknown("order of the min-q attack", shown(self.order), ORDERS)
+            raise unknown("order of the min-q attack", self.order, ORDERS)
         for name in ("samples", "starts", "steps", "rows_together"):
             value = getattr(self, name)
             if not is_whole(value, _MOST):
-                raise OffDynError(
-                    f"attack: {name} must be a whole number above 0, at most {_MOST}, got {shown(value)!r}"
-                )
+                raise OffDynError(f"attack: {name} must be a whole number above 0, at most {_MOST}, got {shown(value)}")
         for name in ("policy", "critic"):
             if not callable(getattr(self, name)):
-                raise OffDynError(f"attack: {name} must be a function, got {shown(getattr(self, name))!r}")
+                raise OffDynError(f"attack: {name} must be a function, got {shown(getattr(self, name))}")
         if self.gradient is not None and (self.order != "mixed" or not callable(self.gradient)):
             allowed = "a function" if self.order == "mixed" else "left out: only order 'mixed' takes one"
-            raise OffDynError(f"attack: gradient must be {allowed}, got {shown(self.gradient)!r}")
+            raise OffDynError(f"attack: gradient must be {allowed}, got {shown(self.gradient)}")
 
     @cached_property
     def _box(self) -> Floats:

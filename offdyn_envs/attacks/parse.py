@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.attacks.base import Attack, half_widths, shown
+from offdyn_envs.attacks.base import Attack, half_widths
 from offdyn_envs.attacks.min_q import ORDERS, MinQAttack
 from offdyn_envs.attacks.uniform import RandomAttack
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 
 __all__ = ["ATTACK_KINDS", "make_attack"]
@@ -44,7 +44,7 @@ def make_attack(value: Mapping[str, Any] | Attack, robot: Robot) -> Attack:
         return _from_json(value, robot)
     if callable(getattr(value, "perturb", None)) and not isinstance(value, type):
         return value
-    raise OffDynError(f"attack must be an object such as {{'kind': 'random', ...}}, got {shown(value)!r}")
+    raise OffDynError(f"attack must be an object such as {{'kind': 'random', ...}}, got {shown(value)}")
 
 
 def _check_width(sigma: Any, robot: Robot) -> None:
@@ -94,6 +94,6 @@ def _network(fields: Mapping[str, Any], name: str, load: Callable[..., Any], rob
         return value
     # `isfile` also says no to a name that no file can have.
     if not isinstance(value, str | Path) or not os.path.isfile(value):
-        raise OffDynError(f"attack: {name} must be the path of an ONNX file or a function, got {shown(value)!r}")
+        raise OffDynError(f"attack: {name} must be the path of an ONNX file or a function, got {shown(value)}")
     widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
     return load(Path(value), **widths, label=f"attack: {name} '{value}'")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from offdyn_envs.commands.options import Filter, Json, RobotOption, ShiftOption, TrackOption, examples
+from offdyn_envs.robots import ROBOTS
 from offdyn_envs.verification.commands import envs_verify
 
 __all__ = ["app", "tasks"]
@@ -24,8 +25,8 @@ def envs_list(robot: RobotOption = None, shift: ShiftOption = None, json_output:
     """List every named environment, and how large its shift is."""
     from offdyn_envs.report import environment_rows, print_table
 
-    wanted = Filter(robot, shift)
-    rows = [row for row in environment_rows() if wanted.dynamics(str(row["robot"]).lower(), row["dynamics"])]
+    wanted, names = Filter(robot, shift), {one.title: one.name for one in ROBOTS.values()}
+    rows = [row for row in environment_rows() if wanted.dynamics(names.get(row["robot"], ""), row["dynamics"])]
     shown = ("id", "changes", "share changed", "shift size")
     print_table(
         f"{len(rows)} environments",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from offdyn_envs.errors import spelled, unknown
+from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots.registry import find_others
 from offdyn_envs.tasks import DYNAMICS, TRACKS, DatasetId, Task, get_task, get_track, list_tasks
 
 __all__ = [
@@ -103,6 +105,8 @@ class Filter:
     track: str | None = None
 
     def __post_init__(self) -> None:
+        if self.robot is not None:
+            find_others()
         for field, kind, names in (
             ("robot", "robot", list(ROBOTS)),
             ("shift", "shift", _shifts() if "-" in (self.shift or "") else _kinds()),
@@ -127,11 +131,17 @@ class Filter:
         chosen = list_tasks() if self.track is None else [get_task(name) for name in get_track(self.track)]
         return [task for task in chosen if self.dynamics(task.robot, task.dynamics)]
 
-    def datasets(self, ids: Iterable[DatasetId]) -> list[DatasetId]:
-        """Return which of these datasets are asked for: with a track those of its tasks."""
+    def rows(self, rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return which rows of datasets, named in "dataset", are asked for: with a track those of its tasks."""
         of_track = (
             None
             if self.track is None
             else {side for t in Filter(track=self.track).tasks() for side in (t.source, t.target)}
         )
-        return [one for one in ids if self.dynamics(one.robot, one.dynamics) and (of_track is None or one in of_track)]
+        found: list[Mapping[str, Any]] = []
+        for row in rows:
+            with suppress(OffDynError):
+                one = DatasetId.parse(row["dataset"])
+                if self.dynamics(one.robot, one.dynamics) and (of_track is None or one in of_track):
+                    found.append(row)
+        return found

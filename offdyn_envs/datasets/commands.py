@@ -27,12 +27,12 @@ def list_datasets(
     """List the datasets that are built, shipped or named by the manifest, and imported ones where nothing is chosen."""
     from offdyn_envs.datasets.describing.show import TO_BUILD, inventory, print_inventory
     from offdyn_envs.datasets.importing.exchange import imported_rows
-    from offdyn_envs.tasks import DatasetId
 
-    rows, wanted = inventory(), Filter(robot, shift, track)
-    chosen = {str(one) for one in wanted.datasets(DatasetId.parse(row["dataset"]) for row in rows)}
-    shown = [row for row in rows if row["dataset"] in chosen and not (available and row["where"] == TO_BUILD)]
-    print_inventory(shown + (imported_rows() if wanted == Filter() else []), json_output)
+    wanted = Filter(robot, shift, track)
+    rows = [row for row in inventory() if not (available and row["where"] == TO_BUILD)]
+    # Of a robot that only another program registers nothing is known here but the name.
+    shown = rows + imported_rows() if wanted == Filter() else wanted.rows(rows)
+    print_inventory(shown, json_output)
 
 
 @app.command("info", epilog=examples("offdyn data info hopper-gravity-0.5-medium"))

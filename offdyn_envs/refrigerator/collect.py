@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.refrigerator.dynamics import EPISODE_STEPS, MAX_POWER, Floats, RefrigeratorRows, powers
+from offdyn_envs.shifts.base import at_least
 
 __all__ = ["CONTROL_NOISE", "RefrigeratorData", "ThermostatPolicy", "collect"]
 
@@ -34,7 +35,7 @@ class ThermostatPolicy:
         gain: object = self.p
         known = isinstance(gain, int | float | np.integer | np.floating) and not isinstance(gain, bool)
         if not known or not math.isfinite(self.p) or self.p < 0:
-            raise OffDynError(f"p must be a finite number, 0 or above, got {str(gain)[:60]!r}")
+            raise OffDynError(f"p must be a finite number, 0 or above, got {shown(gain)}")
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw the noise of the cooling power, float32 of the given shape."""
@@ -104,8 +105,7 @@ def collect(policy_p: float, episodes: int, seed: int, steps: int = EPISODE_STEP
     """
     policy = ThermostatPolicy(policy_p)
     for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0), ("steps", steps, 1)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise OffDynError(f"{name} must be a whole number, {least} or above, got {str(value)[:60]!r}")
+        at_least(name, value, least)
     seeds = np.array([_episode_seed(seed, episode) for episode in range(episodes)], dtype=np.int64)
     return _run(policy, seeds, steps)
 

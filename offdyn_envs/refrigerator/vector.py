@@ -11,10 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.refrigerator.dynamics import EPISODE_STEPS, Bools, Floats, RefrigeratorRows, powers
 from offdyn_envs.refrigerator.environment import action_space, observation_space
-from offdyn_envs.shifts.base import shown
 
 __all__ = ["RefrigeratorVectorEnv"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.schedule import count
-from offdyn_envs.shifts.base import shown
 
 __all__ = ["check_observe_shifts", "check_rendering", "check_seed"]
 

@@ -12,12 +12,11 @@ import mujoco
 import numpy as np
 
 from offdyn_envs.compiling import compile_spec, dynamics_fields
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.robots import Robot
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.shifts import Shift, Shifts, parse_shifts
 from offdyn_envs.shifts.applying import edit_model, edit_spec
-from offdyn_envs.shifts.base import shown
 from offdyn_envs.shifts.parsing import check_products
 
 __all__ = ["shifted"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, bound
 from offdyn_envs.shifts.elements import actuators, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
@@ -51,9 +51,7 @@ class Actuator(BaseShift):
     def __post_init__(self) -> None:
         if self.scale is None and self.limit is None:
             raise OffDynError("actuator shift: give scale, limit or both, got neither")
-        for name, bounds in (("scale", SCALES), ("limit", LIMITS)):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, number(f"actuator shift: {name}", value, *bounds))
+        bound(self, scale=SCALES, limit=LIMITS)
         place_name("actuator shift: actuator", self.actuator)
 
     def check(self, robot: Robot) -> None:

@@ -8,14 +8,28 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
-from offdyn_envs.errors import OffDynError, beginning, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 
 if TYPE_CHECKING:
     import mujoco
 
     from offdyn_envs.robots import Robot
 
-__all__ = ["PROFILES", "SCALES", "SEVERE", "BaseShift", "Product", "Shift", "check_profile", "number", "shown", "whole"]
+__all__ = [
+    "PROFILES",
+    "SCALES",
+    "SEVERE",
+    "BaseShift",
+    "Product",
+    "Shift",
+    "at_least",
+    "bound",
+    "check_profile",
+    "number",
+    "scale_or_add",
+    "shown",
+    "whole",
+]
 
 PROFILES = ("default", "odrl", "droco")
 """Variants of the edits, for comparison with published results.
@@ -133,11 +147,6 @@ class BaseShift:
         """
 
 
-def shown(value: object) -> str:
-    """Return a value as an error message quotes it: one short line."""
-    return repr(beginning(value, 60))
-
-
 def number(what: str, value: object, low: float, high: float) -> float:
     """Return a bounded number as a float; those of NumPy and torch are welcome, text and booleans are not.
 
@@ -181,6 +190,56 @@ def whole(value: object) -> int | None:
         return None
     found = int(value)
     return found if found >= 0 else None
+
+
+def at_least(what: str, value: object, least: int) -> int:
+    """Return a whole number that must not be below another.
+
+    Args:
+        what: The thing, for the message.
+        value: The number.
+        least: Smallest allowed, 0 or above.
+
+    Raises:
+        OffDynError: Not a whole number, or below `least`.
+    """
+    found = whole(value)
+    if found is None or found < least:
+        raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+    return found
+
+
+def bound(shift: BaseShift, **bounds: tuple[float, float]) -> None:
+    """Make parameters of a frozen shift floats within their bounds; those that are left out stay None.
+
+    Args:
+        shift: The shift, while it is made.
+        bounds: Smallest and largest allowed value by the parameter's name.
+
+    Raises:
+        OffDynError: Not a number, or outside its bounds.
+    """
+    for name, (low, high) in bounds.items():
+        if (value := getattr(shift, name)) is not None:
+            object.__setattr__(shift, name, number(f"{shift.kind} shift: {name}", value, low, high))
+
+
+def scale_or_add(shift: Any, scales: tuple[float, float], sums: tuple[float, float]) -> None:
+    """See to it that a shift has either a factor, `scale`, or what is added, `add`, within its bounds.
+
+    Args:
+        shift: The shift, while it is made.
+        scales: Smallest and largest factor.
+        sums: Smallest and largest number that is added.
+
+    Raises:
+        OffDynError: Both or neither, not a number, or outside its bounds.
+    """
+    if (shift.scale is None) == (shift.add is None):
+        raise OffDynError(
+            f"{shift.kind} shift: give either scale or add, got scale {shown(shift.scale)} and add {shown(shift.add)}"
+        )
+    bound(shift, scale=scales, add=sums)
 
 
 def check_profile(profile: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import Shift, shown
+from offdyn_envs.errors import OffDynError, shown
+from offdyn_envs.shifts.base import Shift
 
 __all__ = ["context_of", "context_of_rows"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import shown
+from offdyn_envs.errors import OffDynError, shown, unknown
 
 if TYPE_CHECKING:
     import mujoco

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.shifts.base import BaseShift, number, shown, whole
+from offdyn_envs.errors import OffDynError, shown, unknown
+from offdyn_envs.shifts.base import BaseShift, scale_or_add, whole
 from offdyn_envs.shifts.elements import DERIVED
 from offdyn_envs.shifts.registry import register_shift
 
@@ -64,13 +64,7 @@ class Field(BaseShift):
     def __post_init__(self) -> None:
         if not isinstance(self.field, str):
             raise OffDynError(f"field shift: field must be the name of a field of MjModel, got {shown(self.field)}")
-        if (self.scale is None) == (self.add is None):
-            raise OffDynError(
-                f"field shift: give either scale or add, got scale {shown(self.scale)} and add {shown(self.add)}"
-            )
-        for name, bounds in (("scale", FACTORS), ("add", ADDED)):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, number(f"field shift: {name}", value, *bounds))
+        scale_or_add(self, FACTORS, ADDED)
         if self.index is not None:
             object.__setattr__(self, "index", _index(self.index))
 

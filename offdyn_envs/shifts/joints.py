@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number, shown
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, scale_or_add
 from offdyn_envs.shifts.elements import DERIVED, joints, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
@@ -41,13 +41,7 @@ class _OfJoints(BaseShift):
     unit: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if (self.scale is None) == (self.add is None):
-            raise OffDynError(
-                f"{self.kind} shift: give either scale or add, got scale {shown(self.scale)} and add {shown(self.add)}"
-            )
-        for name, bounds in (("scale", SCALES), ("add", ADDED)):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, number(f"{self.kind} shift: {name}", value, *bounds))
+        scale_or_add(self, SCALES, ADDED)
         place_name(f"{self.kind} shift: joint", self.joint)
 
     def check(self, robot: Robot) -> None:

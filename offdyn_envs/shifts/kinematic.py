@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots.walkers import as_walker
-from offdyn_envs.shifts.base import SEVERE, BaseShift, Product, number, shown
+from offdyn_envs.shifts.base import SEVERE, BaseShift, Product, number
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:

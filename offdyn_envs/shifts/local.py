@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.robots.walkers import Walker
-from offdyn_envs.shifts.base import BaseShift, Product, Shift, number, shown, whole
+from offdyn_envs.shifts.base import BaseShift, Product, Shift, bound, whole
 from offdyn_envs.shifts.morphology import Morphology
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.registry import register_shift
@@ -64,9 +64,7 @@ class Local(BaseShift):
             raise OffDynError("local shift: shifts must hold at least one shift")
         if self.above is None and self.below is None:
             raise OffDynError("local shift: give above, below or both, got neither")
-        for name in ("above", "below"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, number(f"local shift: {name}", value, *BOUNDS))
+        bound(self, above=BOUNDS, below=BOUNDS)
         if self.above is not None and self.below is not None and self.above >= self.below:
             raise OffDynError(f"local shift: above must be less than below, got {self.above:g} and {self.below:g}")
         object.__setattr__(self, "on", _axis(self.on))

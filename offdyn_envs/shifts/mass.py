@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number, shown
+from offdyn_envs.errors import OffDynError, shown
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
 from offdyn_envs.shifts.elements import DERIVED, bodies, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
@@ -118,7 +118,7 @@ class Payload(BaseShift):
     def __post_init__(self) -> None:
         object.__setattr__(self, "kg", number("payload shift: kg", self.kg, *LOADS))
         if place_name("payload shift: body", self.body) is None:
-            raise OffDynError("payload shift: body must be the name of the body that carries it, got 'None'")
+            raise OffDynError("payload shift: body must be the name of the body that carries it, got None")
         if self.position is not None:
             object.__setattr__(self, "position", _position(self.position))
 

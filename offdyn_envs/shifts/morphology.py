@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots.walkers import as_walker
-from offdyn_envs.shifts.base import SEVERE, BaseShift, number, shown
+from offdyn_envs.shifts.base import SEVERE, BaseShift, number
 from offdyn_envs.shifts.body_edits import HARDEST, PARTS, SEVERE_EDITS, BodyEdit
 from offdyn_envs.shifts.registry import register_shift
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import BaseShift, Shift, number, shown, whole
+from offdyn_envs.errors import OffDynError, shown
+from offdyn_envs.shifts.base import BaseShift, Shift, number, whole
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from offdyn_envs.errors import OffDynError, beginning, unknown
-from offdyn_envs.shifts.base import Product, Shift, number, shown
+from offdyn_envs.errors import OffDynError, beginning, shown, unknown
+from offdyn_envs.shifts.base import Product, Shift, number
 from offdyn_envs.shifts.registry import KINDS
 
 if TYPE_CHECKING:

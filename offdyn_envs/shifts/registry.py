@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts.base import Shift, shown
+from offdyn_envs.errors import OffDynError, shown
+from offdyn_envs.shifts.base import Shift
 
 __all__ = ["KINDS", "register_shift"]
 

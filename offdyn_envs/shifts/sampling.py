@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
-from offdyn_envs.shifts.base import Shift, number, shown, whole
+from offdyn_envs.shifts.base import Shift, at_least, number
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
-__all__ = ["is_count", "read_key", "sample_shifts"]
+__all__ = ["is_count", "read_key", "read_range", "sample_shifts"]
 
 _MOST = 1e9
 
@@ -56,15 +56,14 @@ def sample_shifts(
     if not isinstance(ranges, Mapping):
         raise OffDynError(f"ranges must be an object such as {{'gravity': [0.5, 2.0]}}, got {shown(ranges)}")
     for what, value, least in (("seed", seed, 0), ("count", count, 1)):
-        if (found := whole(value)) is None or found < least:
-            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+        at_least(what, value, least)
     columns = [_column(body, key, bounds, seed, count) for key, bounds in ranges.items()]
     return [list(shifts) for shifts in zip(*columns, strict=True)] if columns else [[] for _ in range(count)]
 
 
 def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) -> list[Shift]:
     form, parameter = read_key(key)
-    low, high = _bounds(key, bounds)
+    low, high = read_range(key, bounds)
     counts = is_count(form["kind"], parameter)
     for end in (low, high):
         check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
@@ -114,11 +113,21 @@ def is_count(kind: str, parameter: str) -> bool:
     return inspect.signature(KINDS[kind]).parameters[parameter].annotation in ("int", int)
 
 
-def _bounds(key: object, bounds: object) -> tuple[float, float]:
+def read_range(key: object, bounds: object, what: str = "ranges") -> tuple[float, float]:
+    """Return a lowest and a highest value as floats.
+
+    Args:
+        key: Whose they are, for the message.
+        bounds: Two numbers that do not fall.
+        what: As in `read_key`.
+
+    Raises:
+        OffDynError: Anything else.
+    """
     ends = list(bounds) if isinstance(bounds, Sequence | np.ndarray) and not isinstance(bounds, str | bytes) else []
     if len(ends) != 2:
-        raise OffDynError(f"ranges: {key} must be a lowest and a highest value, got {shown(bounds)}")
-    low, high = (number(f"ranges: {key}", end, -_MOST, _MOST) for end in ends)
+        raise OffDynError(f"{what}: {key} must be a lowest and a highest value, got {shown(bounds)}")
+    low, high = (number(f"{what}: {key}", end, -_MOST, _MOST) for end in ends)
     if low > high:
-        raise OffDynError(f"ranges: {key} must rise, got {low:g} and {high:g}")
+        raise OffDynError(f"{what}: {key} must rise, got {low:g} and {high:g}")
     return low, high

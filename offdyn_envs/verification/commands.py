@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from offdyn_envs.commands.options import Json
+
 __all__ = ["envs_verify"]
 
 
@@ -14,7 +16,7 @@ def envs_verify(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Environments; every named one where left out.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_output: Json = False,
     out: Annotated[
         Path | None, typer.Option(help="Also write the figures there as JSON, unless something failed.")
     ] = None,

@@ -157,6 +157,11 @@ def test_a_task_of_the_suite_is_known_by_its_data(monkeypatch, tmp_path):
     # Another environment makes another pair of the same data, without reference returns.
     other = offdyn.fit(agent, found.source, found.target, env="OffDyn/Hopper-v0", **named)
     assert other.facts["pair"]["env"] == "OffDyn/Hopper-v0" and "score" not in other.evaluate(episodes=1).columns
+    # A pair that is no task is scored where its target was collected.
+    free = offdyn.fit(agent, found.target, found.target, **named)
+    assert free.facts["pair"]["env"] == "OffDyn/Hopper-gravity-0.5-v0"
+    with (free.folder / "metrics.csv").open() as lines:
+        assert all(float(row["return_0"]) for row in csv.DictReader(lines))
 
 
 def test_every_agent_has_its_class_in_offdyn_agents():

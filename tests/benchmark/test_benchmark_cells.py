@@ -45,7 +45,7 @@ def test_worn_parts_fall_from_1_over_100_episodes() -> None:
         ("gravty", 2.0, 4, "did you mean 'gravity'"),
         ("gravity", float("nan"), 4, "positive"),
         ("kinematic", 4.0, 4, r"perturbation level 4 of 'kinematic': 1 \(easy\), 2 \(medium\), 3 \(hard\) are allowed"),
-        ("morphology", 1.0, 1, "1 episodes a cell: 'morphology' takes 2 or more"),
+        ("morphology", 1.0, 1, "1 episodes of 'morphology': 2 or more are needed, one for each part"),
     ],
 )
 def test_cells_that_are_none_are_refused(family: str, level: float, episodes: int, words: str) -> None:

@@ -13,7 +13,7 @@ from offdyn_envs.attacks import MinQAttack, RandomAttack
 from offdyn_envs.benchmark.gate import onnx_policy
 from offdyn_envs.benchmark.scoring import rollouts
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.shifts import Gravity
+from offdyn_envs.shifts import Delay, Gravity, Noise
 
 HALF = (Gravity(0.5),)
 
@@ -63,6 +63,16 @@ def test_dropping_finished_rows_changes_nothing(monkeypatch: pytest.MonkeyPatch)
     kept = rollouts.episode_returns(act, "hopper", HALF, 12, seed=3)
     assert set(sizes) == {12}
     np.testing.assert_array_equal(dropped, kept)
+
+
+@pytest.mark.parametrize("shift", [Delay(3), Noise(0.05)])
+def test_dropping_finished_rows_loses_no_action_under_way_and_no_noise(shift: Any) -> None:
+    def act(observations: Any) -> Any:
+        return np.sin(17.0 * observations[..., :3])
+
+    together = rollouts.episode_returns(act, "hopper", (*HALF, shift), 6, seed=3)
+    alone = [rollouts.episode_returns(act, "hopper", (*HALF, shift), 1, seed=3 + episode)[0] for episode in range(6)]
+    assert together.tolist() == alone
 
 
 def test_a_population_plays_what_each_member_would_alone() -> None:

@@ -388,9 +388,10 @@ def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> N
     held_out = findings["held_out"]
     assert [len(returns) for returns in held_out["returns"].values()] == [protocol.CELL_EPISODES] * 3
     assert len(held_out["shifts"]) == 4
-    for jobs in (1, 3):
-        again = verification.verify_entry(loaded, replace(PLAN, jobs=jobs))
-        assert again["returns"] == findings["returns"]
+    again = verification.verify_entry(loaded, replace(PLAN, jobs=1))
+    assert [again[key] for key in ("returns", "perturbed", "held_out")] == [
+        findings[key] for key in ("returns", "perturbed", "held_out")
+    ]
     short = verification.verify_entry(loaded, verification.Plan(EPISODES, perturbed=False, limits=LIMITS))
     assert set(short["p_values"]) == {"clean"}
     assert not {"perturbed", "held_out"} & set(short)

@@ -47,6 +47,15 @@ def test_list_of_nothing(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert run_json("list") == []
 
 
+def test_list_with_a_dataset_of_a_robot_that_is_not_known_here(root: Path) -> None:
+    name = "offdyn/crane/nominal/medium-5k-v0"
+    (root / name / "data").mkdir(parents=True)
+    rows = {row["dataset"]: row for row in run_json("list")}
+    assert rows[name]["where"] == "built" and "unknown dataset" in rows[name]["problem"]
+    chosen = run_json("list", "--robot", "hopper")
+    assert chosen and not [row for row in chosen if "hopper" not in row["dataset"]]
+
+
 def test_info(root: Path) -> None:
     card = run_json("info", SMALL)
     assert card["rows"] == 500

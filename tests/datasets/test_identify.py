@@ -63,7 +63,7 @@ def delayed() -> dict[str, np.ndarray]:
 
 
 def test_gravity_from_states(tmp_path: Path) -> None:
-    found = fit("hopper-gravity-0.5-medium", "gravity, friction", rows=300)
+    found = fit("Hopper-gravity-0p5-medium", "gravity, friction", rows=300)
     assert (found.robot, found.rows, found.left_out, found.from_states) == ("hopper", 300, 0, True)
     for name, truth in (("gravity", 0.5), ("friction", 1.0)):
         item = found[name]
@@ -80,6 +80,8 @@ def test_gravity_from_states(tmp_path: Path) -> None:
     env: Any = gymnasium.make("OffDyn/Hopper-v0", shifts=shifts)
     assert env.unwrapped.model.opt.gravity[2] == pytest.approx(-9.81 / 2, rel=1e-4)
     assert json.dumps(found.to_json(), allow_nan=False)
+    with pytest.raises(OffDynError, match="unknown free parameter 'mass'; allowed: gravity, friction"):
+        _ = found["mass"]
 
 
 def test_friction_from_observations() -> None:
@@ -212,7 +214,7 @@ def bad(**given: Any) -> dict[str, Any]:
         (bad(free={"friction": (1,)}), "must be a lowest and a highest value"),
         (bad(free="friction=0..1"), "friction shift: scale must be a finite number"),
         (bad(free="frictionloss.scale"), "has 0, which no scale changes"),
-        (bad(rows=0), "rows must be a whole number, 1 or above, got '0'"),
+        (bad(rows=0), "rows must be a whole number, 1 or above, got 0"),
         (bad(horizon=1.5), "horizon must be a whole number"),
         (bad(horizon=100_000), "no row can start a simulation of 100000 steps"),
         (bad(seed=-1), "seed must be a whole number"),

@@ -358,8 +358,8 @@ def test_describe(name):
         ({"reward_type": "dense"}, "unknown environment parameter 'reward_type'"),
         ({"reward": ["dense"]}, "unknown reward"),
         ({"profile": np.array(["odrl", "odrl"])}, "unknown profile of the Adroit environments"),
-        ({"width": -1}, "width must be a whole number above 0, got '-1'"),
-        ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got '1'"),
+        ({"width": -1}, "width must be a whole number above 0, got -1"),
+        ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got 1"),
         ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; pen has 45"),
     ),
 )
@@ -404,7 +404,7 @@ def test_unknown_reset_option_and_non_finite_action():
     env = make("pen").unwrapped
     with pytest.raises(OffDynError, match="unknown reset option 'initial_state_dict'"):
         env.reset(options={"initial_state_dict": {}})
-    with pytest.raises(OffDynError, match="seed must be a whole number, 0 or above, got '-1'"):
+    with pytest.raises(OffDynError, match="seed must be a whole number, 0 or above, got -1"):
         env.reset(seed=-1)
     env.reset(seed=0)
     with pytest.raises(OffDynError, match="action must be finite"):

@@ -280,7 +280,7 @@ def test_verification(check):
     (
         (
             {"kind": "delay", "steps": 51},
-            "delay shift: steps must be a whole number from 0 to 50 control steps, got '51'",
+            "delay shift: steps must be a whole number from 0 to 50 control steps, got 51",
         ),
         ({"kind": "delay", "steps": -1}, "from 0 to 50"),
         ({"kind": "delay", "steps": 1.5}, "from 0 to 50"),

@@ -242,11 +242,11 @@ def test_stepping_on_after_the_time_limit_keeps_the_door_rule():
 @pytest.mark.parametrize(
     ("call", "words"),
     (
-        (lambda: ThermostatPolicy(-0.1), "p must be a finite number, 0 or above, got '-0.1'"),
+        (lambda: ThermostatPolicy(-0.1), "p must be a finite number, 0 or above, got -0.1"),
         (lambda: ThermostatPolicy(True), "p must be"),
         (lambda: ThermostatPolicy("0.2"), "p must be"),
         (lambda: collect(float("nan"), 1, 0), "p must be"),
-        (lambda: collect(0.2, 0, 0), "episodes must be a whole number, 1 or above, got '0'"),
+        (lambda: collect(0.2, 0, 0), "episodes must be a whole number, 1 or above, got 0"),
         (lambda: collect(0.2, 1, -1), "seed must be a whole number, 0 or above"),
         (lambda: collect(0.2, 1, 0, steps=1.5), "steps must be a whole number"),
         (lambda: Refrigerator(render_mode="human"), "render_mode must be None, got 'human'"),

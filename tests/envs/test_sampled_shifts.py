@@ -141,7 +141,7 @@ def test_rows_see_their_own_context_as_the_scalar_environment_does(attack):
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     (
-        ({"observe_shifts": 1}, "observe_shifts must be true or false, got '1'"),
+        ({"observe_shifts": 1}, "observe_shifts must be true or false, got 1"),
         ({"observe_shifts": True, "shifts": Kinematic(preset="severe")}, "has no single number"),
         ({"observe_shifts": True, "schedule": {"unit": "step", "points": [{"at": 3, "shifts": None}]}}, "schedule"),
     ),

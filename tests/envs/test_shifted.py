@@ -131,7 +131,7 @@ def test_nothing_half_done_after_a_refusal():
         ),
         ({"kind": "morphology", "part": "torso", "level": 1}, "morphology shift: needs a robot of this suite"),
         (Mass(2.0, "torsoo"), "unknown body of HumanoidEnv .* did you mean 'torso'"),
-        (Damping(2.0, joint="abdomen"), "did you mean 'abdomen_"),
+        (Damping(2.0, joint="abdomen"), "names that begin so: abdomen_"),
         (Actuator(0.5, actuator="abdomen"), "unknown actuator of HumanoidEnv"),
         (Frictionloss(2.0), "every joint of HumanoidEnv has 0"),
         (Field("geom_frictoin", 2.0), "did you mean 'geom_friction'"),

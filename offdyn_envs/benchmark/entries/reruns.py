@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from offdyn_envs.attacks import MIN_Q_SAMPLES
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
 from offdyn_envs.benchmark.sandbox.sandbox import Limits, run_job
@@ -243,7 +244,7 @@ def _limits(robot: str, group: _Group) -> Limits:
     steps = policies * sum(ask["episodes"] * horizon for ask in group.asked)
     attacked = (protocol.MIN_Q, protocol.MIN_Q_OWN)
     inferences = policies * sum(
-        ask["episodes"] * horizon * (51 if ask["family"] in attacked else 1) for ask in group.asked
+        ask["episodes"] * horizon * (1 + MIN_Q_SAMPLES if ask["family"] in attacked else 1) for ask in group.asked
     )
     cpu = round(60 + 2e-3 * steps + 5e-4 * inferences)
     return Limits(cpu=cpu, wall=120.0 + 6.0 * cpu)

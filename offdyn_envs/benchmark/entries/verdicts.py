@@ -90,13 +90,16 @@ def _mismatch(verdict: Mapping[str, Any], entry: Entry) -> str | None:
         return "returns: not one list for each policy"
     if any(len(values) != verdict["episodes"] for values in verdict["returns"].values()):
         return f"returns: not {verdict['episodes']} for each policy"
-    lists = verdict.get("held_out", {}).get("returns", verdict["returns"])
-    if set(lists) != set(entry.policy_hashes):
-        return "held_out: not one list for each policy"
-    if "held_out" in verdict and any(len(values) != protocol.CELL_EPISODES for values in lists.values()):
-        return f"held_out: not {protocol.CELL_EPISODES} returns for each policy"
-    if "perturbed" not in verdict:
-        return None
+    if "held_out" in verdict:
+        lists = verdict["held_out"]["returns"]
+        if set(lists) != set(entry.policy_hashes):
+            return "held_out: not one list for each policy"
+        if any(len(values) != protocol.CELL_EPISODES for values in lists.values()):
+            return f"held_out: not {protocol.CELL_EPISODES} returns for each policy"
+    return _cell_mismatch(verdict, entry) if "perturbed" in verdict else None
+
+
+def _cell_mismatch(verdict: Mapping[str, Any], entry: Entry) -> str | None:
     again = [(cell["task"], cell["seed"], cell["family"], cell["level"]) for cell in verdict["perturbed"]]
     claimed = [(cell.task, cell.seed, cell.family, cell.level) for cell in entry.perturbed]
     if sorted(again) != sorted(claimed):

@@ -126,7 +126,7 @@ def _by_parts(robot: Robot, family: str, level: float, episodes: int) -> list[Dy
         raise OffDynError(f"robot '{robot.name}' has no parts that '{family}' changes")
     if episodes < len(parts):
         raise OffDynError(
-            f"{episodes} episodes a cell: '{family}' takes {len(parts)} or more, one for each of its parts"
+            f"{episodes} episodes of '{family}': {len(parts)} or more are needed, one for each part (--cell-episodes)"
         )
     shifts: list[Shift] = [
         Kinematic(part, KINEMATIC_LEVELS[name]) if kinematic else Morphology(part, MORPHOLOGY_LEVELS[name])
@@ -155,7 +155,7 @@ def held_out_shifts(seed: int) -> tuple[Shift, ...]:
     rng = np.random.default_rng([seed, 2])
     low, high = protocol.HELD_OUT_RANGE
     return tuple(
-        _SCALED[kind](_unlisted(rng, *ends)) for kind in protocol.HELD_OUT for ends in ((low, 1.0), (1.0, high))
+        _SCALED[kind](_unlisted(rng, *ends)) for kind in protocol.HELD_OUT_KINDS for ends in ((low, 1.0), (1.0, high))
     )
 
 

@@ -22,13 +22,9 @@ RANKED_SEEDS = 5
 """Runs (ids 0-4) that every task of an entry needs for a ranked place."""
 LISTED_SEEDS = 3
 """Runs that every task of an entry needs to be listed at all."""
-MAX_SEED = 99
-"""The largest run id that an entry may hold."""
 
 CLEAN_EPISODES = 100
 """Episodes per policy in the unperturbed target, claimed and re-run."""
-MIN_EPISODES = 10
-"""The shortest claimed list of clean returns: fewer say nothing about a policy."""
 CELL_EPISODES = 20
 """Episodes per policy in every perturbed cell."""
 EVALUATION_SEED = 1_000_000
@@ -44,17 +40,14 @@ WORN_EPISODES = 100
 """Episodes over which it falls; a cell of fewer episodes plays as many of them, evenly spaced."""
 MIN_Q_LEVELS = (0.1, 0.2)
 """Half widths of the min-Q attack's box, in target standard deviations."""
-FAMILIES = (
-    *("friction", "gravity", "kinematic", "min-q", "min-q-own", "morphology", "random", "worn-friction"),
-    "worn-motors",
-)
-"""Perturbation families that an entry may report."""
 MIN_Q, MIN_Q_OWN = "min-q", "min-q-own"
 """The min-Q attack with the suite's critic of the task, and with the entry's own."""
 ATTACKS = (MIN_Q, MIN_Q_OWN, "random")
 """The families that move what a policy observes and leave the dynamics alone."""
+FAMILIES = tuple(sorted(("friction", "gravity", "kinematic", "morphology", "worn-friction", "worn-motors", *ATTACKS)))
+"""Perturbation families that an entry may report."""
 
-HELD_OUT = ("gravity", "friction")
+HELD_OUT_KINDS = ("gravity", "friction")
 """What is scaled by factors that are in no table, one below and one above 1 each."""
 HELD_OUT_RANGE = (0.4, 2.5)
 """Between which the factors are drawn."""

@@ -1,7 +1,8 @@
 """Episode returns of policies on the batched environment: one episode per row.
 
 Every episode runs to its own end and counts once, so that no episode is favoured for being short. Rows that have
-finished stay idle (their rewards are no longer added) until half of the batch is, and are then dropped.
+finished stay idle (their rewards are no longer added) until half of the batch is, and are then dropped. Under a delay
+or noise they stay to the end: what the environment holds beside the state of a row would be lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -254,6 +255,7 @@ class _Flight:
         self.rows = np.arange(len(seeds))
         self.totals, self.alive = np.zeros(len(seeds)), np.ones(len(seeds), dtype=bool)
         self.steps = 0
+        self._only_models = all(getattr(shift, "of_model", True) for row in set(self._shifts) for shift in row)
         self._env = self._build()
         self.observations: Floats = np.asarray(self._env.reset(seed=list(seeds))[0], dtype=np.float64)
 
@@ -294,7 +296,7 @@ class _Flight:
             kept: Which episodes keep a row, [N].
         """
         here = kept[self.rows]
-        if 2 * here.sum() > len(here):
+        if here.any() and (2 * here.sum() > len(here) or not self._only_models):
             return
         qpos, qvel, goal = self._env.qpos[here], self._env.qvel[here], self._env.goal[here]
         self._env.close()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from offdyn_envs.atomic import write_bytes
+from offdyn_envs.datasets.describing.show import FEW
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.figures import MEAN, SOURCE, new_figure, refuse_other_than_png, tidy
 from offdyn_envs.robots import get_robot
@@ -17,8 +18,6 @@ from offdyn_envs.robots import get_robot
 __all__ = ["draw_card", "drawn_from", "picture_path"]
 
 FOLDER = "pictures"
-FEW = 40
-"""Episodes up to which each of them is a dot; more are bars."""
 COLOURS = 16
 _INCHES, _DOTS = (8.0, 2.7), 80
 _FACT = "SHA-256 of the arrays"

@@ -18,6 +18,7 @@ from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DatasetId
 
 __all__ = [
+    "FEW",
     "TO_BUILD",
     "bar",
     "card_of",
@@ -33,7 +34,7 @@ __all__ = [
 TO_BUILD = "to build"
 _BAR = 40
 FEW = 40
-"""Episodes up to which each of them is a dot."""
+"""Episodes up to which each of them is a dot, here and in pictures; more are bars."""
 
 
 def bar(count: int, most: int) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offdyn_envs.commands.options import Json
+
 if TYPE_CHECKING:
     from offdyn_envs.datasets.identifying.identify import Errors, Identification
 
@@ -23,7 +25,7 @@ def identify(
     profile: Annotated[str | None, typer.Option(help="Variant of the edits; by default the dataset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Draws starts of the search.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    json_output: Json = False,
 ) -> None:
     """Fit the simulator to logs: the gravity, masses, ... under which simulated steps end where logged ones did."""
     from offdyn_envs.datasets.identifying.identify import identify as fit

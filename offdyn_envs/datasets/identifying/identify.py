@@ -18,11 +18,11 @@ from offdyn_envs.datasets.identifying.intervals import Estimate, judge
 from offdyn_envs.datasets.identifying.logs import Logs, Target, read_logs
 from offdyn_envs.datasets.identifying.parameters import Free, Parameter, read_free
 from offdyn_envs.datasets.identifying.replay import Replay
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Noise, Shift, Shifts, check_profile, parse_shifts, shifts_to_json
-from offdyn_envs.shifts.base import shown, whole
+from offdyn_envs.shifts.base import at_least
 
 __all__ = ["ROWS", "Errors", "Identification", "identify"]
 
@@ -80,8 +80,15 @@ class Identification:
     after: Errors
 
     def __getitem__(self, name: str) -> Estimate:
-        """Return the estimate of a parameter by its name."""
-        return next(item for item in self.estimates if item.name == name)
+        """Return the estimate of a parameter by its name, for instance "mass:torso".
+
+        Raises:
+            OffDynError: No such parameter was free.
+        """
+        by_name = {item.name: item for item in self.estimates}
+        if name not in by_name:
+            raise unknown("free parameter", name, by_name)
+        return by_name[name]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
@@ -145,8 +152,7 @@ def identify(
         OffDynError: Unknown names, another robot, logs that no simulation can start from, or shifts that do not fit.
     """
     for what, value, least in (("rows", rows, 1), ("horizon", horizon, 1), ("seed", seed, 0)):
-        if (found := whole(value)) is None or found < least:
-            raise OffDynError(f"{what} must be a whole number, {least} or above, got {shown(value)}")
+        at_least(what, value, least)
     known = _known(shifts)
     logs = read_logs(target, robot, None if profile is None else check_profile(profile))
     parameters = read_free(free, logs.robot, known, logs.profile)

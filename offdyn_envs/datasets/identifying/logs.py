@@ -16,7 +16,7 @@ from offdyn_envs.datasets.loading import load_dataset
 from offdyn_envs.datasets.own.arrays import OwnData, from_arrays
 from offdyn_envs.datasets.store.imported import ImportedDataset
 from offdyn_envs.datasets.store.spec import Arrays, Dataset
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, spelled
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.tasks import get_task, list_tasks
 
@@ -121,8 +121,8 @@ def _load(target: Target) -> tuple[AnyDataset, tuple[Any, Any] | None]:
             raise OffDynError("target: one of 'qpos' and 'qvel' is given; both are needed, or neither")
         return data, None if states[0] is None else states
     if isinstance(target, str | Path):
-        tasks = {task.name for task in list_tasks()}
-        data = load_dataset(get_task(str(target)).target) if str(target) in tasks else load_any(target)
+        task = spelled(str(target), (task.name for task in list_tasks()))
+        data = load_any(target) if task is None else load_dataset(get_task(task).target)
     if isinstance(data, Dataset):
         return data, (data.qpos, data.qvel)
     if isinstance(data, ImportedDataset):

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import KINDS, Delay, Shift, check_shifts, parse_shifts
-from offdyn_envs.shifts.base import number, shown
-from offdyn_envs.shifts.sampling import is_count, read_key
+from offdyn_envs.shifts.sampling import is_count, read_key, read_range
 
 __all__ = ["Free", "Parameter", "read_free", "shifts_of"]
 
@@ -141,9 +140,9 @@ def _split(text: str) -> tuple[str, Sequence[float] | None]:
     key, equals, ends = text.partition("=")
     if not equals:
         return key, None
-    low, dots, high = ends.partition("..")
     try:
-        return key, (float(low), float(high if dots else "none"))
+        low, high = map(float, ends.split(".."))
+        return key, (low, high)
     except ValueError:
         raise OffDynError(f"{WHAT}: the range of {key} must be LOW..HIGH, such as 0.2..5, got {shown(ends)}") from None
 
@@ -170,9 +169,7 @@ def _usual(key: str, full: str, name: str, robot: Robot) -> tuple[float, float]:
 
 
 def _given(key: str, bounds: Sequence[float]) -> tuple[float, float]:
-    if isinstance(bounds, str | bytes) or not hasattr(bounds, "__len__") or len(bounds) != 2:
-        raise OffDynError(f"{WHAT}: {key} must be a lowest and a highest value, got {shown(bounds)}")
-    low, high = (number(f"{WHAT}: {key}", end, -1e9, 1e9) for end in bounds)
-    if low >= high:
+    low, high = read_range(key, bounds, WHAT)
+    if low == high:
         raise OffDynError(f"{WHAT}: {key} must rise, got {low:g} and {high:g}")
     return low, high
