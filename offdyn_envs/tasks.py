@@ -93,7 +93,10 @@ _DYNAMICS: dict[str, dict[str, tuple[Shift, ...]]] = {
     **{robot: _hand_dynamics() for robot in HANDS},
 }
 DYNAMICS: Mapping[str, Mapping[str, tuple[Shift, ...]]] = MappingProxyType(_DYNAMICS)
-"""Named dynamics of each robot: the slug and its shifts; 23 a walker, 7 a task of the hand, 120 in all; `register_dynamics` adds to them."""
+"""Named dynamics of each robot: the slug and its shifts; `register_dynamics` adds to them.
+
+23 a walker and 7 a task of the hand, 120 in all.
+"""
 _SLUG = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 

@@ -9,7 +9,7 @@ observation that `set_state` leads to is up to date and so differs from the one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import numpy as np

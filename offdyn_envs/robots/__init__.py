@@ -1,4 +1,4 @@
-"""Robots as values: what every robot says of itself, the four walkers, the four tasks of the Adroit hand, and the registry that anyone can add to."""
+"""Robots as values: what every robot says of itself, four walkers, four tasks of a hand, and the registry."""
 
 from offdyn_envs.robots.base import GoalState, Robot, State
 from offdyn_envs.robots.goals import GoalPart

@@ -262,17 +262,26 @@ def _length(vectors: Floats) -> NDArray[np.float64]:
 
 
 def _angles(turned: Floats) -> Floats:
-    """Return the Euler angles of quaternions, [..., 3]."""
-    from gymnasium_robotics.utils.rotations import quat2euler
-
-    return quat2euler(turned)
+    """Return the Euler angles of unit quaternions as gymnasium-robotics computes them, to the bit, [..., 3]."""
+    w, x, y, z = (turned[..., at] for at in range(4))
+    norm = np.sum(turned * turned, axis=-1)
+    scale = 2.0 / norm
+    xs, ys, zs = x * scale, y * scale, z * scale
+    along, across = 1.0 - (x * xs + y * ys), y * zs - w * xs
+    level = np.sqrt(along * along + across * across)
+    upright = level > 4.0 * np.finfo(np.float64).eps
+    first = np.where(upright, -np.arctan2(across, along), 0.0)
+    second = -np.arctan2(-(x * zs + w * ys), level)
+    turn = -np.arctan2(x * ys - w * zs, 1.0 - (y * ys + z * zs))
+    third = np.where(upright, turn, -np.arctan2(-(x * ys + w * zs), 1.0 - (x * xs + z * zs)))
+    return np.stack((first, second, third), axis=-1)
 
 
 def _quaternion(first: float, second: float) -> NDArray[np.float64]:
-    """Return the quaternion of two Euler angles, the third being 0, [4]."""
-    from gymnasium_robotics.utils.rotations import euler2quat
-
-    return euler2quat(np.array([first, second, 0.0]))
+    """Return the quaternion of two Euler angles, the third being 0, as gymnasium-robotics computes it, [4]."""
+    half, other = first / 2, -second / 2
+    sine, cosine, other_sine, other_cosine = np.sin(half), np.cos(half), np.sin(other), np.cos(other)
+    return np.array([other_cosine * cosine, other_cosine * sine, -(other_sine * cosine), -(other_sine * sine)])
 
 
 @lru_cache

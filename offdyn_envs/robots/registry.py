@@ -1,4 +1,4 @@
-"""The robots that there are: the four walkers, the tasks of the Adroit hand, those of other packages, and those that a program registers.
+"""The robots that there are: the four walkers, the tasks of the Adroit hand, other packages' and a program's.
 
 Another package names its robots in the entry-point group `offdyn.robots`, as `name = "module:THING"`, where THING is a
 robot or a function without arguments that registers some, with their dynamics and tasks. They are looked for when a

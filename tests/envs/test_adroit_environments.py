@@ -278,7 +278,8 @@ def test_truncation_after_two_hundred_steps():
 
 
 def test_gymnasiums_own_batch_equals_scalars():
-    envs = gymnasium.make_vec("OffDyn/AdroitDoor-broken-joint-medium-v0", 2, reward="dense")
+    name = "OffDyn/AdroitDoor-broken-joint-medium-v0"
+    envs = gymnasium.make_vec(name, 2, vectorization_mode="sync", reward="dense")
     assert isinstance(envs, gymnasium.vector.SyncVectorEnv)
     scalars = [make("door", dynamics="broken-joint-medium") for _ in range(2)]
     start = envs.reset(seed=7)[0]
