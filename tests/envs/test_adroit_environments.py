@@ -361,7 +361,7 @@ def test_describe(name):
         ({"profile": np.array(["odrl", "odrl"])}, "unknown profile of the Adroit environments"),
         ({"width": -1}, "width must be a whole number above 0, got '-1'"),
         ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got '1'"),
-        ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; pen has 45"),
+        ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; adroit-pen has 45"),
     ),
 )
 def test_malformed_arguments(kwargs, words):
