@@ -168,7 +168,7 @@ class ShiftedRobot(ScalarEnvironment):
         if diverged:
             self.data.time, self.data.qpos[:], self.data.qvel[:] = time, before.qpos, before.qvel
             if len(self._columns):
-                self.set_state(before.qpos, before.qvel)
+                self.set_state(self.data.qpos.copy(), self.data.qvel.copy())
         self._measure()
         reward, terminated, info = self._judge(before, action)
         if self.render_mode == "human":

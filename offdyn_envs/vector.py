@@ -217,11 +217,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     def set_state(
         self,
-        qpos: Floats,
-        qvel: Floats,
+        qpos: NDArray[Any],
+        qvel: NDArray[Any],
         mask: Bools | None = None,
         queue: Floats | None = None,
-        goal: Floats | None = None,
+        goal: NDArray[Any] | None = None,
     ) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
@@ -324,7 +324,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             return self._step_and_reset(rewards, terminations, truncations, infos)
         return self._seen(None), rewards, terminations, truncations, infos
 
-    def _goals(self, goal: Floats, chosen: Bools) -> Floats:
+    def _goals(self, goal: NDArray[Any], chosen: Bools) -> Floats:
         """Return goals that were given, checked, [N, G] or without what is measured."""
         rows, size = self._rows.goals.shape
         aims = size - len(self._rows.columns)

@@ -88,6 +88,8 @@ TAUGHT: Mapping[str, Recipe] = MappingProxyType(
     {f"adroit-{task}": Recipe("ppo", 2_000_000, 0.99, lesson=400_000) for task in ("pen", "door", "hammer", "relocate")}
 )
 """Recipes of the robots that a teacher teaches."""
+_AFTER_LESSON = 400_000
+"""Budget of the nominal robot, on which the lesson was taken."""
 _HOPPER, _WALKER, _ANT = ROBOTS["hopper"], ROBOTS["walker2d"], ROBOTS["ant"]
 # Where the nominal robot's expert does well without adaptation, the expert is what becomes of that one.
 _ADAPTED = WarmStart(3_000_000, 1_500_000, 0.99, expert_of="nominal")
@@ -147,7 +149,8 @@ def recipe_of(robot: str, dynamics: str) -> Recipe:
     if own := OWN.get((robot, dynamics)):
         return own
     if robot in TAUGHT:
-        return TAUGHT[robot]
+        lesson = TAUGHT[robot]
+        return replace(lesson, budget=_AFTER_LESSON) if dynamics == "nominal" else lesson
     recipe = ROBOTS[robot]
     if robot not in ("hopper", "walker2d"):
         return recipe

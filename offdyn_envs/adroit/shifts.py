@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
-from offdyn_envs.shifts import Friction, Gravity
+from offdyn_envs.shifts import Friction, Gravity, Shift
 from offdyn_envs.shifts.base import shown
 from offdyn_envs.shifts.hand import BROKEN_JOINTS, FINGERS, BrokenJoint, ShrinkFinger
 from offdyn_envs.shifts.parsing import check_products, listed_shifts
@@ -44,7 +44,7 @@ HAND_KINDS: Mapping[str, type[HandShift]] = MappingProxyType(
 """The kinds of the hand's shifts, by their name in JSON."""
 
 
-def describe_hand_shift(shift: HandShift) -> str:
+def describe_hand_shift(shift: Shift) -> str:
     """Say in words what a shift of the hand changes."""
     # None of the four asks the robot for anything.
     return shift.describe(cast("Robot", None))

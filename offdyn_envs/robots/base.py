@@ -148,13 +148,12 @@ class Robot:
         """
         raise NotImplementedError
 
-    def terminated(self, qpos: Floats, qvel: Floats, *goal: Floats) -> Bools:
+    def terminated(self, qpos: Floats, qvel: Floats) -> Bools:
         """Say which states end an episode; none where a robot does not say otherwise.
 
         Args:
             qpos: Positions, [..., nq].
             qvel: Velocities, [..., nv].
-            goal: Of a robot with a goal that, too, [..., G].
 
         Returns:
             True where the episode ends, [...].

@@ -63,7 +63,7 @@ class Hand(Robot):
     @property
     def drops(self) -> bool:
         """Whether there is something to drop that ends the episode."""
-        return type(self).terminated is not Robot.terminated
+        return type(self).terminated is not Hand.terminated
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Give the motors of wrist and fingers the stiffness of the tasks."""
@@ -89,6 +89,14 @@ class Hand(Robot):
     def reward(self, before: Any, after: Any, action: Floats) -> NDArray[np.float64]:
         """Return the dense reward, see `Robot.reward`."""
         return self.outcome(after).dense
+
+    def terminated(self, qpos: Floats, qvel: Floats, goal: Floats) -> Bools:  # pyright: ignore[reportIncompatibleMethodOverride] a goal more
+        """Say which states end an episode: none."""
+        return np.zeros(qpos.shape[:-1], dtype=bool)
+
+    def terminated_from_observation(self, observation: Floats) -> Bools:
+        """Say the same of observations."""
+        return np.zeros(observation.shape[:-1], dtype=bool)
 
     def info(self, before: Any, after: Any, action: Floats) -> Mapping[str, Any]:
         """Return whether the goal is reached."""

@@ -62,14 +62,16 @@ def add_sensors(spec: mujoco.MjSpec, measures: Sequence[Measure]) -> None:
     """
     import mujoco
 
-    types = {"pos": mujoco.mjtSensor.mjSENS_FRAMEPOS, "quat": mujoco.mjtSensor.mjSENS_FRAMEQUAT}
-    objects = {"body": mujoco.mjtObj.mjOBJ_XBODY, "site": mujoco.mjtObj.mjOBJ_SITE}
+    library: Any = mujoco  # Whose stubs know neither sensors nor kinds of objects.
+    types = {"pos": library.mjtSensor.mjSENS_FRAMEPOS, "quat": library.mjtSensor.mjSENS_FRAMEQUAT}
+    objects = {"body": library.mjtObj.mjOBJ_XBODY, "site": library.mjtObj.mjOBJ_SITE}
+    editable: Any = spec
     for one in measures:
         if one.kind not in _WIDTHS:
             raise unknown("kind of a measure", one.kind, _WIDTHS)
         if one.kind != "sensor":
             thing, _, what = one.kind.partition("_")
-            spec.add_sensor(name=one.sensor, type=types[what], objtype=objects[thing], objname=one.element)
+            editable.add_sensor(name=one.sensor, type=types[what], objtype=objects[thing], objname=one.element)
 
 
 def columns_of(model: mujoco.MjModel, measures: Sequence[Measure]) -> NDArray[np.intp]:

@@ -147,6 +147,9 @@ class Reacher(Robot):
     def reward(self, before, after, action):
         return -np.abs(after.goal[..., 3] - after.goal[..., 0]) - 0.0 * before.goal[..., 3]
 
+    def terminated(self, qpos, qvel, goal):
+        return qpos[..., 0] > 100.0
+
     def sample_reset(self, rng, init_qpos):
         return init_qpos.copy(), np.zeros(1), rng.uniform(-1.0, 1.0, 3)
 

@@ -139,7 +139,7 @@ class Admission:
         # Equal shapes are equally deep in every state: then nothing can be refused, and looking takes microseconds.
         self.reshaped = not _same_shape(source, other)
 
-    def refused(self, qpos: Floats, goal: Floats | None = None) -> tuple[Bools, Bools]:
+    def refused(self, qpos: NDArray[Any], goal: NDArray[Any] | None = None) -> tuple[Bools, Bools]:
         """Say which states the other body cannot take.
 
         Args:
