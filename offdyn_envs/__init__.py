@@ -94,11 +94,12 @@ def register_environments() -> None:
     for robot in WALKERS.values():
         for slug in dynamics_of(robot.name):
             register_environment(robot, slug, env_id(robot, slug))
-    # Adroit needs an extra, which is asked for when an environment is made; its batches are Gymnasium's own.
+    # Adroit needs an extra, which is asked for when an environment is made.
     for name, (task, slug) in adroit_env_ids().items():
         gymnasium.register(
             id=name,
             entry_point=f"offdyn_envs.adroit.environment:{HAND_TASKS[task].title}",
+            vector_entry_point=f"offdyn_envs.vector:{HAND_TASKS[task].name}",
             max_episode_steps=HAND_STEPS,
             kwargs={"dynamics": slug},
         )

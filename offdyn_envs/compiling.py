@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from offdyn_envs.robots import Robot, get_robot
-from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
+from offdyn_envs.robots.mjcf import compile_mjcf
 
 __all__ = ["base_model", "base_spec", "compile_spec", "dynamics_fields", "log_simulator_warnings"]
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("offdyn.mujoco")
 
 def base_spec(robot: Robot) -> mujoco.MjSpec:
     """Return a robot's model without any shift, not yet compiled."""
-    return read_mjcf(robot.name, robot.mjcf)
+    return robot.spec()
 
 
 def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:

@@ -28,6 +28,7 @@ from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import ROBOTS, WALKERS, RewardParts, Robot, State, Walker
 from offdyn_envs.robots.base import Floats
 from offdyn_envs.robots.goals import read_goal, write_goal
+from offdyn_envs.robots.measures import columns_of
 from offdyn_envs.robots.registry import find_others
 from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
@@ -166,10 +167,29 @@ class ShiftedRobot(ScalarEnvironment):
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
         if diverged:
             self.data.time, self.data.qpos[:], self.data.qvel[:] = time, before.qpos, before.qvel
+            if len(self._columns):
+                self.set_state(self.data.qpos.copy(), self.data.qvel.copy())
+        self._measure()
         reward, terminated, info = self._judge(before, action)
         if self.render_mode == "human":
             self.render()
         return self._seen(), reward, terminated or diverged, False, info | {"diverged": diverged}
+
+    def set_state(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
+        """Set positions and velocities; what a robot measures is up to date then.
+
+        Args:
+            qpos: Positions, [nq].
+            qvel: Velocities, [nv].
+        """
+        if len(self._columns):  # What is left of earlier steps would show in what sensors feel.
+            self.data.ctrl[:], self.data.qacc_warmstart[:] = 0.0, 0.0
+        super().set_state(qpos, qvel)
+        self._measure()
+
+    def _measure(self) -> None:
+        if size := len(self._columns):
+            self._goal = np.concatenate((self._goal[:-size], self.data.sensordata[self._columns]))
 
     def _stock_kwargs(self) -> dict[str, Any]:
         """Return the arguments of the class that simulates."""
@@ -211,14 +231,18 @@ class ShiftedRobot(ScalarEnvironment):
 
     @property
     def goal(self) -> NDArray[np.float64]:
-        """What the last reset wrote into the model, [G]; a copy, and may be set. Nothing for most robots."""
+        """What the last reset wrote into the model, and what the last physics step measured, [G]; a copy.
+
+        It may be set, without or with what is measured, which `set_state` measures anew. Nothing for most robots.
+        """
         return self._goal.copy()
 
     @goal.setter
     def goal(self, value: NDArray[Any]) -> None:
-        if np.shape(value) != self._goal.shape or not np.isfinite(value).all():
+        sizes = self._goal.shape, (self._goal.size - len(self._columns),)
+        if np.shape(value) not in sizes or not np.isfinite(value).all():
             raise OffDynError(f"goal must be finite numbers of shape {self._goal.shape}, got shape {np.shape(value)}")
-        self._goal = np.array(value, dtype=np.float64)
+        self._goal = np.concatenate((np.array(value, dtype=np.float64), self._goal[len(value) :]))
         write_goal(self.model, self.robot.goal, self._goal)
 
     @property
@@ -257,7 +281,8 @@ class ShiftedRobot(ScalarEnvironment):
             if inside.opt.timestep != model.opt.timestep:
                 raise OffDynError(f"local shift: the timestep may not change, from {model.opt.timestep} s")
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
-        self._goal = read_goal(model, self.robot.goal)
+        self._columns = columns_of(model, self.robot.measures)
+        self._goal = np.concatenate((read_goal(model, self.robot.goal), np.zeros(len(self._columns))))
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)

@@ -1,6 +1,6 @@
 """The tables: dynamics, datasets, tasks and tracks. Names are looked up here, never parsed for their meaning.
 
-Those of the suite's walkers stand here; dynamics and tasks of other robots are registered.
+Those of the suite's robots stand here; dynamics and tasks of other robots are registered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from types import MappingProxyType
 
 from offdyn_envs.errors import OffDynError, spelled, unknown
-from offdyn_envs.robots import ROBOTS, WALKERS, Robot, get_robot
+from offdyn_envs.robots import HANDS, ROBOTS, WALKERS, Robot, get_robot
 from offdyn_envs.robots.registry import find_others, known_robot, register_environment
 from offdyn_envs.shifts import (
     KINEMATIC_LEVELS,
@@ -20,12 +20,14 @@ from offdyn_envs.shifts import (
     MORPHOLOGY_LEVELS,
     MORPHOLOGY_PARTS,
     SEVERE,
+    BrokenJoint,
     Friction,
     Gravity,
     Kinematic,
     Morphology,
     Shift,
     Shifts,
+    ShrinkFinger,
     check_shifts,
     parse_shifts,
 )
@@ -33,6 +35,7 @@ from offdyn_envs.shifts.local import everywhere
 
 __all__ = [
     "DYNAMICS",
+    "HAND_LEVELS",
     "QUALITIES",
     "ROWS",
     "TRACKS",
@@ -75,9 +78,25 @@ def _dynamics_table(robot: str) -> dict[str, tuple[Shift, ...]]:
     }
 
 
-_DYNAMICS: dict[str, dict[str, tuple[Shift, ...]]] = {robot: _dynamics_table(robot) for robot in WALKERS}
+HAND_LEVELS: Mapping[str, float] = MappingProxyType({"easy": 0.5, "medium": 0.25, "hard": 0.125})
+"""Published presets of both shifts of the Adroit hand: the scale of each level."""
+
+
+def _hand_dynamics() -> dict[str, tuple[Shift, ...]]:
+    kinds = (BrokenJoint, ShrinkFinger)
+    shifted = {f"{kind.kind}-{level}": (kind(scale),) for kind in kinds for level, scale in HAND_LEVELS.items()}
+    return {"nominal": (), **shifted}
+
+
+_DYNAMICS: dict[str, dict[str, tuple[Shift, ...]]] = {
+    **{robot: _dynamics_table(robot) for robot in WALKERS},
+    **{robot: _hand_dynamics() for robot in HANDS},
+}
 DYNAMICS: Mapping[str, Mapping[str, tuple[Shift, ...]]] = MappingProxyType(_DYNAMICS)
-"""Named dynamics of each robot: the slug and its shifts; 23 a walker, 92 in all; `register_dynamics` adds to them."""
+"""Named dynamics of each robot: the slug and its shifts; `register_dynamics` adds to them.
+
+23 a walker and 7 a task of the hand, 120 in all.
+"""
 _SLUG = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
@@ -263,14 +282,14 @@ class Task:
 @cache
 def _task_table() -> dict[str, Task]:
     tasks: dict[str, Task] = {}
-    for robot in WALKERS:
+    for robot in (*WALKERS, *HANDS):
         for dynamics in DYNAMICS[robot]:
             for quality in QUALITIES:
                 nominal = DatasetId(robot, "nominal", quality, "1m")
                 target = DatasetId(robot, dynamics, quality, "5k")
                 name = f"{robot}-{dynamics}-{quality}"
                 tasks[name] = Task(name, robot, dynamics, quality, nominal, target, scoring=dynamics)
-        for dynamics in SEVERE_SLUGS:
+        for dynamics in SEVERE_SLUGS if robot in WALKERS else ():
             for quality in QUALITIES:
                 source = DatasetId(robot, dynamics, quality, "1m")
                 target = DatasetId(robot, "nominal", quality, "5k")

@@ -141,6 +141,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._state = np.zeros((rows, size))
         self._trajectory = np.zeros((rows, robot.frame_skip, size))
         self._control = np.zeros((rows, robot.frame_skip, robot.action_dim))
+        sensors = (rows, robot.frame_skip, base.nsensordata)
+        self._sensed = np.zeros(sensors) if robot.measures else None
         self._steps = np.zeros(rows, dtype=np.int64)
         self._done = np.zeros(rows, dtype=bool)
         self._unstarted = set(range(rows))
@@ -197,7 +199,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     @property
     def goal(self) -> Floats:
-        """What the last reset wrote into each row's model, [N, G]; a copy. Nothing for most robots."""
+        """What the last reset wrote into each row's model, and what the last physics step measured, [N, G]; a copy.
+
+        Nothing for most robots.
+        """
         return self._rows.goals.copy()
 
     @property
@@ -212,11 +217,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     def set_state(
         self,
-        qpos: Floats,
-        qvel: Floats,
+        qpos: NDArray[Any],
+        qvel: NDArray[Any],
         mask: Bools | None = None,
         queue: Floats | None = None,
-        goal: Floats | None = None,
+        goal: NDArray[Any] | None = None,
     ) -> Floats:
         """Put rows into given states and start a fresh episode there.
 
@@ -225,7 +230,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             qvel: Velocities, [N, nv].
             mask: Which rows to set, [N]; all where left out.
             queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
-            goal: Goals, as `goal` returns them, [N, G]; they stay where left out.
+            goal: Goals, as `goal` returns them, [N, G]; they stay where left out. Without the last numbers, those that
+                are measured, these are measured anew.
 
         Returns:
             The observations of all rows, [N, |S|], never attacked and without noise.
@@ -238,14 +244,13 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         checked = [
             (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
         ]
-        if goal is not None:
-            goals = finite_rows("goal", goal, self._rows.goals.shape, chosen)
-            for row in np.flatnonzero(chosen):
-                self._rows.aim(int(row), goals[row])
+        goals = None if goal is None else self._goals(goal, chosen)
         under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
+        for row in np.flatnonzero(chosen).tolist():
+            self._aim(row, None if goals is None else goals[row])
         self._begin(chosen)
         if under_way is not None:
             self._queue.sent[chosen] = under_way[chosen]
@@ -305,7 +310,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             self._crew.check_open()
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
         waiting = self._done.copy() if self.autoreset_mode == AutoresetMode.NEXT_STEP else None
-        before = self._state
+        before = self._parts(self._state)
         diverged = self._advance(actions)
         rewards, terminations, truncations = self._judge(before, actions, diverged)
         infos: dict[str, Any] = {"diverged": diverged} if diverged.any() else {}
@@ -319,6 +324,19 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             return self._step_and_reset(rewards, terminations, truncations, infos)
         return self._seen(None), rewards, terminations, truncations, infos
 
+    def _goals(self, goal: NDArray[Any], chosen: Bools) -> Floats:
+        """Return goals that were given, checked, [N, G] or without what is measured."""
+        rows, size = self._rows.goals.shape
+        aims = size - len(self._rows.columns)
+        return finite_rows("goal", goal, (rows, aims if np.shape(goal) == (rows, aims) else size), chosen)
+
+    def _aim(self, row: int, goal: Floats | None) -> None:
+        """Give a row, whose positions and velocities stand, a goal; measure what it does not say."""
+        if goal is not None:
+            self._rows.aim(row, goal)
+        if goal is None or len(goal) < self._rows.goals.shape[1]:
+            self._rows.measure(row, self._state[row, self._qpos], self._state[row, self._qvel])
+
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the physics threads."""
         self._crew.close()
@@ -326,18 +344,23 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _advance(self, actions: NDArray[Any]) -> Bools:
         self._rows.begin_step(self._steps, self._state[:, self._qpos], self._state[:, self._qvel])
         self._control[:] = self.robot.control(self._queue.send(actions))[:, None, :]
-        self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory)
+        self._crew.simulate(self._rows.models, self._state, self._control, self._trajectory, self._sensed)
         after = self._trajectory[:, -1].copy()
         # The simulation repeats the last good state of a row that diverged, so its clock falls behind.
         diverged = after[:, 0] - self._state[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
         if diverged.any():
             after[diverged] = self._state[diverged]
         self._state = after
+        if self._sensed is not None:
+            aims = self._rows.goals[:, : -len(self._rows.columns)]
+            self._rows.goals = np.concatenate((aims, self._sensed[:, -1, self._rows.columns]), axis=1)
+            for row in np.flatnonzero(diverged).tolist():
+                self._aim(row, None)
         self._steps += 1
         return diverged
 
-    def _judge(self, before: Floats, actions: NDArray[Any], diverged: Bools) -> tuple[Floats, Bools, Bools]:
-        rewards, fallen = self.robot.judge(self._parts(before), self._parts(self._state), actions)
+    def _judge(self, before: State, actions: NDArray[Any], diverged: Bools) -> tuple[Floats, Bools, Bools]:
+        rewards, fallen = self.robot.judge(before, self._parts(self._state), actions)
         return rewards, fallen | diverged, self._steps >= self.max_episode_steps
 
     def _parts(self, state: Floats) -> State:
@@ -362,11 +385,10 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._rows.begin_episodes(rows, episode)
         for row in rows:
             qpos, qvel, *goal = self.robot.sample_reset(self._rngs[row], self._rows.start_qpos[row])
-            if goal:
-                self._rows.aim(int(row), goal[0])
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel
+            self._aim(int(row), goal[0] if goal else None)
         self._begin(chosen)
 
     def _begin(self, chosen: Bools) -> None:

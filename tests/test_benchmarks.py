@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from offdyn_agents.algorithms.registry import agent_class, names
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 OURS = {"offdyn", "bare rollout", "thread pool"}
@@ -39,9 +39,9 @@ def test_environment_benchmark_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_bare_peers_compute_what_the_environment_does(peers, name):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     actions = np.random.default_rng(0).uniform(-1, 1, (60, 5, robot.action_dim)).astype(np.float32)
     recording = peers.record(robot, peers.different_rows(robot, 5), actions, threads=2)
     assert len(set(map(id, recording.models()))) == 5
@@ -56,7 +56,7 @@ def test_bare_peers_compute_what_the_environment_does(peers, name):
 
 
 def test_a_peer_that_computes_something_else_is_noticed(peers):
-    robot = ROBOTS["hopper"]
+    robot = WALKERS["hopper"]
     actions = np.random.default_rng(0).uniform(-1, 1, (4, 2, 3)).astype(np.float32)
     recording = peers.record(robot, [(), ()], actions, threads=1)
     weaker = replace(recording, actions=0.9 * actions)

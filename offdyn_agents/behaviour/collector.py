@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from offdyn_agents.behaviour.checkpoint import as_array
 from offdyn_envs.models import start_qpos
-from offdyn_envs.robots import as_walker, get_robot
+from offdyn_envs.robots import get_robot
+from offdyn_envs.robots.goals import goal_size
 from offdyn_envs.tasks import get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -64,9 +65,10 @@ class Collector:
             rows: episodes side by side.
             seed: seed of every reset.
             memory: how many finished episodes the running return covers.
-            staggered: start the rows of a robot that never falls at different ages, or all of them would end together.
+            staggered: start the rows of a robot that never falls, and of a hand, at different ages, or all of them
+                would end together.
         """
-        self._robot = as_walker(get_robot(robot), "training a behaviour")
+        self._robot = get_robot(robot)
         self._rest = start_qpos(self._robot, get_dynamics(robot, dynamics))
         self._env = OffDynVectorEnv(
             robot, rows, dynamics=dynamics, max_episode_steps=2**31 - 1, autoreset_mode="disabled", num_threads=1
@@ -78,7 +80,7 @@ class Collector:
         self._returns = np.zeros(rows)
         self.finished: deque[float] = deque(maxlen=memory)
         self._restart(np.ones(rows, dtype=np.bool_))
-        if staggered and self._robot.z_range is None:
+        if staggered and getattr(self._robot, "z_range", None) is None:
             self._elapsed = np.arange(rows) * self._robot.max_episode_steps // rows
 
     @property
@@ -116,6 +118,7 @@ class Collector:
             "elapsed": self._elapsed.copy(),
             "returns": self._returns.copy(),
             "finished": list(self.finished),
+            **({"goal": self._env.goal} if self._robot.goal_dim else {}),
             "rng": json.dumps(self._rng.bit_generator.state),
         }
 
@@ -129,16 +132,16 @@ class Collector:
         self._returns = as_array(state["returns"])
         self.finished = deque(state["finished"], maxlen=self.finished.maxlen)
         self._rng.bit_generator.state = json.loads(state["rng"])
-        self._place(as_array(state["qpos"]), as_array(state["qvel"]))
+        goal = as_array(state["goal"]) if "goal" in state else None
+        self.observations = self._env.set_state(as_array(state["qpos"]), as_array(state["qvel"]), goal=goal)
 
     def _restart(self, mask: Bools) -> None:
         qpos, qvel = np.array(self._env.qpos), np.array(self._env.qvel)
+        goals = np.zeros((len(mask), goal_size(self._robot.goal)))
         for row in np.flatnonzero(mask):
-            qpos[row], qvel[row] = self._robot.sample_reset(self._rng, self._rest)
+            qpos[row], qvel[row], *goal = self._robot.sample_reset(self._rng, self._rest)
+            if goal:
+                goals[row] = goal[0]
         self._elapsed[mask] = 0
         self._returns[mask] = 0.0
-        self._place(qpos, qvel)
-
-    def _place(self, qpos: Floats, qvel: Floats) -> None:
-        self._env.set_state(qpos, qvel)
-        self.observations = self._robot.observe(qpos, qvel)
+        self.observations = self._env.set_state(qpos, qvel, mask, goal=goals if self._robot.goal else None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -20,6 +21,8 @@ from offdyn_envs.commands.options import Json
 
 if TYPE_CHECKING:
     from offdyn_agents.behaviour.programme import Behaviour
+
+Work: TypeAlias = Callable[..., dict[str, dict[str, Any]]]
 
 CRITIC_UPDATES = 100_000
 """Of a reference critic: part of what it is."""
@@ -50,7 +53,7 @@ def train(
         raise typer.Exit(2)
 
 
-def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
+def _train_one(behaviour: Behaviour, root: Path, quiet: bool, work: Work | None = None) -> bool:
     """Train a behaviour that is missing; say why it fails, and return whether it did not."""
     from offdyn_agents.runs.locks import held
     from offdyn_envs.errors import OffDynError
@@ -67,7 +70,7 @@ def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
         from offdyn_agents.behaviour.publish import train_behaviour
 
         try:
-            cards = train_behaviour(behaviour, root, quiet=quiet)
+            cards = (work or train_behaviour)(behaviour, root=root, quiet=quiet)
         except OffDynError as error:
             print(f"offdyn: {error}", file=sys.stderr)
             return False
@@ -77,6 +80,26 @@ def _train_one(behaviour: Behaviour, root: Path, quiet: bool) -> bool:
             returns = card["returns"]["sampled"]
             print(f"{behaviour} {quality}: return {returns['mean']:.0f} +- {returns['se']:.0f} (standard error)")
     return True
+
+
+@app.command("teach")
+def teach(
+    robot: Annotated[str, typer.Argument(help="Robot, such as adroit-pen.")],
+    teacher: Annotated[Path, typer.Option(help="The teacher: a .npz file of a network.")],
+    dynamics: Annotated[list[str] | None, typer.Option(help="Dynamics; may be repeated. Default: all.")] = None,
+    runs: _Root = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Learn from a teacher on the nominal robot, then from rewards under each dynamics; what is there is skipped."""
+    from functools import partial
+
+    from offdyn_agents.behaviour.programme import default_root, taught
+    from offdyn_agents.behaviour.publish import teach_behaviour
+
+    root = runs or default_root()
+    work = partial(teach_behaviour, teacher=teacher)
+    if not all([_train_one(behaviour, root, quiet, work) for behaviour in taught(robot, dynamics or [])]):
+        raise typer.Exit(2)
 
 
 @app.command("status")

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.behaviour.programme import Behaviour
-from offdyn_agents.behaviour.recipes import SEED, HeadStart, WarmStart
+from offdyn_agents.behaviour.recipes import SEED, HeadStart, WarmStart, recipe_of
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import as_walker, get_robot
 from offdyn_envs.shipped import behaviour_path
 
 if TYPE_CHECKING:
+    from offdyn_agents.behaviour.ppo import PpoLearner
     from offdyn_agents.behaviour.training import Learner
 
 # Horizons of observations, then of values, that a run needs before it can go on from a policy alone.
 ADOPTION = 12
+ADOPTION_OF_A_LESSON = 4
 
 
 def make_learner(behaviour: Behaviour, directory: Path) -> Learner:
@@ -105,6 +107,45 @@ def take_warm_start(learner: Learner, behaviour: Behaviour, warm: WarmStart, fir
     else:
         path = behaviour_path(behaviour.robot, warm.expert_of, "expert")
         learner.adopt(BehaviourPolicy.load(path), ADOPTION)
+
+
+def make_lesson(robot: str, teacher: Path) -> tuple[Learner, dict[str, Any]]:
+    """The learner that imitates a teacher on the nominal robot, and what cards say of it.
+
+    Args:
+        robot: robot name.
+        teacher: the teacher's file.
+
+    Returns:
+        The learner at its start, and plain types.
+
+    Raises:
+        OffDynError: the teacher cannot be read.
+    """
+    from offdyn_agents.behaviour.imitation import ImitationLearner, ImitationSettings
+    from offdyn_agents.behaviour.teacher import Teacher
+
+    master = Teacher(teacher, get_robot(robot))
+    learner = ImitationLearner(
+        robot, "nominal", SEED, master, ImitationSettings(steps=recipe_of(robot, "nominal").lesson)
+    )
+    return learner, {"teacher_sha256": master.sha256, "steps": learner.total}
+
+
+def make_tuned_learner(behaviour: Behaviour) -> PpoLearner:
+    """The learner that goes on from a lesson, with networks of its own still.
+
+    Args:
+        behaviour: the behaviour.
+
+    Returns:
+        The learner. Its steps are small: what is learned already is soon lost again.
+    """
+    from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
+
+    recipe = behaviour.recipe
+    settings = PpoSettings(horizon=200, rate=1e-4, epochs=5, steps=recipe.budget, discount=recipe.discount)
+    return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, settings)
 
 
 def require_expert(behaviour: Behaviour, warm: WarmStart) -> None:

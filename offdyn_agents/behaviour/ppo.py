@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from offdyn_agents.behaviour.checkpoint import as_array
 from offdyn_agents.behaviour.collector import Collector
 from offdyn_agents.behaviour.moments import RunningMoments
+from offdyn_agents.behaviour.networks import layers_of, tanh_network
 from offdyn_agents.engine.policy_gradient import advantages, log_density
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy
@@ -68,14 +69,6 @@ class PpoSettings:
         return asdict(self)
 
 
-def _network(inputs: int, hidden: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Sequential:
-    layers = [nn.Linear(inputs, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, outputs)]
-    for layer, scale in zip(layers, (math.sqrt(2.0), math.sqrt(2.0), gain), strict=True):
-        nn.init.orthogonal_(layer.weight, scale, generator=generator)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2])
-
-
 @dataclass(frozen=True)
 class _Batch:
     observations: Tensor
@@ -112,8 +105,8 @@ class PpoLearner:
         self.generator = torch.Generator().manual_seed(seed)
         size = self.collector.observations.shape[1]
         actions = self.collector.action_dim
-        self.policy = _network(size, s.hidden, actions, 0.01, self.generator)
-        self.value = _network(size, s.hidden, 1, 1.0, self.generator)
+        self.policy = tanh_network(size, s.hidden, actions, 0.01, self.generator)
+        self.value = tanh_network(size, s.hidden, 1, 1.0, self.generator)
         self.log_std = nn.Parameter(torch.full((actions,), math.log(s.initial_std)))
         self.parameters = [*self.policy.parameters(), self.log_std, *self.value.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=s.rate, eps=1e-5, fused=True)
@@ -239,13 +232,13 @@ class PpoLearner:
 
     def snapshot(self) -> dict[str, NDArray[np.float64]]:
         """What is needed to export the present policy: see `export.policy_from_snapshot`."""
-        layers = [layer for layer in self.policy if isinstance(layer, nn.Linear)]
-        arrays: dict[str, NDArray[np.float64]] = {}
-        for i, layer in enumerate(layers):
-            arrays[f"w{i}"] = layer.weight.detach().T.double().numpy().copy()
-            arrays[f"b{i}"] = layer.bias.detach().double().numpy().copy()
         log_std = self.log_std.detach().double().numpy().copy()
-        return {**arrays, "log_std": log_std, "mean": self.moments.mean.copy(), "std": self.moments.std.copy()}
+        return {
+            **layers_of(self.policy),
+            "log_std": log_std,
+            "mean": self.moments.mean.copy(),
+            "std": self.moments.std.copy(),
+        }
 
     def _collect(self) -> _Batch:
         s, collector = self.settings, self.collector

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from offdyn_agents.behaviour.recipes import Recipe, recipe_of
+from offdyn_agents.behaviour.recipes import TAUGHT, Recipe, recipe_of
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import REPLAY, behaviour_path
@@ -43,7 +43,8 @@ class Behaviour:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the policies to ship: the two qualities, and for sources those on the way to medium."""
-        return (*QUALITIES, *REPLAY) if self.dynamics in ("nominal", *SEVERE_SLUGS) else QUALITIES
+        source = self.dynamics in ("nominal", *SEVERE_SLUGS) and not self.recipe.lesson
+        return (*QUALITIES, *REPLAY) if source else QUALITIES
 
     @property
     def done(self) -> bool:
@@ -104,6 +105,24 @@ TIERS: Mapping[str, tuple[Behaviour, ...]] = MappingProxyType(
     }
 )
 PROGRAMME: tuple[Behaviour, ...] = tuple(behaviour for tier in TIERS.values() for behaviour in tier)
+
+
+def taught(robot: str, dynamics: list[str]) -> list[Behaviour]:
+    """The behaviours of a robot that a teacher teaches.
+
+    Args:
+        robot: robot name.
+        dynamics: dynamics slugs; all of the robot's where empty.
+
+    Returns:
+        Behaviours in the order given.
+
+    Raises:
+        OffDynError: an unknown name, or a robot that needs no teacher.
+    """
+    if robot not in TAUGHT:
+        raise unknown("robot with a teacher", robot, TAUGHT)
+    return [Behaviour(robot, slug) for slug in dynamics or DYNAMICS[robot]]
 
 
 def default_root() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 from offdyn_agents.behaviour.evaluation import MEDIUM_HIGH, MEDIUM_LOW, Evaluation, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import policy_from_snapshot
 from offdyn_agents.behaviour.learners import (
+    ADOPTION_OF_A_LESSON,
     make_learner,
+    make_lesson,
+    make_tuned_learner,
     make_warm_learner,
     require_expert,
     take_head_start,
@@ -20,6 +24,7 @@ from offdyn_agents.behaviour.learners import (
 )
 from offdyn_agents.behaviour.programme import Behaviour
 from offdyn_agents.behaviour.recipes import HeadStart
+from offdyn_agents.behaviour.references import random_returns
 from offdyn_agents.behaviour.training import Learner, Run, learn, repeatable
 from offdyn_agents.engine.provenance import git_commit, package_versions
 from offdyn_agents.runs.locks import held
@@ -32,6 +37,7 @@ from offdyn_envs.tasks import get_dynamics
 
 EXPERT_EPISODES, MEDIUM_EPISODES = 30, 20
 CARD_EPISODES = 100
+_ROUGHLY, _CLOSELY = 40, 8
 _SHARED_KEYS = ("format", "robot", "dynamics", "algorithm", "settings", "seed", "training_unit", "model_hash")
 # Policies are chosen and reported on different episodes, or the report would be too good.
 _SELECTION_SEED, _CARD_SEED = 10_000, 20_000
@@ -99,6 +105,100 @@ def _ended(behaviour: Behaviour, start: HeadStart, root: Path, quiet: bool) -> L
         if not mine:
             raise OffDynError(f"{behaviour} begins where {origin} ends, which another process is training; try later")
         return _first_run(origin, f"{origin} (head start of {behaviour})", root, None, quiet)[0]
+
+
+def teach_behaviour(
+    behaviour: Behaviour, teacher: Path, root: Path, *, quiet: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Learn a behaviour from a teacher on the nominal robot, then from rewards on its own, and write its policies.
+
+    Args:
+        behaviour: the behaviour.
+        teacher: the teacher's file.
+        root: folder of all runs; an interrupted run goes on there.
+        quiet: show no progress.
+
+    Returns:
+        The cards, by quality.
+
+    Raises:
+        OffDynError: the teacher cannot be read, another process is at the lesson, a checkpoint belongs to other
+            settings, or no policy qualifies as medium.
+    """
+    learner, facts = make_lesson(behaviour.robot, teacher)
+    lesson = Run(root / behaviour.robot / "lesson", origin={"teacher": facts})
+    lesson.directory.mkdir(parents=True, exist_ok=True)
+    with held(lesson.directory / "lock") as mine:
+        if not mine:
+            raise OffDynError(f"{behaviour} begins with a lesson that another process is taking; try later")
+        learn(learner, lesson, f"{behaviour.robot} (lesson)", quiet=quiet)
+    run = Run(behaviour.directory(root), origin={"lesson": facts})
+    with repeatable():
+        tuned = make_tuned_learner(behaviour)
+        if not run.checkpoint.exists():
+            tuned.adopt(policy_from_snapshot(learner.snapshot()), ADOPTION_OF_A_LESSON)
+            run.remember(tuned)
+            run.save(tuned)
+        learn(tuned, run, str(behaviour), quiet=quiet)
+    return publish_taught(behaviour, lesson, (tuned, run))
+
+
+def publish_taught(behaviour: Behaviour, lesson: Run, tuned: tuple[Learner, Run]) -> dict[str, dict[str, Any]]:
+    """Write `medium` and `expert` of a behaviour that was taught.
+
+    The medium has a third to two thirds of what the expert gains over chance; policies of the lesson may be it.
+
+    Args:
+        behaviour: the behaviour.
+        lesson: the run of imitation.
+        tuned: the run that went on from it, and its learner.
+
+    Returns:
+        The two cards, by quality.
+
+    Raises:
+        OffDynError: no policy qualifies as medium.
+    """
+    learner, run = tuned
+    chance = random_returns(behaviour.robot, behaviour.dynamics, CARD_EPISODES)["mean"]
+    history = [(steps, training) for steps, training, _ in run.history]
+    first, measure = history[0][0], partial(_measure, behaviour, run, EXPERT_EPISODES)
+    best = max((find_expert(history, measure), (first, measure(first))), key=lambda found: found[1])[0]
+    returns = {"expert": _report(behaviour, _policy(run, best))}
+    gain = returns["expert"]["sampled"].mean - chance
+    candidates = [(each, steps) for each in (lesson, run) for steps, _, _ in each.history]
+    middle = _find_middle(
+        len(candidates),
+        gain,
+        lambda at, episodes: _measure(behaviour, candidates[at][0], episodes, candidates[at][1]) - chance,
+    )
+    sources = {"expert": (run, best), "medium": candidates[middle]}
+    returns["medium"] = _report(behaviour, _policy(*sources["medium"]))
+    share = (returns["medium"]["sampled"].mean - chance) / gain
+    if not MEDIUM_LOW <= share <= MEDIUM_HIGH:
+        raise OffDynError(f"{behaviour}: the medium's share of the expert's gain is {share:.3f} on fresh episodes")
+    cards: dict[str, dict[str, Any]] = {}
+    for quality, (source, steps) in sources.items():
+        cards[quality] = {
+            **run.origin,
+            **_common_card(behaviour, learner, run),
+            "quality": quality,
+            "stage": "lesson" if source is lesson else "tuned",
+            "training_steps": steps,
+            "returns": {kind: evaluation.summary() for kind, evaluation in returns[quality].items()},
+            "random_return": chance,
+            "share_of_gain": (returns[quality]["sampled"].mean - chance) / gain,
+        }
+        _policy(source, steps).save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
+    return cards
+
+
+def _find_middle(count: int, gain: float, measure: Callable[[int, int], float]) -> int:
+    """Return the policy nearest to half of a gain: all of a run's are looked at roughly, the best ones closely."""
+    rough = {at: measure(at, MEDIUM_EPISODES) for at in range(0, count, max(count // _ROUGHLY, 1))}
+    nearest = sorted(rough, key=lambda at: abs(rough[at] - 0.5 * gain))[:_CLOSELY]
+    close = {at: measure(at, CARD_EPISODES) for at in nearest}
+    return min(close, key=lambda at: abs(close[at] - 0.5 * gain))
 
 
 def publish(

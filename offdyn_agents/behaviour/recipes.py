@@ -62,6 +62,8 @@ class Recipe:
         discount: per-step discount of the first run.
         warm_start: the second run, if there is one.
         head_start: where the first run begins, if not from nothing.
+        lesson: environment steps of imitating a teacher on the nominal robot; the run begins as what is learned there.
+            0 for a robot that nobody teaches.
     """
 
     algorithm: str
@@ -69,6 +71,7 @@ class Recipe:
     discount: float
     warm_start: WarmStart | None = None
     head_start: HeadStart | None = None
+    lesson: int = 0
 
 
 # Hopper's flight is a large part of its stride, so it looks further ahead.
@@ -80,6 +83,13 @@ ROBOTS: Mapping[str, Recipe] = MappingProxyType(
         "ant": Recipe("ppo", 5_000_000, 0.99),
     }
 )
+# From nothing nobody has learned these to the end. A lesson takes minutes.
+TAUGHT: Mapping[str, Recipe] = MappingProxyType(
+    {f"adroit-{task}": Recipe("ppo", 2_000_000, 0.99, lesson=400_000) for task in ("pen", "door", "hammer", "relocate")}
+)
+"""Recipes of the robots that a teacher teaches."""
+_AFTER_LESSON = 400_000
+"""Budget of the nominal robot, on which the lesson was taken."""
 _HOPPER, _WALKER, _ANT = ROBOTS["hopper"], ROBOTS["walker2d"], ROBOTS["ant"]
 # Where the nominal robot's expert does well without adaptation, the expert is what becomes of that one.
 _ADAPTED = WarmStart(3_000_000, 1_500_000, 0.99, expert_of="nominal")
@@ -138,6 +148,9 @@ def recipe_of(robot: str, dynamics: str) -> Recipe:
     """
     if own := OWN.get((robot, dynamics)):
         return own
+    if robot in TAUGHT:
+        lesson = TAUGHT[robot]
+        return replace(lesson, budget=_AFTER_LESSON) if dynamics == "nominal" else lesson
     recipe = ROBOTS[robot]
     if robot not in ("hopper", "walker2d"):
         return recipe

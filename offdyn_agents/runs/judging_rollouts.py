@@ -70,7 +70,9 @@ class Walks:
         }
 
 
-def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any, horizon: int) -> Walks:
+def walk_in_simulator(
+    env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any, horizon: int, goal: Any = None
+) -> Walks:
     """Let a policy act from N simulator states.
 
     Args:
@@ -79,9 +81,10 @@ def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any
         qpos: Positions, [N, nq].
         qvel: Velocities, [N, nv].
         horizon: Most steps.
+        goal: Goals, [N, G], of a robot that has one.
     """
     env.reset(seed=0)
-    observations = env.set_state(qpos, qvel)
+    observations = env.set_state(qpos, qvel, goal=goal)
     count = len(observations)
     walks = _none(count)
     live = np.ones(count, dtype=bool)
@@ -96,7 +99,7 @@ def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any
             break
         if not live.all():
             # All rows are stepped: put back, those that have ended stay where the simulation is sound.
-            observations = env.set_state(qpos, qvel, ~live)
+            observations = env.set_state(qpos, qvel, ~live, goal=goal)
     return walks
 
 
@@ -229,7 +232,8 @@ def _compare(
         autoreset_mode="disabled",
     )
     try:
-        real = walk_in_simulator(env, policy, dataset.qpos[rows], dataset.qvel[rows], horizon)
+        goal = None if dataset.goal is None else dataset.goal[rows]
+        real = walk_in_simulator(env, policy, dataset.qpos[rows], dataset.qvel[rows], horizon, goal)
     finally:
         env.close()
     observations = torch.from_numpy(np.ascontiguousarray(dataset.observations[rows]))

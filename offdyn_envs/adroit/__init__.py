@@ -4,7 +4,7 @@ The models come from gymnasium-robotics (the extra `adroit`); importing this pac
 """
 
 from offdyn_envs.adroit.shifts import BrokenJoint, HandShift, ShrinkFinger, parse_hand_shifts
-from offdyn_envs.adroit.tasks import HAND_DYNAMICS, HAND_STEPS, HAND_TASKS, HandTask, adroit_env_ids, get_hand_dynamics
+from offdyn_envs.adroit.tasks import HAND_DYNAMICS, HAND_STEPS, HAND_TASKS, adroit_env_ids, get_hand_dynamics
 
 __all__ = [
     "HAND_DYNAMICS",
@@ -12,7 +12,6 @@ __all__ = [
     "HAND_TASKS",
     "BrokenJoint",
     "HandShift",
-    "HandTask",
     "ShrinkFinger",
     "adroit_env_ids",
     "get_hand_dynamics",

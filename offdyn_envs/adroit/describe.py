@@ -9,9 +9,10 @@ import numpy as np
 
 from offdyn_envs.adroit.models import compile_hand
 from offdyn_envs.adroit.shifts import BROKEN_JOINTS, FINGERS, describe_hand_shift
-from offdyn_envs.adroit.tasks import HAND_STEPS, HandTask, adroit_env_ids, get_hand_dynamics, get_hand_task
+from offdyn_envs.adroit.tasks import HAND_STEPS, adroit_env_ids, get_hand_dynamics, get_hand_task
 from offdyn_envs.errors import unknown
 from offdyn_envs.models import model_hash
+from offdyn_envs.robots import Hand
 
 __all__ = ["describe"]
 
@@ -56,7 +57,7 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def _changed_numbers(task: HandTask, model: mujoco.MjModel) -> dict[str, Any]:
+def _changed_numbers(task: Hand, model: mujoco.MjModel) -> dict[str, Any]:
     """Return the joint ranges and segment lengths that differ from the intact hand."""
     base = compile_hand(task, ())
     ranges = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.adroit import rewards
 from offdyn_envs.adroit.hand import AdroitHand
 from offdyn_envs.adroit.stock import AdroitHandDoorEnv, AdroitHandHammerEnv, AdroitHandPenEnv, AdroitHandRelocateEnv
 from offdyn_envs.adroit.tasks import HAND_TASKS
@@ -20,7 +19,8 @@ class AdroitPen(AdroitHand, AdroitHandPenEnv):  # pyright: ignore[reportIncompat
 
     def _prepare(self) -> None:
         super()._prepare()
-        # Axes are divided by lengths that stock measures at reset; measured poses differ in the last bit.
+        # Axes are divided by lengths that stock measures at reset; measured poses differ in the last bit. The target's
+        # pose is the same in all steps.
         self._length_at_start = self._length("object")
         self.pen_length, self.tar_length = self._length_at_start, self._length("target")
 
@@ -34,17 +34,11 @@ class AdroitPen(AdroitHand, AdroitHandPenEnv):  # pyright: ignore[reportIncompat
     def _length(self, name: str) -> float:
         return float(np.linalg.norm(self.data.site(f"{name}_top").xpos - self.data.site(f"{name}_bottom").xpos))
 
-    def _judge(self) -> rewards.Outcome:
-        return rewards.pen(self.data, self.pen_length, self.tar_length)
-
 
 class AdroitDoor(AdroitHand, AdroitHandDoorEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock never ends
     """Undo a latch and swing a door open: 39 observations, 28 actions, never terminates."""
 
     task = HAND_TASKS["door"]
-
-    def _judge(self) -> rewards.Outcome:
-        return rewards.door(self.data, self._approach())
 
 
 class AdroitHammer(AdroitHand, AdroitHandHammerEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock never ends
@@ -52,14 +46,8 @@ class AdroitHammer(AdroitHand, AdroitHandHammerEnv):  # pyright: ignore[reportIn
 
     task = HAND_TASKS["hammer"]
 
-    def _judge(self) -> rewards.Outcome:
-        return rewards.hammer(self.data, self._approach())
-
 
 class AdroitRelocate(AdroitHand, AdroitHandRelocateEnv):  # pyright: ignore[reportIncompatibleMethodOverride] stock never ends
     """Carry a ball to a target: 39 observations, 30 actions, never terminates."""
 
     task = HAND_TASKS["relocate"]
-
-    def _judge(self) -> rewards.Outcome:
-        return rewards.relocate(self.data, self._approach())

@@ -9,7 +9,7 @@ observation that `set_state` leads to is up to date and so differs from the one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import mujoco
 import numpy as np
@@ -20,10 +20,11 @@ from offdyn_envs.adroit import rewards
 from offdyn_envs.adroit.models import compile_hand
 from offdyn_envs.adroit.shifts import HandShift, check_hand_profile, parse_hand_shifts
 from offdyn_envs.adroit.stock import ROBOTICS_VERSION
-from offdyn_envs.adroit.tasks import HandTask, get_hand_dynamics
+from offdyn_envs.adroit.tasks import get_hand_dynamics
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import GoalState, Hand
+from offdyn_envs.robots.hands import APPROACH, DROP_HEIGHT, STOCK_APPROACH, Outcome
 from offdyn_envs.scalar.arguments import check_rendering, check_seed
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.shifts.base import shown
@@ -41,7 +42,7 @@ class HandState(NamedTuple):
     Attributes:
         qpos: Positions, [nq], rad and m.
         qvel: Velocities, [nv], rad/s and m/s.
-        goal: Goal pose, see `offdyn_envs.adroit.tasks.HandTask.goal`: a quaternion [4] for pen, a position [3] for door
+        goal: Goal pose, see `offdyn_envs.robots.Hand`: a quaternion [4] for pen, a position [3] for door
             and hammer, two positions [6] for relocate.
     """
 
@@ -71,7 +72,7 @@ class AdroitHand(ScalarEnvironment):
         OffDynError: An unknown name, parameter or value.
     """
 
-    task: ClassVar[HandTask]
+    task: ClassVar[Hand]
     gymnasium_robotics_version: ClassVar[str] = ROBOTICS_VERSION
     # Centre and half width of the control ranges, which the stock classes set.
     act_mean: NDArray[np.float64]
@@ -95,8 +96,7 @@ class AdroitHand(ScalarEnvironment):
         self.profile = check_hand_profile(profile)
         self.reward = reward
         self.terminate_on_drop = self._ends_on_drop(terminate_on_drop)
-        # An attack asks for the name and the number of observations, which a task of the hand has too.
-        self.attack = None if attack is None else make_attack(attack, cast(Robot, self.task))
+        self.attack = None if attack is None else make_attack(attack, self.task)
         self._attack_rng = np.random.default_rng()
         super().__init__(**rendering)
         self._prepare()
@@ -193,7 +193,7 @@ class AdroitHand(ScalarEnvironment):
         if value is not None and not isinstance(value, bool):
             raise OffDynError(f"terminate_on_drop must be true, false or left out, got {shown(value)}")
         if value and not self.task.drops:
-            raise OffDynError(f"terminate_on_drop: only pen has something to drop; {self.task.name} never terminates")
+            raise OffDynError(f"terminate_on_drop: only pen has something to drop; {self.task.task} never terminates")
         return self.task.drops if value is None else value
 
     def _goal_fields(self) -> list[tuple[str, int]]:
@@ -205,19 +205,21 @@ class AdroitHand(ScalarEnvironment):
         """Bring a new environment into a state from which `set_state` and `step` work."""
         mujoco.mj_forward(self.model, self.data)
 
-    def _judge(self) -> rewards.Outcome:
-        raise NotImplementedError
+    def _judge(self) -> Outcome:
+        kinds = {"body_pos": "xpos", "body_quat": "xquat", "site_pos": "xpos", "sensor": "data"}
+        things = ((one, getattr(self.data, one.kind.partition("_")[0])(one.element)) for one in self.task.measures)
+        measured = [getattr(thing, kinds[one.kind]) for one, thing in things]
+        goal = np.concatenate((self.get_state().goal, *measured))
+        approach = STOCK_APPROACH if self.reward == "stock" else APPROACH
+        return self.task.outcome(GoalState(self.data.qpos, self.data.qvel, goal), approach)
 
-    def _approach(self) -> float:
-        return rewards.STOCK_APPROACH if self.reward == "stock" else rewards.APPROACH
-
-    def _reward(self, outcome: rewards.Outcome) -> float:
+    def _reward(self, outcome: Outcome) -> float:
         if self.reward == "sparse":
             return rewards.SPARSE_SUCCESS if outcome.success else rewards.SPARSE_FAILURE
-        return outcome.dense
+        return float(outcome.dense)
 
     def _dropped(self) -> bool:
-        return bool(self.data.body("Object").xpos[2] < rewards.DROP_HEIGHT)
+        return bool(self.data.body("Object").xpos[2] < DROP_HEIGHT)
 
     def _get_obs(self) -> NDArray[np.float64]:
         return super()._get_obs()  # pyright: ignore[reportAttributeAccessIssue] of the stock class, next in line

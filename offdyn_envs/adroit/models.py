@@ -7,22 +7,25 @@ from functools import lru_cache
 
 import mujoco
 
-from offdyn_envs.adroit.shifts import HandShift, apply_hand_shifts, check_hand_profile
-from offdyn_envs.adroit.tasks import HandTask, get_hand_task
+from offdyn_envs.adroit.shifts import check_hand_profile
+from offdyn_envs.adroit.tasks import get_hand_task
 from offdyn_envs.compiling import log_simulator_warnings
 from offdyn_envs.errors import OffDynError, out_of_memory
+from offdyn_envs.robots import Hand
+from offdyn_envs.robots.mjcf import read_mjcf
+from offdyn_envs.shifts import Shift
+from offdyn_envs.shifts.applying import edit_spec
 
 __all__ = ["compile_hand"]
 
 
 # A model holds 7 MB of textures and meshes and compiles in 15 ms.
 @lru_cache(maxsize=16)
-def _compile(name: str, shifts: tuple[HandShift, ...], profile: str) -> mujoco.MjModel:
-    from offdyn_envs.adroit.stock import ASSETS
-
+def _compile(name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
+    task = get_hand_task(name)
     log_simulator_warnings()
-    spec = mujoco.MjSpec.from_file(str(ASSETS / get_hand_task(name).xml_file))
-    apply_hand_shifts(spec, shifts, profile)
+    spec = read_mjcf(task.name, task.mjcf)
+    edit_spec(spec, shifts, task, profile)
     try:
         return spec.compile()
     except ValueError as error:
@@ -30,7 +33,7 @@ def _compile(name: str, shifts: tuple[HandShift, ...], profile: str) -> mujoco.M
         raise out_of_memory(error) or wrong from None
 
 
-def compile_hand(task: HandTask, shifts: tuple[HandShift, ...], profile: str = "default") -> mujoco.MjModel:
+def compile_hand(task: Hand, shifts: tuple[Shift, ...], profile: str = "default") -> mujoco.MjModel:
     """Return the compiled model of a shifted hand, before actuator gains are patched and goals drawn.
 
     Args:
@@ -44,4 +47,4 @@ def compile_hand(task: HandTask, shifts: tuple[HandShift, ...], profile: str = "
     Raises:
         OffDynError: The extra is missing, there is no such profile, or the scales multiply to nothing compilable.
     """
-    return copy.copy(_compile(task.name, shifts, check_hand_profile(profile)))
+    return copy.copy(_compile(task.task, shifts, check_hand_profile(profile)))

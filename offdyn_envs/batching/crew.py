@@ -46,6 +46,7 @@ class _Job:
         state: Full physics states before, [N, size].
         control: Controls of every physics step, [N, T, nu].
         trajectory: Where the states after every physics step go, [N, T, size].
+        sensed: Where what the sensors measured in every physics step goes, [N, T, nsensordata]; None where nobody asks.
         busy: One item for each helper that may be at work on it; its `append` and `pop` are atomic.
         results: How it ended for each helper.
     """
@@ -55,6 +56,7 @@ class _Job:
     state: Floats
     control: Floats
     trajectory: Floats
+    sensed: Floats | None
     busy: list[None] = field(default_factory=list[None])
     results: SimpleQueue[Exception | None] = field(default_factory=SimpleQueue)
 
@@ -74,6 +76,7 @@ def _work(job: _Job, data: mujoco.MjData, simulate: mujoco.rollout.Rollout) -> N
             skip_checks=True,
             nstep=job.control.shape[1],
             state=job.trajectory[rows],
+            sensordata=None if job.sensed is None else job.sensed[rows],
         )
 
 
@@ -124,7 +127,14 @@ class Crew:
         self._start()
         _crews.add(self)
 
-    def simulate(self, models: Sequence[mujoco.MjModel], state: Floats, control: Floats, trajectory: Floats) -> None:
+    def simulate(
+        self,
+        models: Sequence[mujoco.MjModel],
+        state: Floats,
+        control: Floats,
+        trajectory: Floats,
+        sensed: Floats | None = None,
+    ) -> None:
         """Do one control step of every row, from a cold solver.
 
         Args:
@@ -133,6 +143,7 @@ class Crew:
             control: Controls of every physics step, [N, T, nu].
             trajectory: Filled with the states after every physics step, [N, T, size]; a row that diverges repeats its
                 last good state.
+            sensed: Filled with what the sensors measured in every physics step, [N, T, nsensordata].
 
         Raises:
             OffDynError: The crew has been closed.
@@ -141,7 +152,7 @@ class Crew:
         if self._forked:
             self._end.detach()
             self._start()
-        job = _Job(self._helpings.copy(), models, state, control, trajectory)
+        job = _Job(self._helpings.copy(), models, state, control, trajectory, sensed)
         try:
             for _ in range(self._helpers):
                 self._jobs.put(job)

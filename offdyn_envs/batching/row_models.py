@@ -13,6 +13,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.robots.goals import read_goal, write_goal
+from offdyn_envs.robots.measures import columns_of, measure
 from offdyn_envs.schedule import Schedule
 from offdyn_envs.shifts import Shift, check_shifts
 from offdyn_envs.shifts.local import everywhere, here, is_local, outside
@@ -43,7 +44,9 @@ class RowModels:
     Attributes:
         models: One compiled model per row, N; rows of equal dynamics share one, and no other environment has it. They
             do not search for islands, which changes no number but `model_hash`: compare hashes of `compile_model`.
-        goals: What is written into the model of each row, [N, G]; nothing for most robots.
+        goals: What is written into the model of each row, and then what is measured there, [N, G]; nothing for most
+            robots.
+        columns: Where in the sensors' data the latter is, [P].
         start_qpos: The pose around which each row's episodes start, [N, nq].
         timestep: Seconds per physics step, the same for all rows.
     """
@@ -73,16 +76,25 @@ class RowModels:
         self.models = [self._model(shifts) for shifts in self._active]
         if robot.goal:  # What reset writes is a row's own.
             self.models = [copy.copy(model) for model in self.models]
-        self.goals = np.stack([read_goal(model, robot.goal) for model in self.models])
+        self.columns = columns_of(self.models[0], robot.measures)
+        rest = np.zeros(len(self.columns))
+        self.goals = np.stack([np.concatenate((read_goal(model, robot.goal), rest)) for model in self.models])
+        self._data = mujoco.MjData(self.models[0]) if robot.measures else None
         self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in self._active])
         self.timestep = float(self.models[0].opt.timestep)
         for model in (*self.models, *(self._model(everywhere(row_shifts[row])) for row in self._local_rows)):
             self._check_timestep(model)
 
     def aim(self, row: int, goal: NDArray[np.float64]) -> None:
-        """Write a goal [G] into the model of a row."""
-        self.goals[row] = goal
+        """Write a goal into the model of a row: what reset writes, with or without what is measured."""
+        self.goals[row, : len(goal)] = goal
         write_goal(self.models[row], self._robot.goal, goal)
+
+    def measure(self, row: int, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
+        """Measure anew what belongs to a state of a row, from which nothing has been simulated yet."""
+        if self._data is not None:
+            found = measure(self.models[row], self._data, self._robot.measures, (qpos, qvel))
+            self.goals[row, self.goals.shape[1] - len(found) :] = found
 
     def begin_episodes(self, rows: NDArray[np.intp], number: int | None = None) -> None:
         """Count a new episode of some rows and bring their models up to date.

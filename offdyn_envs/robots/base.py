@@ -11,13 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.robots.goals import GoalPart
+from offdyn_envs.robots.goals import GoalPart, goal_size
 from offdyn_envs.robots.kinematics import kinematics
+from offdyn_envs.robots.measures import Measure, add_sensors, measured_size
+from offdyn_envs.robots.mjcf import read_mjcf
+
+if TYPE_CHECKING:
+    import mujoco
 
 __all__ = ["Bools", "Floats", "GoalState", "Robot", "State"]
 
@@ -49,7 +54,8 @@ class GoalState(NamedTuple):
     Attributes:
         qpos: Positions, [..., nq].
         qvel: Velocities, [..., nv].
-        goal: What the last reset wrote into the model, the parts of `Robot.goal` in order, [..., G].
+        goal: What the last reset wrote into the model, the parts of `Robot.goal` in order, and what the last physics
+            step measured, those of `Robot.measures`, [..., G].
     """
 
     qpos: Floats
@@ -76,7 +82,9 @@ class Robot:
         control_range: Lowest and highest control of each motor, which actions of -1 and 1 stand for, [|A|] pairs; by
             default the model's control ranges, (-1, 1) for a motor without one.
         goal: Fields of the model that every reset writes, such as where a target is. `sample_reset` then returns a
-            third array, their numbers [G], which `observe` and `terminated` get, too; states are `GoalState`.
+            third array, their numbers, which `observe` and `terminated` get, too; states are `GoalState`.
+        measures: What the simulation measures, such as where a body is, one physics step before positions and
+            velocities; the last numbers of every goal.
         observation_dim: |S|.
         action_dim: |A|; actions of environments and data lie in [-1, 1].
         nq: Length of qpos.
@@ -93,11 +101,26 @@ class Robot:
     reset_noise: float = 0.01
     control_range: tuple[tuple[float, float], ...] | None = None
     goal: tuple[GoalPart, ...] = ()
+    measures: tuple[Measure, ...] = ()
     observation_dim: int = 0
     action_dim: int = 0
     nq: int = 0
     nv: int = 0
     timestep: float = 0.0
+
+    def edit(self, spec: mujoco.MjSpec) -> None:
+        """Change the model of the file, before shifts and before it is compiled; not at all where nothing is said.
+
+        Args:
+            spec: The model, changed in place.
+        """
+
+    def spec(self) -> mujoco.MjSpec:
+        """Return the model before any shift, with the sensors of `measures`, not yet compiled."""
+        spec = read_mjcf(self.name, self.mjcf)
+        self.edit(spec)
+        add_sensors(spec, self.measures)
+        return spec
 
     def observe(self, qpos: Floats, qvel: Floats) -> NDArray[np.float64]:
         """Return the observation of a state: positions, without the first `skipped_qpos`, and velocities.
@@ -190,6 +213,11 @@ class Robot:
         return qpos, rng.uniform(low=-self.reset_noise, high=self.reset_noise, size=self.nv)
 
     @property
+    def goal_dim(self) -> int:
+        """How many numbers the third part of a state has, G; 0 for most robots."""
+        return goal_size(self.goal) + measured_size(self.measures)
+
+    @property
     def dt(self) -> float:
         """Seconds per control step."""
         return self.timestep * self.frame_skip
@@ -216,7 +244,7 @@ class Robot:
             qvel: Velocities, [..., nv].
             goal: Goals, [..., G]; left out where the robot has none.
         """
-        return cast(State, GoalState(qpos, qvel, goal)) if self.goal else State(qpos, qvel)
+        return cast(State, GoalState(qpos, qvel, goal)) if self.goal_dim else State(qpos, qvel)
 
     def bodies(self, qpos: Floats, *names: str, goal: Floats | None = None) -> NDArray[np.float64]:
         """Return where bodies of the nominal robot are.

@@ -12,7 +12,8 @@ import numpy as np
 from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.robots.base import Robot, State
 from offdyn_envs.robots.goals import goal_size, read_goal
-from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
+from offdyn_envs.robots.measures import measure
+from offdyn_envs.robots.mjcf import compile_mjcf
 
 if TYPE_CHECKING:
     import mujoco
@@ -51,8 +52,7 @@ def complete(robot: Robot) -> Robot:
     Raises:
         OffDynError: See `offdyn_envs.register_robot`.
     """
-    spec = read_mjcf(robot.name, robot.mjcf)
-    model = compile_mjcf(spec, f"robot '{robot.name}': its model does not compile")
+    model = compile_mjcf(robot.spec(), f"robot '{robot.name}': its model does not compile")
     _check_model(robot, model)
     found = {"nq": model.nq, "nv": model.nv, "action_dim": model.nu, "timestep": float(model.opt.timestep)}
     for what, value in found.items():
@@ -62,7 +62,7 @@ def complete(robot: Robot) -> Robot:
             )
     read_goal(model, robot.goal)
     whole = replace(robot, **found, control_range=_control_range(robot, model))
-    start = _Trial(whole, np.array(model.qpos0))
+    start = _Trial(whole, model)
     return replace(whole, observation_dim=start.observation_dim)
 
 
@@ -94,15 +94,28 @@ def _control_range(robot: Robot, model: mujoco.MjModel) -> tuple[tuple[float, fl
     return tuple((float(low), float(high)) for low, high in bounds)
 
 
+def _with_measured(robot: Robot, model: mujoco.MjModel, start: Any) -> Any:
+    """Append what is measured in a first state to its goal."""
+    import mujoco
+
+    qpos, qvel, *goal = start
+    aim = goal[0] if goal else np.zeros(0)
+    found = measure(model, mujoco.MjData(model), robot.measures, (qpos, qvel), (robot.goal, aim))
+    return qpos, qvel, np.concatenate((aim, found))
+
+
 class _Trial:
     """The functions of a robot tried out on first states of episodes."""
 
-    def __init__(self, robot: Robot, init_qpos: Any) -> None:
+    def __init__(self, robot: Robot, model: mujoco.MjModel) -> None:
         self.name, self.robot = robot.name, robot
+        init_qpos = np.array(model.qpos0)
         rng = np.random.default_rng(0)
         starts = [self._tried("sample_reset", robot.sample_reset, rng, init_qpos.copy()) for _ in range(6)]
         for start in starts:
             self._check_reset(start)
+        if robot.measures:
+            starts = [_with_measured(robot, model, start) for start in starts]
         parts = [np.stack(part) for part in zip(*starts, strict=True)]
         self.observation_dim = self._observation_dim(self._states(part[0] for part in parts))
         for rows in _ROWS:
@@ -110,7 +123,7 @@ class _Trial:
             self._try_functions(self._states(part[:count].reshape(*rows, -1) for part in parts), rows)
 
     def _states(self, parts: Iterable[Any]) -> State:
-        return self.robot.state(*parts, *([] if self.robot.goal else [np.zeros(0)]))
+        return self.robot.state(*parts, *([] if self.robot.goal_dim else [np.zeros(0)]))
 
     def _check_reset(self, start: Any) -> None:
         sizes = {"qpos": self.robot.nq, "qvel": self.robot.nv}

@@ -1,4 +1,4 @@
-"""The robots that there are: the four walkers, those of other packages, and those that a program registers.
+"""The robots that there are: the four walkers, the tasks of the Adroit hand, other packages' and a program's.
 
 Another package names its robots in the entry-point group `offdyn.robots`, as `name = "module:THING"`, where THING is a
 robot or a function without arguments that registers some, with their dynamics and tasks. They are looked for when a
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from offdyn_envs.errors import OffDynError, beginning, unknown
 from offdyn_envs.robots.base import Robot
 from offdyn_envs.robots.completing import check_words, complete
+from offdyn_envs.robots.hands import HANDS
 from offdyn_envs.robots.walkers import WALKERS
 
 __all__ = [
@@ -43,7 +44,7 @@ GROUP = "offdyn.robots"
 """The entry-point group of other packages' robots."""
 
 _log = logging.getLogger("offdyn.robots")
-_ROBOTS: dict[str, Robot] = dict(WALKERS)
+_ROBOTS: dict[str, Robot] = {**WALKERS, **HANDS}
 _POLICIES: dict[str, Mapping[str, Policy]] = {}
 
 ROBOTS: Mapping[str, Robot] = MappingProxyType(_ROBOTS)

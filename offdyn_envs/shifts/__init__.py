@@ -9,6 +9,7 @@ from offdyn_envs.shifts.actuator import Actuator
 from offdyn_envs.shifts.base import PROFILES, SEVERE, BaseShift, Product, Shift, check_profile
 from offdyn_envs.shifts.delay import Delay
 from offdyn_envs.shifts.field import Field
+from offdyn_envs.shifts.hand import BrokenJoint, ShrinkFinger
 from offdyn_envs.shifts.joints import Armature, Damping, Frictionloss
 from offdyn_envs.shifts.kinematic import KINEMATIC_LEVELS, KINEMATIC_PARTS, Kinematic
 from offdyn_envs.shifts.local import Local
@@ -31,6 +32,7 @@ __all__ = [
     "Actuator",
     "Armature",
     "BaseShift",
+    "BrokenJoint",
     "Damping",
     "Delay",
     "Field",
@@ -46,6 +48,7 @@ __all__ = [
     "Product",
     "Shift",
     "Shifts",
+    "ShrinkFinger",
     "check_profile",
     "check_shifts",
     "parse_shifts",

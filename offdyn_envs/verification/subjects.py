@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import mujoco
 
-from offdyn_envs.adroit import HAND_TASKS, HandShift, adroit_env_ids, get_hand_dynamics
+from offdyn_envs.adroit import HAND_TASKS, adroit_env_ids, get_hand_dynamics
 from offdyn_envs.adroit.shifts import describe_hand_shift
 from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.models import compile_model, start_qpos
@@ -114,7 +114,7 @@ class HandSubject(Subject):
     """
 
     task: str = field(kw_only=True)
-    shifts: tuple[HandShift, ...] = ()
+    shifts: tuple[Shift, ...] = ()
 
     @property
     def changes(self) -> str:

@@ -14,7 +14,7 @@ from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
 from offdyn_agents.testing import small_settings
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from tests.agents import stand_ins
 from tests.agents.synthetic import dataset
 
@@ -38,7 +38,7 @@ def flat(settings, prefix=""):
 @pytest.mark.parametrize(("study", "variant"), STUDIED, ids=lambda item: item.name)
 def test_a_variant_differs_in_its_declared_settings_only(study, variant):
     changed = set()
-    for robot in ROBOTS:
+    for robot in WALKERS:
         full = flat(to_json(make_agent(study.agent, robot, 11, 3, {}, "medium").settings))
         other = flat(to_json(make_agent(study.agent, robot, 11, 3, dict(variant.settings), "medium").settings))
         kind = type(make_agent(study.agent, robot, 11, 3, {}).settings)

@@ -12,11 +12,11 @@ from offdyn_agents.engine.rows import RowCounts
 from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, to_json, tuning
 from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 
 
 @pytest.mark.parametrize("name", AGENTS)
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 def test_every_preset_builds(name, robot):
     agent = make_agent(name, robot, 11, 3, {})
     assert agent.settings.batch_size == 256
@@ -138,7 +138,7 @@ def test_presets_name_robots_and_choices_of_rows_that_exist(name):
     """Sections and settings are checked whenever a file is read."""
     content = _preset_file(agent_class(name))
     assert set(content.get("data", {})) <= set(DATA_CHOICES)
-    assert set(content.get("robots", {})) <= set(ROBOTS)
+    assert set(content.get("robots", {})) <= set(WALKERS)
 
 
 @pytest.mark.parametrize("data", DATA_CHOICES)

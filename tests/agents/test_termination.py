@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from offdyn_agents.engine.termination import termination
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 
 LIMITS = [0.0, 0.2, -0.2, 0.7, 0.8, 1.0, -1.0, 2.0, 100.0, -100.0, np.inf, -np.inf, np.nan]
 
@@ -18,11 +18,11 @@ def around(value, kind):
     return [np.nextafter(value, kind(-np.inf)), value, np.nextafter(value, kind(np.inf))]
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @given(data=st.data())
 def test_equal_to_numpy(name, kind, data):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     edges = st.sampled_from([near for limit in LIMITS for near in around(limit, kind)])
     width = 32 if kind is np.float32 else 64
     numbers = edges | st.floats(width=width)

@@ -27,7 +27,7 @@ from offdyn_agents.runs.locks import held
 from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import REPLAY, behaviour_path
 
 runner = CliRunner()
@@ -215,7 +215,7 @@ def test_expert_is_the_best_measured_late_policy() -> None:
 
 def test_programme_and_selection() -> None:
     assert len(set(PROGRAMME)) == len(PROGRAMME) >= 36
-    assert {x.robot for x in PROGRAMME} == set(ROBOTS)
+    assert {x.robot for x in PROGRAMME} == set(WALKERS)
     assert select([], []) == list(PROGRAMME)
     assert select(["hopper"], []) == [x for x in PROGRAMME if x.robot == "hopper"]
     assert select(["ant"], ["friction-0.1"]) == [Behaviour("ant", "friction-0.1")]

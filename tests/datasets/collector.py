@@ -10,13 +10,13 @@ import h5py
 import numpy as np
 
 from offdyn_envs.datasets.collecting.build import ingredients
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.tasks import DatasetId
 from offdyn_envs.vector import OffDynVectorEnv
 
 SHIFTS = ("gravity-0.5", "kinematic-severe", "morphology-severe")
 QUALITIES = ("medium", "medium-expert", "expert")
-KINDS = [(robot, shift, quality) for robot in ROBOTS for shift in SHIFTS for quality in QUALITIES]
+KINDS = [(robot, shift, quality) for robot in WALKERS for shift in SHIFTS for quality in QUALITIES]
 ROWS = 8
 """Of the batch; half of them act at random, so that robots fall."""
 
@@ -59,7 +59,7 @@ def collect(robot: str, shift: str, quality: str, *, steps: int = 90, limit: int
     shown, _ = env.reset(seed=0)
     for step in range(steps):
         behaviour = behaviours[step * len(behaviours) // steps]
-        shape = (ROWS, ROBOTS[robot].action_dim)
+        shape = (ROWS, WALKERS[robot].action_dim)
         actions = behaviour.act(shown.astype(np.float32), behaviour.noise(rng, shape))
         actions[::2] = rng.uniform(-1, 1, actions[::2].shape)
         returned, rewards, fell, cut, infos = env.step(actions)

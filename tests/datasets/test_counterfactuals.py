@@ -15,7 +15,7 @@ from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.datasets.gap.counterfactuals import REASONS, Counterfactual
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.shifts import Gravity, parse_shifts
 from offdyn_envs.tasks import DatasetId, env_id, get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
@@ -122,7 +122,7 @@ def test_scalar_environment_gives_the_same_bits(sets: dict[str, Dataset], source
     assert compared > 30
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 @pytest.mark.parametrize("scale", [0.1, 2.0])
 def test_gravity_changes_free_fall_by_what_newton_says(sets: dict[str, Dataset], robot: str, scale: float) -> None:
     name = next(key for key in sets if key.startswith(robot))

@@ -12,13 +12,13 @@ from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.loading import load_dataset
 from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from tests.datasets.conftest import SMALL
 from tests.datasets.foreign import make_arrays, make_dataset
 from tests.datasets.test_importing import assert_same, read
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 @pytest.mark.parametrize("layout", ["d4rl", "odrl"])
 @pytest.mark.parametrize("pad", [True, False])
 def test_round_trip(tmp_path: Path, name: str, layout: str, pad: bool) -> None:

@@ -25,7 +25,7 @@ from offdyn_envs.datasets.identifying.intervals import _quantile
 from offdyn_envs.datasets.identifying.logs import read_logs
 from offdyn_envs.datasets.identifying.posing import Pose
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.vector import OffDynVectorEnv
 
 HOPPER, WALKER = "offdyn/hopper/gravity-0p5/medium-5k-v0", "offdyn/walker2d/friction-0p5/medium-5k-v0"
@@ -151,7 +151,7 @@ def test_result_depends_on_neither_threads_nor_batch(monkeypatch: pytest.MonkeyP
     assert offdyn.identify is identify
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_robots_can_be_put_into_their_observations(name: str) -> None:
     robot, rng = get_robot(name), np.random.default_rng(0)
     qpos, qvel = rng.normal(size=(5, robot.nq)), rng.normal(size=(5, robot.nv))

@@ -24,7 +24,7 @@ from offdyn_envs.datasets.importing.exporters import export
 from offdyn_envs.datasets.own.reading import read_own
 from offdyn_envs.datasets.store.imported import load_imported
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from tests.datasets.collector import collect, write_target
 from tests.datasets.foreign import d4rl_keys, make_arrays, make_dataset, minari_keys, odrl_keys, write
 
@@ -207,7 +207,7 @@ def test_rows_whose_flags_are_no_numbers(tmp_path: Path, key: str) -> None:
     assert "is not finite at row 0" in refuse(write(tmp_path / "b.hdf5", keys))
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 @pytest.mark.parametrize("size", [30.0, 1e12, 1e38])
 @pytest.mark.filterwarnings("error")
 def test_numbers_that_no_robot_has(tmp_path: Path, robot: str, size: float) -> None:

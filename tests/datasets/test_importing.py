@@ -14,7 +14,7 @@ from offdyn_envs.datasets.importing.episodes import hidden_resets
 from offdyn_envs.datasets.store.imported import ImportedDataset, imported_ids, load_imported
 from offdyn_envs.datasets.store.spec import Arrays
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import WALKERS, get_robot
 from tests.datasets.collector import collect, write_target
 from tests.datasets.foreign import (
     LENGTHS,
@@ -40,7 +40,7 @@ def assert_same(data: ImportedDataset, arrays: Arrays) -> None:
         np.testing.assert_array_equal(found, expected, err_msg=key)
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_d4rl(tmp_path: Path, name: str) -> None:
     arrays = make_arrays(name)
     done = import_file(write(tmp_path / "a.hdf5", d4rl_keys(arrays)), robot=name, root=tmp_path)
@@ -60,7 +60,7 @@ def test_d4rl(tmp_path: Path, name: str) -> None:
     assert card["dropped"] == {}
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_odrl(tmp_path: Path, name: str) -> None:
     arrays = make_arrays(name)
     data = read(import_file(write(tmp_path / "a.hdf5", odrl_keys(arrays)), robot=name, root=tmp_path))
@@ -70,11 +70,11 @@ def test_odrl(tmp_path: Path, name: str) -> None:
     assert data.card["counted"] == {"ends of episodes without a flag": len(LENGTHS) - arrays.terminations.sum()}
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 @pytest.mark.parametrize("states", [False, True])
 def test_minari(tmp_path: Path, name: str, states: bool) -> None:
     arrays = make_arrays(name)
-    env = f"{ROBOTS[name].title}-v5"
+    env = f"{WALKERS[name].title}-v5"
     folder = write_minari(tmp_path / "set-v0", minari_keys(arrays, states=states), env)
     for path in (folder, folder / "data" / "main_data.hdf5"):
         data = read(import_file(path, root=tmp_path, out=f"imported/{path.name.partition('.')[0].replace('_', '-')}"))
@@ -324,7 +324,7 @@ def test_mixed_reset_rows_are_found_and_dropped(tmp_path: Path) -> None:
     assert not any(row.tobytes() in resets for row in data.next_observations)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 @pytest.mark.parametrize("layout", ["odrl", "minari"])
 def test_last_observations_that_are_repeated_are_no_next_ones(tmp_path: Path, robot: str, layout: str) -> None:
     """What pads the T observations of a collector that stored no last one, and np.append(obs[1:], obs[-1:])."""
@@ -348,7 +348,7 @@ def test_last_observations_that_are_repeated_are_no_next_ones(tmp_path: Path, ro
     assert not found.terminations.any()
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_hidden_resets_are_told_from_steps(name: str) -> None:
     robot = get_robot(name)
     env = gymnasium.make(f"OffDyn/{robot.title}-v0")

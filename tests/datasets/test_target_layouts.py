@@ -17,7 +17,7 @@ from offdyn_envs.datasets.own.spec import Spec
 from offdyn_envs.datasets.store.folders import local_ids
 from offdyn_envs.datasets.store.imported import ImportedDataset, load_imported
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, get_robot
+from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.shipped import shipped_root
 from tests.datasets.collector import KINDS, Collected, collect, write_target
 from tests.datasets.foreign import write
@@ -75,7 +75,7 @@ def test_following_rows_as_next_observations(tmp_path: Path, robot: str, shift: 
     assert found.card["dropped"] == {RESETS: int(wrong.sum())}
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 def test_other_layouts(tmp_path: Path, robot: str) -> None:
     """D4RL's with flags at the resets, D4RL's without marks and next observations, Minari's with a reset at the end."""
     data = collected(robot, "kinematic-severe", "medium")
@@ -98,7 +98,7 @@ def test_other_layouts(tmp_path: Path, robot: str) -> None:
     assert_kept(found, data, ~data.ends, data.falls)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 def test_first_observations_that_are_no_reset(tmp_path: Path, robot: str) -> None:
     """Episodes that begin in mid-motion, each flagged end storing the first observation of one later in the file."""
     data = collected(robot, "gravity-0.5", "medium", limit=20)
@@ -131,12 +131,12 @@ def test_own_data_that_lead_into_another_episode_are_noted(tmp_path: Path) -> No
 
 
 def test_robots_that_can_fall_do() -> None:
-    falls = {robot: sum(int(collected(*kind).falls.sum()) for kind in KINDS if kind[0] == robot) for robot in ROBOTS}
+    falls = {robot: sum(int(collected(*kind).falls.sum()) for kind in KINDS if kind[0] == robot) for robot in WALKERS}
     assert falls.pop("halfcheetah") == 0
     assert min(falls.values()) >= 9
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 @pytest.mark.parametrize("limit", [2, 3, 7])
 @pytest.mark.parametrize("flagged", [False, True])
 def test_short_episodes(tmp_path: Path, robot: str, limit: int, flagged: bool) -> None:
@@ -146,7 +146,7 @@ def test_short_episodes(tmp_path: Path, robot: str, limit: int, flagged: bool) -
     assert_kept(found, data, ~(data.ends | data.cut)[:-1], data.falls)
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 def test_episodes_of_one_step_leave_nothing(tmp_path: Path, robot: str) -> None:
     data = collected(robot, "gravity-0.5", "medium", limit=1)
     file = write_target(tmp_path / "a.hdf5", data, data.returned, data.ends)
@@ -155,7 +155,7 @@ def test_episodes_of_one_step_leave_nothing(tmp_path: Path, robot: str) -> None:
     assert not (tmp_path / "imported").exists()
 
 
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 def test_rows_of_a_batch_in_turn_are_noted(tmp_path: Path, robot: str) -> None:
     """Every row leads into another robot's episode, in the middle of it: nothing to keep, and it is said."""
     data = collected(robot, "gravity-0.5", "medium")

@@ -278,7 +278,8 @@ def test_truncation_after_two_hundred_steps():
 
 
 def test_gymnasiums_own_batch_equals_scalars():
-    envs = gymnasium.make_vec("OffDyn/AdroitDoor-broken-joint-medium-v0", 2, reward="dense")
+    name = "OffDyn/AdroitDoor-broken-joint-medium-v0"
+    envs = gymnasium.make_vec(name, 2, vectorization_mode="sync", reward="dense")
     assert isinstance(envs, gymnasium.vector.SyncVectorEnv)
     scalars = [make("door", dynamics="broken-joint-medium") for _ in range(2)]
     start = envs.reset(seed=7)[0]
@@ -360,7 +361,7 @@ def test_describe(name):
         ({"profile": np.array(["odrl", "odrl"])}, "unknown profile of the Adroit environments"),
         ({"width": -1}, "width must be a whole number above 0, got -1"),
         ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got 1"),
-        ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; pen has 45"),
+        ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; adroit-pen has 45"),
     ),
 )
 def test_malformed_arguments(kwargs, words):

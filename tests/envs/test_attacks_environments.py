@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from offdyn_envs.attacks import MinQAttack, RandomAttack
 from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
 SIGMA = [0.1] * 11
@@ -28,7 +28,7 @@ def write_networks(folder, robot, seed=0):
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(seed)
-    states, actions = ROBOTS[robot].observation_dim, ROBOTS[robot].action_dim
+    states, actions = WALKERS[robot].observation_dim, WALKERS[robot].action_dim
 
     def weights(name, *shape):
         return numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
@@ -166,10 +166,10 @@ def test_batched_attack_equals_scalar_attack(mode, form):
     assert ended >= 4
 
 
-@pytest.mark.parametrize("name", sorted(ROBOTS))
+@pytest.mark.parametrize("name", sorted(WALKERS))
 def test_every_robot_is_attacked_but_not_its_simulator(name):
-    attack = {"kind": "random", "scale": 0.2, "sigma": [0.1] * ROBOTS[name].observation_dim}
-    env_id = f"OffDyn/{ROBOTS[name].title}-v0"
+    attack = {"kind": "random", "scale": 0.2, "sigma": [0.1] * WALKERS[name].observation_dim}
+    env_id = f"OffDyn/{WALKERS[name].title}-v0"
     clean, attacked = gymnasium.make(env_id), gymnasium.make(env_id, attack=attack)
     assert not np.array_equal(clean.reset(seed=1)[0], attacked.reset(seed=1)[0])
     clean.action_space.seed(0)
@@ -185,7 +185,7 @@ def test_every_robot_is_attacked_but_not_its_simulator(name):
 @pytest.mark.parametrize("form", ({}, {"samples": 7}, {"order": "zeroth"}, MIXED))
 @pytest.mark.parametrize("robot", ("hopper", "walker2d"))
 def test_onnx_attacks_as_json_in_both_environments(networks, robot, form):
-    body = ROBOTS[robot]
+    body = WALKERS[robot]
     attack = {"kind": "min-q", "scale": 0.3, "sigma": [0.2] * body.observation_dim, **networks[robot], **form}
     env_id = f"OffDyn/{body.title}-gravity-0.5-v0"
     scalar, batched = gymnasium.make(env_id, attack=attack), gymnasium.make_vec(env_id, 3, attack=attack)

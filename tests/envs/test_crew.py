@@ -13,10 +13,10 @@ import pytest
 from offdyn_envs.batching.crew import Crew, rows_at_a_time
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
-HOPPER = ROBOTS["hopper"]
+HOPPER = WALKERS["hopper"]
 MODELS = [compile_model(HOPPER, ())]
 
 

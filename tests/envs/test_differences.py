@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from offdyn_envs.differences import FOLLOWING, changed_fields, differences
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology
 from offdyn_envs.tasks import DYNAMICS, get_dynamics
 
 
 def lines(name, shifts, profile="default", **kwargs):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     height = start_qpos(robot, shifts, profile) - start_qpos(robot, ())
     base, shifted = compile_model(robot, ()), compile_model(robot, shifts, profile)
     return differences(base, shifted, height[robot.height_index], **kwargs)
@@ -89,9 +89,9 @@ def test_published_variants_in_words():
     assert any(line.startswith("geom foot_geom: sliding friction 2 -> 0.2") for line in published)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_every_named_dynamics_is_put_into_words(name):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     for slug, shifts in DYNAMICS[name].items():
         found = lines(name, shifts)
         assert bool(found) == (slug != "nominal"), slug
@@ -99,7 +99,7 @@ def test_every_named_dynamics_is_put_into_words(name):
         assert bool(changed_fields(compile_model(robot, ()), compile_model(robot, shifts)) - FOLLOWING) == bool(found)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @settings(max_examples=15)
 @given(gravity=st.floats(0.01, 100.0), friction=st.floats(0.01, 100.0))
 def test_compositions_name_both_factors(name, gravity, friction):
@@ -110,7 +110,7 @@ def test_compositions_name_both_factors(name, gravity, friction):
 
 
 def test_a_field_without_words_is_named():
-    base = compile_model(ROBOTS["hopper"], ())
+    base = compile_model(WALKERS["hopper"], ())
     shifted = copy.copy(base)
     shifted.dof_damping[:] *= 2.0
     assert changed_fields(base, shifted) == {"dof_damping"}
@@ -118,7 +118,7 @@ def test_a_field_without_words_is_named():
 
 
 def test_what_nobody_sees_is_no_difference():
-    base = compile_model(ROBOTS["hopper"], ())
+    base = compile_model(WALKERS["hopper"], ())
     shifted = copy.copy(base)
     shifted.geom_rgba[:] = 0.0
     shifted.vis.global_.offwidth = 9999
@@ -126,7 +126,7 @@ def test_what_nobody_sees_is_no_difference():
 
 
 def test_rounding_is_no_difference_in_words_but_is_a_changed_field():
-    base = compile_model(ROBOTS["hopper"], ())
+    base = compile_model(WALKERS["hopper"], ())
     shifted = copy.copy(base)
     shifted.geom_pos[:] = np.nextafter(base.geom_pos, 1.0)
     assert changed_fields(base, shifted) == {"geom_pos"} and differences(base, shifted) == []
@@ -147,4 +147,4 @@ def test_spheres_and_boxes():
 
 def test_other_structures_are_refused():
     with pytest.raises(OffDynError, match="nq is 6 and 9"):
-        differences(compile_model(ROBOTS["hopper"], ()), compile_model(ROBOTS["walker2d"], ()))
+        differences(compile_model(WALKERS["hopper"], ()), compile_model(WALKERS["walker2d"], ()))

@@ -11,10 +11,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 import offdyn_envs
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
-ROBOT_NAMES = tuple(ROBOTS)
+ROBOT_NAMES = tuple(WALKERS)
 MIXED_SHIFTS = (
     None,
     [{"kind": "gravity", "scale": 0.5}],
@@ -41,7 +41,7 @@ def stock_environment(robot):
 
 @pytest.mark.parametrize("name", ROBOT_NAMES)
 def test_identity_equals_stock(name):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     # Ours first: it sends MuJoCo's warnings to a logger, where stock HalfCheetah would write a file.
     ours = gymnasium.make(f"OffDyn/{robot.title}-v0").unwrapped
     stock = stock_environment(robot)
@@ -63,7 +63,7 @@ def test_identity_equals_stock(name):
 @pytest.mark.parametrize("threads", (1, 2))
 @pytest.mark.parametrize("name", ROBOT_NAMES)
 def test_scalar_equals_batched_with_mixed_shifts(name, threads):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     rows = len(MIXED_SHIFTS)
     batched = OffDynVectorEnv(name, rows, row_shifts=MIXED_SHIFTS, num_threads=threads, autoreset_mode="same_step")
     scalars = [gymnasium.make(f"OffDyn/{robot.title}-v0", shifts=shifts) for shifts in MIXED_SHIFTS]

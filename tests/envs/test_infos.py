@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from offdyn_envs.adroit import HAND_TASKS
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from tests.envs.test_identity import stock_environment
 
-NAMES = [f"OffDyn/{robot.title}-v0" for robot in ROBOTS.values()]
+NAMES = [f"OffDyn/{robot.title}-v0" for robot in WALKERS.values()]
 HANDS = [f"OffDyn/{task.title}-v0" for task in HAND_TASKS.values()]
 
 
@@ -48,7 +48,7 @@ def test_a_step_that_blows_up_has_the_same_names(name: str) -> None:
     assert kinds(info) == kinds(expected)
 
 
-@pytest.mark.parametrize("robot", ROBOTS.values(), ids=ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS.values(), ids=WALKERS)
 def test_infos_are_those_of_v5(robot: Any) -> None:
     env: Any = gymnasium.make(f"OffDyn/{robot.title}-v0").unwrapped
     stock = stock_environment(robot)

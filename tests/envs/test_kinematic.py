@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, dynamics_fields, model_hash, model_spec
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import KINEMATIC_PARTS, Kinematic, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.kinematic import shrunk_range
 from offdyn_envs.tasks import get_dynamics
@@ -50,7 +50,7 @@ SEVERE = {
 
 def ranges(robot_name: str, shifts: tuple) -> dict[str, np.ndarray]:
     """Compiled joint ranges in the table's unit."""
-    model = compile_model(ROBOTS[robot_name], shifts)
+    model = compile_model(WALKERS[robot_name], shifts)
     unit = 1.0 if robot_name == "halfcheetah" else DEGREES
     return {model.joint(i).name: model.jnt_range[i] / unit for i in range(model.njnt)}
 
@@ -59,7 +59,7 @@ def check_ranges(robot_name: str, shifts: tuple, expected: dict[str, tuple[float
     base, found = ranges(robot_name, ()), ranges(robot_name, shifts)
     for name, value in found.items():
         np.testing.assert_allclose(value, expected.get(name, base[name]), rtol=0, atol=atol)
-    fields, other = (dynamics_fields(compile_model(ROBOTS[robot_name], x)) for x in ((), shifts))
+    fields, other = (dynamics_fields(compile_model(WALKERS[robot_name], x)) for x in ((), shifts))
     assert {name for name in fields if not np.array_equal(fields[name], other[name])} <= {"jnt_range"}
 
 
@@ -113,24 +113,24 @@ def test_any_scale_edits_only_the_ranges_of_the_part(key, scale):
 
 
 def test_a_part_is_a_list_of_joints():
-    hopper = ROBOTS["hopper"]
+    hopper = WALKERS["hopper"]
     one, other = (Kinematic("foot", 0.3),), (Kinematic(joints={"foot_joint": 0.3}),)
     assert model_hash(compile_model(hopper, one)) == model_hash(compile_model(hopper, other))
 
 
 def test_scales_multiply_what_stands():
-    walker = ROBOTS["walker2d"]
+    walker = WALKERS["walker2d"]
     back = (Kinematic("foot", 0.5), Kinematic("thigh", 0.25), Kinematic("foot", 2.0), Kinematic("thigh", 4.0))
     assert model_hash(compile_model(walker, back)) == model_hash(compile_model(walker, ()))
 
 
 def test_only_the_droco_profile_drops_the_timestep_and_only_there():
-    cheetah = ROBOTS["halfcheetah"]
+    cheetah = WALKERS["halfcheetah"]
     severe = (Kinematic(preset="severe"),)
     timesteps = {p: compile_model(cheetah, severe, p).opt.timestep for p in ("default", "odrl", "droco")}
     assert timesteps == {"default": 0.01, "odrl": 0.01, "droco": 0.002}
     assert model_spec(cheetah, (Kinematic("foot", 0.2),), "droco").option.timestep == 0.01
-    assert model_spec(ROBOTS["hopper"], severe, "droco").option.timestep == ROBOTS["hopper"].timestep
+    assert model_spec(WALKERS["hopper"], severe, "droco").option.timestep == WALKERS["hopper"].timestep
 
 
 @given(st.sampled_from(sorted(RANGES)), st.floats(0.001, 10.0))
@@ -166,6 +166,6 @@ def test_json_round_trip(key, scale):
 )
 def test_malformed_values_are_refused_in_one_line(value, words):
     with pytest.raises(OffDynError) as refused:
-        compile_model(ROBOTS["hopper"], parse_shifts([{"kind": "kinematic", **value}]))
+        compile_model(WALKERS["hopper"], parse_shifts([{"kind": "kinematic", **value}]))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import KINEMATIC_PARTS, MORPHOLOGY_PARTS, parse_shifts
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -88,7 +88,7 @@ def malformed() -> list[tuple[str, list, str, object]]:
     rng = random.Random(1)
     cases: list[tuple[str, list, str, object]] = []
     for _ in range(COUNT):
-        robot = rng.choice(sorted(ROBOTS))
+        robot = rng.choice(sorted(WALKERS))
         value, word, quoted = damage(rng, good(rng, robot))
         before = [{"kind": "gravity", "scale": rng.uniform(0.5, 2.0)} for _ in range(rng.randrange(3))]
         cases.append((robot, [*before, value], word.replace("[0]", f"[{len(before)}]"), quoted))
@@ -98,7 +98,7 @@ def malformed() -> list[tuple[str, list, str, object]]:
 def refusal(robot: str, shifts: object, word: str) -> str:
     messages: list[str] = []
     for make in (
-        lambda: gymnasium.make(f"OffDyn/{ROBOTS[robot].title}-v0", shifts=shifts),
+        lambda: gymnasium.make(f"OffDyn/{WALKERS[robot].title}-v0", shifts=shifts),
         lambda: OffDynVectorEnv(robot, 2, shifts=shifts),
     ):
         with pytest.raises(OffDynError) as refused:
@@ -186,6 +186,6 @@ def test_awkward_names_are_refused(name, awkward):
 def test_the_same_generator_undamaged_is_accepted():
     rng = random.Random(2)
     for _ in range(100):
-        robot = rng.choice(sorted(ROBOTS))
+        robot = rng.choice(sorted(WALKERS))
         (shift,) = parse_shifts([good(rng, robot)])
-        shift.check(ROBOTS[robot])
+        shift.check(WALKERS[robot])

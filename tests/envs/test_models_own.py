@@ -12,11 +12,11 @@ import pytest
 
 from offdyn_envs.compiling import base_model
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import Gravity
 from offdyn_envs.vector import OffDynVectorEnv
 
-HOPPER = ROBOTS["hopper"]
+HOPPER = WALKERS["hopper"]
 HALF = [{"kind": "gravity", "scale": 0.5}]
 BACK_AND_FORTH = {"unit": "step", "points": [{"at": 0, "shifts": HALF}, {"at": 5, "shifts": None}]}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, dynamics_fields, model_hash, start_qpos
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import MORPHOLOGY_PARTS, Gravity, Kinematic, Morphology, parse_shifts, shifts_to_json
 from offdyn_envs.shifts.body_edits import PARTS, SEVERE_EDITS
 from offdyn_envs.tasks import get_dynamics
@@ -103,7 +103,7 @@ CORNERS = {"left": (1, 1), "right": (-1, 1), "third": (-1, -1), "fourth": (1, -1
 
 def model_of(robot: str, part: str, level: int) -> mujoco.MjModel:
     shifts = () if level == 0 else get_dynamics(robot, f"morphology-{part}-{LEVELS[level - 1]}")
-    return compile_model(ROBOTS[robot], shifts)
+    return compile_model(WALKERS[robot], shifts)
 
 
 def mass(model: mujoco.MjModel, body: str) -> float:
@@ -168,15 +168,15 @@ def test_cheetah_limbs_hang_from_each_other(level):
 
 
 def test_cheetah_thigh_between_base_and_easy():
-    base = compile_model(ROBOTS["halfcheetah"], ())
+    base = compile_model(WALKERS["halfcheetah"], ())
     np.testing.assert_allclose(ends(base, "bthigh"), [(0.0113, 0, -0.0153), (0.1887, 0, -0.2447)], atol=6e-5)
     np.testing.assert_allclose(ends(base, "fthigh"), [(-0.0039, 0, -0.0046), (-0.1361, 0, -0.2354)], atol=6e-5)
-    half = compile_model(ROBOTS["halfcheetah"], (Morphology("thigh", 0.5),))
-    easy = compile_model(ROBOTS["halfcheetah"], (Morphology("thigh", 1.0),))
+    half = compile_model(WALKERS["halfcheetah"], (Morphology("thigh", 0.5),))
+    easy = compile_model(WALKERS["halfcheetah"], (Morphology("thigh", 1.0),))
     for name in ("bthigh", "fthigh"):
         np.testing.assert_allclose(ends(half, name), (ends(base, name) + ends(easy, name)) / 2, atol=1e-9)
     np.testing.assert_allclose(half.body("bshin").pos, (0.135, 0, -0.18), atol=1e-12)
-    later = [compile_model(ROBOTS["halfcheetah"], (Morphology("thigh", level),)) for level in (1.0, 1.5, 2.0)]
+    later = [compile_model(WALKERS["halfcheetah"], (Morphology("thigh", level),)) for level in (1.0, 1.5, 2.0)]
     first, middle, last = (ends(model, "fthigh") for model in later)
     np.testing.assert_allclose(middle, (first + last) / 2, atol=1e-9)
     # The shins jump: they are the published ones at any level above 0.
@@ -196,25 +196,25 @@ def test_ant_ankles(part, level):
 
 
 def test_severe():
-    hopper = compile_model(ROBOTS["hopper"], get_dynamics("hopper", "morphology-severe"))
+    hopper = compile_model(WALKERS["hopper"], get_dynamics("hopper", "morphology-severe"))
     np.testing.assert_allclose(hopper.geom("torso_geom").size[:2], (0.125, 0.2))
     np.testing.assert_allclose(hopper.geom("thigh_geom").size[:2], (0.04, 0.225))
     assert (mass(hopper, "torso"), hopper.body_mass.sum()) == pytest.approx((27.816, 38.44), abs=0.006)
-    walker = compile_model(ROBOTS["walker2d"], get_dynamics("walker2d", "morphology-severe"))
+    walker = compile_model(WALKERS["walker2d"], get_dynamics("walker2d", "morphology-severe"))
     for geom, z, half in (("thigh_geom", -0.0025, 0.0025), ("leg_geom", 0.3225, 0.3725)):
         np.testing.assert_allclose((walker.geom(geom).pos[2], walker.geom(geom).size[1]), (z, half))
     np.testing.assert_allclose(walker.joint("leg_joint").pos, (0, 0, 0.695))
     np.testing.assert_allclose(walker.joint("foot_joint").pos, (-0.2, 0, 0.3))
     np.testing.assert_allclose(walker.geom("foot_geom").pos, (-0.1, 0, 0.3))
     assert walker.body_mass.sum() == pytest.approx(21.41, abs=0.006)
-    ant = compile_model(ROBOTS["ant"], get_dynamics("ant", "morphology-severe"))
+    ant = compile_model(WALKERS["ant"], get_dynamics("ant", "morphology-severe"))
     np.testing.assert_allclose(ends(ant, "left_ankle_geom")[1], (0.1, 0.1, 0), atol=1e-9)
     np.testing.assert_allclose(ends(ant, "right_ankle_geom")[1], (-0.1, 0.1, 0), atol=1e-9)
     assert ant.body_mass.sum() == pytest.approx(0.826, abs=6e-4)
 
 
 def test_severe_cheetah():
-    model = compile_model(ROBOTS["halfcheetah"], get_dynamics("halfcheetah", "morphology-severe"))
+    model = compile_model(WALKERS["halfcheetah"], get_dynamics("halfcheetah", "morphology-severe"))
     table = {
         ("bthigh", "bshin"): (-1e-4, -1e-4),
         ("fthigh", "fshin"): (1e-4, 1e-4),
@@ -231,7 +231,7 @@ def test_severe_cheetah():
 @pytest.mark.parametrize("level", range(4))
 @pytest.mark.parametrize("key", KEYS)
 def test_reset_height_keeps_the_clearance(key, level):
-    robot = ROBOTS[key[0]]
+    robot = WALKERS[key[0]]
     shifts = () if level == 0 else get_dynamics(key[0], f"morphology-{key[1]}-{LEVELS[level - 1]}")
     for profile, wanted in (("default", RESET_OFFSET.get(key, (0.0,) * 4)[level]), ("odrl", 0.0), ("droco", 0.0)):
         moved = start_qpos(robot, shifts, profile) - start_qpos(robot, (), profile)
@@ -241,7 +241,7 @@ def test_reset_height_keeps_the_clearance(key, level):
 
 
 def test_reset_height_of_the_severe_cheetah():
-    robot = ROBOTS["halfcheetah"]
+    robot = WALKERS["halfcheetah"]
     moved = start_qpos(robot, (Morphology(preset="severe"),)) - start_qpos(robot, ())
     assert moved[1] == pytest.approx(-0.263, abs=5.1e-4)
 
@@ -250,7 +250,7 @@ def test_reset_height_of_the_severe_cheetah():
 @settings(max_examples=10)
 @given(level=st.floats(0.0, 3.0))
 def test_any_level_edits_only_the_part(key, level):
-    robot = ROBOTS[key[0]]
+    robot = WALKERS[key[0]]
     base, model = compile_model(robot, ()), compile_model(robot, (Morphology(key[1], level),))
     left, right = dynamics_fields(base), dynamics_fields(model)
     changed = {name for name in left if not np.array_equal(left[name], right[name])}
@@ -267,7 +267,7 @@ def test_any_level_edits_only_the_part(key, level):
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != ("halfcheetah", "thigh")])
 def test_levels_are_linear_between_the_knots(key):
-    sizes = [compile_model(ROBOTS[key[0]], (Morphology(key[1], level),)).geom_size for level in (1.0, 1.5, 2.0)]
+    sizes = [compile_model(WALKERS[key[0]], (Morphology(key[1], level),)).geom_size for level in (1.0, 1.5, 2.0)]
     np.testing.assert_allclose(sizes[1], (sizes[0] + sizes[2]) / 2, rtol=0, atol=1e-9)
 
 
@@ -275,14 +275,14 @@ def test_levels_are_linear_between_the_knots(key):
 @settings(max_examples=5)
 @given(level=st.floats(0.0, 3.0))
 def test_keep_mass_keeps_every_body(key, level):
-    robot, part = ROBOTS[key[0]], key[1]
+    robot, part = WALKERS[key[0]], key[1]
     kept = Morphology(preset="severe", keep_mass=True) if part is None else Morphology(part, level, keep_mass=True)
     base = compile_model(robot, ()).body_mass
     np.testing.assert_allclose(compile_model(robot, (kept,)).body_mass, base, rtol=1e-9)
 
 
 def test_morphologies_compose_with_other_shifts():
-    robot = ROBOTS["hopper"]
+    robot = WALKERS["hopper"]
     model = compile_model(robot, (Morphology("torso", 3), Morphology("foot", 3), Gravity(0.5), Kinematic("foot", 0.2)))
     assert (mass(model, "torso"), mass(model, "foot")) == pytest.approx((47.451, 0.340), abs=6e-4)
     assert model.opt.gravity[2] == -9.81 / 2
@@ -323,6 +323,6 @@ def test_json_round_trip(key, level, keep_mass):
 )
 def test_what_does_not_fit_is_refused_in_one_line(robot, shifts, words):
     with pytest.raises(OffDynError) as refused:
-        compile_model(ROBOTS[robot], parse_shifts([{"kind": "morphology", **shift} for shift in shifts]))
+        compile_model(WALKERS[robot], parse_shifts([{"kind": "morphology", **shift} for shift in shifts]))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)

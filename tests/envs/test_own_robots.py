@@ -275,7 +275,15 @@ def test_what_goals_cannot_have():
     assert "a local shift would undo" in refused(
         offdyn_envs.register_dynamics, "reacher", "odd", Local(Mass(2.0), on=0, above=1.0)
     )
-    assert "which datasets do not hold" in refused(collect, "reacher", "nominal", RandomBehaviour(), 10)
+
+
+def test_goals_are_stored():
+    robot = offdyn_envs.register_robot(REACHER)
+    data = collect("reacher", "nominal", RandomBehaviour(), 10)
+    assert data.goal is not None
+    assert data.goal.shape == (10 + len(data.lengths), robot.goal_dim)
+    shown = robot.observe(*data.states(data.state_rows)).astype(np.float32)
+    np.testing.assert_array_equal(shown, data.observations)
 
 
 def failing(**methods):

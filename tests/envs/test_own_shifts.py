@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from offdyn_envs import Gravity, OffDynError, register_shift
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import KINDS, BaseShift, parse_shifts
 from offdyn_envs.shifts import registry as register
 
@@ -50,7 +50,7 @@ def test_a_registered_kind_is_a_kind_like_any_other():
     assert parse_shifts(Wind(3.0, 1.3).to_json()) == (Wind(3.0, 1.3),)
     env = gymnasium.make("OffDyn/Hopper-v0", shifts=[Wind(3.0)])
     assert env.unwrapped.model.opt.wind[0] == 3.0
-    nominal = compile_model(ROBOTS["hopper"], ())
+    nominal = compile_model(WALKERS["hopper"], ())
     assert model_hash(env.unwrapped.model) != model_hash(nominal)
     assert gymnasium.make(EnvSpec.from_json(env.spec.to_json())).unwrapped.shifts == (Wind(3.0),)
     with pytest.raises(OffDynError, match="did you mean 'wind'"):

@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from offdyn_envs import Delay, Field, Friction, Gravity, Local, Mass, Noise, OffDynError, sample_shifts
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import ROBOTS, State
+from offdyn_envs.robots import WALKERS, State
 from offdyn_envs.shifts import parse_shifts, shifts_to_json
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import robot_checks
@@ -44,10 +44,10 @@ def actions_of(robot, steps, rows=1, seed=0):
     return np.random.default_rng(seed).uniform(-1, 1, (steps, rows, robot.action_dim)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_a_delayed_action_is_the_same_action_later(name):
     """States under a delay of d steps are those of the nominal robot that gets d zeros first."""
-    robot, late = ROBOTS[name], 3
+    robot, late = WALKERS[name], 3
     actions = actions_of(robot, 30)[:, 0]
     nominal, delayed = (
         gymnasium.make(f"OffDyn/{robot.title}-v0", shifts=shifts).unwrapped for shifts in (None, [Delay(2), Delay(1)])
@@ -65,10 +65,10 @@ def test_a_delayed_action_is_the_same_action_later(name):
     assert model_hash(delayed.model) == model_hash(nominal.model)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @pytest.mark.parametrize("threads", (1, 3))
 def test_scalar_equals_batched_with_mixed_rows(name, threads):
-    robot, rows = ROBOTS[name], len(LISTS)
+    robot, rows = WALKERS[name], len(LISTS)
     common = {"max_episode_steps": 40}
     batch = OffDynVectorEnv(name, rows, row_shifts=LISTS, num_threads=threads, autoreset_mode="same_step", **common)
     scalars = [gymnasium.make(f"OffDyn/{robot.title}-v0", shifts=shifts, **common) for shifts in LISTS]
@@ -92,7 +92,7 @@ def test_autoreset_follows_gymnasium(mode):
     makers = [lambda s=shifts: gymnasium.make("OffDyn/Hopper-v0", shifts=s, max_episode_steps=20) for shifts in LISTS]
     peer = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
     np.testing.assert_array_equal(ours.reset(seed=5)[0], peer.reset(seed=5)[0])
-    for actions in actions_of(ROBOTS["hopper"], 60, rows):
+    for actions in actions_of(WALKERS["hopper"], 60, rows):
         got, expected = ours.step(actions), peer.step(actions)
         for left, right in zip(got[:4], expected[:4], strict=True):
             np.testing.assert_array_equal(left, right)
@@ -107,7 +107,7 @@ def test_autoreset_follows_gymnasium(mode):
 @pytest.mark.parametrize("shifts", LISTS[1:])
 @pytest.mark.parametrize("twin", (copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))))
 def test_copies_go_on_where_they_are(shifts, twin):
-    robot = ROBOTS["halfcheetah"]
+    robot = WALKERS["halfcheetah"]
     scalar = gymnasium.make("OffDyn/HalfCheetah-v0", shifts=shifts).unwrapped
     batch = OffDynVectorEnv("halfcheetah", 2, row_shifts=[shifts, None], autoreset_mode="disabled")
     scalar.reset(seed=0), batch.reset(seed=0)
@@ -128,7 +128,7 @@ def test_the_queue_is_part_of_the_state():
     for env in (source, twin, bare):
         env.reset(seed=0)
     scalar.reset(seed=0)
-    actions = actions_of(ROBOTS["ant"], 30, 2)
+    actions = actions_of(WALKERS["ant"], 30, 2)
     for step in range(10):
         source.step(actions[step])
     assert source.queue.shape == (2, 2, 8)
@@ -164,7 +164,7 @@ def test_an_action_that_is_refused_is_not_sent():
 
 
 def test_noise_has_its_strength_and_its_own_stream():
-    robot, steps = ROBOTS["halfcheetah"], 1000
+    robot, steps = WALKERS["halfcheetah"], 1000
     shifts = [Noise(0.5, (0, 3)), Noise(0.25)]
     clean, noisy, again = (
         gymnasium.make("OffDyn/HalfCheetah-v0", shifts=each).unwrapped for each in (None, shifts, shifts)
@@ -191,7 +191,7 @@ def test_noise_has_its_strength_and_its_own_stream():
 def test_neutral_values_change_nothing():
     env = OffDynVectorEnv("hopper", 4, row_shifts=[None, Delay(0), Noise(0.0), Local(Gravity(1.0), above=0.0)])
     env.reset(seed=[0] * 4)
-    for actions in actions_of(ROBOTS["hopper"], 30):
+    for actions in actions_of(WALKERS["hopper"], 30):
         observations = env.step(np.tile(actions, (4, 1)))[0]
         assert len(np.unique(observations, axis=0)) == 1
 
@@ -211,7 +211,7 @@ def test_a_local_shift_holds_where_it_says():
     qpos[:, 0] = xs
     scalar = gymnasium.make("OffDyn/Walker2d-v0", shifts=local).unwrapped
     scalar.reset(seed=0)
-    actions = actions_of(ROBOTS["walker2d"], 1, 5)[0]
+    actions = actions_of(WALKERS["walker2d"], 1, 5)[0]
     results = []
     for env in envs:
         env.set_state(qpos, qvel)
@@ -224,7 +224,7 @@ def test_a_local_shift_holds_where_it_says():
         scalar.set_state(qpos[row], qvel[row])
         np.testing.assert_array_equal(scalar.step(actions[row])[0], results[0][row])
         expected = inside if held[row] else local[:1]
-        assert model_hash(scalar.model) == model_hash(compile_model(ROBOTS["walker2d"], tuple(expected)))
+        assert model_hash(scalar.model) == model_hash(compile_model(WALKERS["walker2d"], tuple(expected)))
     scalar.reset()
     assert scalar.model.opt.gravity[2] == -19.62
 
@@ -252,7 +252,7 @@ def test_with_a_schedule():
     scalar = gymnasium.make("OffDyn/Hopper-v0", shifts=shifts, schedule=schedule)
     batch = OffDynVectorEnv("hopper", 2, shifts=shifts, schedule=schedule, autoreset_mode="same_step")
     observation, observations = scalar.reset(seed=3)[0], batch.reset(seed=3)[0]
-    for actions in actions_of(ROBOTS["hopper"], 60, 2):
+    for actions in actions_of(WALKERS["hopper"], 60, 2):
         np.testing.assert_array_equal(observation, observations[0])
         observation, _, terminated, _, _ = scalar.step(actions[0])
         observations, *_ = batch.step(actions)
@@ -272,7 +272,7 @@ def test_drawn_and_observed():
 @pytest.mark.parametrize("check", ("fields", "hash", "batched", "checker", "twins"))
 def test_verification(check):
     shifts = (Delay(2), Noise(0.01), Local((Gravity(0.5),), on=1, above=0.0))
-    robot_checks(robot_subject(ROBOTS["walker2d"], shifts))[check]()
+    robot_checks(robot_subject(WALKERS["walker2d"], shifts))[check]()
 
 
 @pytest.mark.parametrize(
@@ -335,11 +335,11 @@ def test_where_they_cannot_be_they_are_refused(shift):
         OffDynVectorEnv("hopper", 2, shifts=shift),
     ):
         with pytest.raises(OffDynError, match=f"{shift.kind} shift: the dynamics to compare with must be one model"):
-            model_of(dynamics, ROBOTS["hopper"], "default")
+            model_of(dynamics, WALKERS["hopper"], "default")
 
 
 def test_simulators_are_left_as_they_are():
     """A delayed and noisy environment has the nominal model, whose hash and state say so."""
     env = gymnasium.make("OffDyn/Hopper-v0", shifts=[Delay(3), Noise(0.1)]).unwrapped
-    assert model_hash(env.model) == model_hash(compile_model(ROBOTS["hopper"], ()))
+    assert model_hash(env.model) == model_hash(compile_model(WALKERS["hopper"], ()))
     assert mujoco.mj_stateSize(env.model, mujoco.mjtState.mjSTATE_FULLPHYSICS.value) == 13

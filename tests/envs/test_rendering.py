@@ -27,7 +27,7 @@ from offdyn_envs.rendering.render import Request, compose, frame_stride
 from offdyn_envs.rendering.staging import dressed, following_stage
 from offdyn_envs.rendering.style import PALETTE, changed_geoms, moved_geoms
 from offdyn_envs.rendering.views import Cast, pose_panels
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import behaviour_path
 from offdyn_envs.tasks import dynamics_of, list_env_ids, list_tasks
 
@@ -196,7 +196,7 @@ def test_what_a_shift_reshapes_is_orange(robot, slug, names):
 
 def test_a_costume_changes_nothing_that_is_simulated():
     side = Side("", "ant", "nominal")
-    base = compile_model(ROBOTS["ant"], ())
+    base = compile_model(WALKERS["ant"], ())
     before = {name: value.copy() for name, value in dynamics_fields(base).items()}
     costume = dressed(side, play([side], RANDOM, 0, seed=0)[0])
     assert costume is not base
@@ -585,10 +585,10 @@ def test_the_gallery_has_every_reshaped_and_restrained_environment():
     items = gallery.gallery_items()
     assert len({item.file for item in items}) == len(items)
     shown = {(item.body, slug) for item in items for slug in item.slugs}
-    assert shown >= {(robot, slug) for robot in ROBOTS for slug in dynamics_of(robot)}
+    assert shown >= {(robot, slug) for robot in WALKERS for slug in dynamics_of(robot)}
     alone = {(item.body, item.slugs[0]) for item in items if len(item.slugs) == 1}
     families = ("kinematic", "morphology")
-    assert alone >= {(r, slug) for r in ROBOTS for slug in dynamics_of(r) if slug.startswith(families)}
+    assert alone >= {(r, slug) for r in WALKERS for slug in dynamics_of(r) if slug.startswith(families)}
     assert sum(body in ("pen", "door") for body, _ in alone) == 12
 
 

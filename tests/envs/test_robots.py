@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
-from offdyn_envs.robots import ROBOTS, State, get_robot
+from offdyn_envs.robots import WALKERS, State, get_robot
 
 TABLE = {  # dims and seconds per step
     "halfcheetah": (17, 6, 0.05),
@@ -18,20 +18,20 @@ TABLE = {  # dims and seconds per step
 }
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_table_agrees_with_the_compiled_model(name):
-    robot, model = ROBOTS[name], compile_model(ROBOTS[name], ())
+    robot, model = WALKERS[name], compile_model(WALKERS[name], ())
     assert (robot.observation_dim, robot.action_dim, pytest.approx(robot.dt)) == TABLE[name]
     assert (model.nq, model.nv, model.nu) == (robot.nq, robot.nv, robot.action_dim)
     assert model.opt.timestep == robot.timestep
     np.testing.assert_array_equal(model.actuator_ctrlrange, [[-1.0, 1.0]] * robot.action_dim)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @given(data=st.data())
 def test_termination_from_observation_agrees_within_the_clip(name, data):
     """Where no velocity is clipped and positions stay under 100, both functions say the same."""
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     bound = 9.5
     qpos = data.draw(arrays(np.float64, (4, robot.nq), elements=st.floats(-2.5, 2.5)))
     qvel = data.draw(arrays(np.float64, (4, robot.nv), elements=st.floats(-bound, bound)))
@@ -41,16 +41,16 @@ def test_termination_from_observation_agrees_within_the_clip(name, data):
 
 
 def test_hopper_velocity_bound_is_void_on_observations():
-    robot = ROBOTS["hopper"]
+    robot = WALKERS["hopper"]
     qpos, qvel = np.array([0, 1.25, 0, 0, 0, 0.0]), np.array([0, 0, 0, 101.0, 0, 0])
     assert robot.terminated(qpos, qvel)
     assert not robot.terminated_from_observation(robot.observe(qpos, qvel))
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @given(data=st.data())
 def test_batches_equal_rows(name, data):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     state = data.draw(arrays(np.float64, (5, robot.nq + robot.nv), elements=st.floats(-3, 3)))
     action = data.draw(arrays(np.float32, (5, robot.action_dim), elements=st.floats(-1, 1, width=32)))
     qpos, qvel = state[:, : robot.nq], state[:, robot.nq :]
@@ -63,7 +63,7 @@ def test_batches_equal_rows(name, data):
 
 
 def test_alive_bonus_is_paid_on_healthy_steps_alone():
-    robot = ROBOTS["walker2d"]
+    robot = WALKERS["walker2d"]
     qpos = np.zeros((2, robot.nq))
     qpos[:, 1] = (1.25, 0.5)
     before, after = (State(each, np.zeros((2, robot.nv))) for each in (0.0 * qpos, qpos))

@@ -15,7 +15,7 @@ import pytest
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -31,7 +31,7 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 
 def attack(robot: str) -> dict[str, Any]:
-    return {"kind": "random", "scale": 0.1, "sigma": [1.0] * ROBOTS[robot].observation_dim}
+    return {"kind": "random", "scale": 0.1, "sigma": [1.0] * WALKERS[robot].observation_dim}
 
 
 def path(env: Any, steps: int = 60) -> list[Any]:
@@ -67,10 +67,10 @@ def assert_same(left: Any, right: Any) -> None:
 
 
 @ways
-@pytest.mark.parametrize("robot", ROBOTS)
+@pytest.mark.parametrize("robot", WALKERS)
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_a_scalar_environment_goes_on(robot: str, wrapped: bool, way: str) -> None:
-    name = f"OffDyn/{ROBOTS[robot].title}-v0"
+    name = f"OffDyn/{WALKERS[robot].title}-v0"
     env: Any = gymnasium.make(name, attack=attack(robot), schedule=BY_STEP, max_episode_steps=40)
     env = env if wrapped else env.unwrapped
     env.reset(seed=3)

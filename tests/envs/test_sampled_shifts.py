@@ -10,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from offdyn_envs import Gravity, Kinematic, Mass, OffDynError, Payload, sample_shifts
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
 RANGES = {
@@ -28,7 +28,7 @@ RANGES = {
 
 def test_draws_are_shifts_within_their_ranges():
     draws = sample_shifts("hopper", RANGES, seed=3, count=20)
-    assert len(draws) == 20 and draws == sample_shifts(ROBOTS["hopper"], RANGES, seed=3, count=20)
+    assert len(draws) == 20 and draws == sample_shifts(WALKERS["hopper"], RANGES, seed=3, count=20)
     assert draws != sample_shifts("hopper", RANGES, seed=4, count=20)
     for draw in draws:
         kinds = [shift.kind for shift in draw]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash, start_qpos
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.schedule import Schedule, make_schedule
 from offdyn_envs.shifts import Damping, Friction, Gravity, Kinematic, Morphology, Payload
 from offdyn_envs.vector import OffDynVectorEnv
@@ -39,18 +39,18 @@ BREAK = {
 
 
 def test_shifts_over_time():
-    schedule = make_schedule(WEAR, ROBOTS["hopper"])
+    schedule = make_schedule(WEAR, WALKERS["hopper"])
     scales = [[shift.scale for shift in schedule.shifts_at(episode)] for episode in range(7)]
     assert scales[0] == []
     assert np.concatenate(scales[1:]) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
-    held = make_schedule(WEAR | {"interpolate": False}, ROBOTS["hopper"])
+    held = make_schedule(WEAR | {"interpolate": False}, WALKERS["hopper"])
     assert [held.shifts_at(episode) for episode in (0, 4, 5, 9)] == [(), (Friction(1.0),), *[(Friction(0.2),)] * 2]
 
 
 @pytest.mark.parametrize("value", (WEAR, GROWTH, BREAK))
 def test_json_round_trip(value):
-    schedule = make_schedule(value, ROBOTS["hopper"])
-    assert make_schedule(json.loads(json.dumps(schedule.to_json())), ROBOTS["hopper"]) == schedule
+    schedule = make_schedule(value, WALKERS["hopper"])
+    assert make_schedule(json.loads(json.dumps(schedule.to_json())), WALKERS["hopper"]) == schedule
 
 
 def test_between_episodes_the_scalar_model_is_that_of_the_shifts():
@@ -117,7 +117,7 @@ def test_interpolation_stays_between_its_points(start, length, low, high, count)
         {"at": at, "shifts": [{"kind": "gravity", "scale": scale}]}
         for at, scale in ((start, low), (start + length, high))
     ]
-    schedule = make_schedule({"unit": "episode", "points": points, "interpolate": True}, ROBOTS["ant"])
+    schedule = make_schedule({"unit": "episode", "points": points, "interpolate": True}, WALKERS["ant"])
     shifts = schedule.shifts_at(count)
     assert bool(shifts) == (count >= start)
     for shift in shifts:
@@ -164,7 +164,7 @@ def test_malformed_schedules_are_refused_in_one_line(value, words):
 )
 def test_what_excludes_the_standing_shifts_is_refused_before_the_first_episode(shifts, points, words):
     schedule = {"unit": "episode", "points": points}
-    make_schedule(schedule, ROBOTS["hopper"])
+    make_schedule(schedule, WALKERS["hopper"])
     for make in (
         lambda: gymnasium.make("OffDyn/Hopper-v0", shifts=shifts, schedule=schedule),
         lambda: OffDynVectorEnv("hopper", 1, shifts=shifts, schedule=schedule),
@@ -218,5 +218,5 @@ def test_droco_profile_runs_at_its_own_timestep():
 
 def test_loads_and_joints_grow_between_episodes():
     points = [{"at": at, "shifts": [Payload(at, "torso"), Damping(add=0.1 * at)]} for at in (0, 4)]
-    schedule = make_schedule({"unit": "episode", "interpolate": True, "points": points}, ROBOTS["hopper"])
+    schedule = make_schedule({"unit": "episode", "interpolate": True, "points": points}, WALKERS["hopper"])
     assert schedule.shifts_at(1) == (Payload(1.0, "torso"), Damping(add=0.1))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, dynamics_fields, model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.schedule import make_schedule
 from offdyn_envs.shifts import Friction, Gravity, Morphology, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import DYNAMICS
@@ -37,22 +37,22 @@ def test_json_round_trip(shifts):
     assert list(parse_shifts(json.loads(json.dumps(shifts_to_json(shifts))))) == shifts
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @settings(max_examples=10, deadline=None)
 @given(scale=SCALES)
 def test_gravity_changes_gravity_alone(name, scale):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     base, shifted = compile_model(robot, ()), compile_model(robot, (Gravity(scale),))
     np.testing.assert_array_equal(shifted.opt.gravity, base.opt.gravity * scale)
     assert base.opt.gravity[2] == -9.81
     assert changed_fields(base, shifted) <= {"opt.gravity"}
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @settings(max_examples=10, deadline=None)
 @given(scale=SCALES)
 def test_friction_changes_the_friction_of_every_geom_alone(name, scale):
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     base, shifted = compile_model(robot, ()), compile_model(robot, (Friction(scale),))
     np.testing.assert_array_equal(shifted.geom_friction, base.geom_friction * scale)
     assert changed_fields(base, shifted) <= {"geom_friction"}
@@ -81,25 +81,25 @@ def contact_friction(model, geom):
 @pytest.mark.parametrize(("name", "geom"), tuple(FOOT_FRICTION))
 def test_contact_friction_in_simulation(name, geom, scale):
     """The published Hopper leaves its floor at 1.0, which hides x0.1 and x0.5."""
-    model = compile_model(ROBOTS[name], (Friction(scale),))
+    model = compile_model(WALKERS[name], (Friction(scale),))
     assert contact_friction(model, geom) == pytest.approx(FOOT_FRICTION[name, geom] * scale, rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", (0.1, 0.5, 2.0, 5.0))
 @pytest.mark.parametrize(("name", "geom", "base"), (("hopper", "torso_geom", 1.0), ("walker2d", "torso_geom", 0.9)))
 def test_contact_friction_of_other_parts(name, geom, base, scale):
-    assert contact_friction(compile_model(ROBOTS[name], (Friction(scale),)), geom) == pytest.approx(base * scale)
+    assert contact_friction(compile_model(WALKERS[name], (Friction(scale),)), geom) == pytest.approx(base * scale)
 
 
 @pytest.mark.parametrize(("scale", "expected"), ((0.1, 1.0), (0.5, 1.0), (2.0, 1.8), (5.0, 4.5)))
 def test_odrl_profile_on_other_parts_of_hopper(scale, expected):
-    model = compile_model(ROBOTS["hopper"], (Friction(scale),), profile="odrl")
+    model = compile_model(WALKERS["hopper"], (Friction(scale),), profile="odrl")
     assert contact_friction(model, "torso_geom") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("scale", "expected"), ((0.1, 1.0), (0.5, 1.0), (2.0, 4.0), (5.0, 10.0)))
 def test_odrl_profile_reproduces_the_published_hopper(scale, expected):
-    model = compile_model(ROBOTS["hopper"], (Friction(scale),), profile="odrl")
+    model = compile_model(WALKERS["hopper"], (Friction(scale),), profile="odrl")
     assert contact_friction(model, "foot_geom") == pytest.approx(expected, rel=1e-12)
 
 
@@ -150,7 +150,7 @@ def test_what_only_looks_like_a_number_is_refused(scale):
 def test_no_shift_is_nominal(shifts):
     assert parse_shifts(shifts) == ()
     env = gymnasium.make("OffDyn/Hopper-v0", shifts=shifts).unwrapped
-    assert model_hash(env.model) == model_hash(compile_model(ROBOTS["hopper"], ()))
+    assert model_hash(env.model) == model_hash(compile_model(WALKERS["hopper"], ()))
     assert OffDynVectorEnv("hopper", 2, row_shifts=[shifts, Gravity(0.5)]).row_shifts == ((), (Gravity(0.5),))
 
 
@@ -175,20 +175,20 @@ def test_specifications_become_json(shifts):
 
 
 def test_specifications_with_schedules_become_json():
-    schedule = make_schedule({"unit": "episode", "points": [{"at": 1, "shifts": Gravity(0.5)}]}, ROBOTS["hopper"])
+    schedule = make_schedule({"unit": "episode", "points": [{"at": 1, "shifts": Gravity(0.5)}]}, WALKERS["hopper"])
     env = gymnasium.make("OffDyn/Hopper-v0", schedule=schedule)
     assert gymnasium.make(EnvSpec.from_json(env.spec.to_json())).unwrapped.schedule == schedule
 
 
 def test_scales_multiply_what_stands():
-    robot = ROBOTS["hopper"]
+    robot = WALKERS["hopper"]
     assert model_hash(compile_model(robot, (Gravity(0.5), Gravity(2.0)))) == model_hash(compile_model(robot, ()))
 
 
 def test_no_two_named_dynamics_share_a_model():
     hashes = [
         model_hash(compile_model(robot, shifts))
-        for robot in ROBOTS.values()
+        for robot in WALKERS.values()
         for shifts in DYNAMICS[robot.name].values()
     ]
     assert len(set(hashes)) == len(hashes) == 92

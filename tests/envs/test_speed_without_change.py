@@ -8,15 +8,15 @@ import pytest
 
 from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.models import compile_model
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
 
 
-@pytest.mark.parametrize("name", ROBOTS)
+@pytest.mark.parametrize("name", WALKERS)
 def test_every_dynamics_moves_as_with_the_stock_options(name):
     """The batched environment against `mj_step` on the plain compiled model, all named dynamics, bit for bit."""
-    robot = ROBOTS[name]
+    robot = WALKERS[name]
     dynamics = list(dynamics_of(name).values())
     env = OffDynVectorEnv(name, len(dynamics), row_shifts=[shifts or None for shifts in dynamics], num_threads=2)
     models = [compile_model(robot, shifts) for shifts in dynamics]
@@ -47,14 +47,14 @@ def test_rows_of_equal_dynamics_share_a_model():
 
 def test_a_robot_is_one_tree():
     """Why islands need no search; a second tree would need one."""
-    for robot in ROBOTS.values():
+    for robot in WALKERS.values():
         assert compile_model(robot, ()).ntree == 1
 
 
 @pytest.mark.skipif(not hasattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND"), reason="this MuJoCo searches only when asked")
 def test_only_the_search_for_islands_is_off():
     env = OffDynVectorEnv("ant", 1)
-    stock, ours = compile_model(ROBOTS["ant"], ()), copy.copy(env.models[0])
+    stock, ours = compile_model(WALKERS["ant"], ()), copy.copy(env.models[0])
     assert ours.opt.disableflags == int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     ours.opt.disableflags = 0
     for name in dir(stock.opt):
@@ -88,7 +88,7 @@ def test_a_clock_of_the_user_stays():
     try:
         assert not stop_step_timers()
         OffDynVectorEnv("hopper", 1)
-        mujoco.mj_step(compile_model(ROBOTS["hopper"], ()), mujoco.MjData(compile_model(ROBOTS["hopper"], ())))
+        mujoco.mj_step(compile_model(WALKERS["hopper"], ()), mujoco.MjData(compile_model(WALKERS["hopper"], ())))
         assert next(ticks) > 0
     finally:
         mujoco.set_mjcb_time(None)

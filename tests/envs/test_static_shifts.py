@@ -22,7 +22,7 @@ from offdyn_envs import (
 )
 from offdyn_envs.differences import changed_fields
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import parse_shifts, shifts_to_json
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.declared import undeclared_changes
@@ -56,7 +56,7 @@ def examples(name):
     )
 
 
-CASES = [(name, shift) for name in ROBOTS for shift in examples(name)]
+CASES = [(name, shift) for name in WALKERS for shift in examples(name)]
 NEUTRAL = (
     *(Mass(1.0), Mass(1.0, "torso"), Payload(0.0, "torso"), Payload(0.0, "torso", (0.1, 0.0, 0.0))),
     *(Damping(1.0), Damping(add=0.0), Armature(add=0.0), Frictionloss(add=0.0), Actuator(1.0)),
@@ -65,10 +65,10 @@ NEUTRAL = (
 
 
 def model(name, *shifts):
-    return compile_model(ROBOTS[name], shifts)
+    return compile_model(WALKERS[name], shifts)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_json_round_trip(name):
     shifts = examples(name)
     assert parse_shifts(json.loads(json.dumps(shifts_to_json(shifts)))) == shifts
@@ -79,12 +79,12 @@ def test_json_round_trip(name):
 def test_only_what_is_declared_changes_and_something_does(name, shift):
     nominal, shifted = model(name), model(name, shift)
     changed = changed_fields(nominal, shifted)
-    assert changed and not undeclared_changes(nominal, shifted, ROBOTS[name], (shift,))
-    assert changed <= set(shift.declares(ROBOTS[name]))
-    assert shift.describe(ROBOTS[name])
+    assert changed and not undeclared_changes(nominal, shifted, WALKERS[name], (shift,))
+    assert changed <= set(shift.declares(WALKERS[name]))
+    assert shift.describe(WALKERS[name])
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_every_parameter_matters(name):
     """The next states under equal actions differ from the nominal robot's, and from those under the other shifts."""
     shifts = (None, *examples(name))
@@ -93,20 +93,20 @@ def test_every_parameter_matters(name):
     assert len(np.unique(observations, axis=0)) == 1
     rng = np.random.default_rng(0)
     for _ in range(60):
-        action = rng.uniform(-1, 1, ROBOTS[name].action_dim).astype(np.float32)
+        action = rng.uniform(-1, 1, WALKERS[name].action_dim).astype(np.float32)
         observations, *_ = env.step(np.tile(action, (len(shifts), 1)))
     assert len(np.unique(observations, axis=0)) == len(shifts)
 
 
 @pytest.mark.parametrize("shift", NEUTRAL)
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_the_neutral_value_is_the_nominal_robot_bit_for_bit(name, shift):
     nominal, same = model(name), model(name, shift)
     assert model_hash(nominal) == model_hash(same)
     assert nominal.stat.meaninertia == same.stat.meaninertia
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @pytest.mark.parametrize(
     ("half", "quarter"),
     (
@@ -122,7 +122,7 @@ def test_twice_one_half_is_a_quarter(name, half, quarter):
     assert model_hash(model(name, half, half)) == model_hash(model(name, quarter))
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_masses(name):
     nominal = model(name)
     body = nominal.body("torso").id
@@ -147,7 +147,7 @@ def total_inertia(compiled, body):
     return axes @ np.diag(compiled.body_inertia[body]) @ axes.T + steiner
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_a_payload_is_a_point_mass(name):
     """Mass, first and second moment about the body's frame grow by those of the point; all other bodies stay."""
     nominal, where = model(name), np.array((0.1, 0.02, -0.2))
@@ -167,7 +167,7 @@ def test_a_payload_is_a_point_mass(name):
 
 
 def test_payloads_add_up_and_stay_kilograms():
-    hopper = ROBOTS["hopper"].name
+    hopper = WALKERS["hopper"].name
     both = model(hopper, Payload(1.0, "torso", (0.0, 0.0, 0.1)), Payload(2.0, "torso", (0.0, 0.0, 0.1)))
     once = model(hopper, Payload(3.0, "torso", (0.0, 0.0, 0.1)))
     np.testing.assert_allclose(both.body_mass, once.body_mass, rtol=1e-12)
@@ -177,7 +177,7 @@ def test_payloads_add_up_and_stay_kilograms():
         assert model(hopper, *order).body_mass[1] == pytest.approx(light.body_mass[1] + 2.0, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_payload_of_a_reshaped_body(name):
     """The load goes on the body as the morphology leaves it, in any order."""
     part = "alllegs" if name == "ant" else "torso"
@@ -204,7 +204,7 @@ def test_joints():
 
 @pytest.mark.parametrize(("shift", "factor"), ((Actuator(0.5), 0.5), (Actuator(limit=0.25), 0.25), (None, 1.0)))
 def test_motor_strength_reaches_the_joints(shift, factor):
-    robot = ROBOTS["ant"]
+    robot = WALKERS["ant"]
     compiled = compile_model(robot, () if shift is None else (shift,))
     data = mujoco.MjData(compiled)
     data.ctrl[:] = 1.0
@@ -281,7 +281,7 @@ def test_malformed_shifts_are_refused_in_one_line(shifts, words):
         assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 @pytest.mark.parametrize("check", ("fields", "batched", "twins"))
 def test_verification_takes_any_list_of_shifts(name, check):
     """Declared fields; scalar and batched bit for bit for 1 thread and for 3; copies through JSON and pickle."""
@@ -290,7 +290,7 @@ def test_verification_takes_any_list_of_shifts(name, check):
         *(Mass(0.8), Payload(0.5, "torso", (0.0, 0.0, 0.1)), Damping(add=0.1), Armature(add=0.01, joint=joint)),
         *(Frictionloss(add=0.1), Actuator(0.9, limit=0.8), Field("opt.viscosity", add=1e-3), Gravity(0.9)),
     )
-    robot_checks(robot_subject(ROBOTS[name], shifts))[check]()
+    robot_checks(robot_subject(WALKERS[name], shifts))[check]()
 
 
 def test_a_schedule_of_masses_is_the_same_in_both_environments():

@@ -13,7 +13,7 @@ from offdyn_envs.cli import main
 from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import model_hash
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shifts import Friction, Gravity, Kinematic
 from offdyn_envs.tasks import DYNAMICS, env_id, list_env_ids
 from offdyn_envs.vector import OffDynVectorEnv
@@ -33,7 +33,7 @@ from offdyn_envs.verification.subjects import (
     robot_subject,
 )
 
-HOPPER = ROBOTS["hopper"]
+HOPPER = WALKERS["hopper"]
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(named_subjects())
 CACHES = (states.random_states, states.policy_states, divergence._nominal_next, divergence._nominal_long_run)
@@ -132,11 +132,11 @@ def test_an_environment_that_simulates_another_model_is_caught():
     assert "scalar and batched environment differ" in only(subject, "batched")
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_a_nominal_environment_that_is_not_stock_is_caught(name):
-    nominal = find_subject(env_id(ROBOTS[name], "nominal"))
-    wrong = replace(nominal, env_id=env_id(ROBOTS[name], "gravity-0.5"))
-    assert f"than Gymnasium's {ROBOTS[name].title}-v5" in only(wrong, "stock")
+    nominal = find_subject(env_id(WALKERS[name], "nominal"))
+    wrong = replace(nominal, env_id=env_id(WALKERS[name], "gravity-0.5"))
+    assert f"than Gymnasium's {WALKERS[name].title}-v5" in only(wrong, "stock")
 
 
 def test_a_crash_is_a_failure_and_does_not_stop_the_others():
@@ -221,7 +221,7 @@ def test_every_named_environment_passes_the_checker_and_has_twins(name):
     compare_twins(subject)
 
 
-@pytest.mark.parametrize("name", tuple(ROBOTS))
+@pytest.mark.parametrize("name", tuple(WALKERS))
 def test_scalar_equals_batched_with_all_named_dynamics_in_one_batch(name):
     slugs = tuple(DYNAMICS[name])
     rows = len(slugs)
@@ -235,14 +235,14 @@ def test_scalar_equals_batched_with_all_named_dynamics_in_one_batch(name):
         )
         for threads in (1, 2)
     ]
-    scalars = [gymnasium.make(env_id(ROBOTS[name], slug)) for slug in slugs]
+    scalars = [gymnasium.make(env_id(WALKERS[name], slug)) for slug in slugs]
     expected = np.stack([env.reset(seed=7 + row)[0] for row, env in enumerate(scalars)])
     assert len(np.unique(expected, axis=0)) == rows
     for batch in batches:
         np.testing.assert_array_equal(batch.reset(seed=7)[0], expected)
     rng = np.random.default_rng(1)
     for _ in range(40):
-        actions = rng.uniform(-1, 1, (rows, ROBOTS[name].action_dim)).astype(np.float32)
+        actions = rng.uniform(-1, 1, (rows, WALKERS[name].action_dim)).astype(np.float32)
         steps = [env.step(action) for env, action in zip(scalars, actions, strict=True)]
         observations, rewards, terminations = (np.array(part) for part in list(zip(*steps, strict=True))[:3])
         for row in np.flatnonzero(terminations):

@@ -7,7 +7,8 @@ state, and deeper than robots go by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import GoalPart, Robot
+from offdyn_envs.robots.goals import write_goal
 
 __all__ = ["TOLERANCES", "Admission", "Tolerance", "overshoot", "penetration"]
 
@@ -66,12 +68,16 @@ _OF_OTHERS = Tolerance(max(each.depth for each in TOLERANCES.values()), max(each
 """Of a robot that nobody has measured: the widest that is known."""
 
 
-def penetration(model: mujoco.MjModel, qpos: Floats) -> Floats:
+def penetration(
+    model: mujoco.MjModel, qpos: Floats, parts: Sequence[GoalPart] = (), goal: Floats | None = None
+) -> Floats:
     """Return how deep a body is inside the floor or inside itself.
 
     Args:
         model: The compiled body.
         qpos: Positions, [n, nq].
+        parts: Of the goal, where the robot has one; it is written into the model.
+        goal: Goals, [n, G].
 
     Returns:
         Depth of the deepest contact, metres, [n]; 0 where nothing touches.
@@ -79,6 +85,8 @@ def penetration(model: mujoco.MjModel, qpos: Floats) -> Floats:
     data, depth = mujoco.MjData(model), np.zeros(len(qpos))
     for row, position in enumerate(qpos):
         data.qpos[:] = position
+        if goal is not None:
+            write_goal(model, parts, goal[row])
         mujoco.mj_kinematics(model, data)
         mujoco.mj_collision(model, data)
         if data.ncon:
@@ -124,15 +132,19 @@ class Admission:
 
     def __init__(self, robot: Robot, source: mujoco.MjModel, other: mujoco.MjModel) -> None:
         self.source, self.other = source, other
+        self._parts = robot.goal
+        if robot.goal:  # Goals are written into the models.
+            self.source, self.other = copy.copy(source), copy.copy(other)
         self.tolerance = TOLERANCES.get(robot.name, _OF_OTHERS)
         # Equal shapes are equally deep in every state: then nothing can be refused, and looking takes microseconds.
         self.reshaped = not _same_shape(source, other)
 
-    def refused(self, qpos: Floats) -> tuple[Bools, Bools]:
+    def refused(self, qpos: NDArray[Any], goal: NDArray[Any] | None = None) -> tuple[Bools, Bools]:
         """Say which states the other body cannot take.
 
         Args:
             qpos: Positions, [n, nq].
+            goal: Goals, [n, G], of a robot that has one.
 
         Returns:
             Too deep inside the floor or inside itself, [n]; and too far beyond a joint limit, [n].
@@ -141,7 +153,8 @@ class Admission:
         limit = np.any(beyond > np.maximum(overshoot(self.source, qpos), self.tolerance.limit), axis=1)
         inside = np.zeros(len(qpos), dtype=bool)
         if self.reshaped:
-            depth = penetration(self.other, qpos)
+            depth = penetration(self.other, qpos, self._parts, goal)
             deep = np.flatnonzero(depth > self.tolerance.depth)
-            inside[deep] = depth[deep] > penetration(self.source, qpos[deep]) + _ROUNDING
+            there = None if goal is None else goal[deep]
+            inside[deep] = depth[deep] > penetration(self.source, qpos[deep], self._parts, there) + _ROUNDING
         return inside, limit

@@ -172,13 +172,14 @@ def _check_model(dataset: Dataset) -> None:
 def _check_states(dataset: Dataset) -> None:
     """Check every row's observations and termination against its states."""
     robot, path = get_robot(dataset.id.robot), dataset.path / "data" / HDF5_NAME
-    before = robot.observe(dataset.qpos, dataset.qvel).astype(np.float32)
-    after = robot.observe(dataset.next_qpos, dataset.next_qvel).astype(np.float32)
+    arrays, rows = dataset.arrays, dataset.arrays.state_rows
+    states, following = arrays.states(rows), arrays.states(rows + 1)
+    before, after = (robot.observe(*state).astype(np.float32) for state in (states, following))
     for key, found in () if _is_noisy(dataset) else (("observations", before), ("next_observations", after)):
         _same(found, getattr(dataset, key), f"{path}: '{key}'", "what the stored states show")
-    fallen = robot.terminated(dataset.next_qpos, dataset.next_qvel)
+    fallen = robot.terminated(*following)
     # A simulation that blew up keeps its state and terminates without having fallen.
-    stuck = (dataset.next_qpos == dataset.qpos).all(axis=1) & (dataset.next_qvel == dataset.qvel).all(axis=1)
+    stuck = (following.qpos == states.qpos).all(axis=1) & (following.qvel == states.qvel).all(axis=1)
     _same(fallen | (stuck & dataset.terminations), dataset.terminations, f"{path}: 'terminations'", "what they show")
 
 
@@ -236,7 +237,8 @@ def _step_again(
     padded = np.resize(np.arange(len(rows)), env.num_envs)  # The last batch may be short.
     arrays = dataset.arrays
     queue = arrays.under_way(rows, env.queue.shape[1])[padded]
-    env.set_state(arrays.qpos[state_rows][padded], arrays.qvel[state_rows][padded], queue=queue)
+    qpos, qvel, *goal = arrays.states(state_rows[padded])
+    env.set_state(qpos, qvel, queue=queue, goal=goal[0] if goal else None)
     observations, rewards, terminations, _, _ = env.step(np.asarray(arrays.actions[rows][padded]))
     kept = slice(0, len(rows))
     seen = [(observations[kept].astype(np.float32), arrays.next_observations[rows])]
@@ -244,8 +246,7 @@ def _step_again(
         *([] if _is_noisy(dataset) else seen),
         (rewards[kept].astype(np.float32)[:, None], arrays.rewards[rows][:, None]),
         (terminations[kept][:, None].astype(np.float32), arrays.terminations[rows][:, None].astype(np.float32)),
-        (env.qpos[kept], arrays.qpos[state_rows + 1]),
-        (env.qvel[kept], arrays.qvel[state_rows + 1]),
+        *zip((env.qpos[kept], env.qvel[kept], env.goal[kept]), arrays.states(state_rows + 1), strict=False),
     ]
     same = all(np.array_equal(found, stored) for found, stored in pairs)
     gaps = [

@@ -28,7 +28,7 @@ from offdyn_envs.errors import OffDynError, spelled, unknown
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.progress import progress
-from offdyn_envs.robots import WALKERS, get_robot
+from offdyn_envs.robots import HANDS, WALKERS, get_robot
 from offdyn_envs.robots.registry import Policy, scripted_policies
 from offdyn_envs.shipped import REPLAY, shipped_root
 from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
@@ -164,6 +164,8 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
 
 
 def _hint(dataset: DatasetId, name: str) -> str:
+    if dataset.robot in HANDS and name not in REPLAY:
+        return f"learn it with: offdyn dev behaviour teach {dataset.robot} --dynamics {dataset.dynamics} --teacher FILE"
     if dataset.robot not in WALKERS:
         return "or give a scripted one: register_robot(..., behaviours={...})"
     if name in REPLAY:

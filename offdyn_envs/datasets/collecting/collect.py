@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from offdyn_envs.datasets.collecting.journal import Journal
 from offdyn_envs.datasets.store.spec import Arrays
-from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.vector import OffDynVectorEnv
@@ -125,6 +124,8 @@ class _Pool:
         self.step = np.zeros(batch, dtype=np.int64)
         self.noise = np.zeros((batch, limit, robot.action_dim), np.float32)
         self.states = {"qpos": np.empty((batch, limit + 1, robot.nq)), "qvel": np.empty((batch, limit + 1, robot.nv))}
+        if robot.goal_dim:
+            self.states["goal"] = np.empty((batch, limit + 1, robot.goal_dim))
         self.observations = np.empty((batch, limit + 1, robot.observation_dim), np.float32)
         self.steps = {
             "actions": np.empty((batch, limit, robot.action_dim), np.float32),
@@ -187,8 +188,8 @@ class _Pool:
         return len(live), np.flatnonzero(self.episode < 0)
 
     def _store_states(self, env: OffDynVectorEnv, rows: Array) -> None:
-        self.states["qpos"][rows, self.step[rows]] = env.qpos[rows]
-        self.states["qvel"][rows, self.step[rows]] = env.qvel[rows]
+        for key, array in self.states.items():
+            array[rows, self.step[rows]] = getattr(env, key)[rows]
 
     def copy(self, row: int) -> dict[str, Array]:
         """Return what a row has collected of its episode."""
@@ -227,7 +228,7 @@ def _cut(episode: dict[str, Array], rows: int) -> dict[str, Array]:
     ended = bool(episode["terminations"][-1] or episode["truncations"][-1])
     if len(episode["rewards"]) <= rows and ended:
         return episode
-    longer = ("observations", "qpos", "qvel")
+    longer = ("observations", "qpos", "qvel", "goal")
     cut = {key: array[: rows + (key in longer)].copy() for key, array in episode.items()}
     cut["truncations"][-1] = True
     return cut
@@ -263,8 +264,6 @@ def collect(
         N transitions: whole episodes in the order of their numbers, the last one cut and then truncated.
     """
     body = get_robot(robot)
-    if body.goal:
-        raise OffDynError(f"robot '{robot}' writes a goal into its model, which datasets do not hold")
     batch = _batch(rows)
 
     def seed_of(number: int) -> int:
@@ -300,7 +299,7 @@ def collect(
 def _flatten(episodes: list[dict[str, Array]], seeds: list[int]) -> Arrays:
     """Join episodes into the arrays of a dataset."""
     observations = [episode["observations"] for episode in episodes]
-    keys = ("actions", "rewards", "terminations", "truncations", "qpos", "qvel")
+    keys = [key for key in episodes[0] if key != "observations"]
     return Arrays(
         observations=np.concatenate([array[:-1] for array in observations]),
         next_observations=np.concatenate([array[1:] for array in observations]),

@@ -26,7 +26,7 @@ Episode = dict[str, Array]
 EVERY = 50_000
 """Rows between two writings: a few seconds of work."""
 _RECIPE = "recipe.json"
-_STATES = ("observations", "qpos", "qvel")
+_STATES = ("observations", "qpos", "qvel", "goal")
 """Arrays with one row more than an episode has steps."""
 
 

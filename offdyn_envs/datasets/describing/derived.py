@@ -70,7 +70,8 @@ def _step(dataset: Dataset, rows: NDArray[np.int64], shifts: Sequence[Shift] | N
     env = OffDynVectorEnv(dataset.id.robot, len(rows), shifts=shifts, profile=profile, autoreset_mode="disabled")
     try:
         states = arrays.state_rows[rows]
-        env.set_state(arrays.qpos[states], arrays.qvel[states])
+        qpos, qvel, *goal = arrays.states(states)
+        env.set_state(qpos, qvel, goal=goal[0] if goal else None)
         return env.step(np.asarray(arrays.actions[rows]))[0]
     finally:
         env.close()

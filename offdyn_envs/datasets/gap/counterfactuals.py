@@ -6,6 +6,7 @@ reads it has been shown the target domain in the source's states.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,8 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot, State, get_robot
+from offdyn_envs.robots.goals import write_goal
+from offdyn_envs.robots.measures import columns_of, measure
 from offdyn_envs.shifts import parse_shifts
 
 __all__ = ["REASONS", "Counterfactual", "counterfactual"]
@@ -39,6 +42,8 @@ REASONS: Mapping[str, str] = MappingProxyType(
 """Why a row has no meaningful answer."""
 
 CHUNK = 4096
+OWN_MODELS = 64
+"""Rows at a time where each needs a model of its own, of up to some 7 MB."""
 _NEEDED = "only datasets collected in this simulator can be simulated again"
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
@@ -58,6 +63,7 @@ class Counterfactual:
         terminations: bool [n].
         next_qpos: Simulator positions after the step, float64 [n, nq].
         next_qvel: Simulator velocities after the step, float64 [n, nv].
+        next_goal: Of a robot with a goal the third part of the states after the step, float64 [n, G]; None for others.
         masks: For each of `REASONS` the rows that it excludes, bool [n]; a row may have several.
     """
 
@@ -68,6 +74,7 @@ class Counterfactual:
     next_qpos: NDArray[np.float64]
     next_qvel: NDArray[np.float64]
     masks: Mapping[str, NDArray[np.bool_]]
+    next_goal: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -140,7 +147,8 @@ def _robot_of(source: Dataset) -> Robot:
         name = getattr(source, "id", None) or getattr(source, "name", None) or type(source).__name__
         raise OffDynError(f"source '{name}' holds no simulator states; {_NEEDED}")
     robot, states = get_robot(source.id.robot), len(source) + len(source.arrays.lengths)
-    for key, width in (("qpos", robot.nq), ("qvel", robot.nv)):
+    goals = (("goal", robot.goal_dim),) if robot.goal_dim else ()
+    for key, width in (("qpos", robot.nq), ("qvel", robot.nv), *goals):
         array: Any = getattr(source.arrays, key, None)
         shape = None if array is None else array.shape
         if shape != (states, width):
@@ -174,19 +182,27 @@ class _Simulator:
             raise OffDynError(f"num_threads must be at least 1, got {num_threads}")
         # Rewards are per second of the simulated model, as in the environments.
         self.robot = replace(robot, timestep=float(model.opt.timestep))
-        self._models = [model] * CHUNK
+        # What reset writes is a row's own.
+        self.chunk = OWN_MODELS if robot.goal else CHUNK
+        self._models = [copy.copy(model) for _ in range(self.chunk)] if robot.goal else [model] * CHUNK
+        self._columns = columns_of(model, robot.measures)
         self._datas = [mujoco.MjData(model) for _ in range(num_threads)]
         self._rollout = mujoco.rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
         size = mujoco.mj_stateSize(model, _PHYSICS)
-        self._state = np.zeros((CHUNK, size))
-        self._control = np.zeros((CHUNK, robot.frame_skip, robot.action_dim))
-        self._trajectory = np.zeros((CHUNK, robot.frame_skip, size))
+        self._state = np.zeros((self.chunk, size))
+        self._control = np.zeros((self.chunk, robot.frame_skip, robot.action_dim))
+        self._trajectory = np.zeros((self.chunk, robot.frame_skip, size))
+        sensors = (self.chunk, robot.frame_skip, model.nsensordata)
+        self._sensed = np.zeros(sensors) if robot.measures else None
 
-    def step(self, qpos: Array, qvel: Array, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """Return the next qpos [n, nq], qvel [n, nv] and where the simulation blew up [n]; n up to `CHUNK`."""
+    def step(self, before: State, actions: Array) -> tuple[State, NDArray[np.bool_]]:
+        """Return the next states [n, ...] and where the simulation blew up [n]; n up to `chunk`."""
+        qpos, qvel, *goal = before
         count, nq = len(qpos), self.robot.nq
         if not count:
-            return qpos, qvel, np.zeros(0, dtype=bool)
+            return before, np.zeros(0, dtype=bool)
+        for model, row in zip(self._models, goal[0] if goal else (), strict=False):
+            write_goal(model, self.robot.goal, row)
         state, control = self._state[:count], self._control[:count]
         state[:, 1 : 1 + nq], state[:, 1 + nq :] = qpos, qvel
         control[:] = self.robot.control(actions)[:, None, :]
@@ -202,6 +218,7 @@ class _Simulator:
             skip_checks=True,
             nstep=self.robot.frame_skip,
             state=trajectory,
+            sensordata=None if self._sensed is None else self._sensed[:count],
             chunk_size=portion,
         )
         after = trajectory[:, -1].copy()
@@ -209,7 +226,20 @@ class _Simulator:
         # the state from before the step there.
         diverged = after[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
         after[diverged] = state[diverged]
-        return after[:, 1 : 1 + nq], after[:, 1 + nq :], diverged
+        reached = after[:, 1 : 1 + nq], after[:, 1 + nq :]
+        return self.robot.state(*reached, self._goals(goal[0], reached, diverged) if goal else qpos), diverged
+
+    def _goals(self, goal: Array, reached: tuple[Array, Array], diverged: NDArray[np.bool_]) -> Array:
+        """Return the third part of the next states: what was measured on the way, anew where that led nowhere."""
+        if self._sensed is None:
+            return goal
+        after = goal.copy()
+        after[:, -len(self._columns) :] = self._sensed[: len(goal), -1, self._columns]
+        for row in np.flatnonzero(diverged):
+            at = reached[0][row], reached[1][row]
+            found = measure(self._models[row], self._datas[0], self.robot.measures, at)
+            after[row, -len(self._columns) :] = found
+        return after
 
     def close(self) -> None:
         """Stop the threads."""
@@ -226,6 +256,7 @@ def _empty(robot: Robot, rows: NDArray[np.int64]) -> Counterfactual:
         next_qpos=np.full((count, robot.nq), np.nan),
         next_qvel=np.full((count, robot.nv), np.nan),
         masks={reason: np.zeros(count, dtype=bool) for reason in REASONS},
+        next_goal=np.full((count, robot.goal_dim), np.nan) if robot.goal_dim else None,
     )
 
 
@@ -234,35 +265,38 @@ def _collect(
 ) -> Counterfactual:
     """Fill in the answers, one chunk after the other."""
     answers, state_rows = _empty(simulator.robot, rows), source.arrays.state_rows
-    for begin in range(0, len(rows), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        states, actions = state_rows[rows[part]], np.asarray(source.arrays.actions[rows[part]])
-        qpos, qvel = np.asarray(source.arrays.qpos[states]), np.asarray(source.arrays.qvel[states])
-        if not (np.isfinite(qpos).all() and np.isfinite(qvel).all()):
+    for begin in range(0, len(rows), simulator.chunk):
+        part = slice(begin, begin + simulator.chunk)
+        states, actions = source.arrays.states(state_rows[rows[part]]), np.asarray(source.arrays.actions[rows[part]])
+        if not all(np.isfinite(values).all() for values in states):
             raise OffDynError(f"dataset '{source.id}' holds no simulator states in some rows; {_NEEDED}")
-        _fill(answers, begin, (qpos, qvel, actions), simulator, admission)
-        advance(len(states))
+        _fill(answers, begin, states, actions, simulator, admission)
+        advance(len(actions))
     return answers
 
 
 def _fill(
     answers: Counterfactual,
     begin: int,
-    inputs: tuple[Array, Array, Array],
+    states: State,
+    actions: Array,
     simulator: _Simulator,
     admission: Admission,
 ) -> None:
     """Fill in the answers of one chunk."""
-    qpos, qvel, actions = inputs
-    inside, beyond = admission.refused(qpos)
-    part = slice(begin, begin + len(qpos))
+    inside, beyond = admission.refused(states[0], *states[2:])
+    part = slice(begin, begin + len(actions))
     answers.masks["penetration"][part], answers.masks["limit"][part] = inside, beyond
     taken = np.flatnonzero(~(inside | beyond))
-    next_qpos, next_qvel, diverged = simulator.step(qpos[taken], qvel[taken], actions[taken])
+    before = type(states)(*(values[taken] for values in states))
+    after, diverged = simulator.step(before, actions[taken])
     robot, at = simulator.robot, taken + begin
-    rewards, fallen = robot.judge(State(qpos[taken], qvel[taken]), State(next_qpos, next_qvel), actions[taken])
+    rewards, fallen = robot.judge(before, after, actions[taken])
     answers.masks["diverged"][at] = diverged
-    answers.next_qpos[at], answers.next_qvel[at] = next_qpos, next_qvel
-    answers.next_observations[at] = robot.observe(next_qpos, next_qvel)
+    reached = (answers.next_qpos, answers.next_qvel, answers.next_goal)
+    for answer, values in zip(reached, after, strict=False):
+        assert answer is not None
+        answer[at] = values
+    answers.next_observations[at] = robot.observe(*after)
     answers.rewards[at] = rewards
     answers.terminations[at] = fallen | diverged

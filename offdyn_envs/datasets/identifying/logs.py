@@ -124,6 +124,8 @@ def _load(target: Target) -> tuple[AnyDataset, tuple[Any, Any] | None]:
         task = spelled(str(target), (task.name for task in list_tasks()))
         data = load_any(target) if task is None else load_dataset(get_task(task).target)
     if isinstance(data, Dataset):
+        if data.goal is not None:
+            raise OffDynError(f"'{data.id}': a robot that writes a goal into its model cannot be identified")
         return data, (data.qpos, data.qvel)
     if isinstance(data, ImportedDataset):
         return data, None if data.qpos is None or data.qvel is None else (data.qpos, data.qvel)

@@ -79,7 +79,7 @@ def _write(file: Any, key: str, array: Array, width: int | None) -> None:
 
 
 def _d4rl(dataset: Dataset | ImportedDataset) -> dict[str, Array]:
-    states = {"infos/qpos": dataset.qpos, "infos/qvel": dataset.qvel}
+    states = {"infos/qpos": dataset.qpos, "infos/qvel": dataset.qvel, "infos/goal": getattr(dataset, "goal", None)}
     return {
         "observations": dataset.observations,
         "actions": dataset.actions,

@@ -60,7 +60,7 @@ CARD: Mapping[str, Any] = {
     **dict.fromkeys(("format", "rows", "episodes", "whole_episodes", "terminated_episodes", "seed"), int),
     **dict.fromkeys(("id", "robot", "dynamics", "quality", "profile", "model_sha256", "sha256"), str),
     **dict.fromkeys(("licence", "rebuild"), str),
-    "arrays": {field.name: str for field in fields(Arrays)},
+    "arrays": {field.name + "?" * (field.name == "goal"): str for field in fields(Arrays)},
     "files": Each({"bytes": int, "sha256": str}),
     "shifts": [Each(object)],
     "behaviour": [_BEHAVIOUR],

@@ -27,7 +27,7 @@ EVERY = 100
 """Episodes between two movements of a progress bar."""
 
 # Path inside an episode's group -> the attribute of `Arrays` it fills, in T + 1 rows or in T.
-_STATES = {"infos/qpos": "qpos", "infos/qvel": "qvel"}
+_STATES = {"infos/qpos": "qpos", "infos/qvel": "qvel", "infos/goal": "goal"}
 _STEPS = {key: key for key in ("actions", "rewards", "terminations", "truncations")}
 
 
@@ -59,10 +59,15 @@ def write_hdf5(path: Path, arrays: Arrays, name: str, *, compress: bool = False,
             for key, field in _STEPS.items():
                 _write(group, key, getattr(arrays, field)[start:stop], compress)
             infos = _create_group(group, "infos")
-            for key, field in _STATES.items():
+            for key, field in _states(arrays):
                 states = getattr(arrays, field)[start + episode : stop + episode + 1]
                 _write(infos, key.removeprefix("infos/"), states, compress)
             _advance(advance, episode, len(starts))
+
+
+def _states(arrays: Arrays) -> list[tuple[str, str]]:
+    """Return those of `_STATES` that are there."""
+    return [(key, field) for key, field in _STATES.items() if getattr(arrays, field) is not None]
 
 
 def _advance(advance: Callable[..., None], episode: int, episodes: int) -> None:
@@ -176,7 +181,7 @@ def _read_episode(file: Any, arrays: Arrays, episode: int, start: int, where: st
     for key, field in _STEPS.items():
         rows = getattr(arrays, field)[start:stop]
         _copy(_open(group, name, key, rows, length, where), rows)
-    for key, field in _STATES.items():
+    for key, field in _states(arrays):
         rows = getattr(arrays, field)[start + episode : stop + episode + 1]
         _copy(_open(group, name, key, rows, length + 1, where), rows)
     arrays.lengths[episode] = length

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import Robot
+from offdyn_envs.robots import GoalState, Robot, State
 from offdyn_envs.tasks import DatasetId
 
 __all__ = ["FORMAT", "Arrays", "Dataset", "array_digests", "combined_digest", "schema", "step_schema", "validate"]
@@ -39,6 +39,7 @@ class Arrays:
         qvel: float64 [N + E, nv], simulator velocities.
         lengths: int64 [E], steps of each episode.
         seeds: int64 [E], the reset seed of each episode.
+        goal: float64 [N + E, G], of a robot with a goal the third part of every state; None for the others.
     """
 
     observations: Array
@@ -51,10 +52,19 @@ class Arrays:
     qvel: Array
     lengths: Array
     seeds: Array
+    goal: Array | None = None
 
     def items(self) -> list[tuple[str, Array]]:
-        """Return (name, array) pairs in the order of the attributes."""
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+        """Return (name, array) pairs in the order of the attributes, without what is None."""
+        named = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(name, array) for name, array in named if array is not None]
+
+    def states(self, rows: Array) -> State:
+        """Return simulator states by where they are, see `state_rows`."""
+        qpos, qvel = np.asarray(self.qpos[rows]), np.asarray(self.qvel[rows])
+        if self.goal is None:
+            return State(qpos, qvel)
+        return cast(State, GoalState(qpos, qvel, np.asarray(self.goal[rows])))
 
     @property
     def starts(self) -> Array:
@@ -159,6 +169,11 @@ class Dataset:
         """Simulator velocities after each step, float64 [N, nv], copied on first use."""
         return self.arrays.qvel[self.arrays.state_rows + 1]
 
+    @cached_property
+    def goal(self) -> NDArray[np.float64] | None:
+        """Goals before each step, float64 [N, G], copied on first use; None for most robots."""
+        return None if self.arrays.goal is None else self.arrays.goal[self.arrays.state_rows]
+
 
 def schema(robot: Robot, rows: int, episodes: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Return the type and shape of every array.
@@ -176,8 +191,10 @@ def schema(robot: Robot, rows: int, episodes: int) -> dict[str, tuple[np.dtype[A
         "qvel": (np.dtype("<f8"), (rows + episodes, robot.nv)),
         "seeds": (np.dtype("<i8"), (episodes,)),
     }
+    if robot.goal_dim:
+        states["goal"] = (np.dtype("<f8"), (rows + episodes, robot.goal_dim))
     shapes = step_schema(robot.observation_dim, robot.action_dim, rows, episodes) | states
-    return {field.name: shapes[field.name] for field in fields(Arrays)}
+    return {field.name: shapes[field.name] for field in fields(Arrays) if field.name in shapes}
 
 
 def step_schema(
@@ -207,6 +224,9 @@ def validate(arrays: Arrays, robot: Robot, where: str) -> None:
         OffDynError: Naming the file, the key, what it holds and what was expected.
     """
     expected = schema(robot, len(arrays.rewards), len(arrays.lengths))
+    if (arrays.goal is None) != ("goal" not in expected):
+        what = "missing" if arrays.goal is None else "not wanted"
+        raise OffDynError(f"{where}: 'goal' is {what} for {robot.name}")
     for key, array in arrays.items():
         dtype, shape = expected[key]
         if array.dtype != dtype or array.shape != shape:
