@@ -67,7 +67,7 @@ def test_filters():
     assert [task.name for task in one] == [
         f"{robot}-gravity-0.5-medium" for robot in ("halfcheetah", "hopper", "walker2d", "ant")
     ]
-    ids = [DatasetId.parse(DATASET), DatasetId("hopper", "nominal", "random", "1m")]
-    assert Filter(track="core-12").datasets(ids) == ids[:1]
+    rows = [{"dataset": DATASET}, {"dataset": "offdyn/hopper/nominal/random-1m-v0"}, {"dataset": "not known here"}]
+    assert Filter(track="core-12").rows(rows) == rows[:1]
     with pytest.raises(OffDynError, match="did you mean 'hopper'"):
         Filter(robot="hoper")
