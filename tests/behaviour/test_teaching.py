@@ -22,7 +22,7 @@ def teacher_file(folder: Path, **changes: np.ndarray) -> Path:
     arrays = {f"{index}.weight": 0.3 * rng.standard_normal(size) for index, size in sizes.items()}
     arrays |= {f"{index}.bias": np.zeros(size[0]) for index, size in sizes.items()}
     arrays |= {"in_shift": np.zeros(39), "in_scale": np.ones(39), "out_shift": np.zeros(28), "out_scale": np.ones(28)}
-    np.savez(folder / "teacher.npz", **(arrays | changes))
+    np.savez(folder / "teacher.npz", **(arrays | changes))  # pyright: ignore[reportArgumentType]
     return folder / "teacher.npz"
 
 
