@@ -139,12 +139,12 @@ def make_tuned_learner(behaviour: Behaviour) -> PpoLearner:
         behaviour: the behaviour.
 
     Returns:
-        The learner. Its steps are small: what is learned already is soon lost again.
+        The learner.
     """
     from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 
     recipe = behaviour.recipe
-    settings = PpoSettings(horizon=200, rate=1e-4, epochs=5, steps=recipe.budget, discount=recipe.discount)
+    settings = PpoSettings(horizon=200, steps=recipe.budget, discount=recipe.discount)
     return PpoLearner(behaviour.robot, behaviour.dynamics, SEED, settings)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from offdyn_agents.behaviour.evaluation import evaluate, run_episodes
-from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour
+from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, taught
+from offdyn_agents.behaviour.recipes import TAUGHT
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
 from offdyn_envs.benchmark.scoring.scores import REFERENCES_PATH
@@ -100,7 +101,7 @@ def reference_entry(behaviour: Behaviour, episodes: int, known: dict[str, Any]) 
 
 
 def write_references(path: Path, episodes: int) -> tuple[int, int]:
-    """Measure and write the reference returns of all dynamics of the programme.
+    """Measure and write the reference returns of all dynamics of the programme, and of those that have been taught.
 
     Args:
         path: the file; replaced as a whole. Figures in it that belong to the same policies are kept.
@@ -111,8 +112,9 @@ def write_references(path: Path, episodes: int) -> tuple[int, int]:
     """
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["returns"] if path.exists() else {}
     table: dict[str, dict[str, Any]] = {}
-    with progress("reference returns", len(PROGRAMME)) as advance:
-        for behaviour in PROGRAMME:
+    behaviours = [*PROGRAMME, *(each for robot in TAUGHT for each in taught(robot, []) if each.measured)]
+    with progress("reference returns", len(behaviours)) as advance:
+        for behaviour in behaviours:
             before = known.get(behaviour.robot, {}).get(behaviour.dynamics, {})
             table.setdefault(behaviour.robot, {})[behaviour.dynamics] = reference_entry(behaviour, episodes, before)
             advance(1)

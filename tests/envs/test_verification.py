@@ -89,7 +89,7 @@ def test_a_shift_that_changes_nothing_is_caught(few_states):
     assert "no transition differs" in found["effect"]
 
 
-@pytest.mark.parametrize("name", tuple(list_env_ids()))
+@pytest.mark.parametrize("name", [name for name, (robot, _) in list_env_ids().items() if robot.name in WALKERS])
 def test_only_declared_fields_of_every_named_robot_differ(name):
     facts = robot_checks(find_subject(name))["fields"]()
     nominal = list_env_ids()[name][1] == "nominal"
