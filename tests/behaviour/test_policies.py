@@ -24,6 +24,7 @@ from offdyn_agents.behaviour.recipes import SEED, HeadStart, Recipe, WarmStart
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_agents.behaviour.training import Run, repeatable
 from offdyn_agents.runs.locks import held
+from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
 from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
@@ -492,7 +493,7 @@ def test_head_start_is_for_the_on_policy_learner(tmp_path: Path) -> None:
 def test_status_fits_80_columns(tmp_path: Path) -> None:
     shown = runner.invoke(app, ["status", "--runs", str(tmp_path)], env={"COLUMNS": "80"}).output
     rows = [line.split() for line in shown.splitlines()]
-    assert ["halfcheetah", "nominal", "sac", "done"] in [row[:4] for row in rows]
+    assert ["halfcheetah", "nominal", "done"] in [row[:3] for row in rows]
     assert "…" not in shown
 
 
@@ -560,7 +561,7 @@ def check_references(tiny: Path, card: dict[str, object]) -> None:
     assert result.exit_code == 0
     table = json.loads(out.read_text())
     entry = table["returns"]["hopper"]["gravity-0.5"]
-    assert table["protocol"] == 1
+    assert table["protocol"] == PROTOCOL
     expected = {name: card["returns"]["deterministic"][name] for name in ("mean", "se", "episodes")}  # type: ignore[index]
     assert entry["expert"] == expected | {"policy_sha256": card["policy_sha256"]}
     assert "transfer" not in entry  # there is no nominal expert here
