@@ -19,6 +19,8 @@ _POINT = re.compile(r"(?<=\d)p(?=\d)")
 """The point of a number in names that allow no dots."""
 NEAREST = 4
 """Names that a message about an unknown one shows at most."""
+ALMOST = 0.9
+"""Likeness from which on a name is taken for a misspelt one, also where others begin as it does."""
 NEARLY = 0.8
 """Share of the memory that a process may have, from which on that is what is wrong."""
 
@@ -102,12 +104,13 @@ def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") ->
     names = list(allowed)
     given = beginning(name, 80)
     where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
-    begun = [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
+    known = {_plain(other): other for other in reversed(names)}
+    nearest = difflib.get_close_matches(_plain(given), known, n=1, cutoff=ALMOST)
+    begun = [] if nearest else [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
     if len(begun) > 2 * NEAREST:
         begun = [*begun[:NEAREST], "..."]
     if len(begun) > 1:
         return OffDynError(f"unknown {kind} '{given}'; names that begin so: {', '.join(begun)}; {where}")
-    known = {_plain(other): other for other in reversed(names)}
     near = [known[other] for other in difflib.get_close_matches(_plain(given), known, n=NEAREST, cutoff=0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
     if len(names) <= 12:

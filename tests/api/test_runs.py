@@ -10,6 +10,7 @@ import offdyn
 from offdyn_agents.api.comparing import _welch
 from offdyn_agents.api.table import Table
 from offdyn_envs import cli
+from offdyn_envs.benchmark.scoring.protocol import PROTOCOL
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
 from tests.api.conftest import ENV_ID
@@ -123,7 +124,7 @@ def with_returns(run, folder, returns):
         (folder / name).unlink(missing_ok=True)
     facts = run.facts
     (folder / "run.json").write_text(json.dumps(facts | {"seeds": list(range(len(returns)))}))
-    told = {"protocol": 1, "task": facts["task"], "episodes": 2, "agent": "iql"}
+    told = {"protocol": PROTOCOL, "task": facts["task"], "episodes": 2, "agent": "iql"}
     told["clean"] = {str(seed): [value - 1.0, value + 1.0] for seed, value in enumerate(returns)}
     (folder / "clean.json").write_text(json.dumps(told))
     return folder

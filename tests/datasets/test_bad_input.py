@@ -283,7 +283,7 @@ def test_build_does_not_overwrite_damage(root: Path) -> None:
     ("name", "message"),
     [
         ("offdyn/hoper/nominal/random-5k-v0", "did you mean 'offdyn/hopper/nominal/random-5k-v0'"),
-        ("offdyn/hopper/gravity-0.5/random-5k-v0", "did you mean 'offdyn/hopper/gravity-0p5/random-5k-v0'"),
+        ("offdyn/hopper/gravity-0.6/random-5k-v0", "did you mean 'offdyn/hopper/gravity-0p5/random-5k-v0'"),
         ("hopper-gravity-0.5-mediun", "did you mean 'hopper-gravity-0.5-medium'"),
         ("", "unknown task or dataset"),
     ],

@@ -1,7 +1,5 @@
 """Data collected under a delay, noise and a local shift, simulated again: the queue is in the stored actions."""
 
-from types import MappingProxyType
-
 import gymnasium
 import numpy as np
 import pytest
@@ -22,10 +20,8 @@ DYNAMICS = {
 @pytest.fixture
 def more_dynamics(monkeypatch):
     """Hopper with three more dynamics."""
-    table = tasks.DYNAMICS["hopper"] | DYNAMICS
-    monkeypatch.setattr(tasks, "DYNAMICS", MappingProxyType(dict(tasks.DYNAMICS) | {"hopper": table}))
-    tasks._dataset_table.cache_clear()
-    for slug in DYNAMICS:
+    for slug, shifts in DYNAMICS.items():
+        monkeypatch.setitem(tasks._DYNAMICS["hopper"], slug, shifts)
         gymnasium.register(
             id=f"OffDyn/Hopper-{slug}-v0",
             entry_point="offdyn_envs.environment:Hopper",
@@ -35,7 +31,6 @@ def more_dynamics(monkeypatch):
     yield
     for slug in DYNAMICS:
         del gymnasium.registry[f"OffDyn/Hopper-{slug}-v0"]
-    tasks._dataset_table.cache_clear()
 
 
 @pytest.mark.parametrize("slug", tuple(DYNAMICS))

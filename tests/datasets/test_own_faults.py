@@ -395,7 +395,8 @@ def test_a_package_that_is_missing_names_its_extra(
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
-        OffDynError, match=rf"this needs '{package}', which is not installed: pip install 'offdyn\[tables"
+        OffDynError,
+        match=rf"this needs '{package}', which is not installed: pip install '\.\[tables\]' in the checkout",
     ):
         read_own(path, tmp_path / "spec.yaml" if package == "yaml" else None)
 

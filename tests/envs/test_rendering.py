@@ -429,7 +429,7 @@ BAD = (
     (("Hopper", "--shift", '{"kind": "gravty"}'), "did you mean 'gravity'"),
     (("Ant", "--shift", '{"kind": "morphology", "part": "torso", "level": 1}'), "part of Ant"),
     (("Hopper", "--view", "ranges"), "view 'ranges'"),
-    (("Hopper", "--view", "poses"), "did you mean 'pose'"),
+    (("Hopper", "--view", "poses"), "'poses' is not one of 'episode', 'pose', 'ranges'"),
     (("Hopper", "--width", "10"), "--width must be a whole number from 64 to 1920, got 10"),
     (("Hopper", "--height", "100000"), "--height"),
     (("Hopper", "--steps", "-1"), "--steps"),

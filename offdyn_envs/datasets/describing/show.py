@@ -128,7 +128,7 @@ def _histogram_lines(edges: Sequence[float], counts: Sequence[int]) -> list[str]
     """Return a line with a dot for each of a few episodes, or bars for many."""
     if sum(counts) <= FEW:
         dots = "".join(" " if not count else "•" if count == 1 else str(min(count, 9)) for count in counts)
-        return [f"  {edges[0]:.1f} |{' '.join(dots)}| {edges[-1]:.1f}   a dot is an episode, a digit so many"]
+        return [f"  {edges[0]:.1f} |{' '.join(dots)}| {edges[-1]:.1f}  (episodes)"]
     return [
         f"  {low:10.1f} … {high:9.1f} {bar(count, max(counts))} {count}"
         for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
