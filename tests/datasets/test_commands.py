@@ -70,7 +70,7 @@ def test_info(root: Path) -> None:
         "MIT",
         "offdyn data build",
         card["sha256"],
-        "a dot is an episode",
+        "(episodes)",
     ):
         assert word in text
 
