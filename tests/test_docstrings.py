@@ -27,7 +27,7 @@ def modules_with_examples():
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, own_robots):
     """An empty folder; what an example registers is gone after it."""
     from offdyn_agents.algorithms import registry
     from offdyn_envs.shifts import registry as kinds

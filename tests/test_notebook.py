@@ -60,7 +60,7 @@ def test_there_are_three():
     names = ["01-tour", "02-your-own-data", "03-a-leaderboard-entry"]
     assert [path.stem for path in NOTEBOOKS] == names
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    assert all(f"notebooks/{name}\n" in index for name in names)
+    assert all(f"notebooks/{name}" in index for name in names)
 
 
 def test_the_second_trains_and_drives(executed):

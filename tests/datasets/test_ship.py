@@ -67,7 +67,7 @@ def test_one_command_ships_everything(checkout: Path) -> None:
     transfer = load_references()["returns"]["hopper"]["nominal"]["transfer"]
     policies = "| ppo | 0.0 ± 1.0 | 1,234,000 | 10.0 ± 1.0 | 7.2 ± 0.5 | 500 + 1,234,000 |"
     assert f"{policies} {transfer['mean']:,.1f} ± {transfer['se']:.1f} |" in text
-    assert "1 of 92 dynamics" in text
+    assert "1 of 120 dynamics" in text
     assert "- ant (23): nominal, gravity-0.1," in text
     assert "hopper (22" in text
     assert not list(checkout.rglob("*.part"))

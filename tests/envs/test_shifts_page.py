@@ -11,7 +11,7 @@ from offdyn_envs.shifts import registry as register
 
 TEXT = (Path(__file__).parents[2] / "docs" / "shifts.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
-ROWS = re.findall(r"^\| `([\w-]+)` \| ([^|]*)", TEXT, flags=re.MULTILINE)
+ROWS = re.findall(r"^\| `([\w-]+)`[^|]* \| ([^|]*)", TEXT, flags=re.MULTILINE)
 
 
 @pytest.fixture
