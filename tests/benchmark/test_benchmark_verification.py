@@ -306,6 +306,8 @@ def test_a_missing_target_dataset_is_no_verdict_on_the_entry(tmp_path: Path, mon
     def missing(task: Any) -> Any:
         raise OffDynError(f"dataset '{task.target}' is not on this machine")
 
+    # A reference critic has the deviations with it; without one they are taken from the target's rows.
+    monkeypatch.setattr(critics, "CRITICS", tmp_path / "nowhere")
     monkeypatch.setattr(reruns, "target_sigma", missing)
     found = verification.verify_entries(None, tmp_path)
     assert [verdict["status"] for verdict in found.verdicts] == [verification.UNVERIFIED]
