@@ -16,9 +16,9 @@ import json
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
+
+from training import Turn, speeds
 
 from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_agents.engine.agent import Agent
@@ -36,8 +36,6 @@ TURN = 50
 REAL = ("members", "elites", "width", "samples")
 """Sizes that the policy's loss reads, wherever they stand."""
 YARDSTICK = "iql"
-
-Turn = Callable[[], int]
 
 
 def agent_of(name: str, robot: str) -> Agent:
@@ -78,17 +76,9 @@ def turn_of(name: str, chosen: argparse.Namespace, folder: str) -> Turn:
     return turn
 
 
-def speed(turn: Turn, seconds: float) -> float:
-    """Return seed-updates per second of wall-clock."""
-    done, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        done += turn()
-    return done / (time.perf_counter() - begun)
-
-
 def measure(name: str, turn: Turn, yardstick: Turn, chosen: argparse.Namespace) -> dict[str, Any]:
     """Return an agent's speed, and how many times as long as IQL's an update of it takes."""
-    pairs = [(speed(turn, chosen.seconds), speed(yardstick, chosen.seconds)) for _ in range(chosen.rounds)]
+    pairs = [tuple(speeds(one, chosen.seconds)[0] for one in (turn, yardstick)) for _ in range(chosen.rounds)]
     return {
         "agent": name,
         "seed_updates_per_second": statistics.median(ours for ours, _ in pairs),
