@@ -112,7 +112,7 @@ def dynamics_of(robot: str) -> Mapping[str, tuple[Shift, ...]]:
     Raises:
         OffDynError: No such robot.
     """
-    return MappingProxyType(_DYNAMICS.setdefault(get_robot(robot).name, {"nominal": ()}))
+    return MappingProxyType(_DYNAMICS.get(get_robot(robot).name, {"nominal": ()}))
 
 
 def register_dynamics(robot: str | Robot, slug: str, shifts: Shifts) -> str:
@@ -143,7 +143,7 @@ def register_dynamics(robot: str | Robot, slug: str, shifts: Shifts) -> str:
         raise OffDynError(f"dynamics of {body.name}: the name '{slug}' is taken")
     check_shifts(read, body)
     compile_model(body, everywhere(read))
-    _DYNAMICS[body.name][slug] = read
+    _DYNAMICS.setdefault(body.name, {"nominal": ()})[slug] = read
     name = env_id(body, slug)
     register_environment(body, slug, name)
     return name

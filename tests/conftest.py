@@ -33,3 +33,14 @@ def own_robots(monkeypatch):
     tasks._DYNAMICS.update(slugs)
     registry._points.cache_clear()
     registry.find_others.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def robots_stay():
+    """Refuse a file of tests that leaves robots or dynamics behind: others would count them, in some order of files."""
+    from offdyn_envs.robots.registry import ROBOTS
+    from offdyn_envs.tasks import DYNAMICS
+
+    before = set(ROBOTS), {robot: set(table) for robot, table in DYNAMICS.items()}
+    yield
+    assert before == (set(ROBOTS), {robot: set(table) for robot, table in DYNAMICS.items()})

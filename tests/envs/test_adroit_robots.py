@@ -154,6 +154,7 @@ class Reacher(Robot):
         return init_qpos.copy(), np.zeros(1), rng.uniform(-1.0, 1.0, 3)
 
 
+@pytest.mark.usefixtures("own_robots")
 def test_an_own_robot_measures():
     aim, place = (GoalPart("body_pos", "target"),), (Measure("body_pos", "ball"),)
     robot = Reacher(name="measuring", title="Measuring", mjcf=MJCF, frame_skip=3, goal=aim, measures=place)
@@ -172,6 +173,7 @@ def test_an_own_robot_measures():
     assert shown[0, 0] != shown[0, 5]
 
 
+@pytest.mark.usefixtures("own_robots")
 @pytest.mark.parametrize(
     "measure", [Measure("body_pos", "bal"), Measure("sensor", "touch"), Measure("body_size", "ball")]
 )
