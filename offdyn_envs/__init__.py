@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from offdyn_envs.adroit import HAND_STEPS, HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import ROBOTS, WALKERS, Robot, State, get_robot, register_robot
+from offdyn_envs.robots import HANDS, ROBOTS, WALKERS, Robot, State, get_robot, register_robot
 from offdyn_envs.robots.registry import register_environment
 from offdyn_envs.shifts import (
     Actuator,
@@ -91,18 +90,10 @@ def register_environments() -> None:
         >>> "OffDyn/Hopper-gravity-0.5-v0" in gymnasium.registry
         True
     """
-    for robot in WALKERS.values():
+    # The hand needs an extra, which is asked for when an environment is made.
+    for robot in (*WALKERS.values(), *HANDS.values()):
         for slug in dynamics_of(robot.name):
             register_environment(robot, slug, env_id(robot, slug))
-    # Adroit needs an extra, which is asked for when an environment is made.
-    for name, (task, slug) in adroit_env_ids().items():
-        gymnasium.register(
-            id=name,
-            entry_point=f"offdyn_envs.adroit.environment:{HAND_TASKS[task].title}",
-            vector_entry_point=f"offdyn_envs.vector:{HAND_TASKS[task].name}",
-            max_episode_steps=HAND_STEPS,
-            kwargs={"dynamics": slug},
-        )
     gymnasium.register(
         id="OffDyn/Refrigerator-v0",
         entry_point="offdyn_envs.refrigerator:Refrigerator",

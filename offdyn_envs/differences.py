@@ -30,6 +30,7 @@ FOLLOWING = frozenset(
         "geom_aabb",
         "geom_rbound",
         "geom_sameframe",
+        "tendon_invweight0",
     }
 )
 """Fields that the compiler works out from the shape of a body: nobody sets them, they follow."""
@@ -86,6 +87,7 @@ def differences(base: mujoco.MjModel, shifted: mujoco.MjModel, height: float = 0
         ("joint", base.njnt, _joint_words),
         ("geom", base.ngeom, _geom_words if friction is None else _shape_words),
         ("body", base.nbody, _body_words),
+        ("site", base.nsite, _site_words),
     ):
         lines += _element_lines(kind, count, words, base, shifted)
     if masses:
@@ -107,6 +109,7 @@ _WORDED = frozenset(
         "jnt_range",
         "opt.gravity",
         "opt.timestep",
+        "site_pos",
     }
 )
 
@@ -116,12 +119,12 @@ def element_names(model: mujoco.MjModel, kind: str) -> list[str]:
 
     Args:
         model: A compiled model.
-        kind: "geom", "joint" or "body".
+        kind: "geom", "joint", "body" or "site".
 
     Returns:
         Names in the order of the model.
     """
-    count = {"geom": model.ngeom, "joint": model.njnt, "body": model.nbody}[kind]
+    count = {"geom": model.ngeom, "joint": model.njnt, "body": model.nbody, "site": model.nsite}[kind]
     names = [str(getattr(model, kind)(index).name) for index in range(count)]
     return [name or _unnamed(model, kind, index) for index, name in enumerate(names)]
 
@@ -253,6 +256,10 @@ def _geom_words(base: mujoco.MjModel, shifted: mujoco.MjModel, index: int) -> It
 
 def _body_words(base: mujoco.MjModel, shifted: mujoco.MjModel, index: int) -> Iterator[str]:
     yield from _moved("position", base.body_pos[index], shifted.body_pos[index])
+
+
+def _site_words(base: mujoco.MjModel, shifted: mujoco.MjModel, index: int) -> Iterator[str]:
+    yield from _moved("position", base.site_pos[index], shifted.site_pos[index])
 
 
 def _mass_words(base: mujoco.MjModel, shifted: mujoco.MjModel, index: int) -> Iterator[str]:

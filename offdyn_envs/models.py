@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.compiling import base_model, base_spec, compile_spec, dynamics_fields
-from offdyn_envs.robots import Robot, as_walker, get_robot
+from offdyn_envs.robots import Hand, Robot, as_walker, get_robot
+from offdyn_envs.robots.mjcf import read_mjcf
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
 from offdyn_envs.shifts.applying import edit_model, edit_spec
 
@@ -22,6 +23,7 @@ __all__ = [
     "model_hash",
     "model_spec",
     "overwrite_model",
+    "published_hash",
     "restore_model",
     "start_qpos",
 ]
@@ -166,3 +168,22 @@ def model_hash(model: mujoco.MjModel) -> str:
         digest.update(f"{name}{value.dtype}{value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def published_hash(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> str:
+    """Return the hash by which a robot under shifts is published, see `model_hash`.
+
+    Args:
+        robot: The robot.
+        shifts: Its shifts.
+        profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
+
+    Returns:
+        That of the compiled model; of the hand that of its file under the shifts, without the stiffness of the motors
+        and the sensors of `Robot.measures`, which are the same under all dynamics.
+    """
+    if not isinstance(robot, Hand):
+        return model_hash(compile_model(robot, shifts, profile))
+    spec = read_mjcf(robot.name, robot.mjcf)
+    edit_spec(spec, shifts, robot, check_profile(profile))
+    return model_hash(compile_spec(spec, robot.name))

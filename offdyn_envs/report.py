@@ -148,15 +148,11 @@ def describe_environment(name: str) -> dict[str, Any]:
     Raises:
         OffDynError: No such environment (the message names the nearest), or an extra is missing.
     """
-    from offdyn_envs.verification.subjects import HandSubject, RobotSubject, find_subject
+    from offdyn_envs.verification.subjects import RobotSubject, find_subject
 
     subject = find_subject(name)
     if isinstance(subject, RobotSubject):
         return _describe_robot(subject) | _published(subject.name)
-    if isinstance(subject, HandSubject):
-        from offdyn_envs.adroit.describe import describe
-
-        return describe(subject.name) | _published(subject.name)
     return _describe_refrigerator()
 
 
@@ -181,7 +177,7 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
     import mujoco
 
     from offdyn_envs.differences import differences, element_names
-    from offdyn_envs.models import model_hash, start_qpos
+    from offdyn_envs.models import published_hash, start_qpos
     from offdyn_envs.verification.contacts import FEET, measured_friction
 
     robot, shifts, model = subject.robot, subject.shifts, subject.model
@@ -202,7 +198,7 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
         "masses in kg": {body: round(float(mass), 4) for body, mass in masses},
         "friction of feet on the floor": {geom: max(seen[geom]) for geom in feet if geom in seen},
         "gravity z in m/s^2": float(model.opt.gravity[2]),
-        "model SHA-256": model_hash(model),
+        "model SHA-256": published_hash(robot, shifts, subject.profile),
         "MuJoCo": mujoco.__version__,
     }
 

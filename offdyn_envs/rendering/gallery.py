@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offdyn_envs.adroit import HAND_DYNAMICS, HAND_TASKS
 from offdyn_envs.rendering.names import robot_sides, sides_of
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import HANDS, ROBOTS, WALKERS
 from offdyn_envs.tasks import dynamics_of
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ FRAME_SECONDS = 0.1
 SEED = 0
 COLUMNS = 4
 SCALED = ("gravity", "friction")
-SHOWN_HANDS = ("pen", "door")
+SHOWN_HANDS = ("adroit-pen", "adroit-door")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Item:
     Attributes:
         file: Its file name.
         alt: What it shows, in words.
-        body: Name of the robot or Adroit task.
+        body: Name of the robot.
         slugs: Dynamics shown, in order.
         kind: "sheet", "scaled", "pose" or "ranges".
     """
@@ -61,7 +60,7 @@ def gallery_items(hands: bool = True) -> list[Item]:
         Robot by robot: a sheet of shapes, gravity and friction as animations, then one still per environment.
     """
     items = [item for robot in WALKERS for item in _robot_items(robot)]
-    return items + ([item for task in SHOWN_HANDS for item in _hand_items(task)] if hands else [])
+    return items + ([item for robot in SHOWN_HANDS for item in _hand_items(robot)] if hands else [])
 
 
 def _robot_items(robot: str) -> Iterator[Item]:
@@ -80,13 +79,13 @@ def _robot_items(robot: str) -> Iterator[Item]:
             yield Item(f"{robot}-{slug}.png", f"{title} {slug}, at rest", robot, (slug,), "pose")
 
 
-def _hand_items(task: str) -> Iterator[Item]:
-    title = HAND_TASKS[task].title
-    for slug in HAND_DYNAMICS:
+def _hand_items(robot: str) -> Iterator[Item]:
+    title = HANDS[robot].title
+    for slug in dynamics_of(robot):
         if slug.startswith("broken-joint"):
-            yield Item(f"adroit-{task}-{slug}.png", f"{title} {slug}: how far the joints turn", task, (slug,), "ranges")
+            yield Item(f"{robot}-{slug}.png", f"{title} {slug}: how far the joints turn", robot, (slug,), "ranges")
         elif slug != "nominal":
-            yield Item(f"adroit-{task}-{slug}.png", f"{title} {slug}, at rest", task, (slug,), "pose")
+            yield Item(f"{robot}-{slug}.png", f"{title} {slug}, at rest", robot, (slug,), "pose")
 
 
 def write_gallery(folder: Path, hands: bool = True, report: Callable[[str], None] = print) -> int:
@@ -165,7 +164,7 @@ def _cast(item: Item, size: int) -> Cast:
     from offdyn_envs.rendering.playing import Actor, play
     from offdyn_envs.rendering.views import Cast
 
-    title = (WALKERS if item.body in WALKERS else HAND_TASKS)[item.body].title
+    title = ROBOTS[item.body].title
     pair = item.kind in ("pose", "ranges")
     sides = sides_of(f"{title}-{item.slugs[0]}") if pair else robot_sides(item.body, item.slugs)
     return Cast(sides, play(sides, Actor("no actions"), 0, SEED), size, size)
@@ -203,8 +202,7 @@ def _bodies(items: Sequence[Item]) -> list[str]:
 
 
 def _section(body: str, items: Sequence[Item]) -> str:
-    robot = body in WALKERS
-    title = (WALKERS if robot else HAND_TASKS)[body].title
+    title = ROBOTS[body].title
     lines = [f"\n## {title}\n"]
     wide = [item for item in items if item.kind in ("sheet", "scaled")]
     lines += [f"![{item.alt}]({item.file})\n" for item in wide]

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from offdyn_envs.adroit import HAND_TASKS, adroit_env_ids
 from offdyn_envs.errors import OffDynError, spelled, unknown
-from offdyn_envs.robots import ROBOTS
+from offdyn_envs.robots import ROBOTS, Robot
 from offdyn_envs.tasks import get_dynamics, get_task, list_env_ids, list_tasks
 
 __all__ = ["Side", "make_environment", "read_shifts", "robot_sides", "sides_of"]
-
-HAND_STEP = 0.01
 
 
 @dataclass(frozen=True)
@@ -23,7 +20,7 @@ class Side:
 
     Attributes:
         role: "source", "target" or nothing.
-        body: Name of the robot, or of the Adroit task.
+        body: Name of the robot.
         dynamics: Dynamics slug.
         extra: Shifts as plain JSON objects, appended to those of the dynamics.
     """
@@ -34,19 +31,14 @@ class Side:
     extra: tuple[Mapping[str, Any], ...] = ()
 
     @property
+    def robot(self) -> Robot:
+        """The robot."""
+        return ROBOTS[self.body]
+
+    @property
     def title(self) -> str:
         """The robot's name as in environment ids, for instance "Hopper"."""
-        return ROBOTS[self.body].title if self.is_robot else HAND_TASKS[self.body].title
-
-    @property
-    def is_robot(self) -> bool:
-        """One of the four robots, rather than the Adroit hand."""
-        return self.body in ROBOTS
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Seconds per control step."""
-        return ROBOTS[self.body].dt if self.is_robot else HAND_STEP
+        return self.robot.title
 
     @property
     def label(self) -> str:
@@ -121,12 +113,12 @@ def sides_of(name: str, extra: Sequence[Mapping[str, Any]] = ()) -> tuple[Side, 
 
 
 def robot_sides(robot: str, slugs: Sequence[str]) -> tuple[Side, ...]:
-    """Return sides without roles: a robot, or Adroit task, under several dynamics."""
+    """Return sides without roles: a robot under several dynamics."""
     return tuple(Side("", robot, slug) for slug in slugs)
 
 
 def _environments() -> dict[str, tuple[str, str]]:
-    return {name: (robot.name, slug) for name, (robot, slug) in list_env_ids().items()} | adroit_env_ids()
+    return {name: (robot.name, slug) for name, (robot, slug) in list_env_ids().items()}
 
 
 def make_environment(side: Side) -> Any:
@@ -141,9 +133,7 @@ def make_environment(side: Side) -> Any:
     Raises:
         OffDynError: Shifts that do not fit, or a missing extra.
     """
-    from importlib import import_module
+    from offdyn_envs import environment
 
-    module = import_module("offdyn_envs.environment" if side.is_robot else "offdyn_envs.adroit.environment")
-    if side.is_robot:
-        get_dynamics(side.body, side.dynamics)
-    return getattr(module, side.title)(dynamics=side.dynamics, shifts=list(side.extra) or None)
+    get_dynamics(side.body, side.dynamics)
+    return getattr(environment, side.robot.title)(dynamics=side.dynamics, shifts=list(side.extra) or None)

@@ -139,11 +139,7 @@ def _onnx(network: OnnxPolicy) -> Act:
 
 
 def _widths(side: Side) -> tuple[int, int]:
-    from offdyn_envs.adroit import HAND_TASKS
-    from offdyn_envs.robots import ROBOTS
-
-    body = ROBOTS[side.body] if side.is_robot else HAND_TASKS[side.body]
-    return body.observation_dim, body.action_dim
+    return side.robot.observation_dim, side.robot.action_dim
 
 
 def play(sides: Sequence[Side], actor: Actor, steps: int, seed: int, replay: bool = False) -> list[Recording]:
@@ -173,9 +169,11 @@ def play(sides: Sequence[Side], actor: Actor, steps: int, seed: int, replay: boo
 
 
 def _play_one(side: Side, act: Act | None, planned: NDArray[np.float32] | None, steps: int, seed: int) -> Recording:
+    from offdyn_envs.models import compile_model
+
     env = make_environment(side)
     try:
-        base = _nominal_model(side)
+        base = compile_model(side.robot, ())
         observation, _ = env.reset(seed=seed)
         model = copy.copy(env.model)
         qpos, actions, ended = [env.data.qpos.copy()], list[NDArray[Any]](), False
@@ -199,15 +197,3 @@ def _action(
         return planned[step]
     assert act is not None
     return act(observation)
-
-
-def _nominal_model(side: Side) -> Any:
-    if side.is_robot:
-        from offdyn_envs.models import compile_model
-        from offdyn_envs.robots import ROBOTS
-
-        return compile_model(ROBOTS[side.body], ())
-    from offdyn_envs.adroit.models import compile_hand
-    from offdyn_envs.adroit.tasks import HAND_TASKS
-
-    return compile_hand(HAND_TASKS[side.body], ())

@@ -133,7 +133,7 @@ def compose(request: Request, painter: type | None = None) -> tuple[list[Image.I
 
     episode = request.view == "episode"
     actor = choose_actor(request.policy, sides) if episode else Actor("no actions")
-    steps = _steps(request, sides[0].seconds_per_step) if episode else 0
+    steps = _steps(request, sides[0].robot.dt) if episode else 0
     recordings = play(sides, actor, steps, request.seed, request.replay)
     cast = Cast(sides, recordings, request.width, request.height, painter or Canvas)
     still = check_suffix(request.path) == ".png"

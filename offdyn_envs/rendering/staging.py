@@ -14,7 +14,7 @@ from offdyn_envs.rendering.camera import Angle, Box, View, bounds, fit
 from offdyn_envs.rendering.names import Side
 from offdyn_envs.rendering.playing import Recording
 from offdyn_envs.rendering.style import changed_geoms, changed_joints, dress, dress_hand, moved_geoms, narrow_floor
-from offdyn_envs.robots import ROBOTS, Walker
+from offdyn_envs.robots import Hand, Walker
 
 __all__ = ["Stage", "dressed", "fixed_stage", "following_stage"]
 
@@ -68,7 +68,7 @@ def dressed(side: Side, recording: Recording, alone: bool = False) -> Any:
     """
     model, base = recording.model, recording.base
     highlighted = changed_geoms(model, base) | moved_geoms(model, changed_joints(model, base), below=False)
-    if not side.is_robot:
+    if isinstance(side.robot, Hand):
         return dress_hand(model, highlighted, left_out=HELD if alone else ())
     names = [model.geom(geom).name for geom in range(model.ngeom)]
     far_side = [geom for geom, name in enumerate(names) if side.body == "walker2d" and "_left_" in name]
@@ -80,8 +80,7 @@ def dressed(side: Side, recording: Recording, alone: bool = False) -> Any:
 
 def _is_planar(side: Side) -> bool:
     """Say whether a robot moves in the plane that one sees from the side."""
-    robot = ROBOTS[side.body]
-    return isinstance(robot, Walker) and not robot.walks_in_plane
+    return isinstance(side.robot, Walker) and not side.robot.walks_in_plane
 
 
 def _angle(side: Side) -> Angle:
@@ -106,7 +105,7 @@ def fixed_stage(
     Returns:
         The stage.
     """
-    if not sides[0].is_robot:
+    if isinstance(sides[0].robot, Hand):
         return Stage(HAND_CLOSE, _still(len(sides)))
     boxes = [box for rec, some in zip(recordings, poses, strict=True) for box in bounds(rec.model, some)]
     return Stage(fit(_grounded(boxes), _angle(sides[0]), aspect), _still(len(sides)))
@@ -125,12 +124,12 @@ def following_stage(sides: Sequence[Side], recordings: Sequence[Recording], aspe
     Returns:
         The stage.
     """
-    if not sides[0].is_robot:
-        return Stage(_HAND_WIDE[sides[0].body], _still(len(sides)))
+    if isinstance(sides[0].robot, Hand):
+        return Stage(_HAND_WIDE[sides[0].robot.task], _still(len(sides)))
     boxes = [bounds(recording.model, recording.qpos) for recording in recordings]
     tallest = max(float(box.high[2] - box.low[2]) for row in boxes for box in row)
     flies = max(float(box.high[2]) for row in boxes for box in row) > TALLEST * tallest
-    flat = min(ROBOTS[sides[0].body].skipped_qpos, 2)  # Where on the floor a robot is: nothing depends on it.
+    flat = min(sides[0].robot.skipped_qpos, 2)  # Where on the floor a robot is: nothing depends on it.
     travels = max(float(np.ptp(recording.qpos[:, :flat], axis=0).max(initial=0.0)) for recording in recordings)
     stays = travels < LEASH * max(float(np.max((box.high - box.low)[:2])) for row in boxes for box in row)
     paths: list[Floats] = []

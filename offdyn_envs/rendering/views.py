@@ -18,6 +18,7 @@ from offdyn_envs.rendering.playing import Recording
 from offdyn_envs.rendering.posing import ranges_in_words, resting, sweep, swept_joints
 from offdyn_envs.rendering.staging import Stage, dressed, fixed_stage, following_stage
 from offdyn_envs.rendering.style import moved_geoms
+from offdyn_envs.robots import Hand
 
 __all__ = ["Cast", "episode_panels", "pose_panels", "range_panels", "strip_steps"]
 
@@ -117,7 +118,7 @@ def pose_panels(cast: Cast) -> list[Panel]:
         # One at a time: a sheet of eight would hold eight contexts.
         with cast.painter(dressed(side, recording, alone=True), cast.width, cast.height) as painter:
             # Of the hand's models the mass includes table and door.
-            mass = (f"{float(recording.model.body_mass.sum()):.2f} kg",) if side.is_robot else ()
+            mass = (f"{float(recording.model.body_mass.sum()):.2f} kg",) if not isinstance(side.robot, Hand) else ()
             panels.append(Panel(painter.paint(pose, stage.view(number, 0)), (heading(side), *mass)))
     return panels
 

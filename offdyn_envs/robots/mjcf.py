@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offdyn_envs.errors import OffDynError, beginning, out_of_memory
+from offdyn_envs.version import how_to_install
 
 if TYPE_CHECKING:
     import mujoco
@@ -69,7 +70,8 @@ def _file(name: str, mjcf: str | Path) -> Path:
         except ModuleNotFoundError:
             module = None
         if module is None:
-            raise OffDynError(f"robot '{name}': its model is in the package '{package}', which is not installed")
+            extra = f": {how_to_install('adroit')}" if package == "gymnasium_robotics" else ""
+            raise OffDynError(f"robot '{name}': its model is in the package '{package}', which is not installed{extra}")
         found += [Path(folder, inside) for folder in module.submodule_search_locations or ()]
     elif found[0].name == str(mjcf):
         import gymnasium

@@ -16,8 +16,9 @@ import numpy as np
 from offdyn_envs.differences import FOLLOWING, changed_fields, element_names
 from offdyn_envs.models import dynamics_fields
 from offdyn_envs.robots import Robot
-from offdyn_envs.shifts import Friction, Gravity, Kinematic, Morphology, Shift
+from offdyn_envs.shifts import BrokenJoint, Friction, Gravity, Kinematic, Morphology, Shift, ShrinkFinger
 from offdyn_envs.shifts.elements import actuator_name
+from offdyn_envs.shifts.hand import BROKEN_JOINTS
 
 __all__ = ["undeclared_changes"]
 
@@ -59,6 +60,7 @@ _MOVED: Mapping[tuple[str, str], Moved] = MappingProxyType(
         ("ant", "severe"): _FRONT_LEGS,
     }
 )
+_FINGER_FIELDS = ("body_pos", "body_ipos", "geom_pos", "geom_size", "site_pos")
 _SHAPE_FIELDS = ("geom_size", "geom_pos", "geom_quat", "geom_rbound", "geom_aabb", "geom_sameframe")
 
 Declared = dict[str, set[str] | None]
@@ -73,6 +75,10 @@ def _declared_by(shift: Shift, robot: Robot, profile: str) -> Declared:
     if isinstance(shift, Kinematic):
         timestep = profile == "droco" and robot.name == "halfcheetah" and shift.preset is not None
         return {"jnt_range": set(shift.factors(robot))} | ({"opt.timestep": None} if timestep else {})
+    if isinstance(shift, BrokenJoint):
+        return {"jnt_range": set(BROKEN_JOINTS)}
+    if isinstance(shift, ShrinkFinger):
+        return dict.fromkeys((*FOLLOWING, *_FINGER_FIELDS))
     if isinstance(shift, Morphology):
         moved = _MOVED[robot.name, shift.part or "severe"]
         return {

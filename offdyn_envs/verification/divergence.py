@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, Walker, get_robot
+from offdyn_envs.robots.goals import read_goal
 from offdyn_envs.shifts import Shift
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.states import SEED, States, flat_state, policy_states, random_states
@@ -20,6 +21,7 @@ Floats = NDArray[np.float64]
 Shifts = tuple[Shift, ...]
 LONG_STATES, LONG_STEPS = 100, 50
 _SWING = 20.0  # rad/s
+_STILL = 1e-6  # A fixture that actions never move, but for rounding, has no unit to measure in.
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,15 @@ def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
         # HalfCheetah's springs are stiff enough to keep a joint at rest off its limit.
         qvel[row, base.jnt_dofadr[joint]] = _SWING if side else -_SWING
     actions = np.zeros((narrowed.size, robot.action_dim), np.float32)
-    swinging = States(qpos, qvel, actions, np.ones(robot.observation_dim))
+    goal = np.tile(read_goal(base, robot.goal), (narrowed.size, 1))
+    swinging = States(qpos, qvel, goal, actions, np.ones(robot.observation_dim))
     change = _next(robot, shifts, profile, swinging) != _next(robot, (), "default", swinging)
     return bool(change.any(axis=1).all())
 
 
 def _in_units(change: Floats, states: States) -> float:
     """Return the mean of changes in standard deviations, over the dimensions that move at all."""
-    moving = states.std > 0.0
+    moving = states.std > _STILL
     return float((change[:, moving] / states.std[moving]).mean())
 
 
@@ -118,7 +121,7 @@ def _states(robot: Robot, on_policy: bool) -> States | None:
 def _next(robot: Robot, shifts: Shifts, profile: str, states: States) -> Floats:
     """Return where one control step leads from each state, [N, D]."""
     env = OffDynVectorEnv(robot, len(states.qpos), shifts=shifts or None, profile=profile, autoreset_mode="disabled")
-    env.set_state(states.qpos, states.qvel)
+    env.set_state(states.qpos, states.qvel, goal=states.goal)
     env.step(states.actions)
     after = flat_state(robot, env.qpos, env.qvel)
     env.close()
@@ -136,7 +139,7 @@ def _long_run(robot: Robot, shifts: Shifts, profile: str) -> Floats:
     states, rng = random_states(robot.name), np.random.default_rng(SEED + 1)
     chosen = np.linspace(0, len(states.qpos) - 1, LONG_STATES).astype(int)
     env = OffDynVectorEnv(robot, LONG_STATES, shifts=shifts or None, profile=profile, autoreset_mode="disabled")
-    env.set_state(states.qpos[chosen], states.qvel[chosen])
+    env.set_state(states.qpos[chosen], states.qvel[chosen], goal=states.goal[chosen])
     for _ in range(LONG_STEPS):
         env.step(rng.uniform(-1.0, 1.0, (LONG_STATES, robot.action_dim)).astype(np.float32))
     ends = flat_state(robot, env.qpos, env.qvel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -12,22 +13,29 @@ import mujoco
 import numpy as np
 
 from offdyn_envs.differences import FOLLOWING, changed_fields, differences
-from offdyn_envs.models import model_hash, start_qpos
-from offdyn_envs.robots import WALKERS, Walker, as_walker
+from offdyn_envs.models import model_hash, published_hash, start_qpos
+from offdyn_envs.robots import WALKERS, Hand, Robot, Walker, as_walker
 from offdyn_envs.shifts import Friction, Mass
 from offdyn_envs.vector import OffDynVectorEnv
-from offdyn_envs.verification.common import check_with_gymnasium, compare_twins
+from offdyn_envs.verification.common import check_with_gymnasium, compare_twins, random_action, same_outcome
 from offdyn_envs.verification.contacts import FEET, expected_friction, measured_friction
 from offdyn_envs.verification.declared import undeclared_changes
 from offdyn_envs.verification.divergence import effect, long_divergence, matters_at_the_limits
 from offdyn_envs.verification.results import CheckFailed, Facts
 from offdyn_envs.verification.subjects import RobotSubject, named_subjects
+from offdyn_envs.version import how_to_install
 
-__all__ = ["robot_checks"]
+__all__ = ["extra_missing", "robot_checks"]
 
-STOCK_STEPS, BATCHED_STEPS, EPISODE = 1000, 100, 40
+STOCK_STEPS, BATCHED_STEPS, REPEATED_STEPS, EPISODE = 1000, 100, 100, 40
 # Stock Ant measures its speed on a body position that lags one physics step.
 _REWARD_GAP = {"ant": 0.1}
+
+
+def extra_missing(robot: Robot) -> str:
+    """Say that a robot's environments cannot be verified; empty where they can."""
+    missing = isinstance(robot, Hand) and not importlib.util.find_spec("gymnasium_robotics")
+    return f"extra not installed: {how_to_install('adroit')}" if missing else ""
 
 
 def robot_checks(subject: RobotSubject) -> Mapping[str, Callable[[], Facts]]:
@@ -52,6 +60,8 @@ def robot_checks(subject: RobotSubject) -> Mapping[str, Callable[[], Facts]]:
         del checks["friction"]
     elif not subject.shifts:
         checks["stock"] = _stock
+    if isinstance(subject.robot, Hand):
+        checks["re-simulation"] = _resimulation
     return {name: partial(check, subject) for name, check in checks.items()}
 
 
@@ -89,14 +99,14 @@ def _named_hashes() -> Mapping[str, str]:
     """Names of the robots' environments by the hash of their model; of equal ones the first."""
     hashes: dict[str, str] = {}
     for name, other in named_subjects().items():
-        if isinstance(other, RobotSubject):
-            hashes.setdefault(model_hash(other.model), name)
+        if isinstance(other, RobotSubject) and not extra_missing(other.robot):
+            hashes.setdefault(published_hash(other.robot, other.shifts), name)
     return hashes
 
 
 def _hash(subject: RobotSubject) -> Facts:
     """No other named environment has the same model."""
-    own = model_hash(subject.model)
+    own = published_hash(subject.robot, subject.shifts, subject.profile)
     owner = _named_hashes().get(own, subject.name)
     if owner != subject.name and (_acts_on_model(subject) or not subject.shifts):
         raise CheckFailed(f"the compiled model is that of {owner}, hash {own[:12]}")
@@ -176,6 +186,28 @@ def _compare_step(step: int, scalar: gymnasium.Env[Any, Any], one: Any, batch: A
     if not np.array_equal(batch[4]["final_obs"][1], one[0]):
         raise CheckFailed(f"last observations of the scalar and the batched environment differ at step {step + 1}")
     return scalar.reset()[0]
+
+
+def _resimulation(subject: RobotSubject) -> Facts:
+    """Every step of a rollout repeats bit for bit from (qpos, qvel, goal) in another environment."""
+    env, other, rng = subject.make(), subject.make(), np.random.default_rng(1)
+    hand: Any = env.unwrapped
+    again: Any = other.unwrapped
+    env.reset(seed=4)
+    other.reset(seed=5)
+    for step in range(REPEATED_STEPS):
+        action, before = random_action(env, rng), hand.get_state()
+        expected = env.step(action)
+        again.set_state(*before)
+        got = again.step(action)
+        pairs = zip(hand.get_state(), again.get_state(), strict=True)
+        if not same_outcome(expected, got) or not all(np.array_equal(*pair) for pair in pairs):
+            raise CheckFailed(f"step {step + 1} does not repeat from (qpos, qvel, goal)")
+        if expected[2] or expected[3]:
+            env.reset()
+    for one in (env, other):
+        one.close()
+    return {}
 
 
 def _stock(subject: RobotSubject) -> Facts:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from offdyn_envs.verification.other_checks import extra_missing, hand_checks, refrigerator_checks
+from offdyn_envs.verification.other_checks import refrigerator_checks
 from offdyn_envs.verification.results import Verification, run_checks
-from offdyn_envs.verification.robot_checks import robot_checks
-from offdyn_envs.verification.subjects import HandSubject, RobotSubject, Subject
+from offdyn_envs.verification.robot_checks import extra_missing, robot_checks
+from offdyn_envs.verification.subjects import RobotSubject, Subject
 
 __all__ = ["verify", "verify_all"]
 
@@ -22,14 +22,11 @@ def verify(subject: Subject) -> Verification:
     Returns:
         What was found.
     """
-    if isinstance(subject, RobotSubject):
-        return run_checks(subject.name, robot_checks(subject))
-    if isinstance(subject, HandSubject):
-        missing = extra_missing()
-        return (
-            Verification(subject.name, skipped=missing) if missing else run_checks(subject.name, hand_checks(subject))
-        )
-    return run_checks(subject.name, refrigerator_checks(subject))
+    if not isinstance(subject, RobotSubject):
+        return run_checks(subject.name, refrigerator_checks(subject))
+    if missing := extra_missing(subject.robot):
+        return Verification(subject.name, skipped=missing)
+    return run_checks(subject.name, robot_checks(subject))
 
 
 def verify_all(subjects: Sequence[Subject], done: Callable[[Verification], None]) -> list[Verification]:

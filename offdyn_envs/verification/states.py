@@ -35,12 +35,14 @@ class States:
     Attributes:
         qpos: Positions, [N, nq].
         qvel: Velocities, [N, nv].
+        goal: Goals, with what is measured, [N, G].
         actions: float32, [N, |A|].
         std: Standard deviation of every dimension of `flat_state` over the set, the unit of all sizes, [D].
     """
 
     qpos: Floats
     qvel: Floats
+    goal: Floats
     actions: NDArray[np.float32]
     std: Floats
 
@@ -95,12 +97,12 @@ def policy_states(robot_name: str) -> States | None:
 def _roll_out(robot: Robot, act: Callable[[Floats], NDArray[np.float32]]) -> States:
     env = OffDynVectorEnv(robot, ROWS, autoreset_mode="same_step")
     observations, _ = env.reset(seed=SEED)
-    kept: list[tuple[Floats, Floats, NDArray[np.float32]]] = []
+    kept: list[tuple[Floats, Floats, Floats, NDArray[np.float32]]] = []
     for step in range(STEPS):
         actions = act(observations)
         if step % EVERY == 0:
-            kept.append((env.qpos, env.qvel, actions))
+            kept.append((env.qpos, env.qvel, env.goal, actions))
         observations = env.step(actions)[0]
     env.close()
-    qpos, qvel, actions = (np.concatenate(part) for part in zip(*kept, strict=True))
-    return States(qpos, qvel, actions, flat_state(robot, qpos, qvel).std(axis=0))
+    qpos, qvel, goal, actions = (np.concatenate(part) for part in zip(*kept, strict=True))
+    return States(qpos, qvel, goal, actions, flat_state(robot, qpos, qvel).std(axis=0))

@@ -10,15 +10,13 @@ from typing import Any
 import gymnasium
 import mujoco
 
-from offdyn_envs.adroit import HAND_TASKS, adroit_env_ids, get_hand_dynamics
-from offdyn_envs.adroit.shifts import describe_hand_shift
 from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.models import compile_model, start_qpos
 from offdyn_envs.robots import Robot, Walker
 from offdyn_envs.shifts import Shift, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import env_id, get_dynamics, list_env_ids
 
-__all__ = ["HandSubject", "RobotSubject", "Subject", "find_subject", "named_subjects", "robot_subject"]
+__all__ = ["RobotSubject", "Subject", "find_subject", "named_subjects", "robot_subject"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Subject:
         name: What it is called in tables: its id where it has one.
         env_id: The id by which Gymnasium makes it.
         kwargs: With which arguments.
-        title: Name of the robot or of the task.
+        title: Name of the robot.
         dynamics: Dynamics slug; "nominal" also for shifts that have no name.
     """
 
@@ -104,29 +102,6 @@ class RobotSubject(Subject):
         return float(start[self.robot.height_index])
 
 
-@dataclass(frozen=True)
-class HandSubject(Subject):
-    """An Adroit hand under shifts.
-
-    Attributes:
-        task: Name of the task, for instance "pen".
-        shifts: Its shifts.
-    """
-
-    task: str = field(kw_only=True)
-    shifts: tuple[Shift, ...] = ()
-
-    @property
-    def changes(self) -> str:
-        """What its shifts change, in words."""
-        return "; ".join(map(describe_hand_shift, self.shifts)) or "nothing: the intact hand"
-
-    @property
-    def json_shifts(self) -> list[dict[str, Any]]:
-        """Its shifts as plain JSON."""
-        return [shift.to_json() for shift in self.shifts]
-
-
 def robot_subject(
     robot: Robot, shifts: tuple[Shift, ...], profile: str = "default", name: str | None = None
 ) -> RobotSubject:
@@ -153,14 +128,11 @@ def robot_subject(
 
 
 def named_subjects() -> dict[str, Subject]:
-    """Return every registered environment by its id: the robots', then Adroit's, then the refrigerator."""
+    """Return every registered environment by its id: the robots', then the refrigerator."""
     subjects: dict[str, Subject] = {}
     for name, (robot, slug) in list_env_ids().items():
         shifts = get_dynamics(robot.name, slug)
         subjects[name] = RobotSubject(name, name, title=robot.title, dynamics=slug, robot=robot, shifts=shifts)
-    for name, (task, slug) in adroit_env_ids().items():
-        title, hand_shifts = HAND_TASKS[task].title, get_hand_dynamics(slug)
-        subjects[name] = HandSubject(name, name, title=title, dynamics=slug, task=task, shifts=hand_shifts)
     refrigerator = "OffDyn/Refrigerator-v0"
     subjects[refrigerator] = Subject(refrigerator, refrigerator)
     return subjects

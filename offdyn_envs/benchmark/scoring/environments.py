@@ -195,9 +195,8 @@ def _suite(env: gymnasium.Env[Any, Any]) -> tuple[Robot, Any] | None:
     if not (env.spec and str(env.spec.entry_point).startswith("offdyn_envs.environment:")):
         return None
     bare: Any = env.unwrapped
-    plain = bare.attack is None and bare.schedule is None and bare.profile == "default"
     limited = env.spec.max_episode_steps == bare.robot.max_episode_steps and not env.spec.additional_wrappers
-    return (bare.robot, bare.shifts) if plain and limited else None
+    return (bare.robot, bare.shifts) if bare.is_plain and limited else None
 
 
 def place_returns(place: Place, act: Act, members: int, episodes: int, seed: int, threads: int = 1) -> Floats:
