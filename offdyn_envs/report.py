@@ -174,10 +174,13 @@ def _describe_refrigerator() -> dict[str, Any]:
 
 
 def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
+    from importlib.metadata import version
+
     import mujoco
 
     from offdyn_envs.differences import differences, element_names
     from offdyn_envs.models import published_hash, start_qpos
+    from offdyn_envs.robots import Hand
     from offdyn_envs.verification.contacts import FEET, measured_friction
 
     robot, shifts, model = subject.robot, subject.shifts, subject.model
@@ -192,6 +195,7 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
         "shifts": subject.json_shifts,
         "observation": f"{robot.observation_dim} float64",
         "action": f"{robot.action_dim} float32 in [-1, 1]",
+        **({"goal": ", ".join(part.words or part.element for part in robot.goal)} if robot.goal else {}),
         "seconds per step": robot.dt,
         "steps per episode": robot.max_episode_steps,
         "mass in kg": float(model.body_mass.sum()),
@@ -200,6 +204,7 @@ def _describe_robot(subject: RobotSubject) -> dict[str, Any]:
         "gravity z in m/s^2": float(model.opt.gravity[2]),
         "model SHA-256": published_hash(robot, shifts, subject.profile),
         "MuJoCo": mujoco.__version__,
+        **({"gymnasium-robotics": version("gymnasium-robotics")} if isinstance(robot, Hand) else {}),
     }
 
 

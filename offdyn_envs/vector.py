@@ -249,6 +249,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
+        self._rows.leave(np.flatnonzero(chosen).tolist())
         for row in np.flatnonzero(chosen).tolist():
             self._aim(row, None if goals is None else goals[row])
         self._begin(chosen)
@@ -354,6 +355,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         if self._sensed is not None:
             aims = self._rows.goals[:, : -len(self._rows.columns)]
             self._rows.goals = np.concatenate((aims, self._sensed[:, -1, self._rows.columns]), axis=1)
+            self._rows.leave(np.flatnonzero(diverged).tolist())
             for row in np.flatnonzero(diverged).tolist():
                 self._aim(row, None)
         self._steps += 1

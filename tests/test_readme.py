@@ -99,11 +99,11 @@ def test_a_shift_of_the_table_is_one(shift):
 def test_its_counts_are_those_of_the_code():
     import offdyn
     from offdyn_envs import list_env_ids, list_tasks
-    from offdyn_envs.adroit import adroit_env_ids
     from offdyn_envs.datasets.describing.states import BEHAVIOUR_MISSING, task_states
+    from offdyn_envs.robots import HANDS
     from offdyn_envs.shifts import KINDS
 
-    hand = len(adroit_env_ids())
+    hand = sum(robot.name in HANDS for robot, _ in list_env_ids().values())
     robots = len(list_env_ids()) - hand
     targets = len(list((ROOT / "datasets/offdyn").glob("*/*/*")))
     assert f"**{robots + hand} environments" in TEXT and f"with {robots} named" in TEXT and f"with {hand}." in TEXT

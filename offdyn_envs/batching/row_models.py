@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mujoco
 import numpy as np
@@ -107,6 +107,12 @@ class RowModels:
         if self._schedule is not None:
             counts = self._episodes[rows] if self._schedule.unit == "episode" else np.zeros_like(rows)
             self._follow(rows, counts)
+        self.leave(rows)
+
+    def leave(self, rows: Iterable[int]) -> None:
+        """Give rows, which begin in states of their own, the models that hold where no local shift does."""
+        for row in set(self._local_rows).intersection(rows):
+            self._use(row, outside(self._standing[row]))
 
     def begin_step(self, elapsed: NDArray[np.int64], qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
         """Bring the models up to date before a control step.
@@ -120,7 +126,8 @@ class RowModels:
             rows = np.flatnonzero(np.isin(elapsed, [0, *self._schedule.times]))
             self._follow(rows, elapsed[rows])
         for row in self._local_rows:
-            self._use(row, here(self._standing[row], self._robot, qpos[row], qvel[row]))
+            state = self._robot.state(qpos[row], qvel[row], self.goals[row])
+            self._use(row, here(self._standing[row], self._robot, state))
 
     def _follow(self, rows: NDArray[np.intp], counts: NDArray[np.int64]) -> None:
         assert self._schedule is not None

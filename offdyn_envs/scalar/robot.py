@@ -157,7 +157,7 @@ class ShiftedRobot(ScalarEnvironment):
         """
         action = np.asarray(action)
         if is_local(self.shifts) or (self.schedule is not None and self.schedule.unit == "step"):
-            self._follow(lambda shifts: here(shifts, self.robot, self.data.qpos, self.data.qvel))
+            self._follow(lambda shifts: here(shifts, self.robot, self._state()))
         self._elapsed += 1
         time, before = self.data.time, self.robot.state(self.data.qpos.copy(), self.data.qvel.copy(), self._goal)
         self.do_simulation(self.robot.control(self._arriving(action)), self.frame_skip)
@@ -179,6 +179,8 @@ class ShiftedRobot(ScalarEnvironment):
             qpos: Positions, [nq].
             qvel: Velocities, [nv].
         """
+        if is_local(self.shifts):
+            self._follow(outside)
         if len(self._columns):  # What is left of earlier steps would show in what sensors feel.
             self.data.ctrl[:], self.data.qacc_warmstart[:] = 0.0, 0.0
         super().set_state(qpos, qvel)

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from offdyn_envs.errors import OffDynError, shown
 from offdyn_envs.robots.walkers import Walker
 from offdyn_envs.shifts.base import BaseShift, Product, Shift, bound, whole
@@ -19,7 +16,7 @@ from offdyn_envs.shifts.registry import register_shift
 if TYPE_CHECKING:
     import mujoco
 
-    from offdyn_envs.robots import Robot
+    from offdyn_envs.robots import Robot, State
 
 __all__ = ["Local", "everywhere", "here", "is_local", "outside"]
 
@@ -75,10 +72,6 @@ class Local(BaseShift):
 
     def check(self, robot: Robot) -> None:
         """Raise where the robot has no such place or the shifts do not fit it."""
-        if robot.goal:
-            raise OffDynError(
-                f"local shift: {robot.title} writes a goal into its model, which a local shift would undo"
-            )
         if isinstance(self.on, str) and not isinstance(robot, Walker):
             raise OffDynError(
                 f"local shift: {robot.title} is no walker, so that it has no {self.on}; give the number of an entry of "
@@ -97,15 +90,14 @@ class Local(BaseShift):
             if isinstance(shift, BaseShift):
                 yield from shift.products(robot)
 
-    def holds(self, robot: Robot, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> bool:
+    def holds(self, robot: Robot, state: State) -> bool:
         """Say whether the shifts hold in a state.
 
         Args:
             robot: The robot.
-            qpos: Positions, [nq].
-            qvel: Velocities, [nv].
+            state: The state, as `Robot.state` returns it.
         """
-        value = qpos["xy".index(self.on)] if isinstance(self.on, str) else robot.observe(qpos, qvel)[self.on]
+        value = state.qpos["xy".index(self.on)] if isinstance(self.on, str) else robot.observe(*state)[self.on]
         return bool((self.above is None or self.above <= value) and (self.below is None or value < self.below))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
@@ -134,18 +126,15 @@ def everywhere(shifts: Sequence[Shift]) -> tuple[Shift, ...]:
     return tuple(inner for shift in shifts for inner in (shift.shifts if isinstance(shift, Local) else (shift,)))
 
 
-def here(
-    shifts: Sequence[Shift], robot: Robot, qpos: NDArray[np.float64], qvel: NDArray[np.float64]
-) -> tuple[Shift, ...]:
+def here(shifts: Sequence[Shift], robot: Robot, state: State) -> tuple[Shift, ...]:
     """Return the shifts that hold in a state, those of local ones in their places.
 
     Args:
         shifts: All shifts, in order.
         robot: The robot.
-        qpos: Positions, [nq].
-        qvel: Velocities, [nv].
+        state: The state, as `Robot.state` returns it.
     """
-    return everywhere([shift for shift in shifts if not isinstance(shift, Local) or shift.holds(robot, qpos, qvel)])
+    return everywhere([shift for shift in shifts if not isinstance(shift, Local) or shift.holds(robot, state)])
 
 
 def _axis(value: object) -> str | int:

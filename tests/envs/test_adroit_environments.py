@@ -14,13 +14,14 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-import offdyn_envs
-from offdyn_envs.adroit import HAND_TASKS, adroit_env_ids
-from offdyn_envs.adroit.describe import describe
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.report import describe_environment
+from offdyn_envs.robots import HANDS
+from offdyn_envs.tasks import dynamics_of, list_env_ids
 
+HAND_TASKS = {hand.task: hand for hand in HANDS.values()}
 TASKS = tuple(HAND_TASKS)
-NAMED = tuple(adroit_env_ids())
+NAMED = {name: found for name, found in list_env_ids().items() if found[0].name in HANDS}
 
 
 def make(task, **kwargs):
@@ -198,7 +199,7 @@ def test_every_named_environment(name):
     """check_env, JSON round trip of the spec, pickle, and twin rollouts bit for bit."""
     env = gymnasium.make(name)
     check_env(env.unwrapped, skip_render_check=True)
-    task = HAND_TASKS[adroit_env_ids()[name][0]]
+    task = NAMED[name][0]
     assert env.observation_space.shape == (task.observation_dim,)
     assert env.action_space.shape == (task.action_dim,)
     assert env.spec.max_episode_steps == 200
@@ -240,7 +241,7 @@ def test_every_argument_survives_spec_and_pickle():
 
 def test_dynamics_differ_in_simulation():
     """From one state, under one action, every named dynamics of the pen goes its own way."""
-    envs = [make("pen", dynamics=slug, terminate_on_drop=False).unwrapped for slug in offdyn_envs.adroit.HAND_DYNAMICS]
+    envs = [make("pen", dynamics=slug, terminate_on_drop=False).unwrapped for slug in dynamics_of("adroit-pen")]
     rng = np.random.default_rng(3)
     for env in envs:
         env.reset(seed=0)
@@ -331,34 +332,37 @@ def test_version_is_recorded():
     import gymnasium_robotics
 
     assert make("pen").unwrapped.gymnasium_robotics_version == gymnasium_robotics.__version__
-    assert describe("OffDyn/AdroitPen-v0")["gymnasium-robotics"] == gymnasium_robotics.__version__
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", ["AdroitPen", "AdroitDoor-broken-joint-hard", "AdroitHammer-shrink-finger-hard"])
 def test_describe(name):
-    record = describe(name)
-    task, slug = adroit_env_ids()[name]
-    assert record == json.loads(json.dumps(record)) == describe(name.removeprefix("OffDyn/").removesuffix("-v0"))
-    assert (record["robot"], record["dynamics"]) == (HAND_TASKS[task].title, slug)
-    assert ("joint ranges in rad" in record) is slug.startswith("broken")
-    assert ("proximal, middle and tip lengths in m" in record) is slug.startswith("shrink")
-    if slug == "broken-joint-hard":
-        assert record["joint ranges in rad"]["FFJ3"] == [-0.0545, 0.0545]
-        assert len(record["joint ranges in rad"]) == 9
-    if slug == "shrink-finger-hard":
-        assert record["proximal, middle and tip lengths in m"]["little finger"] == [0.005625, 0.003125, 0.00325]
+    record = describe_environment(name)
+    assert record == json.loads(json.dumps(record)) == describe_environment(f"OffDyn/{name}-v0")
+    title, _, slug = name.partition("-")
+    assert (record["robot"], record["dynamics"]) == (title, slug or "nominal")
+    lines = "; ".join(record["differences"])
+    assert ("joint FFJ3: range -24.98..24.98 -> -3.123..3.123 degrees" in lines) is slug.startswith("broken")
+    shrunk = (
+        "lfdistal: position (0, 0, 0.025) -> (0, 0, 0.003125) m",
+        "lftip: position (0, 0, 0.026) -> (0, 0, 0.00325) m",
+    )
+    assert all((line in lines) is slug.startswith("shrink") for line in shrunk)
+    assert record["goal"]
+    assert record["gymnasium-robotics"] == make("pen").unwrapped.gymnasium_robotics_version
 
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     (
         ({"dynamics": "broken-joint-esay"}, "did you mean 'broken-joint-easy'"),
-        ({"dynamics": "gravity-0.5"}, "unknown dynamics of the Adroit hand"),
-        ({"profile": "droco"}, "unknown profile of the Adroit environments"),
+        ({"dynamics": "gravity-0.5"}, "unknown dynamics of adroit-pen"),
+        ({"profile": "drocko"}, "unknown profile 'drocko'"),
+        ({"shifts": {"kind": "kinematic", "part": "foot", "scale": 0.5}}, "kinematic"),
+        ({"shifts": {"kind": "mass", "body": "trunk", "scale": 0.5}}, "trunk"),
         ({"reward": "shaped"}, "allowed: dense, sparse, stock"),
         ({"reward_type": "dense"}, "unknown environment parameter 'reward_type'"),
         ({"reward": ["dense"]}, "unknown reward"),
-        ({"profile": np.array(["odrl", "odrl"])}, "unknown profile of the Adroit environments"),
+        ({"profile": np.array(["odrl", "odrl"])}, "unknown profile"),
         ({"width": -1}, "width must be a whole number above 0, got -1"),
         ({"terminate_on_drop": 1}, "terminate_on_drop must be true, false or left out, got 1"),
         ({"attack": {"kind": "random", "scale": 0.1, "sigma": [0.1]}}, "sigma has 1 entries; adroit-pen has 45"),
@@ -374,11 +378,6 @@ def test_only_pen_drops():
     with pytest.raises(OffDynError, match="only pen has something to drop; door never terminates"):
         make("door", terminate_on_drop=True)
     assert make("door", terminate_on_drop=False).unwrapped.terminate_on_drop is False
-
-
-def test_unknown_environment_to_describe():
-    with pytest.raises(OffDynError, match="did you mean 'OffDyn/AdroitPen-v0'"):
-        describe("AdroitPin")
 
 
 @pytest.mark.parametrize(
@@ -416,13 +415,13 @@ def test_missing_extra_is_one_line_at_make_time():
     program = (
         "import sys; sys.modules['gymnasium_robotics'] = None\n"
         "import gymnasium, offdyn_envs\n"
-        "assert len(offdyn_envs.adroit.adroit_env_ids()) == 28\n"
+        "assert sum('Adroit' in name for name in offdyn_envs.list_env_ids()) == 28\n"
         "try: gymnasium.make('OffDyn/AdroitPen-v0')\n"
         "except offdyn_envs.OffDynError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        "the Adroit environments need 'gymnasium_robotics', which is not installed: "
+        "robot 'adroit-pen': its model is in the package 'gymnasium_robotics', which is not installed: "
         "pip install '.[adroit]' in the checkout\n"
     )
 

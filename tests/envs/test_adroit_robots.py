@@ -2,16 +2,35 @@
 
 import copy
 import pickle
+from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 import offdyn_envs
 from offdyn_envs import environment
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.robots import HANDS, GoalPart, Measure, Robot, get_robot
+from offdyn_envs.shifts import (
+    KINDS,
+    Actuator,
+    Armature,
+    BrokenJoint,
+    Damping,
+    Delay,
+    Field,
+    Friction,
+    Frictionloss,
+    Gravity,
+    Local,
+    Mass,
+    Noise,
+    Payload,
+    ShrinkFinger,
+)
 from offdyn_envs.vector import OffDynVectorEnv
 
 DYNAMICS = ("nominal", "broken-joint-medium", "shrink-finger-hard")
@@ -85,6 +104,97 @@ def test_all_kinds_of_shifts_hold_and_copies_go_on():
         np.testing.assert_array_equal(rewards, [each[1] for each in told])
         for other in copies:
             np.testing.assert_array_equal(other.step(actions)[0], shown)
+
+
+ONE_OF_EACH_KIND = (
+    Gravity(0.5),
+    Friction(0.3),
+    Mass(2.0, body="forearm"),
+    Payload(0.5, body="palm"),
+    Damping(3.0),
+    Armature(add=0.01),
+    Frictionloss(add=0.05),
+    Actuator(0.5),
+    Field("opt.viscosity", add=1.0),
+    BrokenJoint(0.25),
+    ShrinkFinger(0.5),
+    Delay(2),
+    Noise(0.01),
+    Local([Gravity(0.1), ShrinkFinger(0.5)], on=1, above=0.0),
+)
+
+
+def test_every_kind_that_fits_is_tried():
+    assert {shift.kind for shift in ONE_OF_EACH_KIND} == {*KINDS} - {"kinematic", "morphology"}
+    with pytest.raises(OffDynError, match="morphology"):
+        gymnasium.make("OffDyn/AdroitDoor-v0", shifts={"kind": "morphology", "part": "torso", "level": 1.0})
+
+
+@pytest.mark.parametrize("shift", ONE_OF_EACH_KIND, ids=lambda shift: shift.kind)
+def test_every_kind_holds_on_the_scalar_hand_as_in_a_batch(shift):
+    name = "OffDyn/AdroitDoor-v0"
+    alone = gymnasium.make(name, shifts=[shift], observe_shifts=True)
+    again = gymnasium.make(EnvSpec.from_json(alone.spec.to_json()))
+    assert again.unwrapped.shifts == (shift,)
+    nominal = gymnasium.make(name, shifts=Gravity(1.0), observe_shifts=True)
+    batch = OffDynVectorEnv("adroit-door", 2, shifts=[shift], observe_shifts=True, autoreset_mode="disabled")
+    differs = False
+    for step, actions in enumerate(actions_of("adroit-door", 24, 2)):
+        if step % 12 == 0:
+            seen = [env.reset(seed=step)[0] for env in (alone, again)]
+            np.testing.assert_array_equal(batch.reset(seed=step)[0][0], seen[0])
+            np.testing.assert_array_equal(*seen)
+            nominal.reset(seed=step)
+        shown, rewards, terminations, *_ = batch.step(actions)
+        told = alone.step(actions[0])
+        np.testing.assert_array_equal(shown[0], told[0])
+        assert (rewards[0], terminations[0]) == told[1:3]
+        np.testing.assert_array_equal(batch.goal[0], alone.unwrapped.goal)
+        np.testing.assert_array_equal(again.step(actions[0])[0], told[0])
+        differs |= not np.array_equal(nominal.step(actions[0])[0][:39], told[0][:39])
+    assert differs
+
+
+@pytest.mark.parametrize("unit", ["episode", "step"])
+def test_dynamics_of_the_hand_that_change(unit):
+    points = [{"at": 0, "shifts": []}, {"at": 1 if unit == "episode" else 5, "shifts": [ShrinkFinger(0.5).to_json()]}]
+    schedule = {"unit": unit, "points": points}
+    alone = gymnasium.make("OffDyn/AdroitPen-v0", schedule=schedule).unwrapped
+    batch = OffDynVectorEnv("adroit-pen", 2, schedule=schedule, autoreset_mode="disabled")
+    for step, actions in enumerate(actions_of("adroit-pen", 20, 2)):
+        if step % 10 == 0:
+            np.testing.assert_array_equal(batch.reset(seed=step)[0][0], alone.reset(seed=step)[0])
+        shown, rewards, *_ = batch.step(actions)
+        told = alone.step(actions[0])
+        np.testing.assert_array_equal(shown[0], told[0])
+        assert rewards[0] == told[1]
+    assert alone.model.body("ffmiddle").pos[2] == 0.0225
+
+
+def test_states_go_on_where_a_local_shift_holds():
+    """A state of the hand brings back what it sees, whatever held there before."""
+    shift = Local([ShrinkFinger(0.5)], on=1, above=-10.0)
+    first, second = (gymnasium.make("OffDyn/AdroitPen-v0", shifts=shift).unwrapped for _ in range(2))
+    first.reset(seed=0)
+    for actions in actions_of("adroit-pen", 5, 1):
+        first.step(actions[0])
+    state = first.get_state()
+    batch = OffDynVectorEnv("adroit-pen", 1, shifts=shift, autoreset_mode="disabled")
+    seen = [env.reset(options={"state": state})[0] for env in (first, second)]
+    batch.reset(seed=3)
+    batch.step(np.zeros((1, 24)))
+    seen.append(batch.set_state(state.qpos[None], state.qvel[None], goal=state.goal[None])[0])
+    told = [env.step(np.ones(24))[0] for env in (first, second)] + [batch.step(np.ones((1, 24)))[0][0]]
+    for rows in (seen, told):
+        np.testing.assert_array_equal(rows[0], rows[1])
+        np.testing.assert_array_equal(rows[0], rows[2])
+
+
+def test_a_batch_scores_only_what_it_is_the_same_as():
+    make = partial(gymnasium.make, "OffDyn/AdroitPen-v0")
+    assert make(shifts=Delay(1)).unwrapped.is_plain and make(terminate_on_drop=True).unwrapped.is_plain
+    for other in ({"reward": "sparse"}, {"terminate_on_drop": False}, {"profile": "odrl"}, {"observe_shifts": True}):
+        assert make(**{"shifts": Delay(1)} | other).unwrapped.is_plain is False
 
 
 def test_gymnasium_makes_the_batch():

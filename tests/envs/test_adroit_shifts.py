@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offdyn_envs.adroit import HAND_DYNAMICS, HAND_TASKS, BrokenJoint, ShrinkFinger, parse_hand_shifts
-from offdyn_envs.adroit.models import compile_hand
-from offdyn_envs.adroit.shifts import HAND_KINDS
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.models import dynamics_fields, model_hash
-from offdyn_envs.shifts import Friction, Gravity, Kinematic
+from offdyn_envs.models import compile_model, dynamics_fields, model_hash
+from offdyn_envs.robots import HANDS
+from offdyn_envs.shifts import KINDS, BrokenJoint, Friction, Gravity, Kinematic, ShrinkFinger, parse_shifts
+from offdyn_envs.tasks import dynamics_of
+
+HAND_TASKS = {hand.task: hand for hand in HANDS.values()}
+HAND_DYNAMICS = dynamics_of("adroit-pen")
 
 SCALES = st.floats(0.05, 10.0)  # the product of four stays within the bounds of a product
 SHIFTS = st.one_of(*(st.builds(kind, SCALES) for kind in (BrokenJoint, ShrinkFinger, Gravity, Friction)))
@@ -64,7 +66,7 @@ def names(model, kind):
 @given(st.lists(SHIFTS, min_size=1, max_size=4))
 def test_json_round_trip(shifts):
     plain = json.loads(json.dumps([shift.to_json() for shift in shifts]))
-    assert list(parse_hand_shifts(plain)) == shifts == list(parse_hand_shifts(shifts))
+    assert list(parse_shifts(plain)) == shifts == list(parse_shifts(shifts))
 
 
 @pytest.mark.parametrize("level", (None, *LEVELS))
@@ -72,12 +74,12 @@ def test_json_round_trip(shifts):
 def test_broken_joint_ranges(task, level):
     slug = "nominal" if level is None else f"broken-joint-{level}"
     scale = LEVELS.get(level, 1.0)
-    model = compile_hand(HAND_TASKS[task], HAND_DYNAMICS[slug])
+    model = compile_model(HAND_TASKS[task], HAND_DYNAMICS[slug])
     for name, ends in RANGES.items():
         np.testing.assert_allclose(model.joint(name).range, np.multiply(ends, scale), rtol=1e-15)
     # The middle finger is as it was, and an action means what it meant.
     np.testing.assert_array_equal(model.joint("MFJ2").range, (0.0, 1.571))
-    base = compile_hand(HAND_TASKS[task], ())
+    base = compile_model(HAND_TASKS[task], ())
     np.testing.assert_array_equal(model.actuator_ctrlrange, base.actuator_ctrlrange)
 
 
@@ -85,8 +87,8 @@ def test_broken_joint_ranges(task, level):
 @settings(max_examples=10)
 @given(scale=SCALES)
 def test_broken_joint_changes_nine_ranges_alone(task, scale):
-    base = compile_hand(HAND_TASKS[task], ())
-    model = compile_hand(HAND_TASKS[task], (BrokenJoint(scale),))
+    base = compile_model(HAND_TASKS[task], ())
+    model = compile_model(HAND_TASKS[task], (BrokenJoint(scale),))
     assert changed_fields(base, model) <= {"jnt_range"}
     broken = [name in RANGES for name in names(model, "jnt")]
     assert sum(broken) == 9
@@ -99,7 +101,7 @@ def test_broken_joint_changes_nine_ranges_alone(task, scale):
 def test_shrunken_lengths(task, level):
     slug = "nominal" if level is None else f"shrink-finger-{level}"
     scale = LEVELS.get(level, 1.0)
-    model = compile_hand(HAND_TASKS[task], HAND_DYNAMICS[slug])
+    model = compile_model(HAND_TASKS[task], HAND_DYNAMICS[slug])
     close = {"rel": 1e-12, "abs": 0.0}
     for finger in FINGERS:
         following = {"proximal": f"{finger}middle", "middle": f"{finger}distal"}
@@ -117,7 +119,7 @@ def test_shrunken_lengths(task, level):
     assert model.body("lfknuckle").pos[2] == pytest.approx(LITTLE_KNUCKLE[scale], **close)
     assert model.body("lfmetacarpal").pos[2] == pytest.approx(0.044, **close)
     assert model.body("ffknuckle").pos[2] == pytest.approx(0.095, **close)
-    assert model.body("thmiddle").subtreemass[0] == compile_hand(HAND_TASKS[task], ()).body("thmiddle").subtreemass[0]
+    assert model.body("thmiddle").subtreemass[0] == compile_model(HAND_TASKS[task], ()).body("thmiddle").subtreemass[0]
     assert model.site("S_thtip").pos[2] == pytest.approx(0.0275, **close)
 
 
@@ -125,8 +127,8 @@ def test_shrunken_lengths(task, level):
 @settings(max_examples=10)
 @given(scale=SCALES)
 def test_shrinking_changes_z_of_the_four_fingers_alone(task, scale):
-    base = compile_hand(HAND_TASKS[task], ())
-    model = compile_hand(HAND_TASKS[task], (ShrinkFinger(scale),))
+    base = compile_model(HAND_TASKS[task], ())
+    model = compile_model(HAND_TASKS[task], (ShrinkFinger(scale),))
     assert changed_fields(base, model) <= FINGER_FIELDS | DERIVED_FROM_FINGERS
     segments = {finger + segment for finger in FINGERS for segment in SEGMENTS}
     bodies = names(model, "body")
@@ -155,36 +157,36 @@ def test_shrinking_changes_z_of_the_four_fingers_alone(task, scale):
 
 def test_published_little_finger_is_an_odrl_variant():
     pen = HAND_TASKS["pen"]
-    ours, published = (compile_hand(pen, (ShrinkFinger(0.125),), profile) for profile in ("default", "odrl"))
+    ours, published = (compile_model(pen, (ShrinkFinger(0.125),), profile) for profile in ("default", "odrl"))
     assert ours.body("lfdistal").pos[2] == 0.003125
-    assert published.body("lfdistal").pos[2] == 0.03125 > compile_hand(pen, ()).body("lfdistal").pos[2]
+    assert published.body("lfdistal").pos[2] == 0.03125 > compile_model(pen, ()).body("lfdistal").pos[2]
     assert changed_fields(ours, published) - DERIVED_FROM_FINGERS == {"body_pos"}
     assert int((ours.body_pos != published.body_pos).sum()) == 1
     for scale in (0.5, 0.25):
-        pair = [model_hash(compile_hand(pen, (ShrinkFinger(scale),), profile)) for profile in ("default", "odrl")]
+        pair = [model_hash(compile_model(pen, (ShrinkFinger(scale),), profile)) for profile in ("default", "odrl")]
         assert pair[0] == pair[1]
 
 
 @pytest.mark.parametrize("kind", (BrokenJoint, ShrinkFinger, Gravity, Friction))
 def test_scales_multiply_what_stands(kind):
     door = HAND_TASKS["door"]
-    assert model_hash(compile_hand(door, (kind(0.5), kind(2.0)))) == model_hash(compile_hand(door, ()))
-    assert model_hash(compile_hand(door, (kind(0.5), kind(0.5)))) == model_hash(compile_hand(door, (kind(0.25),)))
+    assert model_hash(compile_model(door, (kind(0.5), kind(2.0)))) == model_hash(compile_model(door, ()))
+    assert model_hash(compile_model(door, (kind(0.5), kind(0.5)))) == model_hash(compile_model(door, (kind(0.25),)))
 
 
 def test_shifts_of_different_kinds_compose_in_any_order():
     relocate = HAND_TASKS["relocate"]
     shifts = (Gravity(0.5), BrokenJoint(0.25), Friction(2.0), ShrinkFinger(0.5))
-    assert model_hash(compile_hand(relocate, shifts)) == model_hash(compile_hand(relocate, shifts[::-1]))
+    assert model_hash(compile_model(relocate, shifts)) == model_hash(compile_model(relocate, shifts[::-1]))
 
 
 @pytest.mark.parametrize("task", ("pen", "hammer"))
 def test_gravity_and_friction_change_themselves_alone(task):
-    base = compile_hand(HAND_TASKS[task], ())
-    heavy = compile_hand(HAND_TASKS[task], (Gravity(2.0),))
+    base = compile_model(HAND_TASKS[task], ())
+    heavy = compile_model(HAND_TASKS[task], (Gravity(2.0),))
     assert changed_fields(base, heavy) == {"opt.gravity"}
     assert heavy.opt.gravity[2] == -19.62
-    slippery = compile_hand(HAND_TASKS[task], (Friction(0.1),))
+    slippery = compile_model(HAND_TASKS[task], (Friction(0.1),))
     assert changed_fields(base, slippery) <= {"geom_friction", "pair_friction"}
     np.testing.assert_array_equal(slippery.geom_friction, base.geom_friction * 0.1)
     # Listed pairs have no friction to scale.
@@ -193,7 +195,7 @@ def test_gravity_and_friction_change_themselves_alone(task):
 
 @pytest.mark.parametrize("scale", (0.1, 2.0))
 def test_contact_friction_in_simulation(scale):
-    model = compile_hand(HAND_TASKS["pen"], (Friction(scale),))
+    model = compile_model(HAND_TASKS["pen"], (Friction(scale),))
     data = mujoco.MjData(model)
     pen, found = model.geom("pen").id, []
     for _ in range(500):
@@ -205,21 +207,21 @@ def test_contact_friction_in_simulation(scale):
 
 def test_no_two_named_dynamics_share_a_model():
     hashes = [
-        model_hash(compile_hand(task, shifts)) for task in HAND_TASKS.values() for shifts in HAND_DYNAMICS.values()
+        model_hash(compile_model(task, shifts)) for task in HAND_TASKS.values() for shifts in HAND_DYNAMICS.values()
     ]
     assert len(set(hashes)) == len(hashes) == 28
 
 
 def test_numpy_numbers_are_numbers():
-    (shift,) = parse_hand_shifts([{"kind": "shrink-finger", "scale": np.float32(0.5)}])
+    (shift,) = parse_shifts([{"kind": "shrink-finger", "scale": np.float32(0.5)}])
     assert shift == ShrinkFinger(0.5)
     assert type(shift.to_json()["scale"]) is float
 
 
 def test_one_shift_and_an_empty_list_will_do():
-    (shift,) = parse_hand_shifts({"kind": "shrink-finger", "scale": 0.5})
-    assert parse_hand_shifts(shift) == (ShrinkFinger(0.5),)
-    assert parse_hand_shifts([]) == parse_hand_shifts(None) == ()
+    (shift,) = parse_shifts({"kind": "shrink-finger", "scale": 0.5})
+    assert parse_shifts(shift) == (ShrinkFinger(0.5),)
+    assert parse_shifts([]) == parse_shifts(None) == ()
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_one_shift_and_an_empty_list_will_do():
 )
 def test_malformed_shifts_are_refused_in_one_line(value, words):
     with pytest.raises(OffDynError) as refused:
-        parse_hand_shifts(value)
+        parse_shifts(value)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -260,7 +262,7 @@ BAD_SCALES = (
     | st.floats(min_value=10.0, exclude_min=True)
 )
 KIND = st.sampled_from(("broken-joint", "shrink-finger"))
-BAD_KINDS = st.text(max_size=12).filter(lambda kind: kind not in HAND_KINDS) | st.none() | st.integers()
+BAD_KINDS = st.text(max_size=12).filter(lambda kind: kind not in KINDS) | st.none() | st.integers()
 MALFORMED = st.one_of(
     st.fixed_dictionaries({"kind": KIND, "scale": BAD_SCALES}),
     st.fixed_dictionaries({"kind": BAD_KINDS, "scale": SCALES}),
@@ -275,12 +277,12 @@ MALFORMED = st.one_of(
 @given(good=st.lists(SHIFTS, max_size=2), bad=MALFORMED)
 def test_generated_malformed_shifts_are_refused_in_one_line(good, bad):
     with pytest.raises(OffDynError) as refused:
-        parse_hand_shifts([*good, bad])
+        parse_shifts([*good, bad])
     assert len(str(refused.value).splitlines()) == 1
     assert "must be" in str(refused.value) or "unknown" in str(refused.value) or "missing" in str(refused.value)
 
 
 def test_vanishing_lengths_are_refused_in_one_line():
     with pytest.raises(OffDynError, match="Adroit pen: these shifts together make no valid model") as refused:
-        compile_hand(HAND_TASKS["pen"], (ShrinkFinger(1e-4),) * 90)
+        compile_model(HAND_TASKS["pen"], (ShrinkFinger(1e-4),) * 90)
     assert "\n" not in str(refused.value)

@@ -10,12 +10,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from offdyn_envs.adroit import HAND_TASKS
+from offdyn_envs import robots
 from offdyn_envs.robots import WALKERS
 from tests.envs.test_identity import stock_environment
 
 NAMES = [f"OffDyn/{robot.title}-v0" for robot in WALKERS.values()]
-HANDS = [f"OffDyn/{task.title}-v0" for task in HAND_TASKS.values()]
+HANDS = [f"OffDyn/{task.title}-v0" for task in robots.HANDS.values()]
 
 
 def kinds(info: dict[str, Any]) -> dict[str, type]:

@@ -12,7 +12,7 @@ import pytest
 
 from offdyn_envs.compiling import base_model
 from offdyn_envs.models import compile_model, model_hash
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import WALKERS, get_robot
 from offdyn_envs.shifts import Gravity
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -61,13 +61,11 @@ def test_an_edit_stays_where_it_was_made(way: str) -> None:
 
 def test_the_hands_models_are_ones_own() -> None:
     pytest.importorskip("gymnasium_robotics")
-    from offdyn_envs.adroit.models import compile_hand
-    from offdyn_envs.adroit.tasks import HAND_TASKS
-
-    before = model_hash(compile_hand(HAND_TASKS["pen"], ()))
-    spoil(compile_hand(HAND_TASKS["pen"], ()))
+    pen = get_robot("adroit-pen")
+    before = model_hash(compile_model(pen, ()))
+    spoil(compile_model(pen, ()))
     spoil(gymnasium.make("OffDyn/AdroitPen-v0").unwrapped.model)
-    assert model_hash(compile_hand(HAND_TASKS["pen"], ())) == before
+    assert model_hash(compile_model(pen, ())) == before
 
 
 def rewards(env: OffDynVectorEnv) -> np.ndarray:

@@ -103,8 +103,8 @@ def test_severe_task_starts_from_the_severe_robot():
 
 def test_adroit_names():
     source, target = sides_of("AdroitDoor-shrink-finger-hard")
-    assert (source.body, source.dynamics, target.dynamics) == ("door", "nominal", "shrink-finger-hard")
-    assert target.title == "AdroitDoor" and not target.is_robot
+    assert (source.body, source.dynamics, target.dynamics) == ("adroit-door", "nominal", "shrink-finger-hard")
+    assert target.title == "AdroitDoor"
 
 
 def test_further_shifts_go_to_the_target_and_into_its_caption():
@@ -589,7 +589,7 @@ def test_the_gallery_has_every_reshaped_and_restrained_environment():
     alone = {(item.body, item.slugs[0]) for item in items if len(item.slugs) == 1}
     families = ("kinematic", "morphology")
     assert alone >= {(r, slug) for r in WALKERS for slug in dynamics_of(r) if slug.startswith(families)}
-    assert sum(body in ("pen", "door") for body, _ in alone) == 12
+    assert sum(body in ("adroit-pen", "adroit-door") for body, _ in alone) == 12
 
 
 def test_the_committed_gallery_is_whole_and_small():
