@@ -118,7 +118,7 @@ class BaseShift:
         """Return the factors that may not become too much together with those of other shifts.
 
         Args:
-            robot: The robot; None for the Adroit hand.
+            robot: The robot; None for a robot that is not of this suite.
 
         Returns:
             None here.

@@ -153,7 +153,7 @@ class Kinematic(BaseShift):
         return dict(_SEVERE[robot.name] if self.joints is None else self.joints)
 
     def products(self, robot: Robot | None) -> Iterator[Product]:
-        """Yield the factor of each joint that changes; the hand has none."""
+        """Yield the factor of each joint that changes; a robot that is not of this suite has none."""
         for joint, factor in () if robot is None else self.factors(robot).items():
             yield Product(f"kinematic shifts: the product of all factors of {joint}", factor, *FACTORS)
 

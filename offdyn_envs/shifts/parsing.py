@@ -106,7 +106,7 @@ def check_products(shifts: Iterable[object], robot: Robot | None = None) -> None
 
     Args:
         shifts: The shifts, in order.
-        robot: The robot; None for the Adroit hand.
+        robot: The robot; None for a robot that is not of this suite.
 
     Raises:
         OffDynError: A product is out of bounds.
