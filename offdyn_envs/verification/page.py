@@ -65,7 +65,7 @@ def _introduction(record: Record) -> Iterator[str]:
     yield ""
     yield "- only the declared fields of the compiled model differ from the nominal robot's, and something does;"
     yield "- no other named environment has the same compiled model;"
-    yield "- the friction of simulated contacts between a walker's feet and the floor is the nominal one times the scale;"
+    yield "- friction of simulated contacts between a walker's feet and the floor is the nominal one times the scale;"
     yield "- a scalar environment equals a row of a batch of different dynamics, bit for bit, with 1 thread and with 3;"
     yield "- Gymnasium's checker passes; copies through JSON and pickle follow the same path, bit for bit;"
     yield "- a nominal walker is Gymnasium's own with the solver's warm start zeroed, bit for bit over 1000 steps;"
@@ -74,8 +74,8 @@ def _introduction(record: Record) -> Iterator[str]:
     yield "## How large a shift is"
     yield ""
     yield (
-        f"Nominal and shifted robot are put into the same {count:,} states (positions and velocities, reshaped or not, and "
-        "goals) and given the same action. The states are those of a seeded rollout of the nominal robot: "
+        f"Nominal and shifted robot are put into the same {count:,} states (positions, velocities, goals; reshaped or "
+        "not) and given the same action. The states are those of a seeded rollout of the nominal robot: "
         f"{recipe['rows']} rows of {recipe['steps']:,} control steps, every {recipe['every']}th one kept, actions "
         "uniformly at random."
     )
@@ -91,7 +91,8 @@ def _introduction(record: Record) -> Iterator[str]:
         f"random actions from {recipe['long_states']} of the states, falls ignored."
     )
     yield "- **policy share, size**: both on the states of the shipped nominal medium policy, its actions sampled."
-    yield "- **kg**: mass of the robot, of the Adroit hand (extra `adroit`) with table and door. **start**: how much higher episodes start than on the nominal robot."
+    yield "- **kg**: mass of the robot, of the Adroit hand (extra `adroit`) with table and door."
+    yield "- **start**: how much higher episodes start than on the nominal robot."
     yield ""
     yield "Sizes do not grow steadily with a shift's strength everywhere; they are reported, not asserted."
     yield ""
