@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
@@ -87,8 +87,7 @@ def _own(robot: Robot) -> type[OwnRobot]:
     }
     inside["metadata"] = {"render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}
     kind = ShiftedHand if isinstance(robot, Hand) else OwnRobot
-    made: type[OwnRobot] = type(robot.title, (kind, MujocoEnv), inside)
-    return made
+    return cast("type[OwnRobot]", type(robot.title, (kind, MujocoEnv), inside))
 
 
 def __getattr__(name: str) -> type[OwnRobot]:
