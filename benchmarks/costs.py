@@ -28,8 +28,6 @@ from stage_costs import FORMS, ROWS, TARGET_ROWS, StageCosts, agent_of, measure_
 from training import population, speeds
 from training_peers import Work
 
-from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.provenance import processor_name
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.training.module import Hardware
@@ -51,8 +49,8 @@ STAGES = {
     "morec": ("ensemble, merged", "dynamics reward", "scorers"),
     "morec-mobile": ("ensemble, merged", "dynamics reward", "scorers"),
 }
-WHOLE = tuple(n for n in registry.AGENTS if n in STAGES or registry.agent_class(n).stages is Agent.stages)
-"""Agents of which all is measured; of those that make columns of source rows (DARA, OTDF) agents.py has the updates."""
+WHOLE = ("iql", "td3-bc", "bc", *STAGES)
+"""Agents of which all is measured; agents.py has the updates of the others."""
 AGENTS = tuple(name for name in WHOLE if name not in UPDATES_LIKE)
 BOTH = ("mobody", "droco", "iql", "td3-bc")
 """Agents whose updates are measured in the published form too."""
@@ -210,8 +208,8 @@ def _track(costs: Costs, name: str, track: str) -> str:
 
 PAGE = """# What training costs
 
-Written by `python benchmarks/costs.py`; measured on {machine}, {threads} threads, fp32, {seeds} seeds as one
-population.
+Written by `python benchmarks/costs.py`. Measured on {machine}, threads: {threads}, fp32, {seeds} seeds
+as one population.
 
 **All of it is extrapolated from slices of a few seconds** on random rows and untrained models. Seconds are processor
 time over the number of threads, as if both cores were free and never waited: a little less than a clock on the wall
@@ -224,6 +222,7 @@ processors with AMX: see the README for the ratio that `benchmarks/training.py` 
 
 Seed-updates per second of the policy stage at each robot's dimensions (* scaled from Walker2d's by the number of
 trained parameters). MOREC's updates are MOPO's, and MOBILE's with the other penalty.
+`python benchmarks/agents.py` has those of all agents beside IQL's.
 
 {speeds}
 Seconds of 1,000 updates of all seeds at Walker2d's dimensions, in the published form (`--set form=paper`) and as they
