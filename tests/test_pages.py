@@ -169,7 +169,8 @@ def test_figures_of_the_results_are_those_of_the_lab_report():
     rows = [
         (page.name, line)
         for page in (DOCS / "results").glob("*.md")
-        if page.name not in ("README.md", "index.md", "offline-evaluation.md")
+        # Tests of the benchmark make core-6.md anew.
+        if page.name not in ("README.md", "index.md", "offline-evaluation.md", "core-6.md")
         for header, lines in tables(page.read_text(encoding="utf-8"))
         if not header.startswith("| task")  # tests/agents/test_results.py holds these to their files.
         for line in lines

@@ -7,10 +7,11 @@ from offdyn_envs.benchmark.entries.published import lost_shares, papers, publish
 from offdyn_envs.benchmark.results.claims import HOLDS, Outcome, judge, known_claims
 from offdyn_envs.benchmark.results.order import Agreement, pooled, target_only
 from offdyn_envs.benchmark.results.rows import RUN, Row, field_of, short
-from offdyn_envs.benchmark.results.sentences import Material, figure, percent, sentences
+from offdyn_envs.benchmark.results.sentences import Material, figure, sentences, share
 from offdyn_envs.benchmark.results.shares import TABLE, kept, score_under
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
+from offdyn_envs.benchmark.scoring.statistics import Interval
 from offdyn_envs.progress import duration
 
 __all__ = ["BEGINS", "DROCO_TABLE", "page"]
@@ -140,7 +141,7 @@ def _cell(row: Row | None, condition: tuple[str, float]) -> str:
     score = None if row is None else score_under(row, condition)
     if score is None:
         return ""
-    return f"{'nothing to lose' if found is None else percent(found.share)} ({score.mean:.1f})"
+    return f"{'nothing to lose' if found is None else share(found.share)} ({score.mean:.1f})"
 
 
 def _reported(key: str) -> list[str]:
@@ -164,7 +165,9 @@ def _claims(outcomes: Sequence[Outcome]) -> list[str]:
 def _evidence(one: Outcome) -> str:
     if one.difference is None:
         return one.why
-    shown = percent(one.difference) if one.claim.condition is not None else figure(one.difference)
+    shown = figure(one.difference)
+    if one.claim.condition is not None:
+        shown = f"{figure(Interval(*(100 * value for value in one.difference)), 0)} % of the clean score"
     return f"{shown} over {one.tasks} task{'' if one.tasks == 1 else 's'}"
 
 

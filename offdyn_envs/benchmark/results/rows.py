@@ -197,7 +197,7 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
     now = one.entry.protocol == protocol.PROTOCOL
     lacks = _uncovered(scores, references) + _thin(scores)
     said = placed["unranked"] is None or row["reference"] or " seeds" in placed["unranked"]
-    lacks += () if said else (placed["unranked"],)
+    lacks += () if said else (str(placed["unranked"]),)
     work = sum(len(scores[task]) * facts["updates"] for task, facts in disclosed.items())
     return Row(
         name=row["name"],

@@ -9,7 +9,7 @@ from offdyn_envs.benchmark.results.shares import TABLE, Kept, kept
 from offdyn_envs.benchmark.scoring.cells import cell_name
 from offdyn_envs.benchmark.scoring.statistics import Interval, mean_difference
 
-__all__ = ["Material", "figure", "percent", "sentences"]
+__all__ = ["Material", "figure", "sentences", "share"]
 
 TOLD = (("kinematic", 3.0), ("morphology", 3.0), ("min-q", 0.2))
 """The hardest condition of each part of the table."""
@@ -42,10 +42,12 @@ def figure(interval: Interval, digits: int = 1) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def percent(interval: Interval) -> str:
-    """Returns a share with its interval in percent."""
-    mean, low, high = (f"{round(100 * value) + 0:d}" for value in interval)
-    return f"{mean} % [{low}, {high}]"
+def share(interval: Interval) -> str:
+    """Returns a share that is kept with its interval in percent; more than all of it is called a gain."""
+    mean, low, high = (round(100 * value) for value in interval)
+    if mean <= 0:
+        return f"nothing [{low}, {high}]"
+    return f"{mean} % [{low}, {high}]{', a gain' if mean > 100 else ''}"
 
 
 def sentences(material: Material) -> list[tuple[str, str]]:
@@ -142,8 +144,8 @@ def order(material: Material) -> str:
 def robustness(material: Material) -> str:
     """Returns between what methods keep of their clean scores under the hardest conditions, and what that costs."""
     field = field_of(material.rows)
-    told = [text for condition in TOLD if (text := _range(field, condition))]
-    if not told:
+    told = [_range(field, condition) for condition in TOLD]
+    if not any(_kept(field, condition) for condition in TOLD):
         names = ", ".join(cell_name(*condition) for condition in TOLD)
         return f"cannot be told: no method has figures of today's grid ({names}) and a clean score above 10."
     return "of the clean score " + "; ".join(told) + _price(field, material.tasks) + "."
@@ -156,10 +158,9 @@ def _range(field: Sequence[Row], condition: tuple[str, float]) -> str:
         return f"under {name} nothing is known"
     (least, low), (most, high) = found[0], found[-1]
     if len(found) == 1:
-        return f"under {name} `{most.method}` keeps {percent(high.share)}"
+        return f"under {name} `{most.method}` keeps {share(high.share)}"
     return (
-        f"under {name} between {percent(low.share)} (`{least.method}`) and {percent(high.share)} "
-        f"(`{most.method}`) is kept"
+        f"under {name} between {share(low.share)} (`{least.method}`) and {share(high.share)} (`{most.method}`) is kept"
     )
 
 
