@@ -15,8 +15,9 @@ import pytest
 
 from offdyn_envs import cli
 from offdyn_envs.benchmark.entries.published import lost_shares, papers, published_scores
-from offdyn_envs.benchmark.entries.standings import Judged
+from offdyn_envs.benchmark.entries.standings import Judged, compute_standings
 from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
+from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
 from offdyn_envs.benchmark.scoring import protocol
@@ -152,6 +153,12 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
+
+
+def test_the_board_names_the_tasks_that_an_entry_lacks() -> None:
+    html = "".join(front(compute_standings(BOARD[3:4])))
+    assert "5 of 6" in html and "lacks walker2d-gravity-5.0-medium" in html
+    assert "lacks" not in "".join(front(compute_standings([judged("few", {WALKER: 50.0}), BOARD[0]])))
 
 
 def test_other_reasons_against_a_place_are_told() -> None:

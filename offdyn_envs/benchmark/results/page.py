@@ -16,7 +16,7 @@ from offdyn_envs.progress import duration
 
 __all__ = ["BEGINS", "DROCO_TABLE", "page"]
 
-BEGINS = "<!-- made by `offdyn leaderboard results`"
+BEGINS = "Made by `offdyn leaderboard results`"
 """By which pages of this command are known."""
 DROCO_TABLE = ("droco", "iql", "igdf", "otdf")
 """The methods whose robustness is held beside each other; others follow where they have figures."""
@@ -39,9 +39,7 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         "Each answer below is made from the figures under it; where a figure is missing, it says which.",
         "",
-        f"{BEGINS}: change the entries, not this file -->",
-        "",
-        f"{_methods(len(placed))} a place, of {len(material.rows)} with figures. Protocol {protocol.PROTOCOL}, version "
+        f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. Protocol {protocol.PROTOCOL}, version "
         f"{version}" + (f", latest re-run {latest}" if latest else "") + ".",
         "",
         *(f"{number}. **{title}**: {text}" for number, (title, text) in enumerate(sentences(material), 1)),
