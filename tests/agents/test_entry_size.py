@@ -17,7 +17,9 @@ SIZES = {}
 def stored(agent):
     """Return the bytes of an agent's policy as an entry stores it, which its widths alone decide."""
     drawn = {name: network.initial(torch.Generator().manual_seed(0)) for name, network in agent.networks().items()}
-    actor = agent.exported(drawn)["actor"]
+    # Agents that standardise states fold the moments into the first layer.
+    drawn["moments"] = [torch.zeros(1, agent.observation_dim), torch.ones(1, agent.observation_dim)]
+    actor = agent.deterministic(drawn)
     shapes = tuple(tuple(tensor.shape) for tensor in actor)
     if shapes not in SIZES:
         SIZES[shapes] = len(halved(policy_model(actor)))

@@ -39,8 +39,8 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         "Each answer below is made from the figures under it; where a figure is missing, it says which.",
         "",
-        f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. Protocol {protocol.PROTOCOL}, version "
-        f"{version}" + (f", latest re-run {latest}" if latest else "") + ".",
+        f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. "
+        f"Protocol {protocol.PROTOCOL}, version {version}" + (f", latest re-run {latest}" if latest else "") + ".",
         "",
         *(f"{number}. **{title}**: {text}" for number, (title, text) in enumerate(sentences(material), 1)),
         "",
