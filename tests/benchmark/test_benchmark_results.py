@@ -244,6 +244,24 @@ def test_noise_of_seeds_widens_the_interval_of_the_order() -> None:
     assert pooled is not None and pooled.correlation == few.correlation
 
 
+def test_orders_of_several_tasks_count_the_same() -> None:
+    ant = "ant-gravity-5.0-medium"
+    scores: dict[str, dict[str, float]] = {}
+    for task in (WALKER, ant):
+        (paper,) = published_scores(task)
+        for name in ("MOBODY", "MOPO", "DARA", "TD3-BC"):
+            value = 40 * (1 + np.log(paper.figures[name]))
+            scores.setdefault(name.lower(), {})[task] = value if task == WALKER else 300 - value
+    found = material([judged(name, told) for name, told in scores.items()])
+    by_task = {one.task: one.correlation.mean for one in found.orders if one.correlation is not None}
+    assert by_task == {WALKER: 1.0, ant: -1.0}
+    together = order.pooled(found.orders, found.rows)
+    assert together is not None and together.correlation.mean == 0.0
+    # By chance the mean of two orders is as often above 0 as below.
+    assert 0.45 < together.chance < 0.62 and not together.clear
+    assert "so it cannot be told whether it agrees" in sentences.order(found)
+
+
 def test_spearman_is_the_definition() -> None:
     assert order.spearman([1, 2, 3, 4], [10, 20, 30, 40]) == 1.0
     assert order.spearman([1, 2, 3], [3, 2, 1]) == -1.0
