@@ -147,9 +147,7 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     # 500 seconds for five seeds of 100,000 updates.
     assert found["td3-bc"].seconds == pytest.approx(0.001)
     text = usual_page()
-    assert (
-        "- `td3-bc` (td3-bc): 5 of 6 tasks: lacks walker2d-gravity-5.0; 500,000 seed-updates left, about 8 min" in text
-    )
+    assert "| `td3-bc` (td3-bc) | 5 of 6 tasks: lacks walker2d-gravity-5.0 | 500,000 | 8 min |" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
@@ -181,28 +179,27 @@ def _updates(number: int) -> dict[str, Any]:
 def test_the_first_sentence_tells_winners_and_whether_they_are_clear() -> None:
     told = sentences.winners(material())
     # mobody scores most but has no place.
-    assert told.startswith(
-        "of 3 methods with a place, over all 6 tasks `droco` has the highest interquartile mean, 50.0"
-    )
-    assert "clearly above `igdf` (mean difference 5.0 [" in told
-    assert told.count("`droco` 50.0, clear of `igdf`") == 6
+    begins = "Of 3 methods with a place `droco` has the highest interquartile mean over all tasks, 50.0 ["
+    assert told.sentence.startswith(begins) and "], clearly above `igdf`: 5.0 [" in told.sentence
+    assert told.details == tuple(f"{rows.short(task)}: `droco` 50.0, clear of `igdf` with 45.0." for task in CORE)
     wide = sentences.winners(material([judged("droco", everywhere(50), spread=9), BOARD[2]]))
-    assert wide.count("`droco` 50.0, not clear of `igdf`") == 6
+    assert all(line.endswith("not clear of `igdf` with 45.0.") for line in wide.details)
+    wider = sentences.winners(material([judged("droco", everywhere(50), spread=30), BOARD[2]]))
+    assert "not clearly above `igdf`" in wider.sentence
     early = sentences.winners(material([BOARD[3], BOARD[4]]))
-    assert early.startswith(
-        "of 2 methods with figures, none of which has a place, over all 6 tasks nothing can be told"
-    )
-    assert "walker2d-gravity-5.0: 1 method, nothing to compare" in early
-    assert "no methods" not in sentences.winners(material([BOARD[0]]))
+    assert early.sentence == "Of 2 methods with figures, but no place, only one covers all 6 tasks."
+    assert "walker2d-gravity-5.0: 1 method, nothing to compare." in early.details
+    assert "1 method with figures, 2 or more are needed" in sentences.winners(material([BOARD[0]])).sentence
 
 
 def test_papers_and_ours_are_put_side_by_side() -> None:
     told = sentences.papers_say(material())
-    assert "on hopper-from-kinematic-severe DROCO (ICLR 2026) has BOSA first" in told
-    assert "of the 3 methods in common it has `droco` first, and so have we" in told
-    assert told.endswith("no paper reports halfcheetah-gravity-0.5 or hopper-gravity-0.5.")
-    turned = [judged("droco", everywhere(30)), *BOARD[1:3]]
-    assert "it has `droco` first, we have `igdf`" in sentences.papers_say(material(turned))
+    ends = "on 1 of 1 that can be compared the same method is first here."
+    assert told.sentence == f"Papers report 4 of the 6 tasks; {ends}"
+    common = "hopper-from-kinematic-severe: DROCO (ICLR 2026) has BOSA first; of 3 methods in common it has `droco`"
+    assert f"{common}, and so have we." in told.details
+    turned = material([judged("droco", everywhere(30)), *BOARD[1:3]])
+    assert f"{common}, we have `igdf`." in sentences.papers_say(turned).details
 
 
 PAPER = {"bosa": 71.4, "droco": 55.4, "igdf": 54.3, "dara": 48.8, "iql": 48.8, "otdf": 46.3, "cql": 35.7}
@@ -214,10 +211,9 @@ def test_an_order_that_is_the_papers_agrees_and_a_turned_one_does_not() -> None:
     assert (one.task, one.correlation) == (KINEMATIC, (1.0, pytest.approx(0.93, abs=0.08), pytest.approx(1.0)))
     # Two of seven share a rank, so 2 of 5040 orders do as well.
     assert one.chance == pytest.approx(2 / 5040) and one.clear
-    assert "it agrees." in sentences.order(same)
+    assert sentences.order(same).sentence.endswith("it agrees.")
     turned = material([judged(name, everywhere(100 - value)) for name, value in PAPER.items()])
-    assert "it does not agree." in sentences.order(turned)
-    assert "chance: it does not agree" in sentences.order(turned)
+    assert sentences.order(turned).sentence.endswith("it does not agree.")
 
 
 def test_three_methods_in_common_are_no_order() -> None:
@@ -225,8 +221,8 @@ def test_three_methods_in_common_are_no_order() -> None:
     assert {len(one.ours) for one in found.orders} == {0, 3}
     assert all(one.correlation is None for one in found.orders)
     assert order.pooled(found.orders, found.rows) is None
-    assert sentences.order(found) == (
-        "cannot be told: a task needs 4 methods in common with a paper, and none has more than 3."
+    assert sentences.order(found).sentence == (
+        "It cannot be told: a task needs 4 methods in common with a paper, and none has more than 3."
     )
     assert "needs 4 methods in common, has 3" in usual_page()
 
@@ -259,7 +255,7 @@ def test_orders_of_several_tasks_count_the_same() -> None:
     assert together is not None and together.correlation.mean == 0.0
     # By chance the mean of two orders is as often above 0 as below.
     assert 0.45 < together.chance < 0.62 and not together.clear
-    assert "so it cannot be told whether it agrees" in sentences.order(found)
+    assert sentences.order(found).sentence.endswith("whether it agrees cannot be told.")
 
 
 def test_spearman_is_the_definition() -> None:
@@ -298,10 +294,14 @@ def test_droco_s_table_has_its_methods_and_conditions() -> None:
 
 def test_what_robustness_costs_is_told_in_points_of_clean_score() -> None:
     told = sentences.robustness(material())
-    assert "under kinematic hard between 20 % [20, 20] (`iql`) and 50 % [50, 50] (`droco`) is kept" in told
-    assert "under min-q 0.2 between 25 % [25, 25] (`igdf`) and 110 % [110, 110], a gain (`iql`) is kept" in told
-    assert told.endswith("`iql`, which keeps most over the table, scores 10.0 [9.2, 10.8] less clean than `droco`.")
-    assert "cannot be told: no method has figures" in sentences.robustness(material([BOARD[3], BOARD[4]]))
+    between = "methods keep between 20 % [20, 20] (`iql`) and 50 % [50, 50] (`droco`) of their clean scores."
+    assert told.sentence == f"Under kinematic hard {between}"
+    assert told.details[1].startswith(
+        "Under min-q 0.2 methods keep between 25 % [25, 25] (`igdf`) and 110 % [110, 110]"
+    )
+    price = "`iql`, which keeps most in the mean of the table, scores 10.0 [9.2, 10.8] below `droco`."
+    assert told.details[2] == price
+    assert "It cannot be told" in sentences.robustness(material([BOARD[3], BOARD[4]])).sentence
 
 
 def test_claims_are_judged_by_intervals_of_differences() -> None:
@@ -351,10 +351,11 @@ def test_gains_over_the_target_alone_go_with_the_gap() -> None:
     assert fit.correlation == pytest.approx((-1.0, -1.0, -1.0)) and fit.methods == 1
     assert fit.gains["droco"][fit.tasks.index(ordered[0])] == pytest.approx(40.0)
     told = sentences.gap(material([alone, falling]))
-    assert "-1.00 [-1.00, -1.00], mean of 1 method over 6 tasks: methods gain less where the gap is larger." in told
-    assert "learned from the target's rows alone" in sentences.gap(material(BOARD[:3]))
+    assert told.sentence.endswith("is -1.00 [-1.00, -1.00]: methods gain less where the gap is larger.")
+    assert told.details == ("It is the mean of 1 method over 6 tasks.",)
+    assert "learned from the target's rows alone" in sentences.gap(material(BOARD[:3])).sentence
     three = judged("iql@data-target", dict.fromkeys(CORE[:3], 20.0), data="target")
-    assert "3 tasks with a gap" in sentences.gap(material([three, falling]))
+    assert "3 tasks with a gap" in sentences.gap(material([three, falling])).sentence
 
 
 def test_runs_that_are_no_entries_stand_beside_entries(tmp_path: Path) -> None:

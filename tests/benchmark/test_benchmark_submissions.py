@@ -449,7 +449,7 @@ def edited(path: Path, **changes: Any) -> None:
         ("run.json", {"agent": "droco"}, "another task or agent"),
         ("run.json", {"seeds": None}, "lacks or misstates"),
         ("evaluation.json", {"protocol": 0}, "protocol 0"),
-        ("evaluation.json", {"clean": {"0": [1.0] * 12}}, "lacks or misstates '1'"),
+        ("evaluation.json", {"clean": {"0": [1.0] * 12}}, "is not evaluated for seeds 1, 2"),
         (
             "evaluation.json",
             {"clean": {str(seed): [1.0] * 12 for seed in range(3)}, "episodes": 9},

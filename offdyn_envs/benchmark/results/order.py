@@ -43,6 +43,16 @@ class Agreement(NamedTuple):
     unknown: tuple[str, ...]
 
     @property
+    def first(self) -> str:
+        """The paper's first of the methods in common."""
+        return next(iter(self.published))
+
+    @property
+    def first_here(self) -> str:
+        """Our first of the methods in common."""
+        return max(self.ours, key=lambda name: self.ours[name])
+
+    @property
     def clear(self) -> bool:
         """Whether the order agrees by more than seeds and chance explain."""
         if self.correlation is None or self.chance is None:

@@ -7,7 +7,7 @@ from offdyn_envs.benchmark.entries.published import lost_shares, papers, publish
 from offdyn_envs.benchmark.results.claims import HOLDS, Outcome, judge, known_claims
 from offdyn_envs.benchmark.results.order import Agreement, pooled, target_only
 from offdyn_envs.benchmark.results.rows import RUN, Row, field_of, short
-from offdyn_envs.benchmark.results.sentences import Material, figure, sentences, share
+from offdyn_envs.benchmark.results.sentences import Answer, Material, figure, sentences, share
 from offdyn_envs.benchmark.results.shares import TABLE, kept, score_under
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
@@ -42,8 +42,7 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. "
         f"Protocol {protocol.PROTOCOL}, version {version}" + (f", latest re-run {latest}" if latest else "") + ".",
         "",
-        *(f"{number}. **{title}**: {text}" for number, (title, text) in enumerate(sentences(material), 1)),
-        "",
+        *(line for number, found in enumerate(sentences(material), 1) for line in _answer(number, *found)),
         f"![Scores with intervals]({material.track}/forest.png)",
         "",
         "Dots: mean over seeds; first the interquartile mean over seeds and tasks. Bars: 95% intervals, Student's t "
@@ -86,6 +85,12 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _answer(number: int, title: str, answer: Answer) -> list[str]:
+    """Returns an item of the list: the question, the sentence, what it is made of."""
+    details = [f"   - {one}" for one in answer.details]
+    return [f"{number}. **{title}**", "", f"   {answer.sentence}", "", *details, *([""] if details else [])]
+
+
 def _methods(number: int) -> str:
     return "No method has" if not number else "1 method has" if number == 1 else f"{number} methods have"
 
@@ -117,6 +122,8 @@ def _scores(material: Material) -> list[str]:
         "Normalised scores: 0 is random actions, 100 the expert of the target. Re-run by this suite unless a row says "
         "claimed (the submitter's figures) or run (of a run that is no entry)."
     )
+    if any(row.source == RUN for row in ordered):
+        note += " Runs have the settings of their time, which need not be today's."
     return [*_table(heads, rows), "", note]
 
 
@@ -128,7 +135,7 @@ def _robustness(material: Material) -> list[str]:
     rows += [[f"{key.upper()} (paper)", *_reported(key)] for key in DROCO_TABLE if key in reported]
     note = (
         "Share of the clean score that is kept, sum over sum of the tasks with a clean score above "
-        f"{protocol.DEGRADATION_FLOOR:g}, with 95% bootstrap intervals over seeds; in brackets the mean score. The "
+        f"{protocol.DEGRADATION_FLOOR:g}, with 95% bootstrap intervals over seeds. In brackets: the mean score. The "
         "paper's tasks and scale are others: compare the order, not the figures."
     )
     return [*_table(["method", *(cell_name(*condition) for condition in TABLE)], rows), "", note]
@@ -221,21 +228,19 @@ def _signed(value: float) -> str:
 
 
 def _missing(material: Material) -> list[str]:
-    lines = [f"- {_named(row)} ({row.name}): {_needs(row)}" for row in material.rows if row.lacks and not row.reference]
+    rows = [
+        [f"{_named(row)} ({row.name})", "; ".join(row.lacks), f"{row.left:,}" if row.left else "", _time(row)]
+        for row in material.rows
+        if row.lacks and not row.reference
+    ]
+    note = "Seed-updates: of seeds and tasks that are not there. Time: as fast as the method was trained so far."
     known = {row.key for row in material.rows}
-    asked = dict.fromkeys(
-        name.lower() for task in material.tasks for one in published_scores(task) for name in one.figures
-    )
-    absent = sorted(name for name in (*DROCO_TABLE, *asked) if name not in known)
-    absent = list(dict.fromkeys(absent))
-    if absent:
-        lines.append(f"- no figures at all, of those that papers have on these tasks: {', '.join(absent)}")
+    asked = [*DROCO_TABLE, *(name for one in material.orders for name in (*one.published, *one.unknown))]
+    absent = sorted({name.lower() for name in asked} - known)
+    lines = [*_table(["method", "lacks", "seed-updates left", "time left"], rows), "", note] if rows else []
+    lines += ["", f"No figures at all of {', '.join(absent)}, which papers have on these tasks."] if absent else []
     return lines or ["Nothing: every method has all tasks and seeds."]
 
 
-def _needs(row: Row) -> str:
-    told = "; ".join(row.lacks)
-    if not row.left:
-        return told
-    time = "" if row.seconds is None else f", about {duration(row.seconds * row.left)} as fast as it was trained so far"
-    return f"{told}; {row.left:,} seed-updates left{time}"
+def _time(row: Row) -> str:
+    return duration(row.seconds * row.left) if row.left and row.seconds is not None else ""
