@@ -352,7 +352,12 @@ def test_gains_over_the_target_alone_go_with_the_gap() -> None:
     assert fit.gains["droco"][fit.tasks.index(ordered[0])] == pytest.approx(40.0)
     told = sentences.gap(material([alone, falling]))
     assert told.sentence.endswith("is -1.00 [-1.00, -1.00]: methods gain less where the gap is larger.")
-    assert told.details == ("It is the mean of 1 method over 6 tasks.",)
+    assert told.details[0] == "It is the mean of 1 method over 6 tasks."
+    assert fit.chance == pytest.approx(2 / 720) and "0.3% would" in told.details[1]
+    mixed = judged("iql", {task: 60.0 + 5 * (k % 3) for k, task in enumerate(ordered)}, spread=0.1)
+    unclear = material([alone, mixed])
+    assert unclear.fit.correlation.low > 0 and unclear.fit.chance > 0.3
+    assert "no relation can be told" in sentences.gap(unclear).sentence
     assert "learned from the target's rows alone" in sentences.gap(material(BOARD[:3])).sentence
     three = judged("iql@data-target", dict.fromkeys(CORE[:3], 20.0), data="target")
     assert "3 tasks with a gap" in sentences.gap(material([three, falling])).sentence

@@ -17,6 +17,8 @@ __all__ = ["FEWEST", "Agreement", "GapFit", "agreements", "gap_fit", "pooled", "
 Floats = NDArray[np.float64]
 FEWEST = 4
 """Fewer methods (or tasks) have no order worth a correlation: of three, one order in six is right by chance."""
+EXACT = 7
+"""Of as many things all orders are tried."""
 
 
 class Agreement(NamedTuple):
@@ -69,12 +71,21 @@ class GapFit(NamedTuple):
         correlation: Mean over methods of Spearman's correlation over tasks, with its interval over seeds; None where no
             method has `FEWEST` of them.
         methods: How many methods it is the mean of.
+        chance: Share of all orders of the tasks that go as strongly with the gap, either way: the doubt of few tasks.
     """
 
     tasks: tuple[str, ...]
     gains: dict[str, list[float]]
     correlation: Interval | None
     methods: int
+    chance: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Whether gains go with the gap by more than seeds and chance explain."""
+        if self.correlation is None or self.chance is None:
+            return False
+        return self.correlation.low * self.correlation.high > 0.0 and self.chance <= 1.0 - protocol.LEVEL
 
 
 def spearman(left: ArrayLike, right: ArrayLike) -> Floats:
@@ -148,9 +159,8 @@ def _shuffled(one: Agreement, generator: np.random.Generator) -> Floats:
 
 
 def _chance(told: Sequence[float], ours: Sequence[float]) -> float:
-    """Returns the share of all orders whose correlation is as large or larger: an exact permutation test."""
-    orders = np.array(list(permutations(told)))
-    return float(np.mean(spearman(ours, orders) >= float(spearman(ours, told)) - 1e-12))
+    """Returns the share of all orders whose correlation is as large or larger: a permutation test."""
+    return float(np.mean(spearman(ours, _orders(np.array(told))) >= float(spearman(ours, told)) - 1e-12))
 
 
 def _drawn(rows: Sequence[Row], task: str, about: str) -> Floats:
@@ -190,11 +200,37 @@ def gap_fit(rows: Sequence[Row], gaps: Mapping[str, float]) -> GapFit:
         return GapFit((), {}, None, 0)
     tasks = tuple(task for task in gaps if task in reference.scores and any(task in row.scores for row in methods))
     gains = {row.name: [_gain(row, reference, task) for task in tasks] for row in methods}
-    parts = [_fit(row, reference, tasks, gaps) for row in methods]
-    points = [point for point, _ in (part for part in parts if part is not None)]
-    drawn = [replicates for _, replicates in (part for part in parts if part is not None)]
-    fit = _interval(float(np.mean(points)), np.mean(drawn, axis=0)) if points else None
-    return GapFit(tasks, gains, fit, len(points))
+    usable = [row for row in methods if sum(task in row.scores for task in tasks) >= FEWEST]
+    if not usable:
+        return GapFit(tasks, gains, None, 0)
+    sizes = np.array([gaps[task] for task in tasks])
+    found = np.array([gains[row.name] for row in usable])
+    point = float(_together(found, sizes[None])[0])
+    drawn = np.mean([_fit(row, reference, tasks, sizes) for row in usable], axis=0)
+    chance = float(np.mean(np.abs(_together(found, _orders(sizes))) >= abs(point) - 1e-12))
+    return GapFit(tasks, gains, _interval(point, drawn), len(usable), chance)
+
+
+def _together(gains: Floats, sizes: Floats) -> Floats:
+    """Returns the mean over methods of how their gains go with sizes.
+
+    Args:
+        gains: [methods, tasks], NaN where there is none.
+        sizes: [R, tasks].
+
+    Returns:
+        [R].
+    """
+    each = [spearman(row[~np.isnan(row)], sizes[:, ~np.isnan(row)]) for row in gains]
+    return np.asarray(np.mean(each, axis=0), dtype=np.float64)
+
+
+def _orders(values: Floats) -> Floats:
+    """Returns all orders of values [N], or, of more than `EXACT`, as many random ones as a bootstrap has; [R, N]."""
+    if len(values) <= EXACT:
+        return np.array(list(permutations(values.tolist())), dtype=np.float64)
+    generator = np.random.default_rng(protocol.BOOTSTRAP_SEED)
+    return generator.permuted(np.tile(values, (protocol.BOOTSTRAP_REPLICATES, 1)), axis=1)
 
 
 def _gain(row: Row, reference: Row, task: str) -> float:
@@ -203,11 +239,8 @@ def _gain(row: Row, reference: Row, task: str) -> float:
     return float(np.mean(row.values(task)) - np.mean(reference.values(task)))
 
 
-def _fit(row: Row, reference: Row, tasks: Sequence[str], gaps: Mapping[str, float]) -> tuple[float, Floats] | None:
-    own = [task for task in tasks if task in row.scores]
-    if len(own) < FEWEST:
-        return None
-    sizes = [gaps[task] for task in own]
-    drawn = [_drawn([row, reference], task, "gap") for task in own]
-    gains = np.stack([pair[:, 0] - pair[:, 1] for pair in drawn], axis=1)
-    return float(spearman([_gain(row, reference, task) for task in own], sizes)), spearman(gains, sizes)
+def _fit(row: Row, reference: Row, tasks: Sequence[str], sizes: Floats) -> Floats:
+    """Returns bootstrap replicates of the correlation of one method, [R]."""
+    own = [place for place, task in enumerate(tasks) if task in row.scores]
+    drawn = [_drawn([row, reference], tasks[place], "gap") for place in own]
+    return spearman(np.stack([pair[:, 0] - pair[:, 1] for pair in drawn], axis=1), sizes[own])

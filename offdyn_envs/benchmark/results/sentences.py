@@ -213,12 +213,15 @@ def gap(material: Material) -> Answer:
             f"It cannot be told: {told} with a gap, a target-only reference and another method, {FEWEST} are needed."
         )
     verdict = "no relation can be told"
-    if fit.correlation.high < 0 or fit.correlation.low > 0:
+    if fit.clear:
         verdict = f"methods gain {'less' if fit.correlation.high < 0 else 'more'} where the gap is larger"
     return Answer(
         f"Spearman's correlation between a task's gap and the gain over the target-only reference is "
         f"{figure(fit.correlation, 2)}: {verdict}.",
-        (f"It is the mean of {_count(fit.methods, 'method')} over {_count(len(fit.tasks), 'task')}.",),
+        (
+            f"It is the mean of {_count(fit.methods, 'method')} over {_count(len(fit.tasks), 'task')}.",
+            f"Of all orders of the tasks {fit.chance or 0.0:.1%} would go as strongly with the gap by chance.",
+        ),
     )
 
 
