@@ -79,6 +79,7 @@ _EXAMPLES = examples(
     "offdyn train iql hopper-gravity-0.5-medium",
     "offdyn train droco hopper-gravity-0.5-medium --seeds 3 --updates 100k",
     "offdyn train iql --track core-12 --seeds 3",
+    "offdyn train --agents all --track core-6 --updates 100k --plan",
     "offdyn train droco hopper-gravity-0.5-medium --settings",
 )
 _OWN = "Own data"
@@ -109,6 +110,9 @@ def train(
         ),
     ] = None,
     track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is left and how long it takes, and train nothing.")
+    ] = False,
     source: Annotated[
         str | None,
         typer.Option(
@@ -250,6 +254,9 @@ def train(
             train_these = train_tasks if cluster is None else cluster.train
             return train_these(plans, together or 0, (lambda outcome: None) if json_output else _report)
 
+        if plan:
+            _show_plan(several or (agent or "",), plans_of, json_output)
+            return
         outcomes = _train_several(several, plans_of, train_all) if several else train_all(plans_of(agent or ""))
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
@@ -282,14 +289,25 @@ def _train_several(
 ) -> list[Trained]:
     from offdyn_agents.runs.campaign import outlook, parts, total, train_campaign
 
-    def tell(line: str) -> None:
-        typer.echo(f"offdyn: {line}", err=True)
-
-    found = parts(agents, make, tell)
+    found = parts(agents, make, _tell)
     for row in outlook(found):
-        tell(", ".join(f"{name} {value}" for name, value in row.items()))
-    tell(total(found))
-    return train_campaign(found, train_all, tell)
+        _tell(", ".join(f"{name} {value}" for name, value in row.items()))
+    _tell(total(found))
+    return train_campaign(found, train_all, _tell)
+
+
+def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], json_output: bool) -> None:
+    from offdyn_agents.runs.campaign import outlook, parts, total
+    from offdyn_envs.report import print_table
+
+    found = parts(agents, make, _tell)
+    print_table("What is left", outlook(found), json_output)
+    if not json_output:
+        print(total(found))
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"offdyn: {line}", err=True)
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:

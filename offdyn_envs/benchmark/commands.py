@@ -1,4 +1,4 @@
-"""`offdyn leaderboard`: add, verify, page."""
+"""`offdyn leaderboard`: add, verify, page, results."""
 
 import shlex
 from pathlib import Path
@@ -80,6 +80,34 @@ def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
 
     standings, refusals = write_page(leaderboard)
     print_standings(standings, leaderboard, json_output)
+    _end(refusals)
+
+
+@app.command("results")
+def results(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Evaluated runs that are no entries yet, or folders of them.")
+    ] = None,
+    track: Annotated[str, typer.Option(help="The track; `offdyn tasks` names them.")] = "core-6",
+    division: Annotated[str, typer.Option(help="Division by policy updates: 100k or 1m.")] = "100k",
+    out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go.")] = Path("docs/results"),
+    leaderboard: Board = DEFAULT_BOARD,
+) -> None:
+    """Write the results page of a track: sentences, forest plot, tables, CSV."""
+    from offdyn_envs.benchmark.results.publish import write_results
+
+    words = ["offdyn", "leaderboard", "results", *map(str, runs or [])]
+    for option, value, usual in (
+        ("--track", track, "core-6"),
+        ("--division", division, "100k"),
+        ("--leaderboard", str(leaderboard), str(DEFAULT_BOARD)),
+    ):
+        words += [option, value] if value != usual else []
+    files, refusals = write_results(
+        leaderboard, runs or [], out, track=track, division=division, command=shlex.join(words)
+    )
+    for path in files:
+        typer.echo(path)
     _end(refusals)
 
 
