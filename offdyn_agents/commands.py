@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import parse_overrides
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, parse_overrides
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
-    DEFAULT_UPDATES,
     DeviceOption,
     EveryOption,
     PrecisionOption,

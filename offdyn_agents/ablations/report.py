@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offdyn_agents.ablations.studies import STUDIES
+from offdyn_agents.engine.settings import DEFAULT_UPDATES
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
-    DEFAULT_UPDATES,
     DeviceOption,
     EveryOption,
     PrecisionOption,

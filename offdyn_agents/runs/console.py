@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_EVERY",
     "DEFAULT_SEEDS",
-    "DEFAULT_UPDATES",
     "DeviceOption",
     "EveryOption",
     "PrecisionOption",
@@ -38,8 +37,7 @@ __all__ = [
     "task_names",
 ]
 
-DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 20_000, 2_000
-"""What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
+DEFAULT_SEEDS, DEFAULT_EVERY = 5, 2_000
 MOST_SEED = 2**31 - 1
 
 _COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
