@@ -18,7 +18,7 @@ FULL_UPDATES ?= 15000
 FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo demo-full test lint docs tables install clean
+.PHONY: demo demo-page demo-full test lint docs tables install clean
 
 install: $(INSTALLED)
 
@@ -63,14 +63,18 @@ demo: $(INSTALLED)
 	$(OFFDYN) evaluate $(DEMO)/$(DEMO_TRAINED)/iql $(DEMO_EPISODES)
 	$(OFFDYN) leaderboard add $(DEMO)/$(DEMO_TRAINED)/iql --name demo-iql --replace $(DEMO_BOARD)
 	$(OFFDYN) leaderboard verify $(DEMO)/leaderboard/submissions/demo-iql --episodes 10 --no-perturbed $(DEMO_BOARD)
+	@$(MAKE) --no-print-directory demo-page
+
+# What the demo ends with; docs/pictures/demo.png shows it: python -m benchmarks.demo_picture
+demo-page:
 	$(OFFDYN) leaderboard page $(DEMO_BOARD)
 	@echo
 	@echo "Where to look next:"
-	@echo "  $(DEMO)/walker.png                     source and target side by side"
+	@echo "  $(DEMO)/walker.png                   source and target side by side"
 	@echo "  $(DEMO)/$(DEMO_TRAINED)/iql/curves.png"
-	@echo "                                            the curve beside random, behaviour, expert"
-	@echo "  open $(DEMO)/leaderboard/index.html    the page (Linux: xdg-open)"
-	@echo "  $(OFFDYN) --help                   the commands"
+	@echo "                                         the score beside random, behaviour and expert"
+	@echo "  $(DEMO)/leaderboard/index.html       the page: open it in a browser (Linux: xdg-open)"
+	@echo "  $(OFFDYN) --help                all commands"
 
 demo-full: $(INSTALLED)
 	$(OFFDYN) data build $(FULL_TASK)
