@@ -86,8 +86,9 @@ def draw(screen: str, page: Path, out: Path, lines: int) -> None:
 def main() -> None:
     """Draw the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--board", type=Path, default=ROOT / "runs/demo/leaderboard", help="Where the demo left its page.")
-    parser.add_argument("--lines", type=int, default=24, help="Of the terminal's end.")
+    board = ROOT / "runs/demo/leaderboard"
+    parser.add_argument("--board", type=Path, default=board, help="Where the demo left its page.")
+    parser.add_argument("--lines", type=int, default=24, help="Lines of the terminal to show.")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/pictures/demo.png")
     options = parser.parse_args()
     screen = last_screen()
