@@ -26,7 +26,8 @@ SCENERY_COLOURS = 48
 LARGEST_FILE = 140_000
 SCALED_PANEL = 240
 SCALED_SECONDS = 1.2
-HERO_PANEL = (296, 222)
+HERO_WIDTHS = (296, 280, 264, 248, 200, 184)
+LARGEST_HERO = 250_000
 HERO_FRAMES = 50
 HERO_FRAME_SECONDS = 0.05
 FRAME_SECONDS = 0.1
@@ -131,12 +132,12 @@ def draw_item(item: Item, folder: Path) -> None:
         folder: Where to.
     """
     from offdyn_envs.rendering.captions import best_colours, fixed_palette
-    from offdyn_envs.rendering.files import write_gif, write_png
+    from offdyn_envs.rendering.files import write_png
     from offdyn_envs.rendering.style import PALETTE
 
     path = folder / item.file
     if item.kind == "hero":
-        write_gif(path, fixed_palette(_hero_frames(item), PALETTE), HERO_FRAME_SECONDS)
+        _write_hero(path, item)
         return
     if item.kind == "scaled":
         _write_small_gif(path, fixed_palette(_scaled_frames(item), PALETTE))
@@ -189,9 +190,18 @@ def _scaled_frames(item: Item) -> list[Image.Image]:
     return _moving(item.body, sides, (SCALED_PANEL, SCALED_PANEL), frames, FRAME_SECONDS)
 
 
-def _hero_frames(item: Item) -> list[Image.Image]:
+def _write_hero(path: Path, item: Item) -> None:
+    """Write a walk as large as the file may be: a floor with many tiles takes more bytes."""
+    from offdyn_envs.rendering.captions import fixed_palette
+    from offdyn_envs.rendering.files import write_gif
+    from offdyn_envs.rendering.style import PALETTE
+
     sides = sides_of(f"{WALKERS[item.body].title}-{item.slugs[-1]}")
-    return _moving(item.body, sides, HERO_PANEL, HERO_FRAMES, HERO_FRAME_SECONDS)
+    for width in HERO_WIDTHS:
+        frames = _moving(item.body, sides, (width, width * 3 // 4), HERO_FRAMES, HERO_FRAME_SECONDS)
+        write_gif(path, fixed_palette(frames, PALETTE), HERO_FRAME_SECONDS)
+        if path.stat().st_size <= LARGEST_HERO:
+            return
 
 
 def _moving(
@@ -243,14 +253,17 @@ def _section(body: str, items: Sequence[Item]) -> str:
 
 _INTRODUCTION = """# Gallery
 
-Every shift, drawn by `offdyn render --gallery docs/gallery`, which also writes this page. What differs from the nominal
-robot is orange. Gravity and friction, which no still shows, are animations: all five robots start from one state and
-act by one policy, the shipped medium one of the nominal robot where there is one, else the same random actions. For
-kinematic shifts the robot hangs in the air, and ghosts show its joints from one end of their ranges to the other.
-Morphology shifts are drawn at rest (Walker2d with a leg forward, so that both are seen), with the total mass. The
-Adroit hand is drawn as the shapes that collide, since its meshes do not shrink with a finger, and without the pen.
+Every shift, drawn by `offdyn render --gallery docs/gallery`, which also writes this page. Whatever differs from the nominal
+robot is orange. Titles are read off the compiled models: how a part changed, and the total mass of the robot.
 
-Under friction x5 feet sink visibly into the floor: by up to 0.4 m on Hopper, against 0.07 m on the nominal robot.
-That is no fault of the picture. The published models use MuJoCo's pyramidal friction cones, which push a sliding foot
-with such coefficients into the floor; with elliptic cones it stays at 0.03 m.
+- **Walks.** The same policy walks in the source and in a target that it was not trained for.
+- **Gravity and friction.** A still cannot show them, so they are animations. All five robots start from the same state and use the same
+  policy, the nominal robot's medium one.
+- **Kinematic shifts.** The robot hangs in the air. Ghosts show its joints from one end of their range to the other.
+- **Morphology shifts.** The robot is at rest, Walker2d with one leg forward so that you see both.
+- **The Adroit hand.** You see the shapes that collide, because its meshes do not shrink with a finger. The pen is left out.
+
+With friction x5, feet visibly sink into the floor, by up to 0.4 m on Hopper, against 0.07 m on the nominal robot. The picture is
+right: the published models use MuJoCo's pyramidal friction cones, and with such coefficients these push a sliding foot into the floor.
+With elliptic cones it sinks by 0.03 m.
 """
