@@ -253,17 +253,18 @@ def _section(body: str, items: Sequence[Item]) -> str:
 
 _INTRODUCTION = """# Gallery
 
-Every shift, drawn by `offdyn render --gallery docs/gallery`, which also writes this page. Whatever differs from the nominal
-robot is orange. Titles are read off the compiled models: how a part changed, and the total mass of the robot.
+Every shift, drawn by `offdyn render --gallery docs/gallery`, which also writes this page. Whatever differs from the
+nominal robot is orange. Titles are read off the compiled models: how a part changed, and the total mass of the robot.
 
 - **Walks.** The same policy walks in the source and in a target that it was not trained for.
-- **Gravity and friction.** A still cannot show them, so they are animations. All five robots start from the same state and use the same
-  policy, the nominal robot's medium one.
+- **Gravity and friction.** A still cannot show them, so they are animations. All five robots start from the same state
+  and use the same policy, the nominal robot's medium one.
 - **Kinematic shifts.** The robot hangs in the air. Ghosts show its joints from one end of their range to the other.
 - **Morphology shifts.** The robot is at rest, Walker2d with one leg forward so that you see both.
-- **The Adroit hand.** You see the shapes that collide, because its meshes do not shrink with a finger. The pen is left out.
+- **The Adroit hand.** You see the shapes that collide, because its meshes do not shrink with a finger. The pen is left
+  out.
 
-With friction x5, feet visibly sink into the floor, by up to 0.4 m on Hopper, against 0.07 m on the nominal robot. The picture is
-right: the published models use MuJoCo's pyramidal friction cones, and with such coefficients these push a sliding foot into the floor.
-With elliptic cones it sinks by 0.03 m.
+With friction x5, feet visibly sink into the floor, by up to 0.4 m on Hopper, against 0.07 m on the nominal robot. The
+picture is right: the published models use MuJoCo's pyramidal friction cones, and with such coefficients these push a
+sliding foot into the floor. With elliptic cones it sinks by 0.03 m.
 """
