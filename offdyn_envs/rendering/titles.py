@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import mujoco
@@ -36,7 +37,7 @@ def mass_in_words(model: mujoco.MjModel) -> str:
     return f"{float(np.sum(model.body_mass)):.3g} kg"
 
 
-def _scale(name: str, values: np.ndarray, base: np.ndarray) -> list[str]:
+def _scale(name: str, values: NDArray[np.float64], base: NDArray[np.float64]) -> list[str]:
     """Say by how much all values were scaled, if they were."""
     factor = float(values.ravel()[np.argmax(np.abs(base))] / base.ravel()[np.argmax(np.abs(base))])
     return [f"{name} {times(factor)}"] if round(factor, 3) != 1.0 else []
@@ -69,7 +70,7 @@ def _sizes(model: mujoco.MjModel, base: mujoco.MjModel) -> list[str]:
     return [f"{_together(groups[first], every)} {first}", *more]
 
 
-def _change(size: np.ndarray, base: np.ndarray) -> tuple[str, float]:
+def _change(size: NDArray[np.float64], base: NDArray[np.float64]) -> tuple[str, float]:
     """Return a change of a capsule's radius and half-length in words, and how strong it is."""
     ratios = [float(new / old) for new, old in zip(size[:2], base[:2], strict=True) if old > 0.0]
     change = max((abs(float(np.log(max(ratio, 1e-6)))) for ratio in ratios), default=0.0)
