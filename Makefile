@@ -18,7 +18,7 @@ FULL_UPDATES ?= 15000
 FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo demo-full test lint docs tables install clean
+.PHONY: demo demo-page demo-full test lint docs tables install clean
 
 install: $(INSTALLED)
 
@@ -52,25 +52,29 @@ demo: $(INSTALLED)
 	@mkdir -p $(DEMO)/leaderboard && cp -R demo/$(DEMO_TASK) $(DEMO) && cp -R leaderboard/. $(DEMO)/leaderboard
 	@echo "1/5 Source and target side by side: the same policy, under five times gravity"
 	$(OFFDYN) render $(DEMO_TASK) --out $(DEMO)/walker.png
-	@echo; echo "2/5 Shipped policies on that task, as it is and perturbed: IQL ends in the source's gait, MOBODY keeps the target's"
+	@echo; echo "2/5 Trained policies on that task, plain and perturbed: IQL has learned the source's gait, MOBODY the target's"
 	$(OFFDYN) evaluate $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) $(DEMO_EPISODES)
 	$(OFFDYN) compare $(DEMO_SHIPPED:%=$(DEMO)/$(DEMO_TASK)/%) --episodes 20
-	@echo; echo "3/5 Data of another task: a million rows of the plain robot are collected (minutes, once), the target's are here"
+	@echo; echo "3/5 Data for another task: a million source rows are collected (a few minutes, once); the target's rows are included"
 	$(OFFDYN) data build $(DEMO_TRAINED)
-	@echo; echo "4/5 A short training: its score rises above the behaviour that collected the target's data"
+	@echo; echo "4/5 A short training: its score rises above the behaviour policy that collected the target's data"
 	$(OFFDYN) train iql $(DEMO_TRAINED) $(DEMO_BUDGET) --out $(DEMO)
-	@echo; echo "5/5 The new entry, scored, verified in a sandbox, on the page beside the shipped ones"
+	@echo; echo "5/5 The leaderboard: the new run is evaluated, submitted, verified in a sandbox and shown next to the others"
 	$(OFFDYN) evaluate $(DEMO)/$(DEMO_TRAINED)/iql $(DEMO_EPISODES)
 	$(OFFDYN) leaderboard add $(DEMO)/$(DEMO_TRAINED)/iql --name demo-iql --replace $(DEMO_BOARD)
 	$(OFFDYN) leaderboard verify $(DEMO)/leaderboard/submissions/demo-iql --episodes 10 --no-perturbed $(DEMO_BOARD)
+	@$(MAKE) --no-print-directory demo-page
+
+# What the demo ends with; docs/pictures/demo.png shows it: python -m benchmarks.demo_picture
+demo-page:
 	$(OFFDYN) leaderboard page $(DEMO_BOARD)
 	@echo
 	@echo "Where to look next:"
-	@echo "  $(DEMO)/walker.png                     source and target side by side"
+	@echo "  $(DEMO)/walker.png                   source and target side by side"
 	@echo "  $(DEMO)/$(DEMO_TRAINED)/iql/curves.png"
-	@echo "                                            the curve beside random, behaviour, expert"
-	@echo "  open $(DEMO)/leaderboard/index.html    the page (Linux: xdg-open)"
-	@echo "  $(OFFDYN) --help                   the commands"
+	@echo "                                         the score beside random, behaviour and expert"
+	@echo "  $(DEMO)/leaderboard/index.html       the page: open it in a browser (Linux: xdg-open)"
+	@echo "  $(OFFDYN) --help                all commands"
 
 demo-full: $(INSTALLED)
 	$(OFFDYN) data build $(FULL_TASK)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import parse_overrides
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, parse_overrides
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
-    DEFAULT_UPDATES,
     DeviceOption,
     EveryOption,
     PrecisionOption,
@@ -79,6 +78,7 @@ _EXAMPLES = examples(
     "offdyn train iql hopper-gravity-0.5-medium",
     "offdyn train droco hopper-gravity-0.5-medium --seeds 3 --updates 100k",
     "offdyn train iql --track core-12 --seeds 3",
+    "offdyn train --agents all --track core-6 --updates 100k --plan",
     "offdyn train droco hopper-gravity-0.5-medium --settings",
 )
 _OWN = "Own data"
@@ -104,27 +104,31 @@ def train(
         str | None,
         typer.Option(
             metavar="all|A,B,...",
-            help="Several agents, one after the other, those whose figures are asked for most first; says what is left "
+            help="Train several agents one after the other, most requested first, and report how much is left "
             "and how long it takes.",
         ),
     ] = None,
     track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what is left and how long it takes, and train nothing.")
+    ] = False,
     source: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Own source data instead of a task: imported/NAME, or a file; agents of target rows alone need none.",
+            help="Your own source data instead of a task: imported/NAME, or a file. Agents that use only target rows "
+            "need none.",
             rich_help_panel=_OWN,
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Own target data, likewise.", rich_help_panel=_OWN)
+        str | None, typer.Option(metavar="DATA", help="Your own target data, likewise.", rich_help_panel=_OWN)
     ] = None,
     env: Annotated[
         str | None,
         typer.Option(
             metavar="ID",
-            help="What scores policies of own data: a Gymnasium id, or module:Class.",
+            help="Environment to evaluate policies of your own data: a Gymnasium id, or module:Class.",
             rich_help_panel=_OWN,
         ),
     ] = None,
@@ -132,28 +136,30 @@ def train(
         str | None,
         typer.Option(
             metavar="HOW",
-            help="What ends episodes inside learned models of own data: a robot's name, learned, never, or "
-            "module:function. By default learned where the data hold terminations.",
+            help="When episodes end inside models learned from your own data: a robot's name, learned, never, or "
+            "module:function. The default is learned if the data contain terminations.",
             rich_help_panel=_OWN,
         ),
     ] = None,
     spec: Annotated[
-        Path | None, typer.Option(help="What the columns of own files are: a YAML file.", rich_help_panel=_OWN)
+        Path | None,
+        typer.Option(help="YAML or JSON file that describes the columns of your files.", rich_help_panel=_OWN),
     ] = None,
     name: Annotated[
-        str, typer.Option(help="What own data are called in folders; by default after them.", rich_help_panel=_OWN)
+        str, typer.Option(help="Folder name for your own data; by default taken from the data.", rich_help_panel=_OWN)
     ] = "",
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
     settings: SetOption = None,
     show_settings: Annotated[
-        bool, typer.Option("--settings", help="Show the agent's settings, with a task those of its preset, and stop.")
+        bool,
+        typer.Option("--settings", help="Show the agent's settings (with a task, the preset for that task) and exit."),
     ] = False,
     target_rows: Annotated[
         str,
         typer.Option(
             metavar="SIZE",
-            help="Size of the target dataset: 500, 5k, 50k, 100k; the task's by default.",
+            help="Size of the target dataset: 500, 5k, 50k or 100k; by default the task's.",
             rich_help_panel="Training",
         ),
     ] = "",
@@ -161,8 +167,8 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="Train into RUNS/TASK/AGENT@NAME, so that runs of other settings stand side by side; where --set data "
-            "or --target-rows choose other rows than the preset, NAME is data-... or target-... by default.",
+            help="Store the run in RUNS/TASK/AGENT@NAME, next to runs with other settings. With --set data or "
+            "--target-rows, NAME is data-... or target-... by default.",
             rich_help_panel=_OUTPUT,
         ),
     ] = "",
@@ -170,9 +176,8 @@ def train(
         bool | None,
         typer.Option(
             "--judge/--no-judge",
-            help="Agents with a learned model say in run.json (stages.judged) and judged.png how far it is from the "
-            "true target, MOREC also how its reward goes with the error. --judge also trains a model of merged rows "
-            "and one of target rows to compare with; --no-judge leaves all of it out.",
+            help="Agents that learn a model report its error in run.json (stages.judged) and judged.png. --judge also "
+            "trains a model of merged rows and one of target rows to compare with; --no-judge skips all of it.",
             show_default=False,
             rich_help_panel="Training",
         ),
@@ -187,8 +192,8 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Most tasks trained side by side; by default all of equal dimensions on a GPU, and on a CPU as many "
-            "as keep its threads busy.",
+            help="Maximum number of tasks trained at once. By default all tasks of equal dimensions on a GPU, and as "
+            "many as there are threads for on a CPU.",
             rich_help_panel="Machine",
         ),
     ] = None,
@@ -196,14 +201,14 @@ def train(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Ray cluster to spread populations over, or auto, local.",
+            help="Address of a Ray cluster to train on, or auto or local.",
             rich_help_panel="Machine",
         ),
     ] = None,
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
-    """Train an agent on tasks; the same command goes on where an interrupted one stopped."""
+    """Train an agent on tasks. Repeat the command to resume an interrupted training."""
     # What is misspelt is told before torch is imported, which takes seconds.
     if agents is not None:
         # Without the agent's name the first word is a task.
@@ -250,6 +255,9 @@ def train(
             train_these = train_tasks if cluster is None else cluster.train
             return train_these(plans, together or 0, (lambda outcome: None) if json_output else _report)
 
+        if plan:
+            _show_plan(several or (agent or "",), plans_of, json_output)
+            return
         outcomes = _train_several(several, plans_of, train_all) if several else train_all(plans_of(agent or ""))
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
@@ -282,14 +290,25 @@ def _train_several(
 ) -> list[Trained]:
     from offdyn_agents.runs.campaign import outlook, parts, total, train_campaign
 
-    def tell(line: str) -> None:
-        typer.echo(f"offdyn: {line}", err=True)
-
-    found = parts(agents, make, tell)
+    found = parts(agents, make, _tell)
     for row in outlook(found):
-        tell(", ".join(f"{name} {value}" for name, value in row.items()))
-    tell(total(found))
-    return train_campaign(found, train_all, tell)
+        _tell(", ".join(f"{name} {value}" for name, value in row.items()))
+    _tell(total(found))
+    return train_campaign(found, train_all, _tell)
+
+
+def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], json_output: bool) -> None:
+    from offdyn_agents.runs.campaign import outlook, parts, total
+    from offdyn_envs.report import print_table
+
+    found = parts(agents, make, _tell)
+    print_table("What is left", outlook(found), json_output)
+    if not json_output:
+        print(total(found))
+
+
+def _tell(line: str) -> None:
+    typer.echo(f"offdyn: {line}", err=True)
 
 
 def _show_settings(agent: str, tasks: list[str], by_hand: list[str], json_output: bool) -> None:

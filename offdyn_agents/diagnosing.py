@@ -20,12 +20,12 @@ PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options":
 
 def reward(
     dataset: Annotated[str, typer.Argument(help="A dataset that was collected in this simulator.")],
-    rows: Annotated[int, typer.Option(min=0, help="Only so many first rows; 0 for all.")] = 0,
+    rows: Annotated[int, typer.Option(min=0, help="Use only this many rows from the start; 0 for all.")] = 0,
     cache: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs/.stages"),
     settings: SetOption = None,
     json_output: Json = False,
 ) -> None:
-    """Measure what must hold of MOREC's dynamics reward on a dataset, against the simulator: never for training."""
+    """Check the assumptions behind MOREC's dynamics reward on a dataset, using the simulator. Never for training."""
     from offdyn_envs.tasks import DatasetId
 
     overrides, name = parse_overrides(settings or []), str(DatasetId.parse(dataset))
@@ -51,7 +51,7 @@ def rollouts(
     threads: ThreadsOption = None,
     json_output: Json = False,
 ) -> None:
-    """Walk a run's policies in the model they learned from and in the simulator, from the same states."""
+    """Run policies in their learned model and in the simulator, from the same states."""
     from offdyn_agents.runs.plans import read_run
 
     read_run(run)
@@ -66,7 +66,7 @@ def rollouts(
 def agents_table(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A Markdown file with the table's two marks.")],
 ) -> None:
-    """Bring a page's table of agents up to date."""
+    """Update a page's table of agents."""
     from offdyn_agents.algorithms.table import main
 
     main(file)
@@ -74,14 +74,14 @@ def agents_table(
 
 
 def _pusher(ctx: typer.Context) -> None:
-    """Collect own data of a robot that the suite does not know: Gymnasium's Pusher."""
+    """Collect data of a robot outside this suite: Gymnasium's Pusher."""
     from offdyn_agents.examples.pusher import main
 
     main(ctx.args)
 
 
 def _refrigerator(ctx: typer.Context) -> None:
-    """Compare plain and filtered rollouts of a learned refrigerator."""
+    """Compare plain and filtered rollouts of a learned refrigerator model."""
     from offdyn_agents.examples.refrigerator.__main__ import main
 
     main(ctx.args)

@@ -18,7 +18,7 @@ __all__ = ["agents", "compare", "evaluate", "runs"]
 
 
 def agents(json_output: Json = False) -> None:
-    """List the agents: those of this package, of other packages, and what each is."""
+    """List all agents, including those of other packages, with a short description."""
     from offdyn_agents.algorithms.table import described
     from offdyn_envs.report import print_table
 
@@ -32,7 +32,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="Where to look; runs by default.")] = Path("runs"),
     json_output: Json = False,
 ) -> None:
-    """List the runs below a folder: what, how far, the score, and where."""
+    """List the runs in a folder, with their progress and score."""
     from offdyn_envs.report import print_table
 
     rows = [_run_row(found, folder) for found in run_folders([folder])]
@@ -100,10 +100,10 @@ def _score(run: Path, facts: Mapping[str, Any]) -> tuple[bool, float | None]:
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of one task; each is compared with the first.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Clean episodes of each policy; kept results are taken.")] = 100,
+    episodes: Annotated[int, typer.Option(min=1, help="Clean episodes per policy; stored results are reused.")] = 100,
     json_output: Json = False,
 ) -> None:
-    """Compare runs of one task: scores with 95% intervals over seeds, and differences to the first with theirs."""
+    """Compare runs of one task: scores, and differences to the first run, with 95% intervals over seeds."""
     quiet_waiting()
     from offdyn_agents.runs.plans import read_run
 
@@ -148,18 +148,16 @@ def evaluate(
         bool,
         typer.Option(
             "--offline",
-            help="Without a simulator: fitted Q evaluation on the target data and the error of the agent's dynamics on "
-            "target episodes held out, into offline.json; --episodes N also takes true discounted returns.",
+            help="Evaluate without a simulator: fitted Q evaluation on the target data, and the error of the agent's "
+            "dynamics on held-out episodes. Results go to offline.json. --episodes N adds true discounted returns.",
         ),
     ] = False,
-    own_critics: Annotated[
-        bool, typer.Option("--own-critics", help="Attack with the runs' own critics too, beside the suite's.")
-    ] = False,
+    own_critics: Annotated[bool, typer.Option("--own-critics", help="Also attack with the runs' own critics.")] = False,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
-    """Score finished runs: clean, under shifts of every family, and under the min-Q attack."""
+    """Evaluate finished runs: on the task itself, under further shifts, and under the min-Q attack."""
     quiet_waiting()
     from offdyn_agents.runs.plans import read_run, run_label
 

@@ -72,7 +72,7 @@ def _show_version(asked: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Environments, datasets, agents and a leaderboard for off-dynamics offline RL."""
@@ -105,11 +105,11 @@ def build_app() -> typer.Typer:
     app.add_typer(data, name="data", rich_help_panel=LOOK)
     app.add_typer(leaderboard, name="leaderboard", rich_help_panel=SHARE)
     for name, said, panel, commands in (
-        ("diagnose", "What is learned or said before a policy, beside the truth.", SHARE, {"gap": gap}),
-        ("examples", "Examples that write their own data.", MORE, {}),
+        ("diagnose", "Compare what an agent learned before its policy with the truth.", SHARE, {"gap": gap}),
+        ("examples", "Self-contained examples.", MORE, {}),
         (
             "dev",
-            "For maintainers: what is shipped, and generated pages.",
+            "Commands for maintainers: shipped data and generated pages.",
             MORE,
             {"ship": ship, "environments-page": environments_page},
         ),

@@ -106,11 +106,11 @@ def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") ->
     where = f"`{lists}` lists all {len(names)}" if lists else f"{len(names)} in all"
     known = {_plain(other): other for other in reversed(names)}
     nearest = difflib.get_close_matches(_plain(given), known, n=1, cutoff=ALMOST)
-    begun = [] if nearest else [other for other in names if _plain(other).startswith(f"{_plain(given)}-")]
+    begun, how = ([], "so") if nearest else _begun(_plain(given), names)
     if len(begun) > 2 * NEAREST:
         begun = [*begun[:NEAREST], "..."]
     if len(begun) > 1:
-        return OffDynError(f"unknown {kind} '{given}'; names that begin so: {', '.join(begun)}; {where}")
+        return OffDynError(f"unknown {kind} '{given}'; names that begin {how}: {', '.join(begun)}; {where}")
     near = [known[other] for other in difflib.get_close_matches(_plain(given), known, n=NEAREST, cutoff=0.5)]
     hint = f"did you mean '{near[0]}'? " if near else ""
     if len(names) <= 12:
@@ -120,6 +120,15 @@ def unknown(kind: str, name: object, allowed: Iterable[str], lists: str = "") ->
     else:
         shown = where if lists or near else f"allowed: {', '.join(names[:NEAREST])}, ... ({where})"
     return OffDynError(f"unknown {kind} '{given}'; {hint}{shown}")
+
+
+def _begun(given: str, names: list[str]) -> tuple[list[str], str]:
+    """Return the names whose first words are given, or nearly so where it is one word, and how they begin."""
+    found = [name for name in names if _plain(name).startswith(f"{given}-")]
+    first = {_plain(name).partition("-")[0] for name in names}
+    if found or "-" in given or not (meant := difflib.get_close_matches(given, sorted(first), n=1, cutoff=0.8)):
+        return found, "so"
+    return [name for name in names if _plain(name).startswith(f"{meant[0]}-")], f"with '{meant[0]}'"
 
 
 def out_of_memory(error: BaseException) -> OffDynError | None:

@@ -15,7 +15,10 @@ ELSEWHERE = {
     "docs/write-an-agent.md": "tests/outside/test_write_an_agent.py",
 }
 """Pages whose blocks another file of tests runs."""
-OUTSIDE = ("CONTRIBUTING.md", "leaderboard/README.md", "datasets/README.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md")
+OUTSIDE = (
+    *("CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md"),
+    *("leaderboard/README.md", "datasets/README.md", "demo/README.md"),
+)
 """Files outside docs/ that are pages of the site too."""
 NOT_RUN = re.compile(r"<!-- not run: (.{10,}) -->")
 FENCE = re.compile(r"^(?:(<!--.*-->)\n)?```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

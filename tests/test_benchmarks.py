@@ -176,3 +176,11 @@ def test_an_agent_is_measured_beside_the_yardstick(agents):
     found = agents.measure("slow", slow, quick, chosen)
     assert calls[0] == "slow" and calls[-1] == "quick" and len(found["rounds"]) == 3
     assert 1.5 < found["times_iql"] < 8.0
+
+
+def test_the_picture_of_the_demo_shows_the_end_of_its_screen():
+    from benchmarks.demo_picture import LARGEST, document
+
+    shown = document("one\ntwo <b>\nthree\n\n", Path("/x/index.html"), lines=2)
+    assert "two &lt;b&gt;\nthree</pre>" in shown and "one" not in shown and 'src="file:///x/index.html"' in shown
+    assert (Path(__file__).parents[1] / "docs/pictures/demo.png").stat().st_size <= LARGEST

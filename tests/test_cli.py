@@ -24,6 +24,7 @@ BAD = (
     (("leaderboard", "verify", "no/such/entry"), "no/such/entry"),
     (("dev", "behaviour", "train", "--robot", "hoper"), "hoper"),
     (("data", "info", "hopper"), "names that begin so: hopper-nominal-random"),
+    (("diagnose", "judge", "walker"), "names that begin with 'walker2d': walker2d-nominal-random"),
 )
 
 

@@ -12,8 +12,8 @@ from tests.pages import DOCS, ELSEWHERE, EXECUTED, OUTSIDE, ROOT, blocks, comman
 
 RUN = [page for page in pages() if page not in ELSEWHERE and page != "README.md"]
 RUN = [page for page in RUN if any(block.does_something and not block.why_not for block in blocks(read(page)))]
-# But for the lab report, long by intent, and pages that the code writes or that are made of tables.
-TABLES = ("docs/results/README.md", "docs/gallery/README.md", "docs/environments.md", "docs/speed.md", "docs/python.md")
+# But for pages that the code writes or that are made of tables.
+TABLES = ("docs/gallery/README.md", "docs/environments.md", "docs/speed.md", "docs/python.md")
 PLAIN = [page for page in pages() if page not in TABLES]
 
 
@@ -154,35 +154,11 @@ def test_every_agent_has_a_page_with_all_parts():
 def test_every_question_of_the_results_has_a_page_that_begins_plainly():
     index = read("docs/results/index.md")
     asked = re.findall(r"^\| \[(.*?)\]\((.*?)\)", index, re.MULTILINE)
-    assert {page for _, page in asked} == {path.name for path in (DOCS / "results").glob("*.md")} - {
-        "README.md",
-        "index.md",
-    }
+    assert {page for _, page in asked} == {path.name for path in (DOCS / "results").glob("*.md")} - {"index.md"}
     for question, page in asked:
         title, _, first, *_ = read(f"docs/results/{page}").splitlines()
         assert title == f"# {question}" and question.endswith("?")
         assert first.endswith((".", ",")) and not re.search(r"\d|`|\b[A-Z]{3,}", first), first
-
-
-def test_figures_of_the_results_are_those_of_the_lab_report():
-    report = read("docs/results/README.md")
-    rows = [
-        (page.name, line)
-        for page in (DOCS / "results").glob("*.md")
-        if page.name not in ("README.md", "index.md", "offline-evaluation.md")
-        for header, lines in tables(page.read_text(encoding="utf-8"))
-        if not header.startswith("| task")  # tests/agents/test_results.py holds these to their files.
-        for line in lines
-    ]
-    assert len(rows) >= 16
-    assert not [row for row in rows if row[1] not in report]
-
-
-def tables(text):
-    """Yield the header and the rows of every table."""
-    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        header, _, *rows = table.splitlines()
-        yield header, rows
 
 
 def test_files_for_contributors_are_well_formed():

@@ -37,6 +37,7 @@ PAGES = {
     "leaderboard/README.md": "leaderboard.md",
     "datasets/README.md": "reference/datasets.md",
     "benchmarks/COSTS.md": "costs.md",
+    "demo/README.md": "start/demo.md",
 }
 """Files outside `docs/` that a page of the site includes, and that page."""
 

@@ -13,14 +13,14 @@
 # %% [markdown]
 # # A tour
 #
-# Ten minutes with offdyn: a robot whose dynamics change, data of both sides, an agent, its score. Budgets are small, so that
-# this page is made in a minute; results take 100,000 updates and more.
+# Ten minutes with offdyn: a robot whose dynamics change, data from both sides, an agent and its score. The budgets here are small, so
+# the whole page runs in about a minute. Real results need 100,000 updates or more.
 #
-# To run it yourself, open `docs/notebooks/01-tour.py` with Jupytext, or `jupytext --to notebook 01-tour.py`.
+# To run it yourself, open `docs/notebooks/01-tour.py` with Jupytext, or convert it with `jupytext --to notebook 01-tour.py`.
 #
-# ## Two worlds
+# ## Two environments
 #
-# The same robot under normal gravity, and under half of it. An environment is a Gymnasium environment.
+# The same robot under normal gravity and under half gravity. Both are ordinary Gymnasium environments.
 
 # %%
 import matplotlib.pyplot as plt
@@ -42,13 +42,13 @@ for name, pair in zip(names, (panels[:2], panels[2:])):
     env.close()
 
 # %% [markdown]
-# With the same actions the two are soon in different places. That is the whole difficulty: rows of one world say something
-# else than rows of the other.
+# With the same actions, the two robots soon end up in different places. That is the difficulty: data from one environment are wrong
+# about the other.
 #
-# ## Data of both
+# ## Data from both sides
 #
-# A task has a plentiful source and a scarce target. `hopper-gravity-0.5-medium` has a source of a million rows, which
-# `offdyn data build hopper-gravity-0.5-medium` makes in a minute or two. Here the source is smaller.
+# A task has a large source dataset and a small target dataset. The source of `hopper-gravity-0.5-medium` has a million rows;
+# `offdyn data build hopper-gravity-0.5-medium` collects them in a minute or two. Here we use a smaller source.
 
 # %%
 from contextlib import suppress
@@ -67,8 +67,8 @@ print(source, target, sep="\n")
 # %% [markdown]
 # ## An agent
 #
-# All seeds of an agent are trained side by side. DROCO first trains an ensemble of the target's dynamics; then it learns from
-# both datasets, and distrusts source rows where the target might have led elsewhere.
+# All seeds of an agent are trained together. DROCO first trains an ensemble of dynamics models on the target. Then it learns from both
+# datasets, and is pessimistic about source rows that the target's dynamics might not have produced.
 
 # %%
 agent = offdyn.agents.DROCO(beta=0.1, width=64, dynamics={"epochs": 10, "members": 3})
@@ -76,13 +76,13 @@ run = offdyn.fit(agent, source, target, env=env, seeds=2, updates=500, eval_ever
 run
 
 # %% [markdown]
-# Ten episodes of each seed's policy. A score of 0 is a random policy, 100 the target's expert.
+# Evaluate each seed's policy for ten episodes. A score of 0 is a random policy, 100 is the target's expert.
 
 # %%
 run.evaluate("hopper-gravity-0.5-medium", episodes=10)
 
 # %% [markdown]
-# The same policies on a floor that is half as rough: an environment may shift again.
+# Now the same policies on a slippery floor. You can add shifts to any environment.
 
 # %%
 slippery = offdyn.make("OffDyn/Hopper-gravity-0.5-v0", shifts=[offdyn.Friction(0.5)])
@@ -91,7 +91,7 @@ run.evaluate(slippery, episodes=10)
 # %% [markdown]
 # ## What was logged
 #
-# A table is a list of rows, which `pandas.DataFrame` takes as it is.
+# Tables are lists of rows. `pandas.DataFrame` accepts them directly.
 
 # %%
 curves = run.curves()
@@ -106,7 +106,7 @@ curves
 # %% [markdown]
 # ## A policy
 #
-# A policy is a function of NumPy arrays, one observation or many.
+# A policy is a function on NumPy arrays. It takes one observation or many.
 
 # %%
 policy = run.policy(seed=0)
@@ -118,7 +118,7 @@ print(f"one episode earned {total:.1f}")
 policy(target.observations[:3])
 
 # %% [markdown]
-# The run is a folder that every command takes: `offdyn evaluate`, `offdyn curves`, `offdyn leaderboard add`.
+# A run is a folder. Pass it to `offdyn evaluate`, `offdyn curves` or `offdyn leaderboard add`, or load it again in Python:
 
 # %%
 again = offdyn.load_run(run.folder)

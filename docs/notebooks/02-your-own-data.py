@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Your own data
 #
-# You have logs of a robot, many from a simulator or an older machine, few from the one that counts. No simulator is needed to
-# learn from them; with one, policies get a score.
+# You have logs of a robot: many from a simulator or an older machine, and few from the one you care about. You can learn from them
+# without a simulator. If you have one, policies also get a score.
 #
-# Here the robot is a cart on a rail with drag. The rail of the source is smooth, that of the target is rough.
+# In this example the robot is a cart on a rail with drag. The source's rail is smooth, the target's is rough.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,7 +32,7 @@ def step(states, actions, drag):
 
 
 def log(rows, drag, seed):
-    """Return a log of somebody who drives to the middle, not very well."""
+    """Return the log of a mediocre driver who steers towards the middle."""
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(rows, 2))
     actions = np.clip(-states[:, :1] - 0.5 * states[:, 1:] + rng.normal(0, 0.7, (rows, 1)), -2, 2)
@@ -47,7 +47,7 @@ source, target = log(5_000, drag=0.05, seed=0), log(300, drag=0.5, seed=1)
 # %% [markdown]
 # ## How different are they?
 #
-# In the same state with the same action, the two rails lead elsewhere.
+# The same state and the same action lead to different speeds on the two rails.
 
 # %%
 states = np.stack([np.zeros(50), np.linspace(-2, 2, 50)], axis=1)
@@ -61,8 +61,8 @@ panel.legend(frameon=False)
 # %% [markdown]
 # ## Train
 #
-# Arrays go in as they are. A folder of files does too: [your own data](../your-own-data.md) has npz, CSV, parquet, LeRobot, HDF5
-# and Minari.
+# Pass the arrays directly. You can also load npz, CSV, Parquet, LeRobot, HDF5 and Minari files: see
+# [your own data](../your-own-data.md).
 
 # %%
 small = {"width": 32}
@@ -83,7 +83,7 @@ runs["both"]
 # %% [markdown]
 # ## Try the policies
 #
-# Policies answer in your units. Here they drive the target's cart from 200 starts.
+# Policies return actions in your own units. Here they drive the target's cart from 200 initial states.
 
 # %%
 starts = np.random.default_rng(2).normal(size=(200, 2))
@@ -99,9 +99,9 @@ panel.set_ylabel("mean distance from the middle")
 panel.legend(frameon=False)
 
 # %% [markdown]
-# ## Take one away
+# ## Export a policy
 #
-# `export` writes ONNX files and a contract: names, order, units and bounds. Nothing of offdyn is needed to run them:
+# `export` writes ONNX files and a contract with names, order, units and bounds. You do not need offdyn to run them: see
 # [deploy](../deploy.md).
 
 # %%

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # A leaderboard entry
 #
-# From a training to a row on the leaderboard, with small budgets: cloning of 5,000 target rows, three seeds. The same commands
-# make a real entry. Everything is written into a folder of its own.
+# From training to a row on the leaderboard, with a small budget: behaviour cloning on 5,000 target rows, with three seeds. A real entry
+# needs the same commands. Everything is written to the current folder.
 #
-# In a terminal each step is a command; `offdyn(...)` below is the same.
+# In a terminal each step is a command. In this notebook, `offdyn(...)` does the same.
 
 # %%
 import json
@@ -27,7 +27,7 @@ from offdyn_envs.cli import main
 
 
 def offdyn(line):
-    """Do what `offdyn LINE` does."""
+    """Run the command `offdyn LINE`."""
     with suppress(SystemExit):
         main(line.split())
 
@@ -37,15 +37,15 @@ offdyn("train bc hopper-gravity-0.5-medium --seeds 3 --updates 500 --eval-every 
 # %% [markdown]
 # ## Score
 #
-# 100 episodes of every policy, then under further shifts. A real entry has 20 episodes in every cell; here it is one.
+# Evaluate each policy for 100 episodes, and then under further shifts. A real entry has 20 episodes per shift; here it is one.
 
 # %%
 offdyn("evaluate runs/hopper-gravity-0.5-medium/bc --cell-episodes 1 --quiet")
 
 # %% [markdown]
-# ## Make the entry
+# ## Create the entry
 #
-# Policies as ONNX, their raw returns, and what the training cost.
+# An entry holds the policies as ONNX, the return of every episode, and the training cost.
 
 # %%
 offdyn("leaderboard add runs/hopper-gravity-0.5-medium/bc --name my-cloning --author Me --leaderboard board")
@@ -53,10 +53,10 @@ entry = json.loads(Path("board/submissions/my-cloning/entry.json").read_text())
 {key: entry[key] for key in ("name", "method", "authors", "episodes")} | {"policies": len(entry["results"])}
 
 # %% [markdown]
-# ## Check it
+# ## Verify it
 #
-# Every policy is run again, in a process without network, writes or new programs, from other starts. The claim as a whole is
-# tested. Here the robustness cells are left out and stay claims.
+# Every policy is run again from different initial states, in a sandbox without network access, file writes or new processes. Then the
+# reported returns are tested against the new ones. To save time we skip the results under further shifts; they stay unverified.
 
 # %%
 offdyn("leaderboard verify board/submissions/my-cloning --no-perturbed --leaderboard board")
@@ -64,11 +64,11 @@ offdyn("leaderboard verify board/submissions/my-cloning --no-perturbed --leaderb
 # %% [markdown]
 # ## Look at the page
 #
-# One file, which asks nothing of the network.
+# The page works offline.
 
 # %%
 offdyn("leaderboard page --leaderboard board")
 print(f"{Path('board/index.html').stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
-# To send it in: [submit](../tutorials/submit.md).
+# To submit your own: [submit](../tutorials/submit.md).

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offdyn_agents.ablations.studies import STUDIES
+from offdyn_agents.engine.settings import DEFAULT_UPDATES
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
-    DEFAULT_UPDATES,
     DeviceOption,
     EveryOption,
     PrecisionOption,
@@ -39,26 +39,26 @@ def ablate(
     tasks: Annotated[list[str] | None, typer.Argument(help="Tasks; `offdyn tasks` lists them.")] = None,
     track: Annotated[str | None, typer.Option(help="All tasks of a track instead.")] = None,
     variants: Annotated[
-        list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant; may be repeated.")
+        list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant; repeatable.")
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="Show the studies, or the variants of one, and stop.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show the studies, or the variants of one, and exit.")] = False,
     seeds: SeedsOption = DEFAULT_SEEDS,
     updates: UpdatesOption = DEFAULT_UPDATES,
     settings: SetOption = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Clean episodes of every policy; 100 by default.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; tables go into its folder ablations.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of the runs; tables go to OUT/ablations.")] = Path("runs"),
     eval_every: EveryOption = DEFAULT_EVERY,
     schedule: ScheduleOption = "cosine",
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     together: Annotated[
-        int | None, typer.Option(min=1, help="Most variants trained side by side; as in offdyn train by default.")
+        int | None, typer.Option(min=1, help="Maximum number of variants trained at once; default as in offdyn train.")
     ] = None,
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
-    """Run a paper's ablation: train and score every variant of a method; the same command goes on where it stopped."""
+    """Run an ablation: train and evaluate every variant of a method. Repeat the command to resume."""
     import json
 
     from offdyn_agents.ablations.studies import get_study, joined, run_study

@@ -156,6 +156,28 @@ _MOREC = Study(
         *_sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
     ),
 )
+_UNBOUNDED = Variant("unbounded", "values are not clipped to what rewards allow", {"value_bounds": "none"})
+_RAW_REWARDS = Variant("raw-rewards", "rewards are not divided by the range of returns", {"reward_scale": "none"})
+_DROCO = Study(
+    "droco",
+    "droco",
+    "what bounded values, scaled rewards and a finite ball are worth; each is ours, not arXiv 2512.02486's",
+    (
+        FULL,
+        _UNBOUNDED,
+        _RAW_REWARDS,
+        Variant("endless-ball", "predictions of the target's ensemble may be anywhere", {"radius": "inf"}),
+        Variant("signed-penalty", "u below 0 is a bonus", {"penalty_clamp": "false"}),
+        Variant("dual-ball", "the ball of MOBODY's dynamics", {"ensemble": "dual"}),
+        Variant("raw-outputs", "the ensemble predicts next states in raw units", {"dynamics.outputs": "raw"}),
+    ),
+)
+_IQL = Study(
+    "iql",
+    "iql",
+    "what bounded values and scaled rewards are worth in IQL; the latter are its authors', in code",
+    (FULL, _UNBOUNDED, _RAW_REWARDS),
+)
 _DROCO_BETA = Study(
     "droco-beta",
     "droco",
@@ -175,7 +197,7 @@ _DROCO_TARGET_SIZE = Study(
     tuple(Variant(f"target-{rows}", f"{rows} target rows", {}, rows) for rows in ("500", "5k", "50k", "100k")),
 )
 STUDIES: Mapping[str, Study] = {
-    study.name: study for study in (_MOBODY, _MOREC, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
+    study.name: study for study in (_MOBODY, _MOREC, _DROCO, _IQL, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
 }
 """All studies by name. Values of sweeps beyond the published ones are ours."""
 

@@ -1,4 +1,4 @@
-"""Behaviour cloning: the reference row that every table shows, on target rows unless told otherwise."""
+"""Behaviour cloning, by default on target rows: the baseline in every table."""
 
 from __future__ import annotations
 

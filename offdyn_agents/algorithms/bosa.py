@@ -1,4 +1,4 @@
-"""BOSA (Liu et al., AAAI 2024): TD3, critics on supported transitions, an actor of supported actions.
+"""BOSA (Liu et al., AAAI 2024): TD3 restricted to supported transitions and actions.
 
     L_Q  = sum_c mean m (r + gamma c min Q'(s', pi'(s') + noise) - Q_c)^2 + 2 kappa sum_c mean_source Q_c,
     L_pi = -mean Q_1(s, pi(s)) / mean |Q_1| - lambda mean log b(pi(s)|s)

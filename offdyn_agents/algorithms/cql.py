@@ -1,4 +1,4 @@
-"""CQL (Kumar et al., NeurIPS 2020): soft actor-critic whose critics are held down where the data are not.
+"""CQL (Kumar et al., NeurIPS 2020): soft actor-critic with conservative critics outside the data.
 
     Q_j <- argmin E (y - Q_j(s, a))^2 + w E [T log sum_i exp(q_i / T) - Q_j(s, a)],    y = r + gamma m min Q'(s', a'),
 

@@ -1,4 +1,4 @@
-"""MICRO (Liu et al., IJCAI 2024): MOBILE whose penalty is how far the worst model's backup lies below their mean.
+"""MICRO (Liu et al., IJCAI 2024): MOBILE with the gap between the mean and the worst model's backup as penalty.
 
     y = max(0, r + gamma m (min Q'(s', a') - alpha log pi(a'|s') - beta u)),      u = mean_e q_e - min_e q_e,
 

@@ -1,4 +1,4 @@
-"""MOBILE (Sun et al., 2023): model-based SAC that penalises where models disagree about the Bellman backup.
+"""MOBILE (Sun et al., 2023): model-based SAC, penalised where models disagree on the Bellman backup.
 
 With Q' the smaller of the averaged critics, the penalty of a rollout's row is u = std over elites of the mean over
 samples of Q'(s', a'), where s' is drawn from the elite at (s, a) and a' from the policy. Targets are

@@ -1,4 +1,4 @@
-"""MOBODY (arXiv 2506.08460): rollouts in target dynamics learned from both domains, imitation weighted by Q.
+"""MOBODY (arXiv 2506.08460): rollouts in target dynamics learned from both domains; imitation weighted by Q.
 
 Dynamics of the target are learned from both domains (`models/dual`), source rewards are corrected by DARA's classifiers
 (`models/classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of these

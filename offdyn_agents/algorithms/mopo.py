@@ -1,4 +1,4 @@
-"""MOPO (Yu et al., 2020): model-based SAC whose rollouts' rewards are lowered by the uncertainty of the ensemble.
+"""MOPO (Yu et al., 2020): model-based SAC with rewards penalised by the ensemble's uncertainty.
 
 r - lambda max_k ||std_k(r, s')||_2, the maximum over all members. Targets and losses are those of SAC.
 """

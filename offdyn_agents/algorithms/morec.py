@@ -1,4 +1,4 @@
-"""MOREC (Luo et al., ICLR 2024, arXiv 2310.05422): MOPO or MOBILE on rollouts that a dynamics reward filters.
+"""MOREC (Luo et al., ICLR 2024, arXiv 2310.05422): MOPO or MOBILE on rollouts filtered by a learned dynamics reward.
 
 At each step of a rollout every elite draws some candidates; one is taken by softmax(r_D / kappa), and where r_D of the
 one taken is below the threshold the rollout ends with it. r_D filters only: it is never added to the task's reward.

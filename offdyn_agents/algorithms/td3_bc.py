@@ -1,4 +1,4 @@
-"""TD3 with a behaviour-cloning term (Fujimoto and Gu, 2021): a deterministic actor held near the data.
+"""TD3 with a behaviour-cloning term (Fujimoto and Gu, 2021): a deterministic actor that stays close to the data.
 
 Target policy smoothing, delayed actor and target actor are those of TD3. One update computes every part from the
 parameters before it: the actor is judged by the critic as it was before the critic's step of the same update.

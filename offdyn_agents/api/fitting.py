@@ -13,6 +13,7 @@ import numpy as np
 from offdyn_agents.api.recipe import Recipe, recipe
 from offdyn_agents.api.run import Run, thread_number
 from offdyn_agents.engine.resources import Hardware, choose_device
+from offdyn_agents.engine.settings import DEFAULT_UPDATES
 from offdyn_agents.engine.training.extras import Extras
 from offdyn_agents.runs.console import count, seed_numbers
 from offdyn_agents.runs.own_pairs import OwnPair
@@ -38,7 +39,7 @@ def fit(
     target: Any,
     *,
     seeds: int | Sequence[int] = 5,
-    updates: int | str = 100_000,
+    updates: int | str = DEFAULT_UPDATES,
     env: Any = None,
     out: str | Path | None = None,
     name: str = "",
@@ -63,7 +64,8 @@ def fit(
             `action_high` [|A|], which are mapped to [-1, 1]. None for agents that learn from target rows alone.
         target: Scarce transitions of the dynamics that count, likewise.
         seeds: Number of runs (seeds 0 to n - 1), or their seeds; trained side by side.
-        updates: Updates of every run; "100k" and "1m" are numbers too.
+        updates: Updates of every run; "100k" and "1m" are numbers too. The default, 20,000 as for `offdyn train`, is a
+            first look; results take 100,000.
         env: What scores: a Gymnasium id, "module:Class", an environment, or a function that makes one. By default that
             of the target's dynamics where it is a dataset of this suite (returns; scores where the pair is a task's);
             without one nothing is scored, and all else works.

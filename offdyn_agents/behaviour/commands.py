@@ -29,7 +29,7 @@ CRITIC_UPDATES = 100_000
 
 app = typer.Typer(help="The behaviour policies that the datasets are collected with.", no_args_is_help=True)
 
-_Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs' state; runs/behaviours by default.")]
+_Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs; runs/behaviours by default.")]
 
 
 @app.command("train")
@@ -41,7 +41,7 @@ def train(
     runs: _Root = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train what is missing, or go on where it stopped; finished behaviours are skipped.
+    """Train missing behaviour policies, or resume; finished ones are skipped.
 
     Two of these commands side by side share the work. A behaviour that fails is told and does not hold up the others.
     """
@@ -107,7 +107,7 @@ def status(
     runs: _Root = None,
     json_output: Json = False,
 ) -> None:
-    """Show which behaviours are done, under way and left, and how long the rest would take."""
+    """Show which behaviour policies are done, in progress and missing, and how long the rest would take."""
     from offdyn_agents.behaviour.programme import default_root
     from offdyn_agents.behaviour.reports import programme_status, summary
     from offdyn_envs.report import print_table

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 SECTIONS = ("settings", "data", "robots", "forms", "tuning")
 """What a preset file may have."""
+DEFAULT_UPDATES = 20_000
+"""What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
 SUITE = "suite"
 """The value of the setting `form` that stands for this suite's own form of a method."""
 

@@ -68,7 +68,9 @@ def collect(mass: float, episodes: int, seed: int) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Collect and write `source`, `target` and `spec.json`."""
-    parser = argparse.ArgumentParser(description="A source and a target of Gymnasium's Pusher.")
+    parser = argparse.ArgumentParser(
+        "offdyn examples pusher", description="A source and a target of Gymnasium's Pusher."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the pair")
     parser.add_argument("--format", choices=("npz", "csv", "parquet", "lerobot"), default="npz")
     parser.add_argument("--episodes", type=int, nargs=2, default=(400, 20), help="of source and target, 100 steps each")

@@ -54,7 +54,7 @@ class Terms:
     """What models are asked.
 
     Attributes:
-        rows: Source rows that are simulated again in the target.
+        rows: Number of source rows to simulate in the target.
         source_rows: Source rows to learn from; 0 for all.
         holdout: One of `offdyn_agents.judging.exams.HOLDOUTS`.
     """

@@ -47,11 +47,11 @@ def judge_command(
             "models learn from the whole dataset as in offdyn train."
         ),
     ] = "episodes",
-    rows: Annotated[int, typer.Option(min=1, help="Source rows that are simulated again in the target.")] = 20_000,
+    rows: Annotated[int, typer.Option(min=1, help="Number of source rows to simulate in the target.")] = 20_000,
     source_rows: Annotated[int, typer.Option(min=0, help="Source rows to learn from; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to use.")] = "auto",
     precision: Annotated[
         Literal["fp32", "bf16", "tf32"],
         typer.Option(help="As in offdyn train, whose models are then found again; tf32 on GPUs."),
@@ -59,9 +59,9 @@ def judge_command(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Judge learned target dynamics by target rows nobody saw and by the exact outcomes of source state-actions.
+    """Measure the error of learned target dynamics on held-out target rows and on re-simulated source rows.
 
-    MOBODY's dynamics stand beside one model of the merged rows and one of the target rows alone. morec tells how well
+    MOBODY's dynamics are compared with a model of the merged rows and a model of the target rows. morec shows how well
     MOREC's dynamics reward goes with the true error of candidates. For diagnosis, never for training.
     """
     import json

@@ -18,21 +18,21 @@ Record = dict[str, Any]
 
 
 def rows_command(
-    agent: Annotated[str, typer.Argument(help="An agent that judges source rows before it is trained.")],
+    agent: Annotated[str, typer.Argument(help="An agent that rates source rows before it is trained.")],
     tasks: Annotated[list[str], typer.Argument(help="Tasks; `offdyn tasks` lists them.")],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to n - 1 of the stages.")] = 1,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the agent; may be repeated.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=2, help="Source rows that are simulated again in the target.")] = 20_000,
+    rows: Annotated[int, typer.Option(min=2, help="Number of source rows to simulate in the target.")] = 20_000,
     out: Annotated[Path, typer.Option(help="Folder of the results, and of cached stages.")] = Path("runs"),
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Grade what an agent says of source rows by their exact dynamics gap, before any policy is trained.
+    """Compare how an agent rates source rows with their exact dynamics gap, before any policy is trained.
 
-    A good filter says more of rows whose gap is small: its rank correlation is near -1, and the better half of the rows
+    A good filter rates rows with a small gap higher: its rank correlation is near -1, and the better half of the rows
     has a smaller gap than all. The oracle ranks by the gap itself. For diagnosis, never for training.
     """
     from offdyn_agents.algorithms.registry import check_name

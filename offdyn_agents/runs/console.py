@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_EVERY",
     "DEFAULT_SEEDS",
-    "DEFAULT_UPDATES",
     "DeviceOption",
     "EveryOption",
     "PrecisionOption",
@@ -38,8 +37,7 @@ __all__ = [
     "task_names",
 ]
 
-DEFAULT_SEEDS, DEFAULT_UPDATES, DEFAULT_EVERY = 5, 20_000, 2_000
-"""What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
+DEFAULT_SEEDS, DEFAULT_EVERY = 5, 2_000
 MOST_SEED = 2**31 - 1
 
 _COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?(?:e\+?\d{1,2})?)([km]?)", re.IGNORECASE)
@@ -188,7 +186,10 @@ def _option(parse: Callable[[Any], T]) -> Callable[[Any], T]:
 UpdatesOption = Annotated[
     int,
     typer.Option(
-        parser=_option(count), metavar="N", help="Updates of every run: 20k, 1m, 1e5.", rich_help_panel="Training"
+        parser=_option(count),
+        metavar="N",
+        help="Updates of each seed, for example 20k, 1m or 1e5.",
+        rich_help_panel="Training",
     ),
 ]
 EveryOption = Annotated[
@@ -198,18 +199,21 @@ EveryOption = Annotated[
 ScheduleOption = Annotated[
     Literal["cosine", "constant"],
     typer.Option(
-        help="cosine: annealed rates fall to 0 over the updates. constant: they stay, so that the run may go on later.",
+        help="cosine: learning rates decay to 0 over the updates. constant: they stay, so runs can be extended.",
         rich_help_panel="Training",
     ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.", rich_help_panel="Training"),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting of the agent; repeatable.", rich_help_panel="Training"
+    ),
 ]
 PrecisionOption = Annotated[
-    Literal["fp32", "bf16", "tf32"], typer.Option(help="Of products; tf32 on GPUs.", rich_help_panel="Machine")
+    Literal["fp32", "bf16", "tf32"],
+    typer.Option(help="Precision of matrix products; tf32 on GPUs only.", rich_help_panel="Machine"),
 ]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where.", rich_help_panel="Machine")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Device to use.", rich_help_panel="Machine")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; all by default.", rich_help_panel="Machine")
 ]
@@ -220,7 +224,7 @@ SeedsOption = Annotated[
     typer.Option(
         parser=_option(seed_numbers),
         metavar="N|A,B,...",
-        help="Runs, trained as one population: a number of seeds, 5 for 0 to 4, or chosen ones, 0,3,4 (3, for one).",
+        help="Seeds, trained together: a number (5 for seeds 0 to 4), or a list such as 0,3,4 (3, for seed 3 alone).",
         rich_help_panel="Training",
     ),
 ]

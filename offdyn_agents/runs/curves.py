@@ -32,10 +32,10 @@ WIDE = 100.0
 def curves_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, runs/<task>/<agent>.")],
     compare: Annotated[
-        Path | None, typer.Option(help="Draw them beside each other into this PNG file instead.", metavar="FILE")
+        Path | None, typer.Option(help="Plot all runs into this PNG file instead.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Draw the learning curves of runs again, finished or not."""
+    """Plot the learning curves of runs, finished or not."""
     from offdyn_agents.runs.plans import read_run
 
     found = [(folder, read_run(folder)) for folder in runs]

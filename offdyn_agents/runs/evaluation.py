@@ -69,13 +69,14 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
     runner = _Runner(folder, facts, plan)
     cells = runner.cells()
-    total = len(runner.seeds) * (plan.episodes + plan.cell_episodes * len(cells))
-    with progress(f"evaluate {facts['task']} {run_label(facts)}", total, quiet=plan.quiet) as advance:
+    # All episodes run side by side and most end together, so that time goes with control steps, not with episodes.
+    steps = runner.longest_episode() if cells else 1
+    with progress(f"evaluate {facts['task']} {run_label(facts)}", steps, quiet=plan.quiet, at_most=True) as advance:
         if cells:
-            clean, *found = runner.grid(cells, advance)
+            clean, *found = runner.grid(cells, _counted(advance, len(runner.seeds), plan, len(cells)))
         else:
             clean, found = runner.clean(), []
-            advance(clean.size)
+            advance(1)
     perturbed: list[dict[str, Any]] = [
         {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes, "returns": runner.by_seed(returns)}
         for cell, returns in zip(cells, found, strict=True)
@@ -92,6 +93,18 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         result["env"] = facts["pair"]["env"]
     write_json(folder / "evaluation.json", result)
     return result
+
+
+def _counted(advance: Callable[..., None], members: int, plan: EvaluationPlan, cells: int) -> Callable[[int], None]:
+    """Return what counts a control step of all episodes, and says how many of them have ended."""
+    total, over = members * (plan.episodes + plan.cell_episodes * cells), 0
+
+    def stepped(ended: int) -> None:
+        nonlocal over
+        over += ended
+        advance(1, episodes=f"{over:,}/{total:,}")
+
+    return stepped
 
 
 def clean_returns(folder: Path, plan: EvaluationPlan) -> dict[str, list[float]]:
@@ -164,6 +177,13 @@ class _Runner:
         task = get_task(self.problem.name)
         return evaluation_cells(task, critic=find_critic(task.name) is not None, own=bool(self.critics))
 
+    def longest_episode(self) -> int:
+        """Return the control steps after which every episode has ended."""
+        from offdyn_envs.robots import get_robot
+        from offdyn_envs.tasks import get_task
+
+        return get_robot(get_task(self.problem.name).robot).max_episode_steps
+
     def clean(self) -> Floats:
         """Return the returns [R, episodes] in the scoring environment."""
         from offdyn_envs.benchmark.scoring.protocol import EVALUATION_SEED
@@ -171,7 +191,7 @@ class _Runner:
         members, threads = len(self.seeds), self.plan.threads
         return self.problem.score(self._act, members, self.plan.episodes, EVALUATION_SEED, threads)
 
-    def grid(self, cells: Sequence[Any], ended: Callable[[int], None]) -> list[Floats]:
+    def grid(self, cells: Sequence[Any], stepped: Callable[[int], None]) -> list[Floats]:
         """Return the returns [R, episodes] in the scoring environment, then those in each cell, as one batch."""
         from offdyn_envs.benchmark.gate.onnx_policy import load_critic
         from offdyn_envs.benchmark.scoring.critics import find_critic
@@ -189,7 +209,7 @@ class _Runner:
         asked = [Ask(None, self.plan.episodes, EVALUATION_SEED)]
         asked += [Ask(cell, self.plan.cell_episodes, EVALUATION_SEED) for cell in cells]
         standing = get_dynamics(task.robot, task.scoring)
-        return grid_returns(self.policies, get_robot(task.robot), standing, asked, judges, self.plan.threads, ended)
+        return grid_returns(self.policies, get_robot(task.robot), standing, asked, judges, self.plan.threads, stepped)
 
     def by_seed(self, returns: Floats) -> dict[str, list[float]]:
         """Return a row of returns per seed, as JSON has it.

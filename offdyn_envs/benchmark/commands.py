@@ -1,4 +1,4 @@
-"""`offdyn leaderboard`: add, verify, page."""
+"""`offdyn leaderboard`: add, verify, page, results."""
 
 import shlex
 from pathlib import Path
@@ -10,7 +10,7 @@ from offdyn_envs.commands.options import Json
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The leaderboard: submissions, verification and the page.", no_args_is_help=True)
+app = typer.Typer(help="Leaderboard: create entries, verify them, write the page.", no_args_is_help=True)
 
 Board = Annotated[Path, typer.Option("--leaderboard", help="Folder of submissions, verdicts, standings and page.")]
 
@@ -25,7 +25,7 @@ def add(
     family: Annotated[
         str | None, typer.Option(help="Kind of the method, by which the page filters; what the runs say by default.")
     ] = None,
-    author: Annotated[list[str] | None, typer.Option(help="An author; may be given several times.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="An author; repeatable.")] = None,
     code: Annotated[str | None, typer.Option(help="https link to the code.")] = None,
     commit: Annotated[str | None, typer.Option(help="Commit of the code; the runs' own by default.")] = None,
     paper: Annotated[str | None, typer.Option(help="https link to the paper.")] = None,
@@ -37,7 +37,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Replace an entry of the same name.")] = False,
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
-    """Make an entry from finished runs: raw returns, policies and disclosure."""
+    """Create an entry from finished runs: returns, policies and training cost."""
     from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
 
     details = Details(method, family, tuple(author or ()), code, commit, paper, command, reference, critics)
@@ -54,14 +54,15 @@ def verify(
     perturbed: Annotated[
         bool,
         typer.Option(
-            "--perturbed/--no-perturbed", help="Re-run the robustness cells too; without it they stay mere claims."
+            "--perturbed/--no-perturbed",
+            help="Also verify results under perturbations; without it they stay unverified.",
         ),
     ] = True,
     salt: Annotated[str, typer.Option(help="A later commit, mixed into the seeds.")] = "",
     leaderboard: Board = DEFAULT_BOARD,
     json_output: Json = False,
 ) -> None:
-    """Re-run every policy of every entry in a sandbox and write a verdict for each."""
+    """Run the policies of entries again in a sandbox and write a verdict for each entry."""
     from offdyn_envs.benchmark.entries.verification import Plan, verify_entries
     from offdyn_envs.benchmark.page.report import print_verdicts
     from offdyn_envs.benchmark.scoring.protocol import CLEAN_EPISODES
@@ -74,12 +75,40 @@ def verify(
 
 @app.command("page")
 def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
-    """Write standings.json, index.html and a page for each entry and task."""
+    """Write standings.json, index.html and a page per entry and task."""
     from offdyn_envs.benchmark.page.page import write_page
     from offdyn_envs.benchmark.page.report import print_standings
 
     standings, refusals = write_page(leaderboard)
     print_standings(standings, leaderboard, json_output)
+    _end(refusals)
+
+
+@app.command("results")
+def results(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Evaluated runs that are no entries yet, or folders of them.")
+    ] = None,
+    track: Annotated[str, typer.Option(help="The track; `offdyn tasks` names them.")] = "core-6",
+    division: Annotated[str, typer.Option(help="Division by policy updates: 100k or 1m.")] = "100k",
+    out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go.")] = Path("docs/results"),
+    leaderboard: Board = DEFAULT_BOARD,
+) -> None:
+    """Write the results page of a track: sentences, forest plot, tables, CSV."""
+    from offdyn_envs.benchmark.results.publish import write_results
+
+    words = ["offdyn", "leaderboard", "results", *map(str, runs or [])]
+    for option, value, usual in (
+        ("--track", track, "core-6"),
+        ("--division", division, "100k"),
+        ("--leaderboard", str(leaderboard), str(DEFAULT_BOARD)),
+    ):
+        words += [option, value] if value != usual else []
+    files, refusals = write_results(
+        leaderboard, runs or [], out, track=track, division=division, command=shlex.join(words)
+    )
+    for path in files:
+        typer.echo(path)
     _end(refusals)
 
 

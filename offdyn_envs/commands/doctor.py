@@ -36,7 +36,7 @@ NO = "no"
 
 
 def doctor(json_output: Json = False) -> None:
-    """Say what this machine has: versions, processor, GPU, drawing without a screen, the data folder and its room."""
+    """Check this machine: versions, processor, GPU, off-screen rendering, data folder and free space."""
     from offdyn_envs.report import print_record
 
     print_record("offdyn on this machine", findings(), json_output)

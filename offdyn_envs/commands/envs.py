@@ -12,9 +12,7 @@ from offdyn_envs.verification.commands import envs_verify
 
 __all__ = ["app", "tasks"]
 
-app = typer.Typer(
-    help="The environments: what there is, what a shift changes, and the proof of it.", no_args_is_help=True
-)
+app = typer.Typer(help="Environments: list them, show what a shift changes, and verify it.", no_args_is_help=True)
 
 
 app.command("verify")(envs_verify)
@@ -22,7 +20,7 @@ app.command("verify")(envs_verify)
 
 @app.command("list", epilog=examples("offdyn envs list --robot hopper --shift gravity", "offdyn envs list --json"))
 def envs_list(robot: RobotOption = None, shift: ShiftOption = None, json_output: Json = False) -> None:
-    """List every named environment, and how large its shift is."""
+    """List all named environments with the size of their shift."""
     from offdyn_envs.report import environment_rows, print_table
 
     wanted, names = Filter(robot, shift), {one.title: one.name for one in ROBOTS.values()}
@@ -40,7 +38,7 @@ def envs_show(
     name: Annotated[str, typer.Argument(help="An environment, for instance Hopper-gravity-0.5.")],
     json_output: Json = False,
 ) -> None:
-    """Say what an environment is and what its shift changes, in words and numbers."""
+    """Describe an environment and what its shift changes."""
     from offdyn_envs.report import describe_environment, print_record
 
     print_record(name, describe_environment(name), json_output)
@@ -50,10 +48,10 @@ def tasks(
     robot: RobotOption = None,
     track: TrackOption = None,
     shift: ShiftOption = None,
-    available: Annotated[bool, typer.Option("--available", help="Only tasks whose data are here.")] = False,
+    available: Annotated[bool, typer.Option("--available", help="Only tasks whose data are ready.")] = False,
     json_output: Json = False,
 ) -> None:
-    """List the tasks, and for each whether its data are here, can be built, or lack a behaviour policy.
+    """List tasks, and whether their data are ready, can be built, or lack a behaviour policy.
 
     A task is a source dataset, a scarce target dataset and the environment that scores. --json also tells these, and
     the returns that scores are measured by.

@@ -11,9 +11,7 @@ import typer
 from offdyn_envs.commands.options import Filter, Json, RobotOption, ShiftOption, TrackOption, examples
 from offdyn_envs.datasets.identifying.command import identify
 
-app = typer.Typer(
-    help="The datasets: what is here, what is in them, building and verifying them.", no_args_is_help=True
-)
+app = typer.Typer(help="Datasets: list, inspect, build, import and verify them.", no_args_is_help=True)
 
 
 @app.command("list", epilog=examples("offdyn data list --robot hopper --available", "offdyn data list --track core-12"))
@@ -24,7 +22,7 @@ def list_datasets(
     available: Annotated[bool, typer.Option("--available", help="Only datasets that are built or shipped.")] = False,
     json_output: Json = False,
 ) -> None:
-    """List the datasets that are built, shipped or named by the manifest, and imported ones where nothing is chosen."""
+    """List datasets: built, shipped, known to the manifest, and, without a filter, imported."""
     from offdyn_envs.datasets.describing.show import TO_BUILD, inventory, print_inventory
     from offdyn_envs.datasets.importing.exchange import imported_rows
 
@@ -38,10 +36,10 @@ def list_datasets(
 @app.command("info", epilog=examples("offdyn data info hopper-gravity-0.5-medium"))
 def info(
     name: Annotated[str, typer.Argument(help="A task, or for instance offdyn/hopper/gravity-0p5/medium-5k-v0.")],
-    png: Annotated[Path | None, typer.Option(help="Draw returns and lengths of one dataset's episodes.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Plot returns and lengths of a dataset's episodes.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Show a dataset's card, or both of a task: returns, score, shift size, moments, behaviour, how to rebuild it."""
+    """Describe a dataset, or both datasets of a task: returns, score, shift size, statistics, how to rebuild it."""
     from offdyn_envs.datasets.collecting.build import resolve
     from offdyn_envs.datasets.describing.pictures import draw_card
     from offdyn_envs.datasets.describing.show import card_of, print_card
@@ -70,14 +68,14 @@ def info(
 @app.command("build", epilog=examples("offdyn data build hopper-gravity-0.5-medium"))
 def build(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks (source and target) or ids of datasets.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same arrays.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same arrays.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace datasets that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing datasets.")] = False,
     behaviours: Annotated[Path | None, typer.Option(help="Folder of policies instead of the shipped ones.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Put the cards into the repository's manifest.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Build datasets from the shipped behaviour policies, without network; what is there already is left alone."""
+    """Build datasets from the behaviour policies in the package, offline. Existing datasets are kept."""
     from offdyn_envs.datasets.collecting.build import build as build_one
     from offdyn_envs.datasets.collecting.build import ingredients, resolve
     from offdyn_envs.datasets.describing.show import print_built
@@ -103,10 +101,10 @@ def build(
 def ship(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks or ids of datasets; all when left out.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build them anew, also where they are up to date.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild them even if they are up to date.")] = False,
     json_output: Json = False,
 ) -> None:
-    """For maintainers: bring a checkout's datasets/ up to date, with its manifest, pictures and README.md.
+    """For maintainers: update a checkout's datasets/, with its manifest, pictures and README.md.
 
     Builds the 5,000-row medium dataset of every behaviour policy where it is missing or its policy has changed.
     """
@@ -125,7 +123,7 @@ def verify(
     threads: Annotated[int, typer.Option(min=1, help="Simulation threads.")] = 1,
     json_output: Json = False,
 ) -> None:
-    """Test checksums, schema and values, simulate random rows again, and compare with the manifest."""
+    """Check checksums, schema and values, simulate random rows again, and compare with the manifest."""
     from dataclasses import asdict
 
     from offdyn_envs.datasets.checking.check import verify as verify_one
@@ -148,10 +146,10 @@ def download(
         str | None,
         typer.Option(help="http(s)://... or Minari remote hf://...; else $OFFDYN_DATA_URL or $MINARI_REMOTE."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace datasets that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing datasets.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Download datasets and verify them; what is there already is left alone, what broke off is continued."""
+    """Download and verify datasets. Existing ones are kept, interrupted downloads resume."""
     from offdyn_envs.datasets.sharing.download import download_all, print_downloaded
 
     print_downloaded(download_all(names, url=url, force=force), json_output)
@@ -203,9 +201,11 @@ def import_data(
     next_observations: Annotated[
         str | None, typer.Option(help="Columns; none: the next row of the same episode.")
     ] = None,
-    terminations: Annotated[str | None, typer.Option(help="Column that is true where it ended for good.")] = None,
-    truncations: Annotated[str | None, typer.Option(help="Column that is true where it was cut.")] = None,
-    done: Annotated[str | None, typer.Option(help="Column that is true where it ended, whichever way.")] = None,
+    terminations: Annotated[
+        str | None, typer.Option(help="Column that is true where the episode ended for good.")
+    ] = None,
+    truncations: Annotated[str | None, typer.Option(help="Column that is true where the episode was cut off.")] = None,
+    done: Annotated[str | None, typer.Option(help="Column that is true where the episode ended either way.")] = None,
     done_means: Annotated[
         Literal["termination", "truncation"] | None, typer.Option(help="For files with done only.")
     ] = None,
@@ -218,7 +218,7 @@ def import_data(
     ] = None,
     json_output: Json = False,
 ) -> None:
-    """Import transitions as imported/NAME, of any robot; what cannot be trusted is dropped and counted.
+    """Import transitions of any robot as imported/NAME. Invalid rows are dropped and counted.
 
     Columns are found under the usual names; the options from --spec on say where else they are.
     """
@@ -249,13 +249,13 @@ def import_data(
 def export_data(
     dataset: Annotated[str, typer.Argument(help="Id of a dataset, also imported/NAME.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The HDF5 file to write.")],
-    layout: Annotated[Literal["d4rl", "odrl"], typer.Option(help="Whose.")],
+    layout: Annotated[Literal["d4rl", "odrl"], typer.Option(help="Which layout.")],
     unpadded: Annotated[
         bool, typer.Option("--unpadded", help="Ant: 27 columns, without the 84 zeros of those layouts.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a dataset in the layout of D4RL or ODRL, for code that was made for those."""
+    """Export a dataset in the layout of D4RL or ODRL."""
     from offdyn_envs.datasets.importing.exchange import run_export
 
     run_export(dataset, file, layout, force=force, unpadded=unpadded)
@@ -264,18 +264,16 @@ def export_data(
 @app.command("gap", hidden=True)
 def gap(
     task: Annotated[str, typer.Argument(help="A task, for instance hopper-gravity-0.5-medium.")],
-    rows: Annotated[
-        int, typer.Option(min=1, help="Evenly spaced rows of the source; all when it has fewer.")
-    ] = 100_000,
+    rows: Annotated[int, typer.Option(min=1, help="Number of evenly spaced source rows.")] = 100_000,
     source: Annotated[str | None, typer.Option(help="Id of another source dataset than the task's.")] = None,
     units: Annotated[
-        Literal["observation", "step"], typer.Option(help="Standard deviations of which.")
+        Literal["observation", "step"], typer.Option(help="Whose standard deviations are the units.")
     ] = "observation",
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the gap into this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Plot the gap into this file.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Simulate a task's source transitions again under its target dynamics: for diagnosis, never for training."""
+    """Measure the dynamics gap of source rows by simulating them in the target. For diagnosis, never for training."""
     from offdyn_envs.datasets.gap.report import draw_gap, gap_record, print_gap, task_gap
     from offdyn_envs.figures import refuse_other_than_png
     from offdyn_envs.report import print_record

@@ -23,14 +23,13 @@ def render(
     out: Annotated[
         Path | None, typer.Option(help="The file: .png (a strip of frames), .gif or .mp4; NAME.gif by default.")
     ] = None,
-    shift: Annotated[
-        list[str] | None, typer.Option(help="A further shift of the target as JSON; may be given several times.")
-    ] = None,
+    shift: Annotated[list[str] | None, typer.Option(help="Another shift of the target, as JSON; repeatable.")] = None,
     view: Annotated[
-        Literal["episode", "pose", "ranges"], typer.Option(help="An episode, at rest, or how far changed joints turn.")
+        Literal["episode", "pose", "ranges"],
+        typer.Option(help="An episode, the robot at rest, or the ranges of changed joints."),
     ] = "episode",
-    steps: Annotated[int | None, typer.Option(help="Control steps at most; two seconds by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the reset noise and of random actions.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Maximum number of control steps; two seconds by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial state and of random actions.")] = 0,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -38,10 +37,10 @@ def render(
             "where there is one."
         ),
     ] = None,
-    replay: Annotated[bool, typer.Option("--replay", help="Play the source's actions on the target too.")] = False,
-    width: Annotated[int, typer.Option(help="Of one panel, in pixels.")] = 240,
-    height: Annotated[int, typer.Option(help="Of one panel, in pixels.")] = 240,
-    fps: Annotated[int, typer.Option(help="Frames per second of an animation, at most.")] = 25,
+    replay: Annotated[bool, typer.Option("--replay", help="Replay the source's actions on the target.")] = False,
+    width: Annotated[int, typer.Option(help="Size of one panel, in pixels.")] = 240,
+    height: Annotated[int, typer.Option(help="Size of one panel, in pixels.")] = 240,
+    fps: Annotated[int, typer.Option(help="Maximum frames per second of an animation.")] = 25,
     gallery: Annotated[Path | None, typer.Option(help="Draw the whole gallery into this folder instead.")] = None,
 ) -> None:
     """Draw source and target side by side, as PNG, GIF or MP4."""

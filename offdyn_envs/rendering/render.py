@@ -38,7 +38,7 @@ class Request:
         steps: Control steps at most; None means two seconds.
         seed: Of the reset noise and of random actions.
         policy: See `offdyn_envs.rendering.playing.choose_actor`.
-        replay: Play the source's actions on the target too.
+        replay: Replay the source's actions on the target.
         view: "episode", "pose" or "ranges".
         width: Of one panel, pixels.
         height: Of one panel, pixels.

@@ -18,6 +18,7 @@ from offdyn_envs.rendering.playing import Recording
 from offdyn_envs.rendering.posing import ranges_in_words, resting, sweep, swept_joints
 from offdyn_envs.rendering.staging import Stage, dressed, fixed_stage, following_stage
 from offdyn_envs.rendering.style import moved_geoms
+from offdyn_envs.rendering.titles import mass_in_words, model_in_words
 from offdyn_envs.robots import Hand
 
 __all__ = ["Cast", "episode_panels", "pose_panels", "range_panels", "strip_steps"]
@@ -39,6 +40,7 @@ class Cast:
         width: Of a panel, pixels.
         height: Of a panel, pixels.
         painter: Opens what draws a model.
+        titled: Headings say what differs, in words; the name of the dynamics comes below.
     """
 
     sides: Sequence[Side]
@@ -46,6 +48,7 @@ class Cast:
     width: int
     height: int
     painter: OpenPainter = Canvas
+    titled: bool = False
 
     @property
     def aspect(self) -> float:
@@ -62,7 +65,16 @@ class Cast:
 
 def heading(side: Side) -> str:
     """Return the first line above a side's panel."""
-    return f"{side.role}: {side.label}" if side.role else side.label
+    return _with_role(side, side.label)
+
+
+def _with_role(side: Side, words: str) -> str:
+    return f"{side.role}: {words}" if side.role else words
+
+
+def _name(side: Side) -> tuple[str, ...]:
+    """Return the name of a side's dynamics, for below a heading in words that does not say it."""
+    return () if side.label == "nominal" else (side.label,)
 
 
 def strip_steps(recordings: Sequence[Recording]) -> list[int]:
@@ -86,7 +98,7 @@ def episode_panels(cast: Cast, steps: Iterable[int]) -> list[list[Panel]]:
         painters = cast.open_painters(stack)
         return [
             [
-                _moment(side, recording, painter, stage, number, step)
+                _moment(side, recording, painter, stage, number, step, cast.titled)
                 for number, (side, recording, painter) in enumerate(
                     zip(cast.sides, cast.recordings, painters, strict=True)
                 )
@@ -95,11 +107,14 @@ def episode_panels(cast: Cast, steps: Iterable[int]) -> list[list[Panel]]:
         ]
 
 
-def _moment(side: Side, recording: Recording, painter: Painter, stage: Stage, number: int, step: int) -> Panel:
+def _moment(
+    side: Side, recording: Recording, painter: Painter, stage: Stage, number: int, step: int, titled: bool
+) -> Panel:
     shown = min(step, recording.steps)
     over = recording.ended and shown == recording.steps
     status = f"ended at {shown * recording.dt:.2f} s" if over else f"{shown * recording.dt:.2f} s"
-    return Panel(painter.paint(recording.qpos[shown], stage.view(number, shown)), (heading(side), status))
+    above = _with_role(side, model_in_words(recording.model, recording.base)) if titled else heading(side)
+    return Panel(painter.paint(recording.qpos[shown], stage.view(number, shown)), (above, status))
 
 
 def pose_panels(cast: Cast) -> list[Panel]:
@@ -117,10 +132,16 @@ def pose_panels(cast: Cast) -> list[Panel]:
     for number, (side, recording, pose) in enumerate(zip(cast.sides, cast.recordings, poses, strict=True)):
         # One at a time: a sheet of eight would hold eight contexts.
         with cast.painter(dressed(side, recording, alone=True), cast.width, cast.height) as painter:
-            # Of the hand's models the mass includes table and door.
-            mass = (f"{float(recording.model.body_mass.sum()):.2f} kg",) if not isinstance(side.robot, Hand) else ()
-            panels.append(Panel(painter.paint(pose, stage.view(number, 0)), (heading(side), *mass)))
+            panels.append(Panel(painter.paint(pose, stage.view(number, 0)), _pose_lines(side, recording, cast.titled)))
     return panels
+
+
+def _pose_lines(side: Side, recording: Recording, titled: bool) -> tuple[str, ...]:
+    # Of the hand's models the mass includes table and door.
+    mass = () if isinstance(side.robot, Hand) else (mass_in_words(recording.model),)
+    if not titled:
+        return (heading(side), *mass)
+    return (_with_role(side, ", ".join((model_in_words(recording.model, recording.base), *mass))), *_name(side))
 
 
 def range_panels(cast: Cast, still: bool) -> list[list[Panel]]:
@@ -157,6 +178,10 @@ def range_panels(cast: Cast, still: bool) -> list[list[Panel]]:
                 pose = poses[number].rest if still else poses[number].poses[moment]
                 moving = moved_geoms(recording.model, joints)
                 pixels = painters[number].paint(pose, stage.view(number, 0), ghosts, moving)
-                row.append(Panel(pixels, (heading(side), ranges_in_words(recording, joints))))
+                row.append(Panel(pixels, _range_lines(side, ranges_in_words(recording, joints), cast.titled)))
             frames.append(row)
     return frames
+
+
+def _range_lines(side: Side, ranges: str, titled: bool) -> tuple[str, ...]:
+    return (_with_role(side, ranges), *_name(side)) if titled else (heading(side), ranges)

@@ -14,14 +14,14 @@ __all__ = ["envs_verify"]
 
 def envs_verify(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Environments; every named one where left out.")
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Environments; all named ones by default.")
     ] = None,
     json_output: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the figures there as JSON, unless something failed.")
+        Path | None, typer.Option(help="Also write the results to this JSON file, unless a check failed.")
     ] = None,
 ) -> None:
-    """Prove that environments are what they say, and measure how far their shifts lead.
+    """Verify that environments are what they claim to be, and measure the size of their shifts.
 
     share: share of the transitions that the shift changes in any bit, on 2,000 fixed states that random actions visit
     on the nominal robot. size: the mean change of the next state there, per dimension in units of its standard

@@ -20,6 +20,8 @@ __all__ = ["LONG_STATES", "LONG_STEPS", "Effect", "effect", "long_divergence", "
 Floats = NDArray[np.float64]
 Shifts = tuple[Shift, ...]
 LONG_STATES, LONG_STEPS = 100, 50
+BLOCK = 100
+"""States at a time: every row of a robot with goals has a model of its own, of 7 MB for the hand."""
 _SWING = 20.0  # rad/s
 _STILL = 1e-6  # A fixture that actions never move, but for rounding, has no unit to measure in.
 
@@ -120,12 +122,16 @@ def _states(robot: Robot, on_policy: bool) -> States | None:
 
 def _next(robot: Robot, shifts: Shifts, profile: str, states: States) -> Floats:
     """Return where one control step leads from each state, [N, D]."""
-    env = OffDynVectorEnv(robot, len(states.qpos), shifts=shifts or None, profile=profile, autoreset_mode="disabled")
-    env.set_state(states.qpos, states.qvel, goal=states.goal)
-    env.step(states.actions)
-    after = flat_state(robot, env.qpos, env.qvel)
+    count = len(states.qpos)
+    env = OffDynVectorEnv(robot, min(BLOCK, count), shifts=shifts or None, profile=profile, autoreset_mode="disabled")
+    after: list[Floats] = []
+    for begin in range(0, count, env.num_envs):
+        rows = np.minimum(np.arange(begin, begin + env.num_envs), count - 1)
+        env.set_state(states.qpos[rows], states.qvel[rows], goal=states.goal[rows])
+        env.step(states.actions[rows])
+        after.append(flat_state(robot, env.qpos, env.qvel))
     env.close()
-    return after
+    return np.concatenate(after)[:count]
 
 
 @lru_cache(maxsize=8)

@@ -63,6 +63,7 @@ def test_what_the_papers_ask():
         *names["mobody"]
     }
     assert {"full", "no-filter", "no-early-stop", "single-discriminator"} <= {*names["morec"]}
+    assert {"full", "unbounded", "raw-rewards", "endless-ball"} <= {*names["droco"]}
     assert {"beta-0.1", "beta-0.3", "beta-0.5", "beta-1"} <= {*names["droco-beta"]}
     assert {"delta-30", "delta-50"} <= {*names["droco-delta"]}
     assert names["droco-target-size"] == ["target-500", "target-5k", "target-50k", "target-100k"]

@@ -11,6 +11,7 @@ from tests.agents import stand_ins
 
 TASK = "hopper-gravity-0.5-medium"
 TASKS = (TASK, "walker2d-gravity-5.0-medium")
+SHORT = ("--updates", 4, "--quiet", "--threads", 1)
 
 
 @pytest.fixture
@@ -112,6 +113,33 @@ def test_the_command_trains_what_is_left_and_goes_on_after_a_failure(data, tmp_p
     assert f"{tmp_path / TASK / 'bc'}: already complete" in out
     code, out, _ = offdyn(capsys, *line, "--json")
     assert [facts["agent"] for facts in json.loads(out)] == ["iql", "bc"]
+
+
+def test_a_plan_of_runs_that_are_partly_there_trains_nothing(data, tmp_path, capsys):
+    folder = tmp_path / "elsewhere"
+    assert offdyn(capsys, "train", "bc", TASK, "--seeds", 3, *SHORT, "--out", folder)[0] == 0
+    facts = json.loads((folder / TASK / "bc/run.json").read_text())
+    facts["wall_clock_s"] = 12 * 60.0
+    (folder / TASK / "bc/run.json").write_text(json.dumps(facts))
+    before = sorted(folder.rglob("*"))
+    line = ("train", "--agents", "bc,iql", *TASKS, "--seeds", 5, *SHORT, "--out", folder)
+    code, out, err = offdyn(capsys, *line, "--plan", "--json")
+    assert (code, err) == (0, "")
+    # 3 seeds of 4 updates took 12 minutes: a minute each. Two seeds are left of the one task, five of the other.
+    assert json.loads(out) == [
+        {"agent": "iql", "tasks done": "0 of 2", "seed-updates left": "40", "time left": "not measured yet"},
+        {"agent": "bc", "tasks done": "0 of 2", "seed-updates left": "28", "time left": "28 min"},
+    ]
+    assert "about 28 min without iql, not measured yet" in offdyn(capsys, *line, "--plan")[1]
+    code, out, _ = offdyn(capsys, "train", "bc", TASK, "--seeds", 5, *SHORT, "--out", folder, "--plan")
+    assert (code, out.splitlines()[-1]) == (0, "1 of 1 agents left; about 8 min")
+    # In the usual folder there is nothing of it.
+    code, out, _ = offdyn(capsys, "train", "bc", TASK, "--seeds", 5, *SHORT, "--out", tmp_path / "runs", "--plan")
+    assert "how long they take is known once the first has ended" in out
+    assert sorted(folder.rglob("*")) == before and not (tmp_path / "runs").exists()
+    _, _, err = offdyn(capsys, "train", "--agents", "bc", TASK, "--seeds", 5, *SHORT, "--out", folder)
+    assert "offdyn: agent bc, tasks done 0 of 1, seed-updates left 8, time left 8 min" in err
+    assert json.loads((folder / TASK / "bc/run.json").read_text())["seeds"] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

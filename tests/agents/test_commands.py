@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -139,9 +140,21 @@ def test_evaluation_is_the_policys_own_rollout(data, tmp_path, capsys, monkeypat
 
     train(capsys, tmp_path, "--seeds", 2, agent="bc")
     run = tmp_path / TASK / "bc"
+    told = []
+
+    @contextmanager
+    def progress(title, total, **named):
+        told.append((total, named["at_most"]))
+        yield lambda n=1, episodes="": told.append((n, episodes))
+
+    monkeypatch.setattr("offdyn_envs.progress.progress", progress)
     code, _, _ = offdyn(capsys, "evaluate", run, "--episodes", 3, "--cell-episodes", 2, "--quiet")
     assert code == 0
     result = json.loads((run / "evaluation.json").read_text())
+    # What is left is a matter of control steps: all episodes run side by side, and most of them end together.
+    (steps, bound), *units = told
+    assert (steps, bound) == (1000, True) and 0 < sum(n for n, _ in units) <= steps and {n for n, _ in units} == {1}
+    assert units[-1][1] == "{0}/{0}".format(2 * (3 + 2 * len(result["perturbed"])))
     assert {cell["family"] for cell in result["perturbed"]} == (
         {"gravity", "friction", "kinematic", "morphology", "worn-friction", "worn-motors"}
     )

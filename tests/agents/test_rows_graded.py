@@ -15,7 +15,7 @@ from offdyn_agents.judging.rows import BINS, grade, grade_columns, graded, rank_
 from offdyn_agents.judging.rows_report import diagnose_rows, rows_table
 from offdyn_agents.testing.conformance import SOURCE, TARGET
 from offdyn_agents.testing.data import A, S
-from offdyn_envs.benchmark.entries.entries_from_runs import RUN_FORMAT, _Run
+from offdyn_envs.benchmark.entries.entries_from_runs import RUN_FORMAT, FinishedRun
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
 from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
@@ -91,7 +91,7 @@ def test_a_diagnosis_has_no_place_on_a_leaderboard(tmp_path):
     for name, content in (("run", run), ("evaluation", {})):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     with pytest.raises(OffDynError, match="is a diagnosis, which knows the true target"):
-        _Run.load(tmp_path)
+        FinishedRun.load(tmp_path)
 
 
 def test_the_oracle_needs_simulator_states(tmp_path):

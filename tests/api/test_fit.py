@@ -181,3 +181,23 @@ def test_an_environment_object_may_score(fit, tmp_path):
     run = fit(env=Point(), out=tmp_path)
     assert run.facts["pair"]["env"] is None
     assert np.isfinite(run.evaluate(episodes=2).column("return")).all()
+
+
+def test_there_is_one_default_of_updates():
+    from inspect import signature
+
+    import typer
+
+    from offdyn_agents.engine.settings import DEFAULT_UPDATES
+    from offdyn_agents.engine.training.module import PopulationModule
+    from offdyn_envs.cli import build_app
+    from tests.pages import read
+
+    for function in (offdyn.fit, PopulationModule.from_data):
+        assert signature(function).parameters["updates"].default == DEFAULT_UPDATES
+    commands = typer.main.get_command(build_app()).commands
+    for name in ("train", "ablate"):
+        (option,) = (one for one in commands[name].params if one.name == "updates")
+        assert option.default == DEFAULT_UPDATES
+    assert f"| `updates` | {DEFAULT_UPDATES:,} |" in read("docs/python.md")
+    assert f"The default is {DEFAULT_UPDATES:,} updates" in read("README.md")

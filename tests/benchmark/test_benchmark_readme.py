@@ -31,7 +31,7 @@ def test_the_readme_names_what_the_commands_are_called() -> None:
     from offdyn_envs.benchmark.commands import app
 
     names = {command.name for command in app.registered_commands}
-    assert names == {"add", "verify", "page"}
+    assert names == {"add", "verify", "page", "results"}
     shown = set(re.findall(r"^offdyn leaderboard (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
     assert shown == names
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,6 +294,23 @@ def test_policies_of_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pyt
         submissions.load_entry(folder)
 
 
+def test_a_run_grown_from_three_seeds_to_five_is_added_once_all_are_evaluated(tmp_path: Path) -> None:
+    board, run = tmp_path / "board", boards.write_run(tmp_path / "run")
+    assert len(submissions.load_entry(entries_from_runs.add_entry([run], "iql", board)).results) == 3
+    old = (run / "evaluation.json").read_text()
+    shutil.rmtree(run)
+    boards.write_run(run, seeds=(0, 1, 2, 3, 4))
+    new = (run / "evaluation.json").read_text()
+    (run / "evaluation.json").write_text(old)
+    with pytest.raises(OffDynError, match=f"is not evaluated for seeds 3, 4; use: offdyn evaluate {run}"):
+        entries_from_runs.add_entry([run], "iql", board, replace=True)
+    assert len(submissions.load_entry(board / "submissions/iql").results) == 3
+    (run / "evaluation.json").write_text(new)
+    grown = submissions.load_entry(entries_from_runs.add_entry([run], "iql", board, replace=True))
+    assert [result.seed for result in grown.results] == [0, 1, 2, 3, 4]
+    assert {cell.seed for cell in grown.perturbed} == {0, 1, 2, 3, 4}
+
+
 def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) -> None:
     run = boards.write_run(tmp_path / "run", agent="bc", critic=False)
     board = tmp_path / "board"
@@ -431,7 +449,7 @@ def edited(path: Path, **changes: Any) -> None:
         ("run.json", {"agent": "droco"}, "another task or agent"),
         ("run.json", {"seeds": None}, "lacks or misstates"),
         ("evaluation.json", {"protocol": 0}, "protocol 0"),
-        ("evaluation.json", {"clean": {"0": [1.0] * 12}}, "lacks or misstates '1'"),
+        ("evaluation.json", {"clean": {"0": [1.0] * 12}}, "is not evaluated for seeds 1, 2"),
         (
             "evaluation.json",
             {"clean": {str(seed): [1.0] * 12 for seed in range(3)}, "episodes": 9},

@@ -1,4 +1,4 @@
-"""DARA (Liu et al., ICLR 2022): rewards of source rows corrected by how much likelier the target makes them.
+"""DARA (Liu et al., ICLR 2022): corrects source rewards by how likely each row is in the target.
 
     r <- r + eta clip(dr),      dr = log p_target(s' | s, a) - log p_source(s' | s, a),
 

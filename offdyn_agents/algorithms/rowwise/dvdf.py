@@ -1,4 +1,4 @@
-"""DVDF (Qiao et al., 2025): source rows filtered by how the target's dynamics like them and by how good they are.
+"""DVDF (Qiao et al., 2025): filters source rows by their fit to the target's dynamics and their value.
 
     g = lambda h + (1 - lambda) (A - min A) / (max A - min A),      w = exp(h),
 

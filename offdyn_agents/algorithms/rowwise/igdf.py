@@ -1,4 +1,4 @@
-"""IGDF (Wen et al., ICML 2024): source rows filtered and weighed by contrastive encoders of the target's dynamics.
+"""IGDF (Wen et al., ICML 2024): filters and weights source rows with contrastive encoders of the target's dynamics.
 
     h = cos(phi(s, a), psi(s')),      keep the top xi of a batch's source rows by h,      w = exp(alpha h),
 

@@ -1,4 +1,4 @@
-"""LoDADA (arXiv 2602.21072), our reading of the abstract: whole clusters of source rows are dropped where they differ.
+"""LoDADA (arXiv 2602.21072), our reading of the abstract: drops clusters of source rows that differ from the target.
 
     gap_k = mean over the source rows of cluster k of -dr,    dr = log p_target(s' | s, a) - log p_source(s' | s, a),
 

@@ -1,4 +1,4 @@
-"""What filtering can gain at most: IQL that drops the source rows of the largest exact dynamics gap. A diagnosis.
+"""Upper bound for filtering: IQL without the source rows of the largest exact dynamics gap. A diagnosis.
 
     scores = -|s'_target - s'|,     s'_target of the same simulator state and action in the target's own dynamics,
 

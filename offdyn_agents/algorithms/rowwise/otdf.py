@@ -1,4 +1,4 @@
-"""OTDF (Lyu et al., ICLR 2025): source rows that optimal transport finds near the target, an actor near its behaviour.
+"""OTDF (Lyu et al., ICLR 2025): keeps source rows near the target by optimal transport, and the actor near its data.
 
     d_i  = -sum_j P_ij c_ij / sum_j P_ij,             c = 1 - cos((s, a, s')_i, (s, a, s')_j),  P the transport
     d^   = (d - max d) / (max d - min d)              over the source rows of a batch

@@ -1,4 +1,4 @@
-"""SRPO (Xue et al., NeurIPS 2023) on IQL: rewards for states that look like those of high value, whatever the dynamics.
+"""SRPO (Xue et al., NeurIPS 2023) on IQL: adds rewards for states that resemble high-value states.
 
     r <- r + lambda log [ D(s) / (1 - D(s)) ],      |log ratio| <= log 10,
 

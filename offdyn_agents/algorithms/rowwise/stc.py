@@ -1,4 +1,4 @@
-"""STC (arXiv 2602.05776): source rows get the action, and the reward, with which the target would have made them.
+"""STC (arXiv 2602.05776): replaces source actions and rewards by those that lead to s' in the target.
 
     a^ = f_inv(s, s'),      r^ = r + clip(grad_a r(s, a) . (a^ - a)),
     (a, r) <- (a^, r^)      where |f_fwd(s, a^) - s'| < kappa |f_fwd(s, a) - s'|,

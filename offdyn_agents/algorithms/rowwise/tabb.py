@@ -1,4 +1,4 @@
-"""TABB (arXiv 2605.22376), our reading of the abstract: source rows weigh by how their targets agree.
+"""TABB (arXiv 2605.22376), our reading of the abstract: weights source rows by how well their Bellman targets agree.
 
     w = exp(-|y - y^| / T),      y = k r + gamma m V(s'),      y^ = k r^ + gamma m^ V(s^'),
 

@@ -30,7 +30,7 @@ from offdyn_agents.engine.execution import Executor, exact_fast_products
 from offdyn_agents.engine.networks import Params, member
 from offdyn_agents.engine.resources import Budget, Hardware, choose_device
 from offdyn_agents.engine.rollouts import ModelBased, Refill
-from offdyn_agents.engine.settings import flat, to_json
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, flat, to_json
 from offdyn_agents.engine.termination import Termination
 from offdyn_agents.engine.training.bare import bare_task, supplied
 from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
@@ -142,7 +142,7 @@ class PopulationModule(lightning.LightningModule):
         target: Any,
         seeds: int | Sequence[int] = 5,
         *,
-        updates: int = 100_000,
+        updates: int = DEFAULT_UPDATES,
         chunk: int = 500,
         folder: str | Path | None = None,
         robot: str | None = None,

@@ -19,7 +19,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment and write its table and two figures."""
-    parser = argparse.ArgumentParser(description="Plain and filtered rollouts of a learned refrigerator.")
+    parser = argparse.ArgumentParser(
+        "offdyn examples refrigerator", description="Plain and filtered rollouts of a learned refrigerator."
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/refrigerator"), help="folder of table and figures")
     plain = Experiment()
     parser.add_argument("--seeds", type=int, default=len(plain.seeds))

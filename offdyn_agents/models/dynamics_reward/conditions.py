@@ -220,7 +220,7 @@ def check(name: str, settings: DynamicsRewardSettings, cache: Path | None = None
         name: The dataset.
         settings: How the reward is trained.
         cache: Folder of results.
-        rows: Only so many first rows; 0 for all.
+        rows: Use only this many rows from the start; 0 for all.
     """
     from offdyn_agents.engine.termination import termination
     from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward

@@ -22,7 +22,7 @@ from offdyn_envs.interruption import undone
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
-__all__ = ["Details", "add_entry"]
+__all__ = ["Details", "FinishedRun", "add_entry"]
 
 RUN_FORMAT = 1
 CURVE_POINTS = 50
@@ -88,7 +88,7 @@ def add_entry(
         raise OffDynError(f"entry '{name}' exists in '{board}'; give another name or --replace")
     if not runs:
         raise OffDynError(f"entry '{name}': at least one run folder is needed")
-    loaded = [_Run.load(Path(run)) for run in runs]
+    loaded = [FinishedRun.load(Path(run)) for run in runs]
     # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
     with made_folder(final.parent), undone(lambda: _recover(board, name)):
         work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
@@ -126,15 +126,30 @@ def _put(built: Path, final: Path, old: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A finished, evaluated run folder."""
+class FinishedRun:
+    """A finished, evaluated run folder.
+
+    Attributes:
+        folder: The folder.
+        run: Its run.json.
+        evaluation: Its evaluation.json.
+    """
 
     folder: Path
     run: Mapping[str, Any]
     evaluation: Mapping[str, Any]
 
     @staticmethod
-    def load(folder: Path) -> "_Run":
+    def load(folder: Path, protocols: Sequence[int] = (protocol.PROTOCOL,)) -> "FinishedRun":
+        """Reads a run folder.
+
+        Args:
+            folder: The folder.
+            protocols: Versions of the protocol under which it may have been evaluated.
+
+        Raises:
+            OffDynError: The run is unfinished, not evaluated, broken, or none that the leaderboard takes.
+        """
         run = read_json(folder / "run.json", f"run '{folder}': run.json")
         evaluation_path = folder / "evaluation.json"
         if not evaluation_path.exists():
@@ -152,20 +167,40 @@ class _Run:
             raise OffDynError(f"run '{folder}' learned from {run['target_rows']} target rows, not from its task's own")
         if "pair" in run:
             raise OffDynError(f"run '{folder}' is of own data; the leaderboard takes runs of tasks (offdyn tasks)")
-        if evaluation.get("protocol") != protocol.PROTOCOL:
+        if evaluation.get("protocol") not in protocols:
             raise OffDynError(
-                f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocol.PROTOCOL}"
+                f"run '{folder}' is evaluated under protocol {evaluation.get('protocol')!r}, not {protocols[-1]}"
             )
         if (run.get("task"), run.get("agent")) != (evaluation.get("task"), evaluation.get("agent")):
             raise OffDynError(f"run '{folder}': its evaluation.json is of another task or agent")
-        return _Run(folder, run, evaluation)
+        _check_seeds(folder, run, evaluation)
+        return FinishedRun(folder, run, evaluation)
 
     @property
     def task(self) -> str:
+        """Name of its task."""
         return str(self.run["task"])
 
+    @property
+    def method(self) -> str:
+        """The agent, and which variant of it."""
+        variant = self.run.get("variant")
+        return f"{self.run['agent']}@{variant}" if isinstance(variant, str) and variant else str(self.run["agent"])
 
-def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details) -> None:
+
+def _check_seeds(folder: Path, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
+    """Refuse an evaluation of fewer seeds than the run has by now."""
+    seeds, evaluated = run.get("seeds"), evaluation.get("clean")
+    if not (isinstance(seeds, list) and isinstance(evaluated, dict)):
+        return  # What lacks them is said where they are needed.
+    missing = [str(seed) for seed in seeds if str(seed) not in evaluated]
+    if missing:
+        raise OffDynError(
+            f"run '{folder}' is not evaluated for seeds {', '.join(missing)}; use: offdyn evaluate {folder}"
+        )
+
+
+def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: Details) -> None:
     agents = sorted({str(run.run["agent"]) for run in runs})
     if len(agents) != 1 or len({run.task for run in runs}) != len(runs):
         raise OffDynError(
@@ -198,14 +233,13 @@ def _write_entry(runs: Sequence[_Run], name: str, folder: Path, details: Details
     write_json(folder / "entry.json", entry | _family(runs, name, details) | _curves(runs))
 
 
-def _method(runs: Sequence[_Run], agent: str) -> str:
+def _method(runs: Sequence[FinishedRun], agent: str) -> str:
     """Returns the agent's name, with that of its variant where all runs are of the same one."""
-    variants = {run.run.get("variant") for run in runs}
-    (variant, *others) = variants
-    return f"{agent}@{variant}" if isinstance(variant, str) and variant and not others else agent
+    (method, *others) = {run.method for run in runs}
+    return agent if others else method
 
 
-def _family(runs: Sequence[_Run], name: str, details: Details) -> dict[str, str]:
+def _family(runs: Sequence[FinishedRun], name: str, details: Details) -> dict[str, str]:
     """Returns the kind of the method; nothing where neither the runs nor the details say it."""
     found = details.family or next((run.run["family"] for run in runs if run.run.get("family")), None)
     if found is None:
@@ -215,7 +249,7 @@ def _family(runs: Sequence[_Run], name: str, details: Details) -> dict[str, str]
     return {"family": found}
 
 
-def _curves(runs: Sequence[_Run]) -> dict[str, Any]:
+def _curves(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """Returns the mean returns of evaluations during training, of runs that have them; thinned out where many."""
     found: dict[str, Any] = {}
     for run in runs:
@@ -243,7 +277,7 @@ def _evaluated(row: Mapping[str, str], columns: Iterable[str]) -> bool:
         return False
 
 
-def _commit(runs: Sequence[_Run], name: str) -> str:
+def _commit(runs: Sequence[FinishedRun], name: str) -> str:
     """Returns the commit that the runs were made from; empty when they do not say."""
     commits = sorted({str(run.run.get("commit") or "") for run in runs})
     if len(commits) > 1:
@@ -252,7 +286,7 @@ def _commit(runs: Sequence[_Run], name: str) -> str:
     return commits[0]
 
 
-def _results(run: _Run, folder: Path, critics: bool) -> Iterable[dict[str, Any]]:
+def _results(run: FinishedRun, folder: Path, critics: bool) -> Iterable[dict[str, Any]]:
     robot = get_robot(get_task(run.task).robot)
     widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
     for seed in run.run["seeds"]:
@@ -273,7 +307,7 @@ def _results(run: _Run, folder: Path, critics: bool) -> Iterable[dict[str, Any]]
         yield item
 
 
-def _perturbed(run: _Run, critics: bool) -> Iterable[dict[str, Any]]:
+def _perturbed(run: FinishedRun, critics: bool) -> Iterable[dict[str, Any]]:
     for cell in run.evaluation["perturbed"]:
         if cell["family"] == protocol.MIN_Q_OWN and not critics:
             continue
@@ -288,11 +322,11 @@ def _perturbed(run: _Run, critics: bool) -> Iterable[dict[str, Any]]:
             }
 
 
-def _clean(run: _Run, seed: str) -> list[float]:
+def _clean(run: FinishedRun, seed: str) -> list[float]:
     return _finite(run, run.evaluation["clean"][seed], f"clean returns of seed {seed}")
 
 
-def _finite(run: _Run, returns: Sequence[Any], what: str) -> list[float]:
+def _finite(run: FinishedRun, returns: Sequence[Any], what: str) -> list[float]:
     """Passes finite returns on; JSON has no NaN, so a failed episode may stand there as null or as text."""
     for value in returns:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -303,7 +337,7 @@ def _finite(run: _Run, returns: Sequence[Any], what: str) -> list[float]:
     return list(returns)
 
 
-def _training(run: _Run, command: str | None) -> dict[str, Any]:
+def _training(run: FinishedRun, command: str | None) -> dict[str, Any]:
     facts = run.run
     count = len(facts["seeds"])
     default = f"offdyn train {facts['agent']} {run.task} --seeds {count} --updates {facts['updates']}"
@@ -321,7 +355,7 @@ def _training(run: _Run, command: str | None) -> dict[str, Any]:
     return training | ({"tuning_note": str(note)} if note else {})
 
 
-def _tuning_evaluations(run: _Run) -> int:
+def _tuning_evaluations(run: FinishedRun) -> int:
     """Return how many online evaluations the settings took; an agent from outside need not have stated it."""
     stated = run.run["tuning_evaluations"]
     if stated is None:

@@ -7,12 +7,13 @@ earlier protocol are shown without a rank.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed
 from offdyn_envs.benchmark.entries.places import history, rank
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
 from offdyn_envs.benchmark.entries.task_facts import task_facts
@@ -33,8 +34,6 @@ from offdyn_envs.version import __version__
 __all__ = ["CLAIM", "RERUN", "Json", "Judged", "compute_standings", "load_board"]
 
 SELF_REPORTED = "self-reported"
-CLAIM, RERUN = "claim", "re-run"
-"""Where a figure comes from."""
 
 Json = dict[str, Any]
 
@@ -134,7 +133,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
     if held_out is not None:
         for task, row in tasks.items():
             row |= _held_out(held_out["returns"], task, row["seeds"], references[task])
-    robustness = _robustness(_Perturbed.of(entry, tasks, verdict), references)
+    robustness = _robustness(Perturbed.of(entry, tasks, verdict), references)
     row: Json = {
         "name": entry.name,
         "protocol": entry.protocol,
@@ -197,31 +196,7 @@ def _held_out(returns: Mapping[str, list[float]], task: str, seeds: Sequence[int
     return {"held_out_scores": scores.tolist(), "held_out_score": _interval(t_interval(scores))}
 
 
-@dataclass(frozen=True)
-class _Perturbed:
-    """Mean returns per seed, clean and in every cell, all claimed or all re-run."""
-
-    source: str
-    clean: Mapping[str, list[float]]
-    cells: Mapping[str, Mapping[tuple[str, float], list[float]]]
-
-    @staticmethod
-    def of(entry: Entry, tasks: Mapping[str, Json], verdict: Mapping[str, Any] | None) -> "_Perturbed":
-        rerun = verdict is not None and "perturbed" in verdict and verdict["status"] in (REPRODUCED, NOT_REPRODUCED)
-        claimed = [asdict(cell) for cell in entry.perturbed]
-        cells: dict[str, dict[tuple[str, float], list[float]]] = {}
-        for cell in verdict["perturbed"] if rerun and verdict is not None else claimed:
-            family = cell["family"]
-            if entry.protocol == 1 and family == protocol.MIN_Q:
-                # The first protocol had no other attack than that with the entry's own critic.
-                family = protocol.MIN_Q_OWN
-            seeds = cells.setdefault(cell["task"], {}).setdefault((family, cell["level"]), [])
-            seeds.append(float(np.mean(cell["returns"])))
-        key = "returns" if rerun else "claimed_returns"
-        return _Perturbed(RERUN if rerun else CLAIM, {task: row[key] for task, row in tasks.items()}, cells)
-
-
-def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None]) -> Json:
+def _robustness(perturbed: Perturbed, references: Mapping[str, Reference | None]) -> Json:
     """Scores under perturbation per task, t intervals over seeds; the clean score of the same source beside them."""
     result: Json = {}
     for task, cells in sorted(perturbed.cells.items()):
@@ -230,13 +205,17 @@ def _robustness(perturbed: _Perturbed, references: Mapping[str, Reference | None
             continue
         result[task] = {
             "source": perturbed.source,
-            "clean": _interval(t_interval(reference.normalise(perturbed.clean[task]))),
+            "clean": _mean_score(perturbed.clean[task], reference),
             "cells": [
-                {"family": family, "level": level, "score": _interval(t_interval(reference.normalise(means)))}
+                {"family": family, "level": level, "score": _mean_score(means, reference)}
                 for (family, level), means in sorted(cells.items())
             ],
         }
     return result
+
+
+def _mean_score(means: Mapping[int, float], reference: Reference) -> Json:
+    return _interval(t_interval(reference.normalise(list(means.values()))))
 
 
 def _kept(robustness: Mapping[str, Json]) -> list[Json]:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.benchmark.entries.published import published_scores
 from offdyn_envs.benchmark.scoring.scores import Reference
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import behaviour_path
@@ -33,8 +34,12 @@ def task_facts(task: Task, reference: Reference | None) -> Json:
     gap = known["gap"]["tasks"].get(task.name)
     if gap is not None:
         facts["gap"] = gap | {"command": known["gap"]["command"].replace("TASK", task.name)}
-    if task.name in known["published"]:
-        facts["published"] = known["published"][task.name]
+    reported = [
+        {"figures": one.figures, "paper": one.paper.name, "scale": one.paper.scale}
+        for one in published_scores(task.name)
+    ]
+    if reported:
+        facts["published"] = reported
     behaviour = _behaviour(task, reference)
     return facts | ({} if behaviour is None else {"behaviour": behaviour})
 
@@ -58,5 +63,5 @@ def _behaviour(task: Task, reference: Reference | None) -> Json | None:
 
 @cache
 def _known() -> Json:
-    """Measured gaps and published figures; `gap` says with which command the former were measured."""
+    """Measured gaps, and with which command they were measured."""
     return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))

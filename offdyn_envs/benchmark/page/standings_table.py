@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from offdyn_envs.benchmark.page.charts import Look, Point, forest, forest_axis, key
 from offdyn_envs.benchmark.page.layout import Json, badge, entry_link, mark, score, task_link
 from offdyn_envs.benchmark.page.markup import Html, element, number
+from offdyn_envs.tasks import TRACKS
 
 __all__ = ["track_panel"]
 
 FULL_PRECISION = "fp32"
+MOST_NAMED = 3
+"""As many missing tasks are named in a line; more are only counted."""
 """The precision that needs no tag; entries that name none are taken to have it."""
 COLUMNS = (
     *(("Place", "up"), ("Method", "up"), ("Score (IQM)", "down"), ("Mean", "down"), ("Coverage", "down")),
@@ -174,8 +177,12 @@ def _cell(label: str, content: object, value: object, **attributes: object) -> H
 
 
 def _coverage(row: Json, track: Json) -> Html:
+    """Returns how many tasks and seeds an entry has, and which tasks it lacks where those are few."""
     seeds = element("span", f"{row['seeds']} seeds", class_="sub")
-    return element("span", f"{len(row['tasks'])} of {track['size']}", seeds)
+    missing = [task for task in TRACKS[track["name"]] if task not in row["tasks"]]
+    few = 0 < len(missing) <= MOST_NAMED
+    lacks = element("span", f"lacks {', '.join(missing)}", class_="sub") if few else None
+    return element("span", f"{len(row['tasks'])} of {track['size']}", seeds, lacks)
 
 
 def _by_task(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look]) -> Html:

@@ -9,7 +9,7 @@ from offdyn_envs.benchmark.entries.comparisons import Comparison
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Judged
 from offdyn_envs.benchmark.scoring.cells import cell_name
 
-__all__ = ["HEADS", "TABLES", "raw_returns", "table_files"]
+__all__ = ["HEADS", "TABLES", "csv_text", "raw_returns", "table_files"]
 
 Json = dict[str, Any]
 TABLES = {
@@ -57,7 +57,7 @@ def table_files(standings: Json, comparisons: Iterable[Comparison]) -> dict[str,
         "history.csv": _history(standings),
         "published.csv": _published(standings),
     }
-    return {name: _csv(_COLUMNS[name], rows[name]) for name in TABLES}
+    return {name: csv_text(_COLUMNS[name], rows[name]) for name in TABLES}
 
 
 def raw_returns(judged: Judged) -> str:
@@ -75,15 +75,20 @@ def raw_returns(judged: Judged) -> str:
     for cell in verdict.get("perturbed", []):
         name = cell_name(cell["family"], cell["level"])
         rows.append((cell["task"], cell["seed"], name, RERUN, _list(cell["returns"])))
-    return _csv(_RAW, rows)
+    return csv_text(_RAW, rows)
 
 
 def _list(returns: Iterable[float]) -> str:
     return " ".join(f"{value:.2f}" for value in returns)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Writes lines that a spreadsheet takes as text where they could be a formula: names come from strangers."""
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table as CSV; what could be a formula is text to a spreadsheet, as names come from strangers.
+
+    Args:
+        columns: Heads of the columns.
+        rows: The lines; None is an empty field, floats are rounded to 6 decimals.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)

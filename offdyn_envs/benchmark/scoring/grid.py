@@ -63,7 +63,7 @@ def grid_returns(
     asked: Sequence[Ask],
     judges: Judges | None = None,
     num_threads: int = 1,
-    ended: Callable[[int], None] = lambda count: None,
+    stepped: Callable[[int], None] = lambda ended: None,
 ) -> list[Floats]:
     """Run every policy in every cell.
 
@@ -74,7 +74,7 @@ def grid_returns(
         asked: The episodes, C kinds.
         judges: What attacks need.
         num_threads: Simulation threads.
-        ended: Called with how many episodes have ended since it was called last.
+        stepped: Called after every control step with how many episodes ended in it.
 
     Returns:
         Returns [R, E] of each kind, C; NaN marks failed episodes.
@@ -91,7 +91,7 @@ def grid_returns(
                 Row(member, shifts, ask.seed + episode, attack)
                 for episode, shifts in zip(range(ask.episodes), dynamics, strict=True)
             ]
-    found = row_returns(policies, robot, rows, num_threads, ended)
+    found = row_returns(policies, robot, rows, num_threads, stepped)
     ends = np.cumsum([len(policies) * ask.episodes for ask in asked])
     parts = np.split(found, ends[:-1]) if asked else []
     return [part.reshape(len(policies), ask.episodes) for part, ask in zip(parts, asked, strict=True)]

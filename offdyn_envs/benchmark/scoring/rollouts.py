@@ -171,7 +171,7 @@ def row_returns(
     robot: Robot,
     rows: Sequence[Row],
     num_threads: int = 1,
-    ended: Callable[[int], None] = lambda count: None,
+    stepped: Callable[[int], None] = lambda ended: None,
 ) -> Floats:
     """Runs episodes of several policies side by side, each under dynamics and an attack of its own.
 
@@ -180,7 +180,7 @@ def row_returns(
         robot: The robot.
         rows: The episodes, N.
         num_threads: Simulation threads.
-        ended: Called with how many episodes have ended since it was called last.
+        stepped: Called after every control step with how many episodes ended in it.
 
     Returns:
         Undiscounted returns, [N]; NaN marks failed episodes, in which the policy gave a non-finite action.
@@ -200,7 +200,7 @@ def row_returns(
             actions = np.zeros((len(flight.rows), robot.action_dim))
             actions[going] = _act(policies, members[numbers], attacked.see(flight.observations[going], numbers), robot)
             flight.step(actions)
-            ended(len(numbers) - int(flight.alive[numbers].sum()))
+            stepped(len(numbers) - int(flight.alive[numbers].sum()))
             flight.compact(flight.alive)
     return flight.totals
 

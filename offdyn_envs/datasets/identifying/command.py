@@ -18,16 +18,18 @@ __all__ = ["identify"]
 def identify(
     target: Annotated[str, typer.Argument(help="A task (its target), an id of a dataset, or a file of your own.")],
     free: Annotated[str, typer.Option(help="What to fit, such as gravity,friction=0.2..5,mass:torso.")],
-    robot: Annotated[str | None, typer.Option(help="Whose logs they are, where they do not say.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the shifts, for shifts=.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="At most so many rows, evenly spaced.")] = 5000,
+    robot: Annotated[str | None, typer.Option(help="Robot of the logs, if the file does not say.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write the shifts to this JSON file, for shifts=.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Maximum number of rows, evenly spaced.")] = 5000,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to simulate from each row.")] = 1,
-    profile: Annotated[str | None, typer.Option(help="Variant of the edits; by default the dataset's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws starts of the search.")] = 0,
+    profile: Annotated[str | None, typer.Option(help="Variant of the shifts; by default the dataset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search's starting points.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Fit the simulator to logs: the gravity, masses, ... under which simulated steps end where logged ones did."""
+    """Fit gravity, masses and other parameters so that the simulator matches logged steps."""
     from offdyn_envs.datasets.identifying.identify import identify as fit
     from offdyn_envs.report import print_record
 

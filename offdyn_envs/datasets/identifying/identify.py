@@ -140,7 +140,7 @@ def identify(
         shifts: Shifts that are known to hold, applied before those that are looked for.
         rows: At most so many rows, evenly spaced.
         horizon: How many steps are simulated from each row, at least 1; more tell small effects from noise.
-        profile: Variant of the edits; by default the dataset's.
+        profile: Variant of the shifts; by default the dataset's.
         seed: Draws starts of the search and the rows it begins on.
         num_threads: Threads of the simulation; by default all usable processors. The result does not depend on it.
         quiet: No progress bar.

@@ -84,7 +84,7 @@ def read_logs(target: Target, robot: str | Robot | None = None, profile: str | N
             `offdyn_envs.datasets.from_arrays`, and perhaps simulator states before each step, `qpos` [N, nq] and `qvel`
             [N, nv].
         robot: The robot or its name; where left out, the one that the data say they are of.
-        profile: Variant of the edits; by default the dataset's.
+        profile: Variant of the shifts; by default the dataset's.
 
     Raises:
         OffDynError: Nothing of that name, no robot or another one, other dimensions, or a robot that cannot be put into

@@ -105,7 +105,7 @@ def run_export(name: str, path: Path, layout: str, *, force: bool, unpadded: boo
         name: Id of the dataset.
         path: The file.
         layout: "d4rl" or "odrl".
-        force: Replace a file that is there.
+        force: Replace an existing file.
         unpadded: Leave Ant's 27 columns as they are.
     """
     dataset = load_named(name)

@@ -45,7 +45,7 @@ def export(
         dataset: What to write.
         path: The file.
         layout: One of `LAYOUTS`.
-        force: Replace a file that is there.
+        force: Replace an existing file.
         pad_ant: Add the 84 zero columns that Ant's observations have in both layouts and in their environments.
 
     Raises:

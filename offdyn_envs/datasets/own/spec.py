@@ -46,8 +46,8 @@ class Spec:
         rewards: Column of the rewards.
         next_observations: Columns of the next observations; without them it is the next row of the same episode.
         terminations: Column that is true where an episode ended for good.
-        truncations: Column that is true where it was cut.
-        done: Column that is true where it ended, whichever way.
+        truncations: Column that is true where the episode was cut off.
+        done: Column that is true where the episode ended either way.
         episode: Column with the number of the episode.
         done_means: One of `DONE_MEANS`, for files that know "done" only.
         action_low: Smallest value of all actions, or of each; -1 means it to a policy.

@@ -126,7 +126,7 @@ def download_all(
     Args:
         names: Tasks (source and target), ids of datasets, or ids behind an address: "hf://org/offdyn/hopper/...".
         url: Where the ids without an address come from, as for `open_source`.
-        force: Replace datasets that are there.
+        force: Replace existing datasets.
         quiet: No progress bars.
 
     Returns:

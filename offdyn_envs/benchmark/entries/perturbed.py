@@ -1,0 +1,56 @@
+"""What an entry earned under perturbations, seed by seed: its claim, or the suite's own re-run where there is one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from offdyn_envs.benchmark.entries.submissions import Entry
+from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED
+from offdyn_envs.benchmark.scoring import protocol
+
+__all__ = ["CLAIM", "RERUN", "Perturbed"]
+
+CLAIM, RERUN = "claim", "re-run"
+"""Where a figure comes from."""
+
+Seeds = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Mean returns of each seed, clean and in every cell, all claimed or all re-run.
+
+    Attributes:
+        source: `re-run` or `claim`.
+        clean: By task and seed.
+        cells: By task, (family, level) and seed.
+    """
+
+    source: str
+    clean: Mapping[str, Seeds]
+    cells: Mapping[str, Mapping[tuple[str, float], Seeds]]
+
+    @staticmethod
+    def of(entry: Entry, tasks: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> "Perturbed":
+        """Returns those of an entry.
+
+        Args:
+            entry: The entry.
+            tasks: Its tasks as the standings have them.
+            verdict: The verdict on it, None where there is none.
+        """
+        rerun = verdict is not None and "perturbed" in verdict and verdict["status"] in (REPRODUCED, NOT_REPRODUCED)
+        claimed = [asdict(cell) for cell in entry.perturbed]
+        cells: dict[str, dict[tuple[str, float], dict[int, float]]] = {}
+        for cell in verdict["perturbed"] if rerun and verdict is not None else claimed:
+            family = cell["family"]
+            if entry.protocol == 1 and family == protocol.MIN_Q:
+                # The first protocol had no other attack than that with the entry's own critic.
+                family = protocol.MIN_Q_OWN
+            seeds = cells.setdefault(cell["task"], {}).setdefault((family, cell["level"]), {})
+            seeds[cell["seed"]] = float(np.mean(cell["returns"]))
+        key = "returns" if rerun else "claimed_returns"
+        clean = {task: dict(zip(row["seeds"], row[key], strict=True)) for task, row in tasks.items()}
+        return Perturbed(RERUN if rerun else CLAIM, clean, cells)

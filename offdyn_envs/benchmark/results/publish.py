@@ -1,0 +1,133 @@
+"""Writes the results page of a track with its plot and its figures as CSV."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from offdyn_envs.atomic import refuse_foreign, write_together
+from offdyn_envs.benchmark.entries.standings import load_board
+from offdyn_envs.benchmark.entries.task_facts import task_facts
+from offdyn_envs.benchmark.page.tables import csv_text
+from offdyn_envs.benchmark.results.claims import judge, known_claims
+from offdyn_envs.benchmark.results.forest import draw
+from offdyn_envs.benchmark.results.order import agreements, gap_fit, pooled
+from offdyn_envs.benchmark.results.page import BEGINS, page
+from offdyn_envs.benchmark.results.rows import Row, gather
+from offdyn_envs.benchmark.results.sentences import Material
+from offdyn_envs.benchmark.results.shares import kept
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import cell_name
+from offdyn_envs.benchmark.scoring.statistics import Interval, t_interval
+from offdyn_envs.errors import OffDynError, unknown
+from offdyn_envs.figures import refuse_other_than_png
+from offdyn_envs.tasks import get_task, get_track
+from offdyn_envs.version import __version__
+
+__all__ = ["COLUMNS", "material_of", "write_results"]
+
+COLUMNS = ("figure", "method", "task", "condition", "source", "seeds", "value", "low", "high")
+"""Of the CSV: a figure a line."""
+
+
+def write_results(
+    board: Path,
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    track: str = "core-6",
+    division: str = "100k",
+    command: str,
+    table: Mapping[str, Any] | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Writes `TRACK.md`, `TRACK/forest.png` and `TRACK/figures.csv`; the same entries and runs give the same page.
+
+    Args:
+        board: The leaderboard's folder.
+        runs: Evaluated run folders that are no entries yet.
+        out: Where the page goes.
+        track: Name of the track.
+        division: Division by policy updates.
+        command: What makes the page again, which it tells.
+        table: Contents of a references.json to use instead of the package's.
+
+    Returns:
+        The files, and one line for each refused entry or verdict.
+
+    Raises:
+        OffDynError: No such track, division or leaderboard; a run cannot be read; nothing has figures; or a file of
+            these names is somebody else's.
+    """
+    if division not in protocol.DIVISIONS:
+        raise unknown("division", division, protocol.DIVISIONS)
+    if not board.is_dir():
+        raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
+    judged, refusals = load_board(board)
+    material = material_of(gather(judged, runs, track, division, table), track)
+    latest = max((str(one.verdict.get("date", "")) for one in judged if one.verdict is not None), default="")
+    text = page(material, command=command, latest=latest, version=__version__)
+    text_file, figures, plot = out / f"{track}.md", out / track / "figures.csv", out / track / "forest.png"
+    refuse_foreign(text_file, lambda begins: BEGINS.encode() in begins, "a page of this command")
+    refuse_foreign(figures, lambda begins: begins.startswith(",".join(COLUMNS).encode()), "a table of this command")
+    refuse_other_than_png(plot)
+    draw(material.rows, material.tasks, plot)
+    write_together({text_file: text, figures: csv_text(COLUMNS, _lines(material))})
+    return [text_file, plot, figures], refusals
+
+
+def material_of(rows: Sequence[Row], track: str) -> Material:
+    """Returns what the page is made of.
+
+    Args:
+        rows: The rows of the track.
+        track: Name of the track.
+
+    Raises:
+        OffDynError: There are no rows.
+    """
+    if not rows:
+        raise OffDynError(
+            f"no entry and no run has figures on '{track}'; add one: offdyn leaderboard add RUN --name NAME"
+        )
+    tasks = get_track(track)
+    facts = {task: task_facts(get_task(task), None) for task in tasks}
+    gaps = {task: float(told["gap"]["mean"]) for task, told in facts.items() if "gap" in told}
+    return Material(track, tasks, rows, agreements(rows, tasks), gaps, gap_fit(rows, gaps))
+
+
+def _lines(material: Material) -> Iterable[Sequence[object]]:
+    for row in material.rows:
+        yield from _of_row(row, material.tasks)
+    for one in material.orders:
+        for name, value in one.published.items():
+            yield "published score", name, one.task, one.paper, "paper", None, value, None, None
+        if one.correlation is not None:
+            yield "rank correlation", None, one.task, one.paper, None, None, *one.correlation
+    together = pooled(material.orders, material.rows)
+    if together is not None and together.correlation is not None:
+        yield "rank correlation", None, "all", None, None, None, *together.correlation
+    for task, value in material.gaps.items():
+        yield "gap", None, task, None, "offdyn data gap", None, value, None, None
+    if material.fit.correlation is not None:
+        yield "gain and gap", None, "all", None, None, None, *material.fit.correlation
+    for claim in known_claims():
+        found = judge(claim, material.rows)
+        if found.difference is not None:
+            yield f"claim: {claim.text}", claim.ours, "all", found.verdict, None, None, *found.difference
+
+
+def _of_row(row: Row, tasks: Sequence[str]) -> Iterable[Sequence[object]]:
+    if row.covers(tasks):
+        yield "IQM", row.name, "all", "clean", row.source, None, *row.overall()
+    for task, seeds in sorted(row.scores.items()):
+        yield "score", row.name, task, "clean", row.source, len(seeds), *t_interval(row.values(task))
+    for task, cells in sorted(row.cells.items()):
+        for condition, seeds in sorted(cells.items()):
+            yield "score", row.name, task, cell_name(*condition), row.source, len(seeds), *_interval(seeds)
+    for condition in sorted({condition for cells in row.cells.values() for condition in cells}):
+        share = kept(row, condition)
+        if share is not None:
+            yield "kept", row.name, "all", cell_name(*condition), row.source, None, *share.share
+
+
+def _interval(seeds: Mapping[int, float]) -> Interval:
+    return t_interval(list(seeds.values()))
