@@ -29,11 +29,12 @@ def read_mjcf(name: str, mjcf: str | Path) -> mujoco.MjSpec:
     import mujoco
 
     text = mjcf.lstrip() if isinstance(mjcf, str) else ""
+    path = "" if text.startswith("<") else str(_file(name, mjcf))
     try:
-        if text.startswith("<"):
-            read: Any = mujoco.MjSpec
-            return read.from_string(text)
-        return mujoco.MjSpec.from_file(str(_file(name, mjcf)))
+        if path:
+            return mujoco.MjSpec.from_file(path)
+        read: Any = mujoco.MjSpec
+        return read.from_string(text)
     except ValueError as error:
         raise out_of_memory(error) or OffDynError(f"robot '{name}': its model cannot be read: {_line(error)}") from None
 
