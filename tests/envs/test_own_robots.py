@@ -270,13 +270,6 @@ def test_bad_goals(changes, words):
     assert words in refused(offdyn_envs.register_robot, replace(REACHER, **changes))
 
 
-def test_what_goals_cannot_have():
-    offdyn_envs.register_robot(REACHER)
-    assert "a local shift would undo" in refused(
-        offdyn_envs.register_dynamics, "reacher", "odd", Local(Mass(2.0), on=0, above=1.0)
-    )
-
-
 def test_goals_are_stored():
     robot = offdyn_envs.register_robot(REACHER)
     data = collect("reacher", "nominal", RandomBehaviour(), 10)

@@ -56,11 +56,11 @@ class LeakyGravity(Gravity):
 
 @dataclass(frozen=True)
 class LeakyBrokenJoint(BrokenJoint):
-    """Also makes a joint of another finger stiff, and tells nobody."""
+    """Also brakes a joint of another finger, and tells nobody."""
 
     def apply(self, spec, robot, profile):
         super().apply(spec, robot, profile)
-        spec.joint("MFJ2").stiffness = 1.0
+        spec.joint("MFJ2").frictionloss = 1.0
 
 
 class GreedyKinematic(Kinematic):
@@ -205,7 +205,7 @@ def test_wrong_hands_are_caught():
     assert "simulates another model" in only(replace(broken, shifts=shrunk.shifts), "fields")
     assert "that of OffDyn/AdroitPen-broken-joint-hard-v0" in only(replace(broken, name="a second one"), "hash")
     stiff = robot_subject(broken.robot, (LeakyBrokenJoint(0.5),))
-    assert only(stiff, "fields") == "changed but not declared: jnt_stiffness"
+    assert only(stiff, "fields") == "changed but not declared: dof_frictionloss"
 
 
 # Good environments
