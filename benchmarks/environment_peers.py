@@ -23,7 +23,7 @@ import numpy as np
 
 from offdyn_envs.batching.crew import rows_at_a_time
 from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
-from offdyn_envs.robots import Robot, as_walker
+from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Gravity, Shift
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
@@ -66,6 +66,11 @@ class Recording:
     def rows(self) -> int:
         """N."""
         return self.actions.shape[1]
+
+    @property
+    def controls(self) -> np.ndarray:
+        """What the motors get, [T, N, |A|], float64."""
+        return np.asarray(self.robot.control(self.actions), dtype=np.float64)
 
     @property
     def chunk(self) -> int:
@@ -158,7 +163,7 @@ class BareRollout(Peer):
         self.datas = [mujoco.MjData(self.models[0]) for _ in range(threads)]
         self.pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
         self.trajectory = np.zeros((recording.rows, robot.frame_skip, recording.before.shape[-1]))
-        self.controls = np.repeat(recording.actions[:, :, None].astype(np.float64), robot.frame_skip, axis=2)
+        self.controls = np.repeat(recording.controls[:, :, None], robot.frame_skip, axis=2)
 
     def step(self, number: int) -> None:
         self.pool.rollout(
@@ -188,7 +193,7 @@ class ThreadPool(Peer):
         rows, chunk = recording.rows, recording.chunk
         self.datas = [mujoco.MjData(model) for model in self.models]
         self.fields = [(data.qpos, data.qvel, data.ctrl, data.qacc_warmstart) for data in self.datas]
-        self.controls = recording.actions.astype(np.float64)
+        self.controls = recording.controls
         starts = np.ones(recording.whole.shape, dtype=bool)
         starts[1:] = (recording.before[1:] != recording.after[:-1]).any(axis=-1) | ~recording.whole[:-1]
         self.starts = starts.tolist()
@@ -232,7 +237,7 @@ class GymnasiumVector(Peer):
             recording.rows,
             mode,
             disable_env_checker=True,
-            **as_walker(robot, "a stock environment").stock_kwargs,
+            **getattr(robot, "stock_kwargs", {}),
         )
         self.env.reset(seed=0)
 

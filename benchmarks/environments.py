@@ -1,6 +1,6 @@
 """Speed of the batched environment beside a bare rollout loop, a thread pool, Gymnasium and EnvPool, in one run.
 
-    python benchmarks/environments.py                                  # four robots, 64 and 256 rows, as by default
+    python benchmarks/environments.py                                  # the walkers and Humanoid, 64 and 256 rows
     python benchmarks/environments.py --rows 1 16 64 256 1024 --json
 
 Peers take turns in short rounds, in another order each time, so that a busy machine slows all of them alike; a ratio is
@@ -38,7 +38,8 @@ from environment_peers import (
 )
 
 from offdyn_envs.batching.threads import threads_for
-from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.robots import ROBOTS, WALKERS, Robot, register_robot
+from offdyn_envs.robots.examples import HUMANOID
 
 SYNC, BARE, OWN = "gymnasium sync", "bare rollout", ", own models"
 
@@ -128,7 +129,9 @@ def print_table(result: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--robots", nargs="+", default=list(ROBOTS), choices=list(ROBOTS))
+    register_robot(HUMANOID)  # An example of a robot from outside.
+    walkers = [*WALKERS, HUMANOID.name]
+    parser.add_argument("--robots", nargs="+", default=walkers, choices=list(ROBOTS), metavar="ROBOT")
     parser.add_argument("--rows", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--threads", type=int, help="of every peer; where left out the batched environment's default")
     parser.add_argument("--rounds", type=int, default=25)
