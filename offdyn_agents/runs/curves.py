@@ -217,7 +217,14 @@ def _draw_scores(axes: Any, metrics: Mapping[str, Floats], facts: Mapping[str, A
         with np.errstate(invalid="ignore"):
             mean = np.mean(going, axis=0)
         _plot(axes, metrics["updates"], mean, color=MEAN, linewidth=2.2, label="mean of seeds")
-        axes.legend(fontsize=8, framealpha=0.8, edgecolor="none", loc="best")
+        axes.legend(
+            fontsize=8,
+            framealpha=0.8,
+            edgecolor="none",
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            borderaxespad=0.2,
+        )
     elif not scores:
         axes.text(0.5, 0.5, "no evaluation", ha="center", va="center", transform=axes.transAxes)
     title = f"{_score_name(facts)}, {len(scores)} seeds"
