@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from offdyn_envs.benchmark.entries.published import Published, published_scores
 from offdyn_envs.benchmark.results.rows import Row, field_of
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.statistics import Interval
+from offdyn_envs.benchmark.scoring.statistics import Interval, percentile_interval
 
 __all__ = ["FEWEST", "Agreement", "GapFit", "agreements", "gap_fit", "pooled", "spearman", "target_only"]
 
@@ -127,7 +127,7 @@ def _agreement(task: str, one: Published, own: Mapping[str, Row]) -> Agreement:
     if len(shared) >= FEWEST:
         told = list(shared.values())
         drawn = _drawn([own[name] for name in shared], task, f"order of {one.paper.name}")
-        correlation = _interval(float(spearman(list(ours.values()), told)), spearman(drawn, told))
+        correlation = percentile_interval(float(spearman(list(ours.values()), told)), spearman(drawn, told))
         chance = _chance(told, list(ours.values()))
     return Agreement(task, one.paper.name, ordered[0][0], shared, ours, correlation, chance, unknown)
 
@@ -149,7 +149,7 @@ def pooled(found: Sequence[Agreement], rows: Sequence[Row]) -> Agreement | None:
     generator = np.random.default_rng(protocol.BOOTSTRAP_SEED)
     shuffled = [_shuffled(one, generator) for one in usable]
     chance = float(np.mean(np.mean(shuffled, axis=0) >= point - 1e-12))
-    return Agreement("", "", "", {}, {}, _interval(point, np.mean(drawn, axis=0)), chance, ())
+    return Agreement("", "", "", {}, {}, percentile_interval(point, np.mean(drawn, axis=0)), chance, ())
 
 
 def _shuffled(one: Agreement, generator: np.random.Generator) -> Floats:
@@ -171,11 +171,6 @@ def _drawn(rows: Sequence[Row], task: str, about: str) -> Floats:
         picks = row.generator(f"{about} {task}").integers(0, values.size, (protocol.BOOTSTRAP_REPLICATES, values.size))
         means.append(values[picks].mean(axis=1))
     return np.stack(means, axis=1)
-
-
-def _interval(point: float, drawn: Floats) -> Interval:
-    low, high = np.quantile(drawn, [0.5 - protocol.LEVEL / 2.0, 0.5 + protocol.LEVEL / 2.0])
-    return Interval(point, float(low), float(high))
 
 
 def target_only(rows: Sequence[Row]) -> Row | None:
@@ -208,7 +203,7 @@ def gap_fit(rows: Sequence[Row], gaps: Mapping[str, float]) -> GapFit:
     point = float(_together(found, sizes[None])[0])
     drawn = np.mean([_fit(row, reference, tasks, sizes) for row in usable], axis=0)
     chance = float(np.mean(np.abs(_together(found, _orders(sizes))) >= abs(point) - 1e-12))
-    return GapFit(tasks, gains, _interval(point, drawn), len(usable), chance)
+    return GapFit(tasks, gains, percentile_interval(point, drawn), len(usable), chance)
 
 
 def _together(gains: Floats, sizes: Floats) -> Floats:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from offdyn_envs.benchmark.results.rows import Condition, Row
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.scores import degradation
-from offdyn_envs.benchmark.scoring.statistics import Interval, mean_of_strata, stratified_bootstrap
+from offdyn_envs.benchmark.scoring.statistics import Interval, mean_of_strata, percentile_interval, stratified_bootstrap
 
 __all__ = ["TABLE", "Kept", "difference", "kept", "score_under"]
 
@@ -49,7 +49,7 @@ def kept(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> 
     if not counted:
         return None
     point, drawn = _shares(row, condition, counted)
-    return Kept(Interval(point, *_ends(drawn)), counted)
+    return Kept(percentile_interval(point, drawn), counted)
 
 
 def difference(ours: Row, theirs: Row, condition: Condition) -> Kept | None:
@@ -58,7 +58,7 @@ def difference(ours: Row, theirs: Row, condition: Condition) -> Kept | None:
     if not both:
         return None
     (left, drawn_left), (right, drawn_right) = (_shares(row, condition, both) for row in (ours, theirs))
-    return Kept(Interval(left - right, *_ends(drawn_left - drawn_right)), both)
+    return Kept(percentile_interval(left - right, drawn_left - drawn_right), both)
 
 
 def score_under(row: Row, condition: Condition) -> Interval | None:
@@ -94,8 +94,3 @@ def _shares(row: Row, condition: Condition, tasks: Sequence[str]) -> tuple[float
     lost = degradation(after, clean)
     assert lost is not None  # Only tasks with a clean score to speak of were counted.
     return 1.0 - lost, drawn_after / drawn_clean
-
-
-def _ends(drawn: Floats) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [0.5 - protocol.LEVEL / 2.0, 0.5 + protocol.LEVEL / 2.0])
-    return float(low), float(high)

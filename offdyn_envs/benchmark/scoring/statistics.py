@@ -24,6 +24,7 @@ __all__ = [
     "iqm_of_strata",
     "mean_difference",
     "mean_of_strata",
+    "percentile_interval",
     "probability_of_improvement",
     "stratified_bootstrap",
     "student_cdf",
@@ -185,6 +186,12 @@ def mean_of_strata(strata: list[Floats]) -> Floats:
     return np.mean([stratum.mean(axis=-1) for stratum in strata], axis=0)
 
 
+def percentile_interval(point: float, drawn: Floats, level: float = protocol.LEVEL) -> Interval:
+    """Returns a figure with the percentile interval of its bootstrap replicates [R]."""
+    low, high = np.quantile(drawn, [0.5 - level / 2.0, 0.5 + level / 2.0])
+    return Interval(point, float(low), float(high))
+
+
 def stratified_bootstrap(
     strata: Sequence[ArrayLike],
     statistic: Statistic = iqm_of_strata,
@@ -295,9 +302,8 @@ def _bootstrap(
     drawn = [
         [sample[rng.integers(0, sample.size, size=(replicates, sample.size))] for sample in task] for task in samples
     ]
-    low, high = np.quantile(statistic(drawn), [0.5 - level / 2.0, 0.5 + level / 2.0])
     point = float(statistic([[sample[None, :] for sample in task] for task in samples])[0])
-    return Interval(point, float(low), float(high))
+    return percentile_interval(point, statistic(drawn), level)
 
 
 def _published(task: Sequence[Floats]) -> list[list[float]]:
