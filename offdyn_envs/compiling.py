@@ -17,6 +17,9 @@ __all__ = ["base_model", "base_spec", "compile_spec", "dynamics_fields", "log_si
 # Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
 _UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
 _UNSEEN_SUFFIXES = ("_rgba", "_matid", "_user", "_bvhadr", "_bvhnum")
+# Fields that grow with the names of the folders in which a model's meshes lie, and so differ between installations.
+_SIZES_OF_PATHS = ("npaths", "nbuffer", "mesh_pathadr", "hfield_pathadr")
+_NO_PATHS = 1
 
 _log = logging.getLogger("offdyn.mujoco")
 
@@ -60,9 +63,10 @@ def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
         Arrays by name, those of the options with the prefix "opt.".
     """
     fields: dict[str, np.ndarray] = {}
+    unseen = _SIZES_OF_PATHS if model.npaths > _NO_PATHS else ()
     for prefix, owner in (("", model), ("opt.", model.opt)):
         for name in dir(owner):
-            if name.startswith(("_", *_UNSEEN_BY_PHYSICS)) or name.endswith(_UNSEEN_SUFFIXES):
+            if name.startswith(("_", *_UNSEEN_BY_PHYSICS)) or name.endswith(_UNSEEN_SUFFIXES) or name in unseen:
                 continue
             value = getattr(owner, name)
             if isinstance(value, np.ndarray | int | float):

@@ -26,10 +26,15 @@ class Humanoid(Robot):
 
     def reward(self, before: State, after: State, action: Floats) -> NDArray[np.float64]:
         """Return speed of the centre of mass, plus 5 on healthy steps, less the cost of the controls."""
+        return self.judge(before, after, action)[0]
+
+    def judge(self, before: State, after: State, action: Floats) -> tuple[NDArray[np.float64], Bools]:
+        """Return the reward, and whether the step ends the episode, on which the reward depends."""
         begin = self.mass_centre(before.qpos)[..., 0]  # Where the last step ended, which is still known.
         speed = (self.mass_centre(after.qpos)[..., 0] - begin) / self.dt
         cost = 0.1 * np.sum(np.square(self.control(action)), axis=-1)
-        return 1.25 * speed + 5.0 * ~self.terminated(*after) - cost
+        fallen = self.terminated(*after)
+        return 1.25 * speed + 5.0 * ~fallen - cost, fallen
 
     def terminated(self, qpos: Floats, qvel: Floats) -> Bools:
         """Say which states end an episode: the torso is not between 1 and 2 m high."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
 __all__ = ["Kinematics", "kinematics"]
 
 Floats = NDArray[np.floating[Any]]
+Compute = Callable[[Floats], NDArray[np.float64]]
 _MOST = 2**18
 """Numbers of an answer that is kept, at most."""
 
@@ -38,7 +39,8 @@ class Kinematics(threading.local):
         self._model = compile_mjcf(read_mjcf(name, mjcf), f"robot '{name}': its model does not compile")
         self._data = mujoco.MjData(self._model)
         self._compute = mujoco.mj_kinematics
-        self._last: dict[tuple[str, bytes], tuple[Floats, NDArray[np.float64]]] = {}
+        self._all = np.arange(self._model.nbody)
+        self._last: dict[object, tuple[Floats, NDArray[np.float64]]] = {}
 
     def bodies(
         self, qpos: Floats, names: Sequence[str], parts: Sequence[GoalPart], goal: Floats | None
@@ -46,19 +48,21 @@ class Kinematics(threading.local):
         """See `Robot.bodies`; `parts` are those of the goal."""
         chosen = np.array([self._body(name) for name in names])
         if goal is None:
-            return self._remembered(qpos, "xpos", chosen)
+            return self._remembered(tuple(names), qpos, partial(self._each, "xpos", chosen))
         found, rest = np.empty((*qpos.shape[:-1], len(chosen), 3)), read_goal(self._model, parts)
         for at in np.ndindex(qpos.shape[:-1]):
             write_goal(self._model, parts, goal[at])
-            found[at] = self._each(qpos[at], "xpos", chosen)
+            found[at] = self._each("xpos", chosen, qpos[at])
         write_goal(self._model, parts, rest)
         return found
 
     def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         """See `Robot.mass_centre`."""
+        return self._remembered("mass_centre", qpos, self._mass_centre)
+
+    def _mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         mass = self._model.body_mass[:, None]
-        centres = self._remembered(qpos, "xipos", np.arange(self._model.nbody))
-        return np.sum(mass * centres, axis=-2) / np.sum(mass)
+        return np.sum(mass * self._each("xipos", self._all, qpos), axis=-2) / np.sum(mass)
 
     def _body(self, name: str) -> int:
         try:
@@ -67,18 +71,22 @@ class Kinematics(threading.local):
             known = [self._model.body(index).name for index in range(1, self._model.nbody)]
             raise unknown(f"body of robot '{self._name}'", name, known) from None
 
-    def _remembered(self, qpos: Floats, field: str, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Do the same as `_each`; what was asked for last is not computed again: a step begins where one has ended."""
-        key = field, chosen.tobytes()
+    def _remembered(self, key: object, qpos: Floats, compute: Compute) -> NDArray[np.float64]:
+        """Return what `compute` says of positions; rows that it was asked for last are not computed again.
+
+        A step begins where one has ended, but for the few rows that were reset.
+        """
         positions, found = self._last.get(key, (None, None))
-        if positions is None or found is None or not np.array_equal(positions, qpos):
-            found = self._each(qpos, field, chosen)
-            if found.size > _MOST:
-                return found
+        if positions is None or found is None or positions.shape != qpos.shape:
+            found = compute(qpos)
+        else:
+            moved = (positions != qpos).any(axis=-1)
+            found[moved] = compute(qpos[moved])
+        if found.size <= _MOST:
             self._last[key] = np.array(qpos), found
         return found.copy()
 
-    def _each(self, qpos: Floats, field: str, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _each(self, field: str, chosen: NDArray[np.intp], qpos: Floats) -> NDArray[np.float64]:
         """Return entries of an array of the simulation in every position, [..., n, 3]."""
         found, source = np.empty((*qpos.shape[:-1], len(chosen), 3)), getattr(self._data, field)
         # Names of this thread's own are slow to look up.
