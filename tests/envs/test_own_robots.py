@@ -3,7 +3,7 @@
 import copy
 import pickle
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium
@@ -12,9 +12,23 @@ import numpy as np
 import pytest
 
 import offdyn_envs
-from offdyn_envs import Damping, Delay, Field, Kinematic, Local, Mass, Morphology, Noise, OffDynError, Robot, vector
+from offdyn_envs import (
+    Damping,
+    Delay,
+    Field,
+    GoalPart,
+    Kinematic,
+    Local,
+    Mass,
+    Measure,
+    Morphology,
+    Noise,
+    OffDynError,
+    Robot,
+    vector,
+)
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
-from offdyn_envs.robots import GoalPart, State, get_robot, registry
+from offdyn_envs.robots import State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import robot_checks
@@ -263,6 +277,7 @@ def test_states_with_goals_come_back():
     [
         ({"goal": (GoalPart("body_pos", "targt"),)}, "the model has no body 'targt'"),
         ({"goal": (GoalPart("body_mass", "target"),)}, "unknown field of a goal 'body_mass'"),
+        ({"measures": (Measure("place", "tip"),)}, "unknown kind of a measure 'place'"),
         ({"goal": (GoalPart("body_quat", "target"),)}, "sample_reset must return qpos [1] and qvel [1] and goal [4]"),
     ],
 )
@@ -277,6 +292,13 @@ def test_goals_are_stored():
     assert data.goal.shape == (10 + len(data.lengths), robot.goal_dim)
     shown = robot.observe(*data.states(data.state_rows)).astype(np.float32)
     np.testing.assert_array_equal(shown, data.observations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded(Pendulum):
+    """A robot with a number of its own."""
+
+    load: object
 
 
 def failing(**methods):
@@ -318,6 +340,37 @@ def failing(**methods):
         ),
         ({"kind": failing(sample_reset=lambda *given: np.zeros(2))}, "sample_reset must return qpos [1] and qvel [1]"),
         ({"kind": failing(observe=lambda self, qpos, qvel: self.bodies(qpos, "leg"))}, "unknown body of robot"),
+        ({"mjcf": 3}, "mjcf must be a path or MJCF as text, got 3"),
+        ({"mjcf": None}, "mjcf must be a path or MJCF as text, got None"),
+        ({"mjcf": Path("/tmp")}, "there is no model file /tmp"),
+        ({"control_range": (("a", "b"),)}, "control_range must be 1 pairs of a lower and a higher number, got (('a'"),
+        ({"control_range": ((0.0,), (1.0, 2.0))}, "control_range must be 1 pairs"),
+        ({"control_range": 3.0}, "control_range must be 1 pairs"),
+        ({"control_range": ((0.0, float("nan")),)}, "control_range must be 1 pairs"),
+        ({"goal": "x"}, "goal must be a tuple of offdyn_envs.GoalPart, got 'x'"),
+        ({"goal": GoalPart("body_pos", "arm")}, "goal must be a tuple of offdyn_envs.GoalPart"),
+        ({"measures": ("arm",)}, "measures must be a tuple of offdyn_envs.Measure"),
+        ({"measures": (Measure("site_pos", "tip"),)}, "its model does not compile"),
+        ({"skipped_qpos": 2}, "its model has 1 positions, and skipped_qpos is 2"),
+        ({"reset_noise": "x"}, "sample_reset fails: "),
+        ({"kind": failing(edit=lambda self, spec: 1 / 0)}, "edit fails: ZeroDivisionError"),
+        ({"kind": failing(info=lambda *given: 1 / 0)}, "info fails: ZeroDivisionError"),
+        ({"kind": failing(info=lambda *given: 3)}, "info must return numbers by name, got 3"),
+        ({"kind": failing(control=lambda self, action: action[..., 0])}, "control returns float32 []"),
+        ({"kind": failing(judge=lambda *given: 1.0)}, "judge must return what reward and terminated say"),
+        (
+            {"kind": failing(reward=lambda self, before, after, action: np.nan * after.qpos[..., 0])},
+            "reward returns numbers that are not finite",
+        ),
+        (
+            {"kind": failing(observe=lambda self, qpos, qvel: np.inf * np.ones_like(qpos))},
+            "observe returns numbers that are not finite",
+        ),
+        (
+            {"kind": failing(sample_reset=lambda self, rng, init: (init * np.nan, np.zeros(1)))},
+            "sample_reset must return qpos [1] and qvel [1], of finite numbers",
+        ),
+        ({"kind": Loaded, "load": [1.0]}, "it must be a value, with tuples for lists and arrays"),
     ],
 )
 def test_bad_robots(changes, words):
@@ -339,7 +392,11 @@ def test_bad_robots(changes, words):
         ("odd", Field("dof_dampin", scale=2.0), "did you mean 'dof_damping'"),
         ("odd", Kinematic("foot", 0.5), "a kinematic shift needs a walker of the suite"),
         ("odd", Morphology("torso", 1.0), "a morphology shift needs a walker of the suite"),
-        ("odd", Local(Mass(2.0), above=1.0), "is no walker, so that it has no x"),
+        (
+            "odd",
+            Local(Mass(2.0), above=1.0),
+            "Pendulum has no x, since its skipped_qpos is 0; use the number of an entry",
+        ),
         ("odd", Local(Mass(2.0), on=2, above=1.0), "go from 0 to 1, got 2"),
     ],
 )
@@ -371,9 +428,11 @@ def test_bad_tasks(name, source, words):
     [
         ("arm", None, "an offdyn_envs.Robot is needed, got 'arm'"),
         (Humanoid(**vars(pendulum())), None, "the name is taken, by tests.envs.test_own_robots.Pendulum"),
-        (pendulum(mjcf=PENDULUM.replace("0.05", "0.06")), None, "the name is taken"),
+        (pendulum(title="Arm"), None, "its title is Pendulum in this process, got Arm"),
+        (pendulum(title="Hopper"), None, "its title is Pendulum in this process, got Hopper"),
         (pendulum(), {"best": len}, "unknown quality of a scripted policy"),
         (pendulum(), {"medium": 3}, "must be a function, got 3"),
+        (pendulum(), [1], "behaviours must be policies by quality (medium, expert), got [1]"),
     ],
 )
 def test_bad_registrations(robot, behaviours, words):
