@@ -31,9 +31,9 @@ class Local(BaseShift):
 
     Attributes:
         shifts: The shifts that hold there, one or a list: any that change the model, but no morphology.
-        on: What is compared: "x" or "y", the robot's position in m, where its first positions are these (see `Robot.skipped_qpos`;
-            y of the four walkers: Ant alone), or the number of an entry of the observation, in its unit and without
-            noise.
+        on: What is compared: "x" or "y", the robot's position in m, where `Robot.skipped_qpos` says that its first
+            positions are these (of the four walkers Ant alone has a y), or the number of an entry of the observation,
+            in its unit and without noise.
         above: Lower bound; none where left out.
         below: Upper bound; none where left out.
 

@@ -166,9 +166,7 @@ def test_late_actions_wait_in_the_middle_of_the_range():
 
 @pytest.mark.parametrize("skipped", (0, 1, 2))
 def test_places_are_those_that_a_robot_leaves_out(skipped):
-    rail = "".join(
-        f'<joint name="{name}" type="slide" axis="{axis}"/>' for name, axis in {"x": "1 0 0", "y": "0 1 0"}.items()
-    )
+    rail = '<joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/>'
     text = TIPPED.replace('<body name="arm">', f'<body name="arm">{rail}')
     cell(mjcf=text, skipped_qpos=skipped)
     for number, axis in enumerate("xy"):
