@@ -1,7 +1,8 @@
 """The robots that there are: the four walkers, the tasks of the Adroit hand, other packages' and a program's.
 
 The suite's own eight are tables, so that nothing is compiled, and no extra needed, until one of them is used; a test
-completes each from its model and finds the same robot. All others come through `register_robot`.
+completes each from its model and finds the same robot. All others come through `register_robot`, which allows no
+hyphens in names, as the hand's have.
 
 Another package names its robots in the entry-point group `offdyn.robots`, as `name = "module:THING"`, where THING is a
 robot or a function without arguments that registers some, with their dynamics and tasks. They are looked for when a

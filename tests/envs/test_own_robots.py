@@ -28,10 +28,11 @@ from offdyn_envs import (
     vector,
 )
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
-from offdyn_envs.robots import State, get_robot, registry
+from offdyn_envs.models import compile_model, model_hash, published_hash
+from offdyn_envs.robots import WALKERS, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
 from offdyn_envs.vector import OffDynVectorEnv
-from offdyn_envs.verification.robot_checks import robot_checks
+from offdyn_envs.verification.robot_checks import extra_missing, robot_checks
 from offdyn_envs.verification.subjects import find_subject
 
 pytestmark = pytest.mark.usefixtures("own_robots")
@@ -184,6 +185,54 @@ def test_verification(check):
         facts = checks[check]()
         if check == "effect":
             assert facts["share_changed"] == (1.0 if name.endswith("2.0") else 0.0)
+
+
+def test_steps_of_a_robot_with_goals_are_verified():
+    offdyn_envs.register_robot(REACHER)
+    checks = robot_checks(find_subject("Reacher"))
+    assert {"re-simulation", "twins"} <= set(checks) and "friction" not in checks
+    assert checks["re-simulation"]() == {}
+
+
+def test_a_walker_under_another_name_is_an_own_robot():
+    jumper = offdyn_envs.register_robot(replace(WALKERS["hopper"], name="jumper", title="Jumper"))
+    assert jumper.height_index == 1 and pendulum().height_index is None
+    assert find_subject("Jumper").height == 0.0
+    ours, suite = (
+        gymnasium.make(f"OffDyn/{title}-v0", shifts=Local(Mass(2.0), above=0.0)) for title in ("Jumper", "Hopper")
+    )
+    np.testing.assert_array_equal(ours.reset(seed=0)[0], suite.reset(seed=0)[0])
+    for action in np.random.default_rng(0).uniform(-1, 1, (20, 3)).astype(np.float32):
+        got, expected = ours.step(action), suite.step(action)
+        np.testing.assert_array_equal(got[0], expected[0])
+        assert got[1:3] == expected[1:3]
+
+
+def test_environments_may_be_published_by_another_model():
+    class Plain(Pendulum):
+        """Published without the changes of `edit`."""
+
+        def edit(self, spec):
+            spec.joint("turn").armature = 3.0
+
+        def published_spec(self):
+            return mujoco.MjSpec.from_string(PENDULUM)
+
+    bare = offdyn_envs.register_robot(pendulum(name="bare", title="Bare"))
+    plain = offdyn_envs.register_robot(pendulum(Plain))
+    hashes = []
+    for shifts in ((), (Mass(2.0),), (Field("dof_damping", scale=2.0),)):
+        assert published_hash(plain, shifts) == published_hash(bare, shifts)
+        assert published_hash(plain, shifts) != model_hash(compile_model(plain, shifts))
+        hashes.append(published_hash(plain, shifts))
+    assert len(set(hashes)) == 3
+
+
+def test_a_missing_package_is_named_by_verification():
+    assert extra_missing(pendulum(mjcf="no_such_package:arm.xml")) == "package not installed: no_such_package"
+    assert not any(
+        extra_missing(robot) for robot in (pendulum(), HUMANOID, pendulum(mjcf=Path("no_such_package:arm.xml")))
+    )
 
 
 def test_the_same_robot_may_come_again():
