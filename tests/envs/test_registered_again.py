@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import offdyn_envs
-from offdyn_envs import Delay, Gravity, Local, Mass, OffDynError, Robot
+from offdyn_envs import Delay, Friction, Gravity, Local, Mass, OffDynError, Robot
 from offdyn_envs.models import _compile, compile_model
 from offdyn_envs.robots import get_robot
+from offdyn_envs.robots.examples import HUMANOID
+from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.divergence import long_divergence
 from offdyn_envs.verification.subjects import find_subject
 from tests.envs.test_own_robots import PENDULUM, Pendulum, pendulum
@@ -183,3 +185,22 @@ def test_places_are_those_that_a_robot_leaves_out(skipped):
             env.set_state(qpos, np.zeros(3))
             env.step(np.zeros(1, np.float32))
             assert env.model.opt.gravity[2] == gravity
+
+
+def test_humanoid_slips_beyond_five_metres():
+    offdyn_envs.register_robot(HUMANOID)
+    shift = Local(Friction(0.2), above=5.0)
+    env = gymnasium.make("OffDyn/Humanoid-v0", shifts=shift).unwrapped
+    batch = OffDynVectorEnv("humanoid", 2, shifts=shift, autoreset_mode="disabled")
+    env.reset(seed=0)
+    batch.reset(seed=0)
+    qpos, qvel = np.tile(env.data.qpos, (2, 1)), np.tile(env.data.qvel, (2, 1))
+    qpos[1, 0] = 6.0
+    nominal = float(env.model.geom_friction[0, 0])
+    batch.set_state(qpos, qvel)
+    actions = np.zeros((2, 17), np.float32)
+    seen = batch.step(actions)[0]
+    for row, factor in ((0, 1.0), (1, 0.2)):
+        env.set_state(qpos[row], qvel[row])
+        np.testing.assert_array_equal(env.step(actions[row])[0], seen[row])
+        assert env.model.geom_friction[0, 0] == batch.models[row].geom_friction[0, 0] == factor * nominal
