@@ -102,7 +102,9 @@ def _check_free(robot: Robot) -> None:
 
 
 def _is_of(spec: EnvSpec, robot: Robot) -> bool:
-    return spec.entry_point == f"{_ENVIRONMENTS}:{robot.title}"
+    """Say whether an environment is one of a robot's own that has a name."""
+    made = spec.entry_point == f"{_ENVIRONMENTS}:{robot.title}" and spec.id.startswith(f"OffDyn/{robot.title}-")
+    return made and "dynamics" in spec.kwargs
 
 
 def register_environment(robot: Robot, slug: str, env_id: str) -> None:
