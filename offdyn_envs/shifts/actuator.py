@@ -10,7 +10,7 @@ import numpy as np
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts.base import SCALES, BaseShift, Product, bound
-from offdyn_envs.shifts.elements import actuators, own_spec, place_name
+from offdyn_envs.shifts.elements import actuators, drives_joint, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
@@ -105,11 +105,25 @@ class Actuator(BaseShift):
         motor.biasprm = motor.biasprm * scale
         motor.forcerange = motor.forcerange * scale
 
+    def _unit(self, robot: Robot) -> str:
+        spec = own_spec(robot)  # Its elements live as long as it does.
+        units = {_is_slide(motor, spec) for motor in actuators(spec, self.actuator, self.kind, robot)}
+        return "N m or N" if len(units) > 1 else "N" if True in units else "N m"
+
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
         whose = "every motor" if self.actuator is None else f"motor {self.actuator}"
+        unit = "" if self.limit is None else self._unit(robot)
         stronger = [] if self.scale is None else [f"strength of {whose} multiplied by {self.scale:g}"]
-        return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} N m"]))
+        return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} {unit}"]))
+
+
+def _is_slide(motor: Any, spec: mujoco.MjSpec) -> bool:
+    """Say whether a motor pushes along a line: it drives a slide."""
+    import mujoco
+
+    slides = {joint.name for joint in spec.joints if int(joint.type) == mujoco.mjtJoint.mjJNT_SLIDE.value}
+    return drives_joint(motor.trntype) and motor.target in slides
 
 
 def _is_limited(motor: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
-from offdyn_envs.shifts.base import Shift, at_least, number
+from offdyn_envs.shifts.base import Shift, at_least, number, several
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
@@ -99,6 +99,8 @@ def read_key(key: object, what: str = "ranges") -> tuple[dict[str, Any], str]:
         raise unknown("shift kind", name, KINDS)
     kind = KINDS[name]
     parameter = parameter if dot else getattr(kind, "amount", "scale")
+    if not parameter:
+        raise OffDynError(f"{what}: the {name} shift has no number that says how strong it is, so that none is drawn")
     known = inspect.signature(kind).parameters
     if parameter not in known:
         raise unknown(f"parameter of the {name} shift", parameter, known)
@@ -124,8 +126,8 @@ def read_range(key: object, bounds: object, what: str = "ranges") -> tuple[float
     Raises:
         OffDynError: Anything else.
     """
-    ends = list(bounds) if isinstance(bounds, Sequence | np.ndarray) and not isinstance(bounds, str | bytes) else []
-    if len(ends) != 2:
+    ends = several(bounds)
+    if ends is None or len(ends) != 2:
         raise OffDynError(f"{what}: {key} must be a lowest and a highest value, got {shown(bounds)}")
     low, high = (number(f"{what}: {key}", end, -_MOST, _MOST) for end in ends)
     if low > high:

@@ -129,7 +129,7 @@ def counterfactual(
     simulator = _Simulator(robot, domain, num_threads or _usable_threads())
     admission = Admission(robot, own, domain)
     try:
-        with progress(f"{source.id} under other dynamics", len(chosen), quiet=quiet) as advance:
+        with progress(f"{source.id} under other dynamics", len(chosen), quiet=quiet, resumes=False) as advance:
             return _collect(source, chosen, simulator, admission, advance)
     finally:
         simulator.close()

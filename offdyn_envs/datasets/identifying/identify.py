@@ -158,7 +158,8 @@ def identify(
     parameters = read_free(free, logs.robot, known, logs.profile)
     starts = _starts(logs, rows, horizon)
     most = most_steps(parameters, len(starts)) * horizon
-    with progress(f"fitting {', '.join(item.key for item in parameters)}", most, quiet=quiet, at_most=True) as advance:
+    title = f"fitting {', '.join(item.key for item in parameters)}"
+    with progress(title, most, quiet=quiet, at_most=True, resumes=False) as advance:
         replay = Replay(logs, starts, horizon, known, num_threads or usable_threads(), advance)
         return _identify(logs, replay, parameters, known, np.random.default_rng(seed))
 
