@@ -14,8 +14,8 @@ __all__ = ["PlainSpec"]
 class PlainSpec:
     """The attribute `spec` of an environment: whatever Gymnasium puts there becomes plain, so that `to_json` works.
 
-    Shifts, schedules and attacks given as values turn into their JSON forms, numbers and arrays of NumPy and torch into Python's.
-    What has no plain form stays as it is.
+    Shifts, schedules and attacks given as values turn into their JSON forms, numbers and arrays of NumPy and torch into
+    Python's. What has no plain form stays as it is.
     """
 
     def __get__(self, env: Any, owner: type) -> EnvSpec | None:

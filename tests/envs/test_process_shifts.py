@@ -357,20 +357,12 @@ def test_malformed_shifts_are_refused_in_one_line(shifts, words):
 @pytest.mark.parametrize("shift", (Delay(1), Noise(0.1), Local(Gravity(0.5), above=1.0)))
 def test_where_they_cannot_be_they_are_refused(shift):
     import offdyn_envs
-    from offdyn_envs.datasets.gap.domains import model_of
 
     with pytest.raises(OffDynError, match="needs a robot of this suite"):
         offdyn_envs.shifted(gymnasium.make("Hopper-v5"), shift)
     schedule = {"unit": "step", "points": [{"at": 3, "shifts": shift}]}
     with pytest.raises(OffDynError, match=f"a {shift.kind} shift cannot change in time"):
         gymnasium.make("OffDyn/Hopper-v0", schedule=schedule)
-    for dynamics in (
-        [shift],
-        gymnasium.make("OffDyn/Hopper-v0", shifts=shift),
-        OffDynVectorEnv("hopper", 2, shifts=shift),
-    ):
-        with pytest.raises(OffDynError, match=f"{shift.kind} shift: the dynamics to compare with must be one model"):
-            model_of(dynamics, WALKERS["hopper"], "default")
 
 
 def test_simulators_are_left_as_they_are():
