@@ -95,13 +95,13 @@ def test_own_dynamics_have_no_gap_and_others_have_one(made, slug):
 
 def test_a_local_body_takes_the_states_that_it_can(made):
     """Narrow joints refuse states of wide ones, but only where they are narrow."""
-    source, shifts = made("delayed"), DYNAMICS["narrow"]
-    everywhere = counterfactual(source, list(shifts[0].shifts), quiet=True)
-    there = source.observations[:, 1] < -0.1
-    np.testing.assert_array_equal(
-        counterfactual(source, list(shifts), quiet=True).masks["limit"], everywhere.masks["limit"] & there
-    )
-    assert 0 < (everywhere.masks["limit"] & there).sum() < everywhere.masks["limit"].sum()
+    source, narrow = made("delayed"), Kinematic(preset="severe")
+    everywhere = counterfactual(source, [narrow], quiet=True).masks["limit"]
+    pitch = source.qpos[:, 2]
+    bound = float(np.sort(pitch[everywhere])[[5, 6]].mean())
+    refused = counterfactual(source, [Local((narrow,), on=1, below=bound)], quiet=True).masks["limit"]
+    np.testing.assert_array_equal(refused, everywhere & (pitch < bound))
+    assert refused.sum() == 6 < everywhere.sum()
 
 
 def test_noise_has_no_exact_gap(made):
