@@ -22,6 +22,7 @@ __all__ = ["Actuator"]
 
 LIMITS = (1e-6, 1e9)
 """Smallest and largest force limit, N or N m."""
+_ANY_UNIT = "N m or N"
 
 
 @register_shift
@@ -107,8 +108,8 @@ class Actuator(BaseShift):
 
     def _unit(self, robot: Robot) -> str:
         spec = own_spec(robot)  # Its elements live as long as it does.
-        units = {_is_slide(motor, spec) for motor in actuators(spec, self.actuator, self.kind, robot)}
-        return "N m or N" if len(units) > 1 else "N" if True in units else "N m"
+        units = {_unit_of(motor, spec) for motor in actuators(spec, self.actuator, self.kind, robot)}
+        return units.pop() if len(units) == 1 else _ANY_UNIT
 
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
@@ -118,12 +119,14 @@ class Actuator(BaseShift):
         return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} {unit}"]))
 
 
-def _is_slide(motor: Any, spec: mujoco.MjSpec) -> bool:
-    """Say whether a motor pushes along a line: it drives a slide."""
+def _unit_of(motor: Any, spec: mujoco.MjSpec) -> str:
+    """Return the unit of a motor's force: what drives a slide pushes, what drives a hinge turns."""
     import mujoco
 
-    slides = {joint.name for joint in spec.joints if int(joint.type) == mujoco.mjtJoint.mjJNT_SLIDE.value}
-    return drives_joint(motor.trntype) and motor.target in slides
+    types = {joint.name: int(joint.type) for joint in spec.joints}
+    if not drives_joint(motor.trntype) or motor.target not in types:
+        return _ANY_UNIT
+    return "N" if types[motor.target] == mujoco.mjtJoint.mjJNT_SLIDE.value else "N m"
 
 
 def _is_limited(motor: Any) -> bool:
