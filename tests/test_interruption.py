@@ -65,7 +65,7 @@ def test_what_keeps_nothing_says_so():
         signal.raise_signal(signal.SIGTERM)
         advance(5)
     assert str(stopped.value) == "fitting: interrupted at 5 of 100; nothing was kept"
-    with pytest.raises(Interrupted, match="^interrupted; nothing was kept$"), progress("fitting", 1, resumes=False):
+    with pytest.raises(Interrupted, match=r"^interrupted; nothing was kept$"), progress("fitting", 1, resumes=False):
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -78,7 +78,7 @@ class Stopped(Exception):
     (
         ("offdyn_envs.datasets.gap.counterfactuals", lambda: counterfactual(load_dataset(SHIPPED), "nominal")),
         ("offdyn_envs.datasets.identifying.identify", lambda: identify(SHIPPED, free="gravity", rows=9)),
-        ("offdyn_envs.progress", lambda: commands.verify(["hopper"])),
+        ("offdyn_envs.progress", lambda: commands.envs_verify(["hopper"])),
     ),
 )
 def test_who_keeps_nothing(module, work, monkeypatch):

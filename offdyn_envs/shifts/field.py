@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,6 +32,8 @@ _COMPILED = frozenset(
     }
 )
 """Fields that hang together with others which only the compiler sets; changed alone they would be wrong."""
+_OF_JOINTS = ("dof_armature", "dof_damping", "dof_frictionloss")
+"""Fields to which other kinds of shifts add."""
 
 
 @register_shift
@@ -73,10 +75,22 @@ class Field(BaseShift):
         return super().to_json() | ({} if self.index is None else {"index": list(self.index)})
 
     def check(self, robot: Robot) -> None:
-        """Raise where the robot's model has no such field or entry, or has 0 there, which no scale changes."""
+        """Raise where the robot's model has no such field or entry."""
         from offdyn_envs.compiling import base_model
 
-        self._refuse_zero(self._entry(base_model(robot.name)), f" of {robot.title}")
+        self._entry(base_model(robot.name))
+
+    @classmethod
+    def check_together(cls, shifts: Sequence[Field], robot: Robot) -> None:
+        """Raise where a scale meets a 0 to which nothing has been added; what joints add, the compiled model shows."""
+        from offdyn_envs.compiling import base_model
+
+        added = {*_OF_JOINTS}
+        for shift in shifts:
+            if shift.field not in added:
+                shift._refuse_zero(shift._entry(base_model(robot.name)), f" of {robot.title}")
+            if shift.add is not None:
+                added.add(shift.field)
 
     def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
         """Return the field, and what follows from masses."""

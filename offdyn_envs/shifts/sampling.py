@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
+from offdyn_envs.shifts.applying import edit_model, edit_spec
 from offdyn_envs.shifts.base import Shift, at_least, number, several
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
@@ -66,7 +68,7 @@ def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) ->
     low, high = read_range(key, bounds)
     counts = is_count(form["kind"], parameter)
     for end in (low, high):
-        check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
+        _check(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
     rng = np.random.default_rng([int(seed), *str(key).encode()])
     if counts:
         drawn = rng.integers(int(low), int(high), count, endpoint=True)
@@ -76,6 +78,20 @@ def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) ->
     else:
         drawn = rng.uniform(low, high, count)
     return list(parse_shifts([{**form, parameter: value} for value in drawn.tolist()]))
+
+
+def _check(shifts: tuple[Shift, ...], robot: Robot) -> None:
+    """Raise where shifts do not fit a robot, or make no model of it: some find only there that they change nothing."""
+    from offdyn_envs.compiling import base_spec, compile_spec
+
+    check_shifts(shifts, robot)
+    spec = base_spec(robot)
+    with warnings.catch_warnings():
+        # As in `offdyn_envs.models`.
+        warnings.filterwarnings("ignore", message=".*settotalmass.*")
+        edit_spec(spec, shifts, robot, "default")
+        model = compile_spec(spec, robot.name)
+    edit_model(model, shifts)
 
 
 def read_key(key: object, what: str = "ranges") -> tuple[dict[str, Any], str]:

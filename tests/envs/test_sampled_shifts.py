@@ -71,6 +71,8 @@ def test_each_range_has_its_own_stream():
         ({"delay": (0, 99)}, {}, "steps must be a whole number from 0 to 50"),
         ({"local": (0, 9)}, {}, "ranges: the local shift has no number that says how strong it is"),
         ({"field.scale:opt.viscosity": (0.5, 2.0)}, {}, "opt.viscosity of Hopper has 0, which no scale changes"),
+        ({"field.scale:dof_frictionloss": (0.5, 2.0)}, {}, "dof_frictionloss has 0, which no scale changes"),
+        ({"frictionloss.scale": (0.5, 2.0)}, {}, "every joint of Hopper has 0, which no scale changes"),
         ({"mass": (2.0, 0.5)}, {}, "must rise, got 2 and 0.5"),
         ({"mass": (0.0, 0.5)}, {}, "mass shift: scale must be a finite number"),
         ({"mass": 0.5}, {}, "must be a lowest and a highest value"),
@@ -180,7 +182,7 @@ def test_every_number_of_a_shift_is_observed():
     ),
 )
 def test_rows_that_no_number_tells_apart_cannot_be_observed(rows):
-    with pytest.raises(OffDynError, match="but for their strength; row 0 has .*, row 1 has") as refused:
+    with pytest.raises(OffDynError, match=r"but for their strength; row 0 has .*, row 1 has") as refused:
         OffDynVectorEnv("hopper", 2, row_shifts=rows, observe_shifts=True)
     assert "\n" not in str(refused.value)
     assert OffDynVectorEnv("hopper", 2, row_shifts=[rows[1]] * 2, observe_shifts=True).context_names

@@ -70,7 +70,7 @@ def test_what_changes(name):
     if name == "Pusher-v5":
         with pytest.raises(OffDynError, match="gravity shift: PusherEnv has no gravity, which no scale changes"):
             offdyn_envs.shifted(env, gravity)
-        with pytest.raises(OffDynError, match="field shift: opt.gravity has 0, which no scale changes; give add"):
+        with pytest.raises(OffDynError, match=r"field shift: opt\.gravity has 0, which no scale changes; give add"):
             offdyn_envs.shifted(env, Field("opt.gravity", scale=0.5))
         gravity = {"kind": "field", "field": "opt.gravity", "add": 0.0}
     shifts = [gravity, Friction(2.0), Mass(3.0, body), Damping(2.0), Actuator(0.5)]
@@ -204,7 +204,9 @@ def test_a_kind_of_ones_own_may_ask_the_robot(tail, asks, value):
 
 def test_what_a_stranger_does_not_know_is_refused_in_one_line(tail):
     env = make("Humanoid-v5")
-    with pytest.raises(OffDynError, match="asks for robot.observation_dim, which HumanoidEnv has not: .*dt") as refused:
+    with pytest.raises(
+        OffDynError, match=r"asks for robot.observation_dim, which HumanoidEnv has not: .*dt"
+    ) as refused:
         offdyn_envs.shifted(env, Tail(2.0, "observation_dim"))
     assert "\n" not in str(refused.value) and not env.unwrapped.model.opt.wind.any()
 
@@ -218,7 +220,7 @@ def test_a_model_that_is_given():
     env, again = (gymnasium.make("PointMaze_UMaze-v3") for _ in range(2))
     file = env.unwrapped.tmp_xml_file_path
     nominal = env.unwrapped.model.body_mass.copy()
-    with pytest.raises(OffDynError, match="give the file, or MJCF as text, as shifted.*mjcf=") as refused:
+    with pytest.raises(OffDynError, match=r"give the file, or MJCF as text, as shifted.*mjcf=") as refused:
         offdyn_envs.shifted(env, Mass(2.0))
     assert "\n" not in str(refused.value)
     offdyn_envs.shifted(offdyn_envs.shifted(env, Mass(2.0), mjcf=file), Mass(3.0))

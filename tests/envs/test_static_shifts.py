@@ -264,7 +264,7 @@ def test_fields():
         ),
         (
             {"kind": "field", "field": "dof_damping", "scale": 2.0, "index": 0},
-            r"field shift: dof_damping\[0\] of Hopper",
+            r"field shift: dof_damping\[0\] has 0, which no scale",
         ),
         (
             {"kind": "field", "field": "dof_damping", "scale": 2.0, "index": np.array([[3]])},

@@ -108,7 +108,7 @@ def read_logs(target: Target, robot: str | Robot | None = None, profile: str | N
         goal: list[NDArray[np.float64]] = []
     else:
         qpos, qvel, *goal = found = _states(states, len(data), body, name)
-        usable = np.isfinite(np.concatenate(found, axis=1)).all(axis=1)
+        usable = np.asarray(np.isfinite(np.concatenate(found, axis=1)).all(axis=1))
     change = np.asarray(data.next_observations) - np.asarray(data.observations)
     spread = change.std(axis=0, dtype=np.float64)
     own = str(data.card["profile"]) if isinstance(data, Dataset) else "default"
