@@ -31,6 +31,7 @@ _noted: list[int] = []
 _undone: dict[object, Callable[[], object]] = {}
 _commands: list[bool] = []
 _hasty: list[bool] = []
+_begins_anew: list[bool] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,6 +66,7 @@ def deferred(resumes: bool = True) -> Generator[None]:
         yield
         return
     _before.update({int(kind): signal.getsignal(kind) for kind in SIGNALS})
+    _begins_anew[:] = [] if resumes else [True]
     take_over()
     try:
         yield
@@ -142,7 +144,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
         return
     _noted.append(signum)
-    _tell("stopping where the work can go on; once more to stop at once")
+    _tell(f"stopping{'' if _begins_anew else ' where the work can go on'}; once more to stop at once")
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

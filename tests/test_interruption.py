@@ -59,12 +59,13 @@ def test_the_next_report_of_progress_stops_and_says_where(kind, capsys):
     assert "once more to stop at once" in capsys.readouterr().err
 
 
-def test_what_keeps_nothing_says_so():
+def test_what_keeps_nothing_says_so(capsys):
     """Where no file says how far it came, repeating the command begins anew."""
     with pytest.raises(Interrupted) as stopped, progress("fitting", 100, quiet=True, resumes=False) as advance:
         signal.raise_signal(signal.SIGTERM)
         advance(5)
     assert str(stopped.value) == "fitting: interrupted at 5 of 100; nothing was kept"
+    assert "stopping; once more to stop at once" in capsys.readouterr().err
     with pytest.raises(Interrupted, match=r"^interrupted; nothing was kept$"), progress("fitting", 1, resumes=False):
         signal.raise_signal(signal.SIGTERM)
 
