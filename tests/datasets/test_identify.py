@@ -339,6 +339,18 @@ def test_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "docs/identify.md", "exec"), {})
 
 
+def test_page_has_every_row_of_the_benchmark() -> None:
+    root = Path(__file__).parents[2]
+    cases = runpy.run_path(str(root / "benchmarks" / "identify.py"))["CASES"]
+    lines = (root / "docs" / "identify.md").read_text(encoding="utf-8").splitlines()
+    for case in cases:
+        free = {"gravity": 1.0, "friction": 1.0} | case.truth
+        said = [re.escape(f"{name} {truth:g}:") for name, truth in free.items()]
+        for begin in ("states", "observations"):
+            row = re.compile(rf"\| {case.robot} \| {begin} \| [0-9,]+ \| {'[^;]*; '.join(said)}[^;]*\|$")
+            assert sum(bool(row.match(line)) for line in lines) == 1, (case, begin)
+
+
 def test_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "identify.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--cases", "1", "--rows", "100", "--json"])
