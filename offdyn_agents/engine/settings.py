@@ -166,6 +166,11 @@ def preset(
     return {name: value for layer in layers for name, value in flat(layer).items()}
 
 
+def forms(agent: type[Any]) -> tuple[str, ...]:
+    """Return the names of the published forms that an agent's preset has."""
+    return tuple(_preset_file(agent).get("forms") or {})
+
+
 def _of_robot(sections: Mapping[str, Any], robot: str) -> Mapping[str, Any]:
     """Return the section of a robot's own name, else the first that is for several and for this one too."""
     patterns = [name for name in sections if fnmatchcase(robot, name)]
