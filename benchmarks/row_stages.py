@@ -92,7 +92,7 @@ def says_something(results: StageResults) -> bool:
 
 
 def measure_rows(agent: Agent, source: Tensor, target: Tensor, seeds: int, threads: int) -> tuple[float | None, Seen]:
-    """Return the seconds that it takes to judge one more source row for all seeds (None: nothing is said), and the trainings.
+    """Return the seconds that one more source row takes for all seeds, None where nothing is said, and the trainings.
 
     Args:
         agent: The agent.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 S = TypeVar("S")
-SECTIONS = ("settings", "data", "robots", "shifts", "forms", "tuning")
+SECTIONS = ("settings", "data", "robots", "shifts", "forms", "tuning", "place")
 """What a preset file may have."""
 DEFAULT_UPDATES = 20_000
 """What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
@@ -166,6 +166,11 @@ def preset(
     return {name: value for layer in layers for name, value in flat(layer).items()}
 
 
+def place(agent: type[Any]) -> int | None:
+    """Return an agent's place among those that papers are compared by, from 1; None where its preset names none."""
+    return _preset_file(agent).get("place")
+
+
 def forms(agent: type[Any]) -> tuple[str, ...]:
     """Return the names of the published forms that an agent's preset has."""
     return tuple(_preset_file(agent).get("forms") or {})
@@ -213,6 +218,7 @@ def _preset_file(agent: type[Any]) -> dict[str, Any]:
         if key not in SECTIONS:
             raise unknown(f"section of {where}", key, SECTIONS)
     _check_tuning(_mapping(content.get("tuning"), f"{where}: tuning"), f"{where}: tuning")
+    _check_count(content.get("place"), f"{where}: place", 1)
     for section, values in _sections(content, where):
         _check_section(agent.settings_class, values, section)
     return content
@@ -256,11 +262,15 @@ def _check_tuning(told: Mapping[str, Any], where: str) -> None:
     for key in told:
         if key not in ("evaluations", "note"):
             raise unknown(f"key of {where}", key, ("evaluations", "note"))
-    count, note = told.get("evaluations"), told.get("note")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise OffDynError(f"{where}.evaluations is '{beginning(count, 40)}'; a whole number at least 0 is allowed")
+    _check_count(told.get("evaluations"), f"{where}.evaluations", 0)
+    note = told.get("note")
     if note is not None and not isinstance(note, str):
         raise OffDynError(f"{where}.note is '{beginning(note, 40)}'; text is allowed")
+
+
+def _check_count(count: Any, where: str, least: int) -> None:
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < least):
+        raise OffDynError(f"{where} is '{beginning(count, 40)}'; a whole number at least {least} is allowed")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

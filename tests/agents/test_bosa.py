@@ -9,6 +9,7 @@ import torch
 
 from offdyn_agents.algorithms.bosa import BOSA
 from offdyn_agents.algorithms.td3_bc import TD3BC
+from offdyn_agents.engine.networks import mlp
 from offdyn_agents.engine.rows import Layout, RowCounts
 from offdyn_agents.models.support import VARIANCE, Support, SupportSettings, fit_dynamics, supports
 from offdyn_agents.runs.runs import make_agent
@@ -124,7 +125,7 @@ def test_planted_rows(cache):
 
 
 def test_models_of_both_datasets_support_what_the_source_does(cache):
-    """As public code fits them."""
+    """F18 (docs/methods/README.md): as public code fits them."""
     source, target = world(1000, 1, -0.5, unit=4.0), world(500, 0, 0.5, unit=4.0)
     own, both = (
         float(supports(SupportSettings(**SMALL, rows=rows), context(source, target, cache=cache))[0][0].mean())
@@ -133,7 +134,16 @@ def test_models_of_both_datasets_support_what_the_source_does(cache):
     assert both > own + 0.3
 
 
+def test_models_start_with_small_answers():
+    """F19 (docs/methods/README.md): weights of N(0, 1) at a fan-in of 750 would start at thousands."""
+    support, generator = Support(SupportSettings(), Layout(17, 6)), torch.Generator().manual_seed(0)
+    net = support.model.networks()["decoder"]
+    answers = mlp(net.initial(generator), torch.randn(5, 50, net.sizes[0], generator=generator))
+    assert float(answers.abs().max()) < 2.0
+
+
 def test_held_out_rows_end_the_training_and_masks_are_cached(tmp_path):
+    """F20 (docs/methods/README.md): a mask is found once, so that it cannot flicker."""
     settings = SupportSettings(**{**SMALL, "updates": 20})
     given = context(world(50, 0, -0.5), world(100, 0, 0.5), (0, 1), cache=tmp_path)
     first = supports(settings, given)
@@ -176,7 +186,7 @@ def test_masks_and_penalty_of_the_critics():
 
 
 def test_terminal_rows_have_their_reward_as_target():
-    """Public code takes terminal rows for the only ones that go on."""
+    """F17 (docs/methods/README.md): public code takes terminal rows for the only ones that go on."""
     agent = agent_of(value_bounds="none")
     batch, generator = drawn(agent), torch.Generator().manual_seed(4)
     params = {

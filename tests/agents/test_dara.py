@@ -16,7 +16,7 @@ SMALL = {"width": 32, "learning_rate": 3e-3, "updates": 300}
 def test_the_planted_rows_have_the_higher_dr(noise, least, most):
     """Share of good rows in the half of the highest dr: measured .994, .971 and .669 at noise 0, .1 and 1 here.
 
-    FULL
+    After 5,000 updates at full size .993, .960 and .671, where the standard deviation of dr is 5.02, 3.66 and .05.
     Noise of 1 is twice as large as what an action does to s' on these rows, and hides most of it.
     """
     settings, given = ClassifierSettings(**SMALL, noise=noise), planted()
@@ -24,7 +24,7 @@ def test_the_planted_rows_have_the_higher_dr(noise, least, most):
 
 
 def test_a_softmax_before_the_cross_entropy_saturates():
-    """F2: s' is 1 or -1, the target's share is .8 of the one and .2 of the other, and (s, a) says nothing: |dr| = ln 4.
+    """F2 (docs/methods/README.md): s' is 1 or -1, the target's share is .8 of the one and .2 of the other, and (s, a) says nothing: |dr| = ln 4.
 
     Beyond posteriors of sigma(1) = .73 the softmax that is taken for logits is driven to 1. Measured here 1.3 to 1.4 of
     logits, 7.5 to 9.2 of ODRL's softmax, 1.0 of the port's second one.

@@ -53,6 +53,7 @@ def test_masses_against_plain_iterations_in_float64():
 
 
 def test_the_form_of_public_code_punishes_a_short_last_chunk():
+    """F6 (docs/methods/README.md): mass times distance."""
     given = planted(rows=250, target=60)
     # Chunks of 100, 100 and 50 rows.
     right, mass = (transport_costs(TransportSettings(chunk=100, form=f), given) for f in ("row", "mass"))
@@ -78,7 +79,7 @@ def test_chunks_and_a_cap_of_rows_leave_the_ranking():
 
 
 def test_a_row_as_far_from_all_targets_is_not_among_the_best():
-    """Float16 rounds each of its couplings to 0, and with them its cost."""
+    """F7 (docs/methods/README.md): float16 rounds each of its couplings to 0, and with them its cost."""
     rng = np.random.default_rng(1)
     s, a = rng.uniform(0.5, 1.0, (2, 400))
     target = packed(s, a, np.zeros(400))
@@ -92,7 +93,7 @@ def test_a_row_as_far_from_all_targets_is_not_among_the_best():
 
 @pytest.mark.parametrize(("unit", "nearer"), [(1.0, "right positions"), (100.0, "right velocities")])
 def test_the_largest_units_decide(unit, nearer):
-    """F9: rows at the wrong place with the target's velocities, and at the right place with velocities turned by 53 deg.
+    """F9 (docs/methods/README.md): the wrong place with the target's velocities, the right one with turned velocities.
 
     In units in which positions and velocities are of one size the former are farther (cosine 0, of the latter .8).
     Costs are of raw units: velocities a hundred times as large leave nothing of the place.
@@ -217,6 +218,7 @@ def test_the_actors_term(actions):
 
 
 def test_advantages_of_public_code_choose_nothing():
+    """F5 (docs/methods/README.md): a column of weights times a row of errors."""
     w, e = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])
     right, faulty = (agent_of(advantage=form).actor_loss(w, e, 1) for form in ("row", "mean"))
     assert float(right) == 3.5

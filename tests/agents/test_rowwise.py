@@ -138,6 +138,7 @@ def test_rewards_of_a_batch_are_in_units_of_the_data():
 
 
 def test_columns_reach_their_rows():
+    """F3 (docs/methods/README.md): what is added goes to the rewards that are drawn, never into the data."""
     table = torch.cat([pack(SOURCE, "s"), pack(TARGET, "t")])
     rows, generator = len(SOURCE.rewards), torch.Generator().manual_seed(1)
     one = RowColumns(

@@ -300,6 +300,7 @@ def test_a_class_of_no_package_has_no_preset():
         ("tuning: {evaluation: 1}", "unknown key of preset"),
         ("tuning: {evaluations: many}", "far.yaml': tuning.evaluations is 'many'; a whole number at least 0"),
         ("tuning: {evaluations: -1}", "tuning.evaluations is '-1'"),
+        ("place: 0", "far.yaml': place is '0'; a whole number at least 1 is allowed"),
         ("tuning: {note: 3}", "tuning.note is '3'; text is allowed"),
     ],
 )
