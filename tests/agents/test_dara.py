@@ -24,10 +24,10 @@ def test_the_planted_rows_have_the_higher_dr(noise, least, most):
 
 
 def test_a_softmax_before_the_cross_entropy_saturates():
-    """F2 (docs/methods/README.md): s' is 1 or -1, the target's share is .8 of the one and .2 of the other, and (s, a) says nothing: |dr| = ln 4.
+    """F2 (docs/methods/README.md): posteriors beyond sigma(1) = .73 are driven to 1.
 
-    Beyond posteriors of sigma(1) = .73 the softmax that is taken for logits is driven to 1. Measured here 1.3 to 1.4 of
-    logits, 7.5 to 9.2 of ODRL's softmax, 1.0 of the port's second one.
+    s' is 1 or -1, the target's share is .8 of the one and .2 of the other, (s, a) says nothing: |dr| = ln 4. Measured
+    1.3 to 1.4 of logits, 7.5 to 9.2 of ODRL's softmax, 1.0 of the port's second one.
     """
 
     def rows(good):
