@@ -112,7 +112,7 @@ def test_identical_domains_support_each_other(cache):
 def test_planted_rows(cache):
     """The two kinds of rows differ by at most 1, which the mask does not see: all pass, so that half of them are good.
 
-    With states in a unit four times as small, it sees them: measured .78 of the rows that pass are good, all good ones
+    With states in a unit four times as small, it sees them: measured .77 of the rows that pass are good, all good ones
     among them.
     """
     shares, passing = [], []

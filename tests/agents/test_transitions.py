@@ -8,7 +8,7 @@ from offdyn_agents.models.short_training import Learner
 from offdyn_agents.models.transitions import TransitionSettings, Units, fit_transitions
 from tests.agents.planted import LAYOUT, context, earning, world
 
-SETTINGS = TransitionSettings(updates=800, patience=2, width=16, batch_size=32, learning_rate=3e-3)
+SETTINGS = TransitionSettings(updates=1200, patience=2, width=16, batch_size=32, learning_rate=3e-3)
 
 
 def fitted(given, monkeypatch):
