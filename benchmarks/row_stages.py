@@ -77,9 +77,9 @@ def untrained(seen: Seen) -> Iterator[None]:
 
 def judged(agent: Agent, source: Tensor, target: Tensor, seeds: int, threads: int) -> tuple[float, StageResults]:
     """Return the processor seconds of an agent's stages on some rows over the number of threads, and their results."""
+    layout, numbers = Work.layout(agent), tuple(range(seeds))
     # So many updates that what is predicted of rows is worth keeping.
-    settings = {"threads": threads, "compiled": False}
-    context = StageContext(Work.layout(agent), source, target, tuple(range(seeds)), 1_000_000, **settings)
+    context = StageContext(layout, source, target, numbers, 1_000_000, threads=threads, compiled=False)
     with threads_inside(threads):
         begun = time.process_time()
         results = agent.stages(context)
