@@ -29,8 +29,8 @@ from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Fit, Learner, ShortTraining
 
-ROWS = 1000
-"""Source rows of a slice, and of one twice as large."""
+ROWS, SURE = 1000, 1.0
+"""Source rows of a slice, and of one twice as large; four times as many where they differ by fewer seconds than this."""
 STEPS = 200
 """Steps of a training that are timed."""
 Trained = Callable[[Callable[[int], Any]], float]
@@ -107,9 +107,18 @@ def measure_rows(agent: Agent, source: Tensor, target: Tensor, seeds: int, threa
         trainings = list(seen)
         if not says_something(results):
             return None, trainings
-        few, many = ([judged(agent, source[:rows], target, n, threads)[0] for n in (1, 2)] for rows in (ROWS, 2 * ROWS))
-    one, two = (more - less for less, more in zip(few, many, strict=True))
-    return max(one + (seeds - 1) * max(two - one, 0.0), 0.0) / ROWS, trainings
+        rows = ROWS
+        while True:
+            one, two = (
+                judged(agent, source[: 2 * rows], target, count, threads)[0]
+                - judged(agent, source[:rows], target, count, threads)[0]
+                for count in (1, 2)
+            )
+            # What takes a moment would drown in all that does not grow with the rows.
+            if one >= SURE or 8 * rows > len(source):
+                break
+            rows *= 4
+    return max(one + (seeds - 1) * max(two - one, 0.0), 0.0) / rows, trainings
 
 
 def measure_step(training: ShortTraining, source: Tensor, target: Tensor, trained: Trained) -> float:
