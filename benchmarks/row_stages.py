@@ -30,7 +30,7 @@ from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Fit, Learner, ShortTraining
 
 ROWS, SURE = 1000, 1.0
-"""Source rows of a slice, and of one twice as large; four times as many where they differ by fewer seconds than this."""
+"""Source rows of a slice, and of one twice as large; four times as many where they differ by fewer seconds than it."""
 STEPS = 200
 """Steps of a training that are timed."""
 Trained = Callable[[Callable[[int], Any]], float]
