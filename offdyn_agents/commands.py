@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import DEFAULT_UPDATES, parse_overrides
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, chosen, parse_overrides
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
@@ -224,11 +224,16 @@ def train(
         )
         return
     overrides = parse_overrides(settings or [])
+    names = task_names(tasks or [], track) if source is None and target is None else []
+    if overrides:
+        # Before data are read and Lightning is imported, both of which take seconds.
+        chosen(registry.agent_class(agent or ""), overrides=overrides)
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
-    names = task_names(tasks or [], track) if pair is None else [pair.title]
     if pair is None:
         refuse_without_data(names, target_rows)
+    else:
+        names = [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.plans import Plan

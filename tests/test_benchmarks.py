@@ -194,6 +194,62 @@ def test_agents_are_measured_with_policies_of_full_size(agents, name):
         assert getattr(ours.settings, item, None) == getattr(real, item, None)
 
 
+@pytest.fixture
+def stage_costs(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import row_stages
+    import stage_costs
+
+    monkeypatch.setattr(row_stages, "ROWS", 20)
+    monkeypatch.setattr(row_stages, "STEPS", 1)
+    monkeypatch.setattr(stage_costs, "SLICE", 60)
+    monkeypatch.setattr("offdyn_agents.models.short_training.can_compile", lambda _: False)
+    return stage_costs
+
+
+def judging(stage_costs, name):
+    """Return an agent's stages and what they cost, measured on a few rows."""
+    import torch
+
+    agent = stage_costs.agent_of(name, stage_costs.ROBOT)
+    table = torch.rand(100, 2 * agent.observation_dim + agent.action_dim + 2)
+    found = stage_costs.StageCosts("suite", 3, 1, 1)
+    return stage_costs._judging(found, agent, table[:60], table[60:]), found.stages
+
+
+def test_the_stages_of_an_agent_that_nobody_has_named_are_measured(stage_costs, monkeypatch):
+    from offdyn_agents.algorithms import registry
+    from offdyn_agents.algorithms.rowwise.dvdf import DVDF
+
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    kind = type("Newcomer", (DVDF,), {"name": "newcomer", "__module__": __name__})
+    registry.register(kind)
+    assert "newcomer" in stage_costs.rankable() and "oracle-filter" not in stage_costs.rankable()
+    stages, seconds = judging(stage_costs, "newcomer")
+    assert stages == ("encoders, newcomer", "values of the source, newcomer", "rows, newcomer")
+    assert set(stages) == set(seconds) and all(seconds[stage] > 0.0 for stage in stages[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("iql", ()), ("lodada", ("clusters", "classifiers", "rows")), ("droco", ("ensemble, target", "rows"))],
+)
+def test_stages_are_told_by_what_they_do(stage_costs, name, wanted):
+    stages, _ = judging(stage_costs, name)
+    assert stages == tuple(title if "," in title else f"{title}, {name}" for title in wanted)
+
+
+def test_every_agent_of_models_says_which_stages_it_has(stage_costs):
+    from offdyn_agents.engine.rollouts import ModelBased
+
+    for name in stage_costs.rankable():
+        agent = stage_costs.agent_of(name, stage_costs.ROBOT)
+        if isinstance(agent, ModelBased):
+            stages = stage_costs.model_stages(agent)
+            nested = [value for value in vars(agent.settings).values() if hasattr(value, "__dataclass_fields__")]
+            assert len(stages) == len(nested) > 0, name
+
+
 def test_an_agent_is_measured_beside_the_yardstick(agents):
     calls = []
 

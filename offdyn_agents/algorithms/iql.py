@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import FACTS, clipped, value_facts
+from offdyn_agents.algorithms.returns import clipped, reward_scale, unscaled, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch
@@ -113,15 +113,14 @@ class IQL(Agent):
 
     def scale(self, params: Mapping[str, Params], axes: int = 0) -> Tensor | float:
         """Return what rewards are multiplied with, [*lead] and so many axes of size one."""
-        return params[FACTS][0][(..., *(None,) * axes)] if self.settings.reward_scale == "returns" else 1.0
+        return reward_scale(params, axes) if self.settings.reward_scale == "returns" else 1.0
 
     def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
         """Return the networks; critics and value in the units of the data's rewards."""
         found = super().exported(params)
-        for name in ("critic", "value") if self.settings.reward_scale == "returns" else ():
-            *rest, weight, bias = found[name]
-            found[name] = [*rest, *(t / self.scale(params, t.dim()) for t in (weight, bias))]
-        return found
+        if self.settings.reward_scale == "none":
+            return found
+        return found | {name: unscaled(params, found[name]) for name in ("critic", "value")}
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the value, critic and actor losses; see `Agent.loss`."""

@@ -17,7 +17,16 @@ from offdyn_agents.engine.rows import Layout, last_packed
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext
 
-__all__ = ["FACTS", "clipped", "episode_returns", "returns_scale", "value_bounds", "value_facts"]
+__all__ = [
+    "FACTS",
+    "clipped",
+    "episode_returns",
+    "returns_scale",
+    "reward_scale",
+    "unscaled",
+    "value_bounds",
+    "value_facts",
+]
 
 FACTS = "rewards"
 """Where a loss finds the scale of rewards and the lower and upper bound of values, each [*lead]."""
@@ -84,6 +93,17 @@ def value_facts(
         low, high = value_bounds(ends, discount) if bounded else (-float("inf"), float("inf"))
         facts.append((scale, scale * low, scale * high))
     return {FACTS: [torch.tensor(fact, device=rewards.device) for fact in zip(*facts, strict=True)]}
+
+
+def reward_scale(params: Mapping[str, Params], axes: int = 0) -> Tensor:
+    """Return what rewards are multiplied with, as `value_facts` found it, [*lead] and so many axes of size one."""
+    return params[FACTS][0][(..., *(None,) * axes)]
+
+
+def unscaled(params: Mapping[str, Params], network: Params) -> Params:
+    """Return a network of values of scaled rewards with its last layer in the units of the data's rewards."""
+    *rest, weight, bias = network
+    return [*rest, *(tensor / reward_scale(params, tensor.dim()) for tensor in (weight, bias))]
 
 
 def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:

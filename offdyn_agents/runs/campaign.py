@@ -5,6 +5,7 @@ Times are those of runs that have ended in the same folder: nothing is said of a
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_agents.engine.rollouts import ModelBased
+from offdyn_agents.engine.settings import place
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.runs import arrange, plan_agent
 from offdyn_agents.runs.track import Trained
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import duration
 
-__all__ = ["FIRST", "Part", "outlook", "parts", "total", "train_campaign"]
-
-FIRST = ("droco", "iql", "td3-bc", "bc", "mobody", "dara", "otdf", "igdf", "morec")
-"""Whose results papers are compared by; the others follow, cheaper ones first."""
+__all__ = ["Part", "outlook", "parts", "total", "train_campaign"]
 
 Train = Callable[[Sequence[Plan]], list[Trained]]
 
@@ -72,7 +71,8 @@ def parts(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], tell: Ca
         seconds = _seconds(plans)
         # Where nothing was measured: rollouts in a model cost more than all else, then it is the size that counts.
         proxy = (seconds is None, seconds or 0.0, isinstance(agent, ModelBased), agent.parameters)
-        rank = FIRST.index(name) if name in FIRST else len(FIRST)
+        # Those by whose results papers are compared; the others follow, cheaper ones first.
+        rank = place(type(agent)) or math.inf
         left = len(plans) - len(arranged.earlier)
         part = Part(name, plans, sum(population.work for population in arranged.populations), left, seconds)
         found.append(((rank, *proxy, name), part))

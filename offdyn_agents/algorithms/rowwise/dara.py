@@ -4,8 +4,9 @@
 
 from two classifiers that tell target from source rows, one by (s, a, s') and one by (s, a): dr is the difference of
 their log odds. Here they are trained before the policy (`schedule=stage`). Public code trains them on beside it, one
-step an update (`schedule=loop`), and takes a softmax before the cross-entropy and again of the answer, which bounds
-|dr| by 2 (`dara.form=code`); `form=code` is both.
+step an update (`schedule=loop`), and feeds a softmax into the cross-entropy as if it were logits, so that dr is mostly
+0 or at its clip (`dara.form=odrl`, as in ODRL). MOBODY's port takes the softmax of the answer once more, which bounds
+|dr| by 2 (`dara.form=code`); `form=code` is this port.
 """
 
 from __future__ import annotations
