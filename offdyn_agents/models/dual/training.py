@@ -254,7 +254,7 @@ class _Training:
             if save and time.monotonic() - saved > SAVE_SECONDS:
                 save(self.state())
                 saved = time.monotonic()
-        elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
+        elites = self.errors.argsort()[: self.settings.elites]
         failed = fault(self.start, self.errors, self._held_errors(), self._ended())
         center, scale, change = self.units
         return DualDynamics(
