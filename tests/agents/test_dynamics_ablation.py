@@ -46,6 +46,7 @@ def test_variants_that_differ_in_their_dynamics():
 
 
 def test_dynamics_are_judged_once_and_as_everywhere(task, tmp_path, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("offdyn_agents.models.dual.training.can_compile", lambda _: False)
     fits, fitted = DualLearner.fit, []
     monkeypatch.setattr(DualLearner, "fit", lambda self, *a, **k: fitted.append(1) or fits(self, *a, **k))
     words = ("--variant", "full", "--variant", "mopo-dynamics", "--variant", "plain-cloning", "--json")
