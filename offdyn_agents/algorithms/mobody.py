@@ -70,13 +70,13 @@ class MOBODYSettings(AgentSettings):
         temperature: The 3 of "code" and "awr".
         weight_clip: Largest w.
         expectile: tau of V's regression ("awr").
-        beta: Weight of the uncertainty u, which lowers the rewards of rollouts; -1: 1 in units of a change, .1 in the
-            others.
+        beta: Weight of the uncertainty u, which lowers the rewards of rollouts; by default 1 where u is in units of a
+            change, else .1.
         uncertainty: "changes" measures u as the root mean square over dimensions, each in units of its change. "paper"
             measures it as a distance between states, "code" leaves the last of their dimensions out: where a change is
             of length 10 (walker2d), beta=1 and a limit of 1 are the published .1 and 10.
-        uncertainty_limit: Rows with a larger u are dropped, and so is what would follow them; -1: 1 in units of a
-            change, 10 in the others.
+        uncertainty_limit: Rows with a larger u are dropped, and so is what would follow them; by default 1 where u is
+            in units of a change, else 10.
         refill_every: Updates between two refills.
         source_starts: Rollouts of a refill that start at states of source rows.
         target_starts: Likewise of target rows.
