@@ -80,7 +80,7 @@ class BOSA(TD3BC):
     name = "bosa"
     settings_class = BOSASettings
     settings: BOSASettings  # pyright: ignore[reportIncompatibleVariableOverride]
-    metrics = (*TD3BC.metrics[:3], "behaviour")
+    metrics = (*TD3BC.metrics[:3], "behaviour", *TD3BC.metrics[4:])
 
     @property
     def columns(self) -> Mapping[str, int]:

@@ -5,8 +5,9 @@ Both are facts of a task, found once before the first update; a loss reads them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FACTS",
+    "beyond",
     "clipped",
     "episode_returns",
     "returns_scale",
     "reward_scale",
+    "told",
     "unscaled",
     "value_bounds",
     "value_facts",
@@ -110,3 +113,26 @@ def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:
     """Return values [*lead, B] inside the bounds of each run that `value_facts` found."""
     _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
     return values.clamp(low, high)
+
+
+def beyond(params: Mapping[str, Params], values: Tensor) -> Tensor:
+    """Return the share of values [*lead, B] that lie outside the bounds of each run, [*lead]."""
+    _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
+    return ((values < low) | (values > high)).float().mean(-1)
+
+
+def told(facts: Mapping[str, Params]) -> dict[str, Any]:
+    """Return what run.json says of facts: for each run the scale of rewards, and bounds in units of the data's rewards.
+
+    Args:
+        facts: What a loss reads; nothing is said where `value_facts` is not among it.
+
+    Returns:
+        "values" with "reward_scale", "low" and "high", a list each; None for a bound that is infinite.
+    """
+    if FACTS not in facts:
+        return {}
+    scale, low, high = (fact.double().cpu() for fact in facts[FACTS])
+    bounds = {"low": (low / scale).tolist(), "high": (high / scale).tolist()}
+    finite = {name: [bound if math.isfinite(bound) else None for bound in own] for name, own in bounds.items()}
+    return {"values": {"reward_scale": scale.tolist(), **finite}}

@@ -152,6 +152,15 @@ class Agent(abc.ABC):
         del context
         return {}
 
+    def told(self, facts: Mapping[str, Params]) -> Mapping[str, Any]:
+        """Return what run.json says, under "stages", of the facts that the loss reads; by default nothing.
+
+        Args:
+            facts: Those of `facts`, or what `stages` froze in their place.
+        """
+        del facts
+        return {}
+
     @abc.abstractmethod
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one run (all its parts added: they have no parameters in common) and its metrics.

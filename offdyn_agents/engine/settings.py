@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -22,6 +22,8 @@ SECTIONS = ("settings", "data", "robots", "shifts", "forms", "tuning", "place")
 """What a preset file may have."""
 DEFAULT_UPDATES = 20_000
 """What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
+Belongs = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Which settings count only under some values of others; see `idle`."""
 SUITE = "suite"
 """The value of the setting `form` that stands for this suite's own form of a method."""
 
@@ -116,9 +118,43 @@ def chosen(
         shifts: See `preset`.
 
     Raises:
-        OffDynError: An unknown setting, a value out of range, a form that the agent has not, or a damaged file.
+        OffDynError: An unknown setting, a value out of range, a form that the agent has not, a setting by hand that
+            counts for nothing beside the others (see `idle`), or a damaged file.
     """
     by_hand = overrides or {}
+    found = _chosen(agent, robot, quality, by_hand, shifts)
+    for name, (other, value, allowed) in idle(found, by_hand).items():
+        raise OffDynError(
+            f"setting {name} counts for nothing with {other}={value}; it belongs to {other}={'|'.join(allowed)}"
+        )
+    return found
+
+
+def counting(
+    agent: type[Any],
+    robot: str,
+    quality: str,
+    overrides: Mapping[str, Any],
+    more: Mapping[str, Any],
+    shifts: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return those settings by hand that still count beside others that a variant of the method has.
+
+    Args:
+        agent: See `chosen`, as the next three.
+        robot: Likewise.
+        quality: Likewise.
+        overrides: Likewise.
+        more: The variant's own, which go before them.
+        shifts: See `chosen`.
+    """
+    gone = idle(_chosen(agent, robot, quality, {**overrides, **more}, shifts), overrides)
+    return {name: value for name, value in overrides.items() if name not in gone}
+
+
+def _chosen(
+    agent: type[Any], robot: str, quality: str, by_hand: Mapping[str, Any], shifts: Collection[str] = ()
+) -> Any:
     data, form = (str(by_hand.get(name, "")) for name in ("data", "form"))
     return build(agent.settings_class, preset(agent, robot, quality, data, form, shifts), by_hand)
 
@@ -280,6 +316,35 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise OffDynError(f"{where} is '{beginning(value, 40)}'; names and their values are needed")
     return value
+
+
+def idle(settings: Any, by_hand: Iterable[str]) -> dict[str, tuple[str, Any, tuple[str, ...]]]:
+    """Return which settings by hand count for nothing: names, and what stands in their way.
+
+    A class of settings says in `BELONGS` under which values of others one of them counts: by its dotted name, dotted
+    names and the words allowed.
+
+    Args:
+        settings: All settings, a dataclass.
+        by_hand: Dotted names of those that were given by hand.
+
+    Returns:
+        By dotted names the other setting, its value, and the values under which they would count.
+    """
+    found: dict[str, tuple[str, Any, tuple[str, ...]]] = {}
+    for name in by_hand:
+        owner, prefix, rest = settings, "", name
+        while True:
+            belongs: Belongs = getattr(owner, "BELONGS", {})
+            for other, allowed in belongs.get(rest, {}).items():
+                value = reduce(getattr, other.split("."), owner)
+                if value not in allowed:
+                    found.setdefault(name, (f"{prefix}{other}", value, allowed))
+            head, dot, tail = rest.partition(".")
+            if not dot:
+                break
+            owner, prefix, rest = getattr(owner, head), f"{prefix}{head}.", tail
+    return found
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:

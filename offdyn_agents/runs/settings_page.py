@@ -37,12 +37,12 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
     found, known = agent_class(agent), get_task(task) if task else None
     kind = found.settings_class
     robot, quality, shifts = (known.robot, known.quality, known.shift_kinds) if known else ("", "", ())
-    settings = chosen(found, robot, quality, overrides, shifts)
+    settings, plain = chosen(found, robot, quality, overrides, shifts), kind()
     rows: list[dict[str, Any]] = []
     for name in setting_names(kind):
         owner, field = _find(kind, name)
-        default = field.default
-        value = reduce(getattr, name.split("."), settings)
+        # Some defaults depend on other settings, such as a form.
+        value, default = (reduce(getattr, name.split("."), own) for own in (settings, plain))
         rows.append(
             {
                 "setting": name,

@@ -130,9 +130,13 @@ def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     assert rows == 6
 
 
-def test_hoppers_conditions_are_those_of_their_file():
-    text = read("dynamics-reward").partition("| policy | correlation of r_D")[2]
-    record = json.loads((RESULTS / "hopper-gravity-0.5-medium/conditions.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("head", "file"),
+    [("| policy | correlation of r_D", "conditions"), ("| policy, published form |", "conditions-published")],
+)
+def test_hoppers_conditions_are_those_of_their_files(head, file):
+    text = read("dynamics-reward").partition(head)[2]
+    record = json.loads((RESULTS / f"hopper-gravity-0.5-medium/{file}.json").read_text(encoding="utf-8"))
     shown = [[float(cell) for cell in line.strip("|").split("|")[1:]] for line in text.splitlines()[2:5]]
     columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3}
     rankings = record["rankings"]
@@ -142,14 +146,15 @@ def test_hoppers_conditions_are_those_of_their_file():
     assert all(record["holds"].values())
 
 
-def test_the_refrigerators_table_is_that_of_its_file():
+@pytest.mark.parametrize(("form", "file"), [("", "errors"), (", published form", "published")])
+def test_the_refrigerators_tables_are_those_of_their_files(form, file):
     text = read("dynamics-reward")
-    head = "| p | mean of the elites | plain | filtered | filtered - plain |"
+    head = f"| p{form} | mean of the elites | plain | filtered | filtered - plain |"
     shown = [
         [float(number) for number in re.findall(r"-?\d*\.?\d+", line.replace("(data)", ""))]
         for line in text.partition(head)[2].strip().splitlines()[1:7]
     ]
-    lines = (RESULTS / "refrigerator/errors.txt").read_text(encoding="utf-8").splitlines()[1:7]
+    lines = (RESULTS / f"refrigerator/{file}.txt").read_text(encoding="utf-8").splitlines()[1:7]
     written = [[float(word) for word in line.replace("+-", "").split()] for line in lines]
     assert len(shown) == 6
     np.testing.assert_array_equal(shown, written)

@@ -1,9 +1,11 @@
 """Presets, overrides, and one clear line for what is wrong."""
 
+import dataclasses
 import math
 import sys
 from fnmatch import filter as filter_names
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -12,7 +14,7 @@ from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.agent import DATA_CHOICES
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import RowCounts
-from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, to_json, tuning
+from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, setting_names, to_json, tuning
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import make_agent, plan_agent
 from offdyn_agents.runs.settings_page import setting_rows
@@ -61,6 +63,63 @@ def test_published_forms_of_stages():
     mobody, morec = (make_agent(name, "hopper", 11, 3, {"form": "paper"}).settings for name in ("mobody", "morec"))
     assert (mobody.dynamics.form, mobody.dynamics.schedule, mobody.dynamics.latent) == ("paper", "blocks", 16)
     assert (morec.dynamics_reward.opponent, morec.scorer.form) == ("ppo", "exact")
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "message"),
+    [
+        ("mobody", {"dynamics.form": "paper", "dynamics.anchor": "0.1"}, "dynamics.anchor .* dynamics.form=difference"),
+        ("mobody", {"form": "paper", "dynamics.divergence": "1"}, "dynamics.divergence .* dynamics.form=difference"),
+        ("mobody", {"dynamics.loss_weights": "paper"}, "dynamics.loss_weights .* dynamics.form=paper"),
+        ("mobody", {"dynamics.epochs": "5"}, "dynamics.epochs .* dynamics.schedule=blocks"),
+        ("mobody", {"form": "code", "dynamics.updates": "5"}, "dynamics.updates .* dynamics.schedule=interleaved"),
+        (
+            "mobody",
+            {"dynamics.structure": "plain", "dynamics.anchor": "0"},
+            "dynamics.anchor .* dynamics.structure=dual",
+        ),
+        ("mobody", {"expectile": "0.9"}, "expectile .* bc_weight=awr"),
+        ("mobody", {"dynamics.elites": "9"}, "dynamics.elites is 9; at most dynamics.members, 7"),
+        ("mopo", {"elites": "9"}, "elites is 9; at most dynamics.members, 7"),
+        ("morec", {"dynamics_reward.opponent": "ppo", "dynamics_reward.inputs": "whitened"}, "opponent=nce"),
+        ("droco", {"ensemble": "dual", "dynamics.epochs": "5"}, "dynamics.epochs .* ensemble=gaussian"),
+        ("droco", {"dual.updates": "5"}, "dual.updates .* ensemble=dual"),
+    ],
+)
+def test_settings_that_would_count_for_nothing_are_refused(agent, settings, message):
+    with pytest.raises(OffDynError, match=message) as told:
+        make_agent(agent, "hopper", 11, 3, settings)
+    assert "\n" not in str(told.value)
+
+
+def test_settings_that_count_are_taken():
+    for agent, settings in (
+        ("mobody", {"dynamics.form": "paper", "dynamics.loss_weights": "paper", "dynamics.epochs": "5"}),
+        ("mobody", {"dynamics.schedule": "blocks", "dynamics.epochs": "5", "dynamics.elites": "7"}),
+        ("mobody", {"bc_weight": "awr", "expectile": "0.9", "temperature": "1"}),
+        ("droco", {"ensemble": "dual", "dual.updates": "5", "dynamics.memory_gb": "1", "dual.members": "3"}),
+    ):
+        make_agent(agent, "hopper", 11, 3, settings)
+
+
+def test_names_in_tables_of_what_belongs_to_what_are_settings():
+    """A misspelt one would refuse nothing, or everything."""
+
+    def check(kind, checked):
+        names = setting_names(kind)
+        for name, others in getattr(kind, "BELONGS", {}).items():
+            assert {name, *others} <= {*names}
+            for other, allowed in others.items():
+                assert all(build(kind, {other: word}) for word in allowed)
+            checked.append(name)
+        for hint in get_type_hints(kind).values():
+            if dataclasses.is_dataclass(hint):
+                check(hint, checked)
+
+    found = []
+    for name in AGENTS:
+        check(agent_class(name).settings_class, found)
+    assert len(set(found)) > 20
 
 
 def test_a_form_that_an_agent_has_not_is_refused():
