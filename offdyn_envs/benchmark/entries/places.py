@@ -37,10 +37,11 @@ def lacks(entry: Json, row: Json, scored: Sequence[str]) -> list[str]:
         row: Its row on the track: `tasks`, `seeds`, `division`.
         scored: The scored tasks of the track.
     """
+    retired = entry["protocol"] != protocol.PROTOCOL
     reasons = [
-        None if entry["protocol"] == protocol.PROTOCOL else f"protocol {entry['protocol']}, retired",
+        f"protocol {entry['protocol']}, retired" if retired else None,
         "reference row" if entry["reference"] else None,
-        *_verdict(entry),
+        *([] if retired else _verdict(entry)),
         coverage(row["tasks"], scored),
         thin(row["seeds"]),
         None if row["division"] else f"more than {max(protocol.DIVISIONS.values()):,} updates",

@@ -183,8 +183,8 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         return {"entry": folder.name, "status": REFUSED, "reason": str(error)}
     if entry.protocol != protocol.PROTOCOL:
         reason = (
-            f"entry '{entry.name}' is of protocol {entry.protocol}, retired; its verdict stays as it is. Its policies are "
-            f"scored anew by: {renew_command(entry.name)}"
+            f"entry '{entry.name}' is of protocol {entry.protocol}, retired; its verdict stays as it is. "
+            f"Its policies are scored anew by: {renew_command(entry.name)}"
         )
         return {"entry": entry.name, "status": RETIRED, "reason": reason}
     try:

@@ -265,8 +265,8 @@ def _check(entry: Json) -> list[Html]:
     if entry["protocol"] == protocol.PROTOCOL:
         return [command(verify_command(entry))]
     note = (
-        f"Protocol {entry['protocol']} is retired, and this entry is not run again under it. This makes an entry of its "
-        f"policies under protocol {protocol.PROTOCOL}, evaluated anew; nothing is trained."
+        f"Protocol {entry['protocol']} is retired, and this entry is not run again under it. This makes an entry of "
+        f"its policies under protocol {protocol.PROTOCOL}, evaluated anew; nothing is trained."
     )
     return [element("p", note, class_="note"), command(verify_command(entry))]
 
