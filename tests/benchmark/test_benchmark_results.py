@@ -56,9 +56,7 @@ def judged(
         Result(task, seed, "", f"{name}{task}{seed}", None, None, (value, value))
         for (task, seed), value in returns.items()
     )
-    shares_of = {
-        task: {cell: 1.0 for cell in (full_grid(task) if grid else ())} | dict(kept or {}) for task in scores
-    }
+    shares_of = {task: {cell: 1.0 for cell in (full_grid(task) if grid else ())} | dict(kept or {}) for task in scores}
     cells = tuple(
         CellResult(task, seed, *cell, (_raw(task, share * _score(task, value)),) * 2)
         for (task, seed), value in returns.items()
@@ -159,6 +157,53 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
+
+
+def test_one_easy_task_is_no_first_place_on_the_board_or_the_page() -> None:
+    board = [judged("whole", everywhere(50)), judged("easy", {CORE[0]: 90.0})]
+    (track,) = (one for one in compute_standings(board)["tracks"] if one["name"] == "core-6")
+    assert [(row["name"], row["rank"], row["unranked"]) for row in track["rows"]] == [
+        ("whole", 1, None),
+        ("easy", None, "1 of 6 tasks"),
+    ]
+    assert {name: row.rank for name, row in by_name(board).items()} == {"whole": 1, "easy": None}
+    html = "".join(front(compute_standings(board)))
+    plot = html.split('class="forest')[1].split("</ol>")[0]
+    assert plot.index('data-entry="whole"') < plot.index('data-entry="easy"')
+    table = html.split('class="board')[1].split("</table>")[0]
+    assert table.index('data-entry="whole"') < table.index("Random policy") < table.index('data-entry="easy"')
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (lambda cell: cell["family"] == "min-q", "robustness cells not re-run"),
+        (lambda cell: (cell["task"], cell["seed"]) == (WALKER, 4), "robustness cells not re-run"),
+        (lambda cell: True, "robustness cells not re-run"),
+    ],
+)
+def test_a_place_needs_the_whole_grid_re_run_whatever_is_claimed(lost: Any, words: str) -> None:
+    whole = judged("whole", everywhere(50))
+    assert whole.verdict is not None
+    cells = whole.verdict["perturbed"]
+    kept = [cell for cell in cells if not lost(cell)]
+    verdict = {key: value for key, value in whole.verdict.items() if key != "perturbed"}
+    part = Judged(whole.entry, verdict | ({"perturbed": kept} if kept else {}))
+    assert by_name([whole])["whole"].rank == 1
+    row = by_name([part])["whole"]
+    assert (row.rank, row.lacks) == (None, (f"{len(cells) - len(kept)} {words}",))
+
+
+def test_a_share_is_told_over_all_tasks_or_not_at_all() -> None:
+    hard = ("kinematic", 3.0)
+    one = judged("a", everywhere(50), kept={hard: 0.5}, grid=False)
+    assert one.verdict is not None
+    assert [kept["cell"] for kept in compute_standings([one])["entries"][0]["kept"]] == ["kinematic hard"]
+    chosen = [cell for cell in one.verdict["perturbed"] if cell["task"] != WALKER]
+    part = Judged(one.entry, {**one.verdict, "perturbed": chosen})
+    assert compute_standings([part])["entries"][0]["kept"] == []
+    row = by_name([part])["a"]
+    assert shares.kept(row, hard) is None and shares.score_under(row, hard) is None
 
 
 def test_the_board_names_the_tasks_that_an_entry_lacks() -> None:
@@ -438,8 +483,9 @@ def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
 
 def test_a_method_s_name_ends_no_cell() -> None:
     text = page(material([judged("droco", everywhere(50), method="a|`b`\n<c>")]), command="o", latest="", version="0")
-    (line,) = (line for line in text.splitlines() if line.startswith("| `a"))
-    assert line.startswith("| `a\\|b <c>` | 1 |")
+    scores, robustness = (line for line in text.splitlines() if line.startswith("| `a"))
+    assert scores.startswith("| `a\\|b <c>` | 1 |")
+    assert robustness.startswith("| `a\\|b <c>` | 100 % [")
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,8 @@ def _history(entry: Json, standings: Json) -> Html:
         last: int | None = None
         for step in track["history"]:
             place = step["places"].get(entry["name"])
-            if place is not None and place != last:
-                rows.append((step["date"] or "before days were kept", track["name"], place, len(step["places"])))
+            if place != last:
+                rows.append((step["date"], track["name"], "none" if place is None else place, len(step["places"])))
                 last = place
     if not rows:
         return element("p", "It has had no place.", class_="note")
