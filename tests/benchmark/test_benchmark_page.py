@@ -43,7 +43,8 @@ def at_level(level: float, *, count: int = 20) -> Any:
 
 def rerun(entry: submissions.Entry, result: submissions.Result, factor: float, episodes: int, grid: bool) -> Any:
     """What a re-run would find: in claimed cells what is claimed, in the others of the grid as much as without them."""
-    own = {(cell.family, cell.level): cell for cell in entry.perturbed if cell.seed == result.seed}
+    here = (result.task, result.seed)
+    own = {(cell.family, cell.level): cell for cell in entry.perturbed if (cell.task, cell.seed) == here}
     cells = {
         cell: [factor * float(np.mean(own[cell].returns if cell in own else result.returns))] * 20
         for cell in (reruns.cells_of(entry, result.task) if grid else ())
@@ -528,7 +529,7 @@ def test_a_look_belongs_to_a_name_whoever_else_is_there() -> None:
 
 def test_every_plot_has_a_name_and_its_numbers_as_text(site: dict[str, str]) -> None:
     panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', "".join(site.values()), re.DOTALL)
-    assert len(panels) == 7  # 3 families x 2 tasks, and the tuning plot of the one track with entries of its own
+    assert len(panels) == 15  # 7 families x 2 tasks, and the tuning plot of the one track with entries of its own
     assert all(panel.startswith("<title>") and "<desc>" in panel for panel in panels)
     assert all("nan" not in panel.lower() and "inf" not in panel.split("<desc>")[0].lower() for panel in panels)
 
