@@ -451,8 +451,15 @@ def reference_critic(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setattr(critics, "CRITICS", root)
 
 
+@pytest.fixture
+def short_cells(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Fewer episodes of each cell than the protocol has."""
+    monkeypatch.setattr(protocol, "CELL_EPISODES", 6)
+    return 6
+
+
 @pytest.mark.usefixtures("reference_critic")
-def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> None:
+def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path, short_cells: int) -> None:
     loaded = submissions.load_entry(boards.write_entry(tmp_path, *with_honest_cells("cells")))
     findings = verification.verify_entry(loaded, WHOLE)
     assert findings["status"] == verdicts.REPRODUCED, findings["reason"]
@@ -460,9 +467,9 @@ def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> N
     # All of the grid, and the attack with critics of its own.
     expected = {*cells.full_grid(boards.HOPPER), ("min-q-own", 0.2)}
     assert {(cell["family"], cell["level"]) for cell in findings["perturbed"]} == expected
-    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [20] * 3 * len(expected)
+    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [short_cells] * 3 * len(expected)
     held_out = findings["held_out"]
-    assert [len(returns) for returns in held_out["returns"].values()] == [protocol.CELL_EPISODES] * 3
+    assert [len(returns) for returns in held_out["returns"].values()] == [short_cells] * 3
     assert len(held_out["shifts"]) == 4
     again = verification.verify_entry(loaded, replace(WHOLE, jobs=1))
     assert [again[key] for key in ("returns", "perturbed", "held_out")] == [
@@ -473,7 +480,7 @@ def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> N
     assert not {"perturbed", "held_out"} & set(short)
 
 
-@pytest.mark.usefixtures("reference_critic")
+@pytest.mark.usefixtures("reference_critic", "short_cells")
 def test_forged_perturbed_returns_are_found(tmp_path: Path) -> None:
     entry, files = with_honest_cells("cells")
     for cell in entry["perturbed"]:
