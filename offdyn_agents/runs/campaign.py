@@ -17,6 +17,7 @@ from offdyn_agents.engine.settings import place
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.runs import arrange, plan_agent
 from offdyn_agents.runs.track import Trained
+from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_update
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import duration
 
@@ -88,9 +89,7 @@ def _seconds(plans: Sequence[Plan]) -> float | None:
         if (Path(folder) / "run.json").exists():
             facts = read_run(folder)
             ended += [facts] if facts["status"] == "complete" else []
-    updates = sum(len(facts["seeds"]) * facts["updates"] for facts in ended)
-    spent = sum(float(facts.get("wall_clock_s", 0.0)) / facts.get("population", {}).get("tasks", 1) for facts in ended)
-    return spent / updates if updates and spent else None
+    return seconds_an_update((own_seconds(facts), len(facts["seeds"]), facts["updates"]) for facts in ended)
 
 
 def outlook(found: Sequence[Part]) -> list[dict[str, Any]]:
