@@ -12,6 +12,7 @@ share are this suite's own. The last cluster is kept whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,14 @@ class LoDADA(RowwiseIQL):
     """IQL on source rows of the clusters whose dynamics are nearest to the target's."""
 
     name = "lodada"
+    reading = "our reading"
     settings_class = LoDADASettings
     settings: LoDADASettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Which rows are kept, and the nearness of their clusters."""
+        return {"keep": 1.0, "nearness": 1.0} if self.settings.share < 1.0 else {}
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Find clusters, train the classifiers, and say which source rows are drawn; no loss reads the rest."""

@@ -183,9 +183,16 @@ class FinishedRun:
 
     @property
     def method(self) -> str:
-        """The agent, and which variant of it."""
+        """The agent, which variant of it, and what tables say behind it: "lodada (our reading)"."""
         variant = self.run.get("variant")
-        return f"{self.run['agent']}@{variant}" if isinstance(variant, str) and variant else str(self.run["agent"])
+        label = f"{self.run['agent']}@{variant}" if isinstance(variant, str) and variant else str(self.run["agent"])
+        return f"{label}{self.marked}"
+
+    @property
+    def marked(self) -> str:
+        """What tables say behind the method's name, for instance of one that is read out of an abstract."""
+        reading = self.run.get("reading")
+        return f" ({reading})" if isinstance(reading, str) and reading else ""
 
 
 def _check_seeds(folder: Path, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
@@ -220,7 +227,7 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
         "schema": SCHEMA,
         "protocol": protocol.PROTOCOL,
         "name": name,
-        "method": details.method or _method(runs, agents[0]),
+        "method": _method(runs, agents[0], details.method),
         "authors": list(details.authors),
         "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
         "reference": details.reference or agents[0] in REFERENCE_AGENTS,
@@ -233,10 +240,12 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
     write_json(folder / "entry.json", entry | _family(runs, name, details) | _curves(runs))
 
 
-def _method(runs: Sequence[FinishedRun], agent: str) -> str:
-    """Returns the agent's name, with that of its variant where all runs are of the same one."""
+def _method(runs: Sequence[FinishedRun], agent: str, given: str | None) -> str:
+    """Returns the name that was given, else the agent's with its variant where all runs are of the same one; marked."""
+    if given:
+        return given if runs[0].marked in given else f"{given}{runs[0].marked}"
     (method, *others) = {run.method for run in runs}
-    return agent if others else method
+    return f"{agent}{runs[0].marked}" if others else method
 
 
 def _family(runs: Sequence[FinishedRun], name: str, details: Details) -> dict[str, str]:
