@@ -73,7 +73,7 @@ def lines(records: Sequence[Record]) -> list[dict[str, Any]]:
         records: As `collect` gives them.
 
     Returns:
-        "task", "method", "column", `FIGURES` and "seconds", None for what nobody knows.
+        "task", "agent", "method", "column", `FIGURES` and "seconds", None for what nobody knows.
     """
     found: list[dict[str, Any]] = []
     for task in dict.fromkeys(record["task"] for record in records):
@@ -82,15 +82,18 @@ def lines(records: Sequence[Record]) -> list[dict[str, Any]]:
             rated = [name for name, figures in record["columns"][0].items() if "bins" in figures]
             for name in rated:
                 runs = [run[name] for run in record["columns"]]
-                found.append(_line(record, title_of(record), name, runs, record["stages_s"]))
+                found.append(_line(record, record["agent"], title_of(record), name, runs, record["stages_s"]))
         # It ranks by the gap, whatever else there is.
-        found.append(_line(own[0], ORACLE, "-gap", [own[0][ORACLE]], None))
+        found.append(_line(own[0], ORACLE, ORACLE, "-gap", [own[0][ORACLE]], None))
     return found
 
 
-def _line(record: Record, method: str, column: str, runs: Sequence[Record], seconds: float | None) -> dict[str, Any]:
+def _line(
+    record: Record, agent: str, method: str, column: str, runs: Sequence[Record], seconds: float | None
+) -> dict[str, Any]:
     figures = {label: mean_of(runs, key) for label, key in FIGURES.items()}
-    return {"task": record["task"], "method": method, "column": column, **figures, "seconds": seconds}
+    about = {"task": record["task"], "agent": agent, "method": method, "column": column}
+    return {**about, **figures, "seconds": seconds}
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -121,7 +124,11 @@ def _counts(records: Sequence[Record]) -> str:
 
 def _overview(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
     known = {(line["method"], line["column"], line["task"]): line["correlation"] for line in found}
-    pairs = dict.fromkeys((line["method"], line["column"]) for line in found if line["method"] != ORACLE)
+    agents = _orders()[1]
+    named = [line for line in found if line["agent"] != ORACLE]
+    # Stable: what an agent says, in its own order, whatever task has it.
+    named.sort(key=lambda line: (agents.get(line["agent"], len(agents)), line["method"]))
+    pairs = dict.fromkeys((line["method"], line["column"]) for line in named)
     rows = [
         [_code(method), column, *(_number(known.get((method, column, task))) for task in tasks)]
         for method, column in pairs
@@ -159,7 +166,8 @@ def _code(method: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    # Without a negative zero.
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

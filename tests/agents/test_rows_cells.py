@@ -8,13 +8,14 @@ import pytest
 
 from offdyn_agents.judging import rows_cells, rows_page
 from offdyn_agents.judging.rows_cells import diagnose_cells, make_cell
-from offdyn_agents.judging.rows_report import actions_table, rows_table, title_of
+from offdyn_agents.judging.rows_report import actions_table, draw_rows, rows_table, title_of
 from offdyn_envs.cli import main
 from offdyn_envs.errors import OffDynError
 from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 
 OTHER = "hopper-gravity-0.5-medium"
 SMALL = {"dara.updates": "20"}
+DRAW = draw_rows
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,8 @@ def world(datasets, monkeypatch):  # noqa: F811
     # A compiler takes longer than these trainings.
     monkeypatch.setattr("offdyn_agents.models.short_training.can_compile", lambda device: False)
     monkeypatch.setattr("offdyn_agents.diagnosing.refuse_without_data", lambda names: None)
+    # One test draws: pictures take longer than all else here.
+    monkeypatch.setattr("offdyn_agents.judging.rows_report.draw_rows", lambda record, path: path.touch())
     return loads
 
 
@@ -105,6 +108,8 @@ def test_a_record_has_figures_of_all_columns_and_grades_of_ratings(tmp_path):
 
 def test_seeds_differ_and_their_mean_is_shown(tmp_path):
     (record,) = diagnosed(cell("dara", tmp_path, (0, 1), **SMALL))
+    DRAW(record, tmp_path / "seeds.png")
+    assert (tmp_path / "seeds.png").stat().st_size > 1000
     first, second = (run["rewards"]["rank_correlation"] for run in record["columns"])
     assert first != second
     assert rows_table(record)[0]["rank correlation with the gap"] == f"{(first + second) / 2:.3g}"

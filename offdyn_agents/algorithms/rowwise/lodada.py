@@ -38,7 +38,7 @@ class DomainSettings(ClassifierSettings):
     """The classifiers' settings; of `weight`, which is about rewards, nothing is read here.
 
     Attributes:
-        noise: Standard deviation of the Gaussian noise on inputs; DARA's 1 hides a shift that is smaller.
+        noise: Standard deviation of the Gaussian noise on inputs; chosen on planted rows, see docs/methods/lodada.md.
     """
 
     noise: float = setting(0.1, low=0.0)
