@@ -1,7 +1,5 @@
 """A method of which only an abstract is known is "our reading" of it, wherever a table or a picture has its name."""
 
-import json
-
 import pytest
 
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
@@ -11,10 +9,6 @@ from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.runs.curves import _labels
 from offdyn_agents.runs.plans import Plan, initial_facts, run_label, run_title
 from offdyn_agents.runs.runs import plan_agent
-from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
-from offdyn_envs.benchmark.entries.submissions import load_entry
-from offdyn_envs.benchmark.results.rows import key_of
-from tests.benchmark.benchmark_boards import write_run
 
 TASK = "hopper-gravity-0.5-medium"
 
@@ -41,15 +35,3 @@ def test_runs_carry_it_into_tables_and_pictures(tmp_path, monkeypatch):
 
     row = comparing._row(Shown(), "score", comparing.np.array([1.0, 2.0]), None)
     assert row["run"] == "tabb@soft (our reading)"
-
-
-def test_the_leaderboard_carries_it_too(tmp_path):
-    folder = write_run(tmp_path / "run", "lodada")
-    run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**run, "reading": "our reading"}))
-    assert FinishedRun.load(folder).method == "lodada (our reading)"
-    entry = load_entry(add_entry([folder], "told", tmp_path / "board"))
-    given = load_entry(add_entry([folder], "given", tmp_path / "board", details=Details(method="LoDADA")))
-    twice = load_entry(add_entry([folder], "twice", tmp_path / "board", details=Details(method="LoDADA (our reading)")))
-    assert [one.method for one in (entry, given, twice)] == ["lodada (our reading)", *["LoDADA (our reading)"] * 2]
-    assert {key_of(one.method) for one in (entry, given, twice)} == {"lodada"}

@@ -176,6 +176,14 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
     for sentence, (*where, figure) in said.items():
         (shown,) = re.findall(rf"{re.escape(sentence)} (-?\d\.\d\d)", words)
         assert shown == f"{found[tuple(where)][figure]:.2f}", sentence
+    for task, sentence in (
+        (hopper, "falls from (.*?) to (.*?)\\.( )"),
+        (walker, "rises from (.*?) to (.*?), and (.*?)% of"),
+    ):
+        (moved,) = next(one["actions"] for one in records if (one["task"], one["agent"]) == (task, "stc"))
+        ((before, after, nearer),) = re.findall(sentence, words)
+        assert (before, after) == (f"{moved['own_gap']:.2f}", f"{moved['gap']:.2f}")
+        assert nearer in (" ", f"{100 * moved['nearer']:.0f}")
 
 
 def test_daras_noise_is_as_it_was_measured():
