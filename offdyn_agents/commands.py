@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,9 +24,11 @@ from offdyn_agents.runs.console import (
     SetOption,
     ThreadsOption,
     UpdatesOption,
+    missing_agent,
     own_pair,
     quiet_waiting,
     refuse_without_data,
+    several_agents,
     task_names,
 )
 from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples, group
@@ -48,7 +50,6 @@ def register(app: typer.Typer) -> None:
     from offdyn_agents.ablations.report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
     from offdyn_agents.judging.report import judge_command
-    from offdyn_agents.judging.rows_report import rows_command
     from offdyn_agents.runs.curves import curves_command
 
     app.command("agents", rich_help_panel=TRAIN)(run_commands.agents)
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command("ablate", rich_help_panel=SHARE)(ablate)
     diagnose = group(app, "diagnose")
     diagnose.command("judge")(judge_command)
-    diagnose.command("rows")(rows_command)
+    diagnose.command("rows")(diagnosing.rows)
     diagnose.command("reward")(diagnosing.reward)
     diagnose.command("rollouts")(diagnosing.rollouts)
     dev = group(app, "dev")
@@ -213,10 +214,10 @@ def train(
     if agents is not None:
         # Without the agent's name the first word is a task.
         tasks, agent = [*([agent] if agent else []), *(tasks or [])], ""
-        several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
+        several = several_agents(agents, {"--set": settings, "--settings": show_settings, "--source": source})
     else:
         several = ()
-        agent = registry.check_name(agent or _missing_agent())
+        agent = registry.check_name(agent or missing_agent())
     quiet_waiting()
     if show_settings:
         _show_settings(
@@ -271,25 +272,6 @@ def train(
     refuse_stopped(outcomes)
 
 
-def _missing_agent() -> NoReturn:
-    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
-
-
-def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the agents that --agents names.
-
-    Raises:
-        OffDynError: No such agent, or an option that belongs to one agent.
-    """
-    for option, value in not_with.items():
-        if value:
-            raise OffDynError(f"{option} belongs to one agent; --agents trains several, each as its preset has it")
-    if text == "all":
-        return registry.names()
-    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    return tuple(registry.check_name(name) for name in found)
-
-
 def _train_several(
     agents: Sequence[str], make: Callable[[str], Sequence[Plan]], train_all: Callable[[Sequence[Plan]], list[Trained]]
 ) -> list[Trained]:
@@ -331,7 +313,7 @@ def _plain(outcome: Trained) -> dict[str, Any]:
 
 
 def _report(outcome: Trained) -> None:
-    from offdyn_agents.runs.plans import run_label, sound_seeds
+    from offdyn_agents.runs.plans import run_title, sound_seeds
     from offdyn_agents.runs.references import score_lines
 
     facts, folder = outcome.facts, outcome.plan.folder
@@ -341,7 +323,7 @@ def _report(outcome: Trained) -> None:
     speed, seeds = facts["seed_updates_per_second"], len(sound_seeds(facts))
     told = f"{facts['updates']:,} updates of {seeds} seed{'s' if seeds != 1 else ''}"
     print(f"{folder}: {told}, {speed:,.0f} seed-updates/s")
-    lines = score_lines(folder, facts, run_label(facts))
+    lines = score_lines(folder, facts, run_title(facts))
     if lines:
         print(f"score on {facts['task']}:", *lines, sep="\n")
     if facts["status"] == "complete":

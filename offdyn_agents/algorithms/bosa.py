@@ -88,6 +88,11 @@ class BOSA(TD3BC):
         return {MASK: 0} if self.settings.masked else {}
 
     @property
+    def ratings(self) -> Mapping[str, float]:
+        """The mask."""
+        return dict.fromkeys(self.columns, 1.0)
+
+    @property
     def _behaviour(self) -> CVAE:
         return behaviour(self.settings.behaviour, self.observation_dim, self.action_dim)
 

@@ -189,6 +189,11 @@ class MOBODY(ModelBased):
             source, max(1, round(settings.target_ratio * source)), max(1, round(settings.fake_ratio * source))
         )
 
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """What classifiers add to rewards."""
+        return {"rewards": 1.0} if self.settings.dara.weight else {}
+
     def networks(self) -> dict[str, Network]:
         """Return twin critics and actor, and V where imitation is weighted by advantages."""
         s, a = self.observation_dim, self.action_dim

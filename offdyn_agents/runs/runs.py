@@ -379,7 +379,7 @@ def _grade_rows(job: _Job, task: TaskRuns, provision: Provision, runs: range) ->
         if not job.plan.quiet:
             print(f"{job.plan.task} {job.plan.label}: source rows not graded: {error}", file=sys.stderr)
         return
-    job.facts["stages"]["rows"] = graded(columns[runs.start : runs.stop], told, gap)
+    job.facts["stages"]["rows"] = graded(job.agent.ratings, columns[runs.start : runs.stop], told, gap)
     write_json(job.plan.folder / "run.json", job.facts)
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from offdyn_agents.algorithms import registry
 from offdyn_envs.benchmark.entries import comparisons, history, standings, submissions
-from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
+from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
 from offdyn_envs.benchmark.page import commands_shown, front, page, tables
+from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
 from offdyn_envs.errors import OffDynError
@@ -216,3 +217,16 @@ def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     with pytest.raises(OffDynError, match=r"^entry 'wrong': unknown family 'model-fre'; did you mean 'model-free'\?"):
         add_entry([run], "wrong", tmp_path, details=Details(family="model-fre"))
     assert not (tmp_path / "submissions/wrong").exists()
+
+
+def test_our_reading_of_a_method_is_told_behind_its_name(tmp_path: Path) -> None:
+    folder = boards.write_run(tmp_path / "run", "lodada")
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "reading": "our reading"}))
+    assert FinishedRun.load(folder).method == "lodada (our reading)"
+    board = tmp_path / "board"
+    entry = submissions.load_entry(add_entry([folder], "told", board))
+    given = submissions.load_entry(add_entry([folder], "given", board, details=Details(method="LoDADA")))
+    twice = submissions.load_entry(add_entry([folder], "twice", board, details=Details(method="LoDADA (our reading)")))
+    assert [one.method for one in (entry, given, twice)] == ["lodada (our reading)", *["LoDADA (our reading)"] * 2]
+    assert {rows.key_of(one.method) for one in (entry, given, twice)} == {"lodada"}

@@ -66,6 +66,11 @@ class DARA(RowwiseIQL):
         return self.settings.schedule == "loop" and self.settings.dara.weight > 0.0
 
     @property
+    def ratings(self) -> Mapping[str, float]:
+        """What is added to rewards, where that is known before the policy."""
+        return {} if self.loop or not self.settings.dara.weight else {"rewards": 1.0}
+
+    @property
     def reward_range(self) -> tuple[float, float]:
         """Smallest and largest number that a loop adds to a reward."""
         most = self.settings.dara.weight * self.settings.dara.clip if self.loop else 0.0

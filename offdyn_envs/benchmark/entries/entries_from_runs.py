@@ -145,10 +145,17 @@ class FinishedRun:
 
     @property
     def method(self) -> str:
-        """The agent, and which variant of it, as its folder is called."""
+        """The agent, which variant of it, as its folder is called, and what tables say behind it: "(our reading)"."""
         agent = str(self.run["agent"])
         variant = self.run.get("variant") or self._unwritten()
-        return f"{agent}@{variant}" if isinstance(variant, str) and variant else agent
+        label = f"{agent}@{variant}" if isinstance(variant, str) and variant else agent
+        return f"{label}{self.marked}"
+
+    @property
+    def marked(self) -> str:
+        """What tables say behind the method's name, for instance of one that is read out of an abstract."""
+        reading = self.run.get("reading")
+        return f" ({reading})" if isinstance(reading, str) and reading else ""
 
     def _unwritten(self) -> str:
         """The variant of an older run, whose run.json does not name it: its folder does, or the form of its method."""
@@ -207,7 +214,7 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
         "schema": SCHEMA,
         "protocol": protocol.PROTOCOL,
         "name": name,
-        "method": details.method or _method(runs, name),
+        "method": _method(runs, name, details.method),
         "authors": list(details.authors),
         "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
         "reference": details.reference or any(is_reference(family.get("family"), run.data) for run in runs),
@@ -220,8 +227,10 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
     write_json(folder / "entry.json", entry | family | _curves(runs))
 
 
-def _method(runs: Sequence[FinishedRun], name: str) -> str:
-    """Returns the name of the agent and of its variant."""
+def _method(runs: Sequence[FinishedRun], name: str, given: str | None) -> str:
+    """Returns the name that was given, else that of the agent and its variant; marked."""
+    if given:
+        return given if runs[0].marked in given else f"{given}{runs[0].marked}"
     method, *others = sorted({run.method for run in runs})
     if others:
         raise OffDynError(

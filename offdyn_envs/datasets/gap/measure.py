@@ -172,7 +172,7 @@ def spaced(total: int, count: int) -> NDArray[np.int64]:
 def pair_gap(
     source: Any,
     target: Any,
-    count: int | None = None,
+    rows: int | NDArray[np.int64] | None = None,
     *,
     who: str = "the exact gap",
     num_threads: int | None = None,
@@ -183,7 +183,7 @@ def pair_gap(
     Args:
         source: A dataset with simulator states.
         target: A dataset of the other dynamics.
-        count: How many evenly spaced rows of the source; all of them where left out.
+        rows: How many evenly spaced rows of the source, or which; all of them where left out.
         who: What needs them, for the message.
         num_threads: Threads of the simulation; by default all usable cores.
         quiet: No progress bar.
@@ -194,8 +194,8 @@ def pair_gap(
     if not isinstance(source, Dataset) or not isinstance(target, Dataset):
         raise OffDynError(f"{who} needs datasets with simulator states; tasks of this suite have them")
     shifts, profile = parse_shifts(target.card["shifts"] or None) or "nominal", target.card["profile"]
-    rows = None if count is None else spaced(len(source), count)
-    return dynamics_gap(source, shifts, rows, units="step", profile=profile, num_threads=num_threads, quiet=quiet)
+    asked = spaced(len(source), rows) if isinstance(rows, int) else rows
+    return dynamics_gap(source, shifts, asked, units="step", profile=profile, num_threads=num_threads, quiet=quiet)
 
 
 def _spread(source: Dataset, units: str) -> NDArray[np.float64]:
