@@ -113,6 +113,6 @@ def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
     monkeypatch.setattr(module, "progress", progress)
     rows = pack(dataset(200, 0), "target")
     for kind, more in ((EnsembleSettings, {}), (DynamicsSettings, {"schedule": "published"})):
-        ensemble_stages.fit_ensembles(kind(**SMALL, epochs=1, **more), LAYOUT, rows, [0], None, compiled=False)
+        ensemble_stages.fit_ensembles(kind(**(SMALL | {"epochs": 1} | more)), LAYOUT, rows, [0], None, compiled=False)
     mobody_stages.fit_dynamics(duals.settings(duals.TINY), duals.context(None))
     assert seen == [("dynamics", True), ("dynamics", False), ("dynamics", True)]
