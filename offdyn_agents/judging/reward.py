@@ -71,7 +71,7 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
         compiled=context.compiled,
         quiet=context.quiet,
     )
-    usable = found.thinned(settings.discriminators).usable()
+    usable = found.thinned(settings.discriminators).usable(settings.dynamics_reward)
     reward = DynamicsReward.from_tensors(usable.tensors(), CPU)
     asked, scale = _asked(paper, context.threads), _scale(context, real)
     held = asked[BEHAVIOUR]

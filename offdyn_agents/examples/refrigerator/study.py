@@ -137,7 +137,7 @@ def learn(experiment: Experiment, seed: int) -> Learned:
     found = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
     if experiment.last:
         found = found.where(torch.arange(len(found))[-experiment.last :])
-    reward = found.usable()
+    reward = found.usable(experiment.reward, prefix="")
     return Learned(ensemble, reward, real_share(reward, LAYOUT, rows, THRESHOLD, seed), experiment.temperature)
 
 
