@@ -93,7 +93,7 @@ def test_published_rewards_and_ensembles_are_those_of_the_published_form():
 
 
 def test_the_public_settings_of_sac_are_those_that_wandering_policies_have():
-    """What the reference does not name, because it is what all variants begin with (specification of MOPO and of SAC)."""
+    """What the reference does not name, because all variants begin with it (specifications of MOPO and SAC)."""
     found = make_agent("morec", "hopper", 11, 3, dict(get_study("morec-wander").only(["public"]).variants[0].settings))
     settings = found.settings
     assert (settings.actor_rate, settings.learning_rate, settings.alpha_rate) == (1e-4, 3e-4, 1e-4)

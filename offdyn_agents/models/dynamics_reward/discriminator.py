@@ -199,7 +199,7 @@ class DynamicsReward:
         """Return the discriminators that rate real transitions above generated ones; of the others nothing is meant.
 
         Args:
-            settings: How they were trained, which decides what is advised where there is none; the default ones if None.
+            settings: How they were trained, which decides what is advised where there is none; the default if None.
             prefix: What stands before the names of these settings where they are set.
 
         Raises:
@@ -207,10 +207,10 @@ class DynamicsReward:
         """
         able = self.able
         if not bool(able.any()):
+            longer = (settings or DynamicsRewardSettings()).lengthened
             raise OffDynError(
                 f"none of {len(self)} discriminators rates real transitions above generated ones; more "
-                f"{prefix}{(settings or DynamicsRewardSettings()).lengthened} or another {prefix}discriminator_rate are "
-                "needed"
+                f"{prefix}{longer} or another {prefix}discriminator_rate are needed"
             )
         return self.where(able.nonzero().squeeze(-1))
 
