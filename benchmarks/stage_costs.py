@@ -32,7 +32,6 @@ from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.scorer import distil
 from offdyn_agents.models.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
 from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, initial_ensemble
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.stages import predict_all
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Learner
@@ -42,8 +41,6 @@ from offdyn_envs.robots import get_robot
 ROBOT = "walker2d"
 ROWS, TARGET_ROWS = 1_000_000, 5_000
 FORMS = ("paper", "suite")
-ONE_FORM = ("mopo",)
-"""Agents whose published form is this suite's."""
 STOPPED = 274
 """Epochs after which early stopping ended DROCO's published ensemble on walker2d-gravity-5.0-medium."""
 SLICE, STEPS = 20_000, 200
@@ -76,7 +73,7 @@ class StageCosts:
         self.stages[stage], self.notes[stage] = seconds, note
 
     def agent(self, name: str) -> Agent:
-        return agent_of(name, ROBOT, "suite" if name in ONE_FORM else self.form)
+        return agent_of(name, ROBOT, self.form)
 
 
 def agent_of(name: str, robot: str, form: str = "suite") -> Agent:
@@ -139,19 +136,16 @@ def _merged_ensemble(costs: StageCosts, work: Work, source: Tensor) -> Ensemble:
     few = replace(settings, epochs=1)
     learner = EnsembleLearner(few, layout, source.device)
     learner.warm_up(part)
-    held_out = int(EnsembleSettings.holdout_rows)
-    share = (ROWS + TARGET_ROWS - held_out) / (SLICE - min(held_out, round(settings.holdout * SLICE)))
-    epoch = _side_by_side(costs, lambda seed: learner.fit(part, seed)) * share * costs.seeds
-    costs.add(
-        "ensemble, merged",
-        epoch * costs.epochs,
-        f"MOPO, MOBILE, MOREC: {costs.epochs} epochs of {epoch:.0f} s, assumed",
-    )
+    steps = replace(few, updates=0).steps(ROWS + TARGET_ROWS)
+    epoch = _side_by_side(costs, lambda seed: learner.fit(part, seed)) * steps / few.steps(SLICE) * costs.seeds
+    # Early stopping ends who knows when.
+    epochs, how = (settings.steps(ROWS + TARGET_ROWS) / steps, "") if settings.annealed else (costs.epochs, ", assumed")
+    costs.add("ensemble, merged", epoch * epochs, f"MOPO, MOBILE, MOREC: {epochs:.3g} epochs of {epoch:.0f} s{how}")
     network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
     params = initial_ensemble(settings, network, torch.Generator().manual_seed(0))
-    whole = [tensor.expand(settings.members, *tensor.shape[1:]).contiguous() for tensor in params]
+    members = [tensor.expand(settings.members, *tensor.shape[1:]).contiguous() for tensor in params]
     width = layout.observation_dim + layout.action_dim
-    return Ensemble(whole, torch.zeros(width), torch.ones(width), torch.arange(settings.members))
+    return Ensemble(members, torch.zeros(width), torch.ones(width), torch.arange(settings.members))
 
 
 def _predictions(costs: StageCosts, work: Work, source: Tensor, ensemble: Ensemble) -> None:
