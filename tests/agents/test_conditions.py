@@ -101,12 +101,17 @@ def test_the_command_prints_every_seed(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [word for key, value in OVERRIDES.items() for word in ("--set", f"{key}={value}")]
     command = ["diagnose", "reward", dataset, "--rows", "300", "--quiet", "--threads", "1", *words]
-    cli.main([*command, "--seeds", "2"])
-    lines = capsys.readouterr().out.splitlines()
+
+    def said(*more):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command, *more])
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    lines = said("--seeds", "2").splitlines()
     assert [line for line in lines if line.startswith(dataset)] == [f"{dataset}, seed 0", f"{dataset}, seed 1"]
     assert sum(line.startswith(("holds", "FAILS")) for line in lines) == 6
-    cli.main([*command, "--json"])
-    record = json.loads(capsys.readouterr().out)
+    record = json.loads(said("--json"))
     assert (record["dataset"], record["seeds"], len(record["real"])) == (dataset, [0], 1)
 
 
