@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from offdyn_agents.algorithms.registry import agent_class, names
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import HANDS, WALKERS, register_robot
+from tests.envs.test_own_robots import REACHER
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 OURS = {"offdyn", "bare rollout", "thread pool"}
@@ -53,6 +54,40 @@ def test_bare_peers_compute_what_the_environment_does(peers, name):
             peer.step(step)
         assert peer.agrees(), kind
         peer.close()
+
+
+@pytest.mark.usefixtures("own_robots")
+@pytest.mark.parametrize("name", ("reacher", "adroit-door"))
+def test_bare_peers_follow_goals_that_resets_write(peers, name):
+    robot = HANDS[name] if name in HANDS else register_robot(REACHER)
+    steps = 3 if name in HANDS else 65  # Two episodes; a hand's is long.
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 3, robot.action_dim)).astype(np.float32)
+    recording = peers.record(robot, peers.different_rows(robot, 3), actions, threads=2)
+    assert len(np.unique(recording.goals.reshape(-1, 3), axis=0)) == (3 if name in HANDS else 9)
+    for kind in (peers.OffDyn, peers.BareRollout, peers.ThreadPool):
+        peer = kind(recording)
+        for step in range(steps):
+            peer.step(step)
+        assert peer.agrees(), kind
+        peer.close()
+    tips = robot.bodies(recording.before[-1, :, 1:2], "tip")[:, 0] if robot.name == "reacher" else None
+    for kind in () if tips is None else (peers.BareRollout, peers.ThreadPool):
+        peer = kind(replace(recording, goals=np.broadcast_to(tips, recording.goals.shape)))
+        for step in range(steps):
+            peer.step(step)
+        assert not peer.agrees(), kind  # Targets at the tips push them away.
+        peer.close()
+
+
+def test_a_robot_without_a_stock_one_is_measured(peers, capsys):
+    import environments
+
+    result = environments.measure(HANDS["adroit-pen"], rows=2, threads=1, rounds=1, turn=4)
+    assert set(result["peers"]) == OURS | {f"{name}, own models" for name in OURS}
+    assert result["skipped"]["gymnasium sync"] == "Gymnasium has no AdroitPen-v5"
+    assert all(figures["x sync"] is None and figures["x bare"] > 0 for figures in result["peers"].values())
+    environments.print_table(result)
+    assert "skipped: Gymnasium has no AdroitPen-v5" in capsys.readouterr().out
 
 
 def test_a_peer_that_computes_something_else_is_noticed(peers):

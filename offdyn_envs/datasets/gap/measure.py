@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.gap.counterfactuals import Counterfactual, counterfactual
-from offdyn_envs.datasets.gap.domains import Dynamics
+from offdyn_envs.datasets.gap.domains import Dynamics, refuse_noise
 from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError, unknown
@@ -149,10 +149,12 @@ def dynamics_gap(
         The gap, in the order of `rows`.
 
     Raises:
-        OffDynError: Unknown units, and everything that `counterfactual` refuses.
+        OffDynError: Unknown units, a source with noisy observations, and everything that `counterfactual` refuses.
     """
     if units not in UNITS:
         raise unknown("units", units, UNITS)
+    if isinstance(source, Dataset):
+        refuse_noise(parse_shifts(source.card["shifts"] or None), f"the dynamics of '{source.id}'")
     answer = counterfactual(source, env, rows, profile=profile, num_threads=num_threads, quiet=quiet)
     spread = _spread(source, units)
     if not np.isfinite(spread).all():
