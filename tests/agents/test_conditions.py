@@ -89,8 +89,8 @@ def test_source_rows_may_not_be_refused_at_once():
 
 
 def test_settings_are_the_rewards_or_those_of_morec():
-    found = condition_settings("hopper", "medium", {"updates": "7", "dynamics.updates": "9", "form": "paper"})
-    assert (found.dynamics_reward.updates, found.ensemble.updates) == (7, 9)
+    found = condition_settings("hopper", "medium", {"iterations": "7", "dynamics.updates": "9", "form": "paper"})
+    assert (found.dynamics_reward.iterations, found.ensemble.updates) == (7, 9)
     assert (found.dynamics_reward.opponent, found.dynamics_reward.changes) == ("ppo", "states")
     assert {key: getattr(found.ensemble, key) for key in PUBLISHED} == PUBLISHED
     with pytest.raises(OffDynError, match="nosuch"):
