@@ -202,14 +202,12 @@ def _merged_ensemble(costs: StageCosts, work: Work, source: Tensor) -> Ensemble:
     few = replace(settings, epochs=1)
     learner = EnsembleLearner(few, layout, source.device)
     learner.warm_up(part)
-    held_out = int(EnsembleSettings.holdout_rows)
-    share = (ROWS + TARGET_ROWS - held_out) / (SLICE - min(held_out, round(settings.holdout * SLICE)))
-    epoch = _side_by_side(costs, lambda seed: learner.fit(part, seed)) * share * costs.seeds
-    costs.add(
-        "ensemble, merged",
-        epoch * costs.epochs,
-        f"MOPO, MOBILE, MICRO, MOREC: {costs.epochs} epochs of {epoch:.0f} s, assumed",
-    )
+    steps = replace(few, updates=0).steps(ROWS + TARGET_ROWS)
+    epoch = _side_by_side(costs, lambda seed: learner.fit(part, seed)) * steps / few.steps(SLICE) * costs.seeds
+    # Early stopping ends who knows when.
+    epochs, how = (settings.steps(ROWS + TARGET_ROWS) / steps, "") if settings.annealed else (costs.epochs, ", assumed")
+    note = f"MOPO, MOBILE, MICRO, MOREC: {epochs:.3g} epochs of {epoch:.0f} s{how}"
+    costs.add("ensemble, merged", epoch * epochs, note)
     return untrained_ensemble(settings, layout)
 
 

@@ -11,6 +11,7 @@ import typer
 from offdyn_agents.algorithms.registry import check_name
 from offdyn_agents.engine.settings import parse_overrides
 from offdyn_agents.runs.console import (
+    PrecisionOption,
     QuietOption,
     SetOption,
     ThreadsOption,
@@ -32,30 +33,39 @@ PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options":
 
 
 def reward(
-    dataset: Annotated[str, typer.Argument(help="A dataset that was collected in this simulator.")],
-    rows: Annotated[int, typer.Option(min=0, help="Use only this many rows from the start; 0 for all.")] = 0,
+    name: Annotated[str, typer.Argument(help="A task, or a dataset that was collected in this simulator.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Models and rewards: seeds 0 to n - 1.")] = 1,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Use only this many rows of the dataset, or of the task's source; 0 for all.")
+    ] = 0,
     cache: Annotated[Path, typer.Option(help="Folder of results.")] = Path("runs/.stages"),
     settings: SetOption = None,
+    threads: ThreadsOption = None,
+    precision: PrecisionOption = "fp32",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Check the assumptions behind MOREC's dynamics reward on a dataset, using the simulator. Never for training."""
-    from offdyn_envs.tasks import DatasetId
+    """Check the assumptions behind MOREC's dynamics reward, using the simulator. Never for training.
 
-    overrides, name = parse_overrides(settings or []), str(DatasetId.parse(dataset))
+    Of a task, model and reward are those of offdyn train morec, and source rows are asked about too. --set takes the
+    reward's settings by their own names, and all others as offdyn train morec does, for instance form=paper.
+    """
+    from offdyn_envs.tasks import DatasetId, get_task
+
+    overrides = parse_overrides(settings or [])
+    chosen = str(DatasetId.parse(name)) if "/" in name else get_task(name).name
     quiet_waiting()
-    from dataclasses import asdict
+    from offdyn_agents.engine.resources import Hardware
+    from offdyn_agents.judging.conditions import check
+    from offdyn_envs.batching.threads import usable_threads
 
-    from offdyn_agents.engine.settings import build, to_json
-    from offdyn_agents.models.dynamics_reward.conditions import check
-    from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
-
-    chosen = build(DynamicsRewardSettings, overrides)
-    found = check(name, chosen, cache, rows)
+    hardware = Hardware("cpu", precision, threads or usable_threads())
+    record, found = check(chosen, overrides, range(seeds), rows, cache, hardware, quiet=quiet)
     if json_output:
-        record = {"dataset": name, "settings": to_json(chosen), **asdict(found), "holds": found.holds()}
-        print(json.dumps(record, indent=2))
-    else:
-        print(name, *found.lines(), sep="\n")
+        print(json.dumps(record, indent=2, allow_nan=False))
+        return
+    for seed, conditions in enumerate(found):
+        print(f"{chosen}, seed {seed}" if seeds > 1 else chosen, *conditions.lines(), sep="\n")
 
 
 def rollouts(

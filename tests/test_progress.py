@@ -102,7 +102,7 @@ def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
     from offdyn_agents.models.ensemble.settings import DynamicsSettings, EnsembleSettings
     from tests.agents import test_mobody_training as duals
     from tests.agents.synthetic import dataset
-    from tests.agents.test_ensemble import LAYOUT, SMALL
+    from tests.agents.test_ensemble import LAYOUT
 
     real, seen = module.progress, []
 
@@ -112,7 +112,8 @@ def test_a_stage_that_stops_early_says_that_its_epochs_are_a_bound(monkeypatch):
 
     monkeypatch.setattr(module, "progress", progress)
     rows = pack(dataset(200, 0), "target")
-    for kind, more in ((EnsembleSettings, {}), (DynamicsSettings, {"schedule": "published"})):
-        ensemble_stages.fit_ensembles(kind(**SMALL, epochs=1, **more), LAYOUT, rows, [0], None, compiled=False)
+    for kind, schedule in ((EnsembleSettings, "early-stopping"), (DynamicsSettings, "published")):
+        settings = kind(width=16, batch_size=64, epochs=1, schedule=schedule)
+        ensemble_stages.fit_ensembles(settings, LAYOUT, rows, [0], None, compiled=False)
     mobody_stages.fit_dynamics(duals.settings(duals.TINY), duals.context(None))
     assert seen == [("dynamics", True), ("dynamics", False), ("dynamics", True)]

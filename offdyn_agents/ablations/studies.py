@@ -9,9 +9,11 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from offdyn_agents.ablations.morec import MOREC, MOREC_WANDER
+from offdyn_agents.ablations.study import FULL, Study, Variant, sweep
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.settings import counting
 from offdyn_agents.models.dual.settings import BY_FORM
@@ -35,67 +37,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One row of a study.
-
-    Attributes:
-        name: Also part of a folder's name.
-        about: What is different, in words.
-        settings: Dotted names and text, as for `--set`; everything else is the method's preset.
-        target_rows: Size of the target dataset; "" for the task's own.
-    """
-
-    name: str
-    about: str
-    settings: Mapping[str, str] = field(default_factory=dict)
-    target_rows: str = ""
-
-
-@dataclass(frozen=True)
-class Study:
-    """An agent and the variants of it that are compared.
-
-    Attributes:
-        name: For instance "droco-beta".
-        agent: Name of the agent.
-        about: The question, in words.
-        variants: In the order of the table.
-    """
-
-    name: str
-    agent: str
-    about: str
-    variants: tuple[Variant, ...]
-
-    @property
-    def varied(self) -> tuple[str, ...]:
-        """The settings in which variants differ, which cannot be set by hand too."""
-        return tuple(dict.fromkeys(key for variant in self.variants for key in variant.settings))
-
-    def only(self, names: Sequence[str]) -> Study:
-        """Return the study with some of its variants; with all where no names are given.
-
-        Raises:
-            OffDynError: No such variant; the message names the nearest.
-        """
-        known = {variant.name: variant for variant in self.variants}
-        for name in names:
-            if name not in known:
-                raise unknown(f"variant of study {self.name}", name, known)
-        return replace(self, variants=tuple(known[name] for name in dict.fromkeys(names))) if names else self
-
-
 TERMS = ("format", "study", "agent", "seeds", "updates", "schedule", "settings", "precision", "protocol", "episodes")
 """What the rows of one table have in common."""
-FULL = Variant("full", "the method")
-
-
-def _sweep(setting: str, word: str, values: Sequence[str]) -> tuple[Variant, ...]:
-    """Return a variant for each value of a setting."""
-    return tuple(Variant(f"{word}-{value}", f"{setting} = {value}", {setting: value}) for value in values)
-
-
 _PAPER = {"dynamics.form": "paper", **{f"dynamics.{name}": str(value) for name, value in BY_FORM["paper"].items()}}
 """MOBODY's dynamics as published."""
 _DRAWN = {"dynamics.latent_noise": "true"}
@@ -140,29 +83,6 @@ _MOBODY = Study(
         Variant("awr-cloning", "imitation weighted by advantage, as in IQL", {"bc_weight": "awr"}),
     ),
 )
-_MOREC = Study(
-    "morec",
-    "morec",
-    "what the dynamics reward's two uses, its ensemble, threshold and temperature are worth (arXiv 2310.05422)",
-    (
-        FULL,
-        Variant("no-filter", "candidates taken at random; the threshold still ends rollouts", {"filtered": "false"}),
-        Variant("no-early-stop", "the threshold ends no rollout", {"threshold": "0"}),
-        Variant("neither", "plain rollouts of the same length", {"filtered": "false", "threshold": "0"}),
-        Variant("single-discriminator", "the last discriminator alone", {"discriminators": "1"}),
-        Variant(
-            "published-reward",
-            "fakes are rollouts of a generator that PPO trains, and all discriminators judge",
-            {"dynamics_reward.opponent": "ppo", "scorer.form": "exact"},
-        ),
-        Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
-        Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
-        Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
-        Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),
-        *_sweep("threshold", "threshold", ("0.4", "0.5", "0.6", "0.7", "0.8")),
-        *_sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
-    ),
-)
 _TARGET_LEAD = Variant("target-lead", "target rows have nine tenths of the actor's loss", {"target_share": "0.9"})
 _UNBOUNDED = Variant("unbounded", "values are not clipped to what rewards allow", {"value_bounds": "none"})
 _RAW_REWARDS = Variant("raw-rewards", "rewards are not divided by the range of returns", {"reward_scale": "none"})
@@ -203,13 +123,13 @@ _DROCO_BETA = Study(
     "droco-beta",
     "droco",
     "how much pessimism on source rows (arXiv 2512.02486); 0 is none, its search grid begins at .1",
-    _sweep("beta", "beta", ("0", "0.1", "0.3", "0.5", "1", "2")),
+    sweep("beta", "beta", ("0", "0.1", "0.3", "0.5", "1", "2")),
 )
 _DROCO_DELTA = Study(
     "droco-delta",
     "droco",
     "where the Huber loss on source rows turns linear (arXiv 2512.02486); inf is the squared loss",
-    _sweep("delta", "delta", ("3", "10", "30", "50", "inf")),
+    sweep("delta", "delta", ("3", "10", "30", "50", "inf")),
 )
 _DROCO_TARGET_SIZE = Study(
     "droco-target-size",
@@ -219,7 +139,7 @@ _DROCO_TARGET_SIZE = Study(
 )
 STUDIES: Mapping[str, Study] = {
     study.name: study
-    for study in (_MOBODY, _MOREC, _DROCO, _IQL, _TD3_BC, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
+    for study in (_MOBODY, MOREC, MOREC_WANDER, _DROCO, _IQL, _TD3_BC, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
 }
 """All studies by name. Values of sweeps beyond the published ones are ours."""
 

@@ -61,7 +61,7 @@ class MOBILE(ModelBasedSAC):
     def stages(self, context: StageContext) -> StageResults:
         """Train an ensemble for each seed; the loss reads its elites."""
         results = super().stages(context)
-        elites = [ensemble.elites(self.settings.elites) for ensemble in results.results]
+        elites = [ensemble.elites(self.settings.elites).in_raw_units() for ensemble in results.results]
         frozen = [[elite.mean, elite.std, *elite.params] for elite in elites]
         return replace(results, frozen={"elites": [torch.stack(tensors) for tensors in zip(*frozen, strict=True)]})
 

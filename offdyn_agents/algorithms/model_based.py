@@ -80,7 +80,8 @@ class ModelBasedSAC(SAC, ModelBased):
 
     def stages(self, context: StageContext) -> StageResults:
         """Train an ensemble for each seed."""
-        ensembles = fit_in_context(self.settings.dynamics, torch.cat([context.source, context.target]), context)
+        rows = torch.cat([context.source, context.target])
+        ensembles = fit_in_context(self.settings.dynamics, rows, context, len(context.target))
         return StageResults(results=ensembles, failed=ensembles.failed)
 
     def world(self, run: RunView) -> RolloutModel:

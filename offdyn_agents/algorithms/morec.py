@@ -132,7 +132,7 @@ class _Filtered(ModelBasedSAC):
         )
         thinned, failed = kept.thinned(self.settings.discriminators), dict(results.failed)
         try:
-            reward = thinned.usable()
+            reward = thinned.usable(self.settings.dynamics_reward)
         except OffDynError as error:
             # The runs of other tasks go on, so that none of these may be given up by raising.
             reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))

@@ -6,8 +6,9 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-__all__ = ["git_commit", "package_versions", "processor_name"]
+__all__ = ["git_commit", "made_by", "package_versions", "processor_name"]
 
 
 def git_commit() -> str:
@@ -19,6 +20,20 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+def made_by(command: str, precision: str) -> dict[str, Any]:
+    """Return what a record says of how it was made, as run.json does, plain JSON.
+
+    Args:
+        command: The command that makes it from nothing.
+        precision: Of its trainings.
+
+    Returns:
+        "command", "commit", "precision", and "versions" of this suite, PyTorch, MuJoCo and NumPy.
+    """
+    versions = package_versions("offdyn", "torch", "mujoco", "numpy")
+    return {"command": command, "commit": git_commit(), "precision": precision, "versions": versions}
 
 
 def package_versions(*names: str) -> dict[str, str]:

@@ -139,7 +139,7 @@ def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> 
     """
     alone = {"target": context.target, "source": context.source}
     rows = alone[name] if name in alone else torch.cat([context.source, context.target])
-    ensembles = fit_in_context(settings.ensemble, rows, context)
+    ensembles = fit_in_context(settings.ensemble, rows, context, len(context.target) if name not in alone else 0)
     return [Ensemble.from_tensors(found.tensors(), CPU) for found in ensembles.sound()]
 
 

@@ -112,12 +112,13 @@ def judge_task(
     The pictures are `judge.png`, where models are judged, and `reward.png`, where MOREC's dynamics reward is.
 
     Returns:
-        The record that was written: settings, rows, errors of every model, exam and seed, and of references.
+        The record that was written: settings, rows, errors of every model, exam and seed, of references, and what it
+        was made with.
     """
     import time
 
     from offdyn_agents.algorithms.registry import agent_class
-    from offdyn_agents.engine.provenance import package_versions
+    from offdyn_agents.engine.provenance import made_by
     from offdyn_agents.engine.settings import build, preset, to_json
     from offdyn_agents.judging.judge import judge_datasets
     from offdyn_agents.judging.models import REWARD, JudgeSettings
@@ -144,7 +145,7 @@ def judge_task(
         **judge_datasets(
             source, target, settings, chosen, seed_numbers, terms, hardware, cache, reward_on=reward_on, quiet=quiet
         ),
-        "versions": package_versions("offdyn", "torch", "mujoco", "numpy"),
+        **made_by(_command(name, models, seeds, overrides, terms, hardware.precision), hardware.precision),
     }
     record["wall_clock_s"] = round(time.monotonic() - begun, 1)
     folder = out / name / "judge"
@@ -152,6 +153,18 @@ def judge_task(
     for line in pictures(record, folder, "judge.png"):
         print(f"{name}: {line}", file=sys.stderr, flush=True)
     return record
+
+
+def _command(
+    name: str, models: Sequence[str], seeds: int, overrides: Mapping[str, str], terms: Terms, precision: str
+) -> str:
+    """Return the command that makes a record from nothing."""
+    import shlex
+
+    words = ["offdyn", "diagnose", "judge", name, "--seeds", str(seeds), "--models", ",".join(models)]
+    words += ["--holdout", terms.holdout, "--rows", str(terms.rows), "--precision", precision]
+    words += ["--source-rows", str(terms.source_rows)] if terms.source_rows else []
+    return shlex.join([*words, *(word for key, value in overrides.items() for word in ("--set", f"{key}={value}"))])
 
 
 def pictures(record: Record, folder: Path, errors: str, reward: str = "reward.png") -> list[str]:

@@ -38,7 +38,15 @@ BEHAVIOUR = "behaviour"
 ROWS, BINS = 1000, 10
 
 
-def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, ensemble: str) -> dict[str, Any]:
+def judge_reward(
+    paper: Paper,
+    settings: JudgeSettings,
+    context: StageContext,
+    ensemble: str,
+    *,
+    seed: int = 0,
+    prefix: str = "dynamics_reward.",
+) -> dict[str, Any]:
     """Train or find the dynamics reward and the ensembles that propose candidates, and compare r_D with true errors.
 
     Errors are root mean squares in units of the standard deviations of real changes.
@@ -49,6 +57,8 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
         context: Seeds, cache and hardware; its rows are those of the paper.
         ensemble: "merged", "target" or "source": the rows of the ensembles. The reward takes target rows as the real
             ones, but with "source", where there are none.
+        seed: Of the reward, which all ensembles share.
+        prefix: What stands before the names of the reward's settings where they are set.
 
     Returns:
         "discriminators"; "threshold"; "real", the share of held-out real transitions with r_D of at least the
@@ -67,11 +77,12 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
         context.cache,
         source=context.source if ensemble == "merged" else None,
         terminated=context.terminated,
+        seed=seed,
         threads=context.threads,
         compiled=context.compiled,
         quiet=context.quiet,
     )
-    usable = found.thinned(settings.discriminators).usable()
+    usable = found.thinned(settings.discriminators).usable(settings.dynamics_reward, prefix)
     reward = DynamicsReward.from_tensors(usable.tensors(), CPU)
     asked, scale = _asked(paper, context.threads), _scale(context, real)
     held = asked[BEHAVIOUR]
@@ -82,8 +93,8 @@ def judge_reward(paper: Paper, settings: JudgeSettings, context: StageContext, e
         for name, transitions in asked.items():
             pairs[name].append(score_candidates(reward, _proposer(model, settings), transitions, scale))
             rankings[name].append(rank(*pairs[name][-1]))
-    seeds = range(len(context.seeds))
-    holds = [Conditions(share, {name: ranks[seed] for name, ranks in rankings.items()}).holds() for seed in seeds]
+    places = range(len(context.seeds))
+    holds = [Conditions(share, {name: ranks[place] for name, ranks in rankings.items()}).holds() for place in places]
     return {
         "discriminators": len(reward),
         "threshold": THRESHOLD,

@@ -8,7 +8,7 @@ from offdyn_agents.ablations.report import markdown, record_rows
 from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.resources import Budget, Hardware
-from offdyn_agents.engine.settings import build, to_json
+from offdyn_agents.engine.settings import build, preset, to_json
 from offdyn_agents.runs import runs
 from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
 from offdyn_agents.testing import small_settings
@@ -41,13 +41,20 @@ def test_a_variant_differs_in_its_declared_settings_only(study, variant):
     for robot in WALKERS:
         full = flat(to_json(make_agent(study.agent, robot, 11, 3, {}, "medium").settings))
         other = flat(to_json(make_agent(study.agent, robot, 11, 3, dict(variant.settings), "medium").settings))
-        kind = type(make_agent(study.agent, robot, 11, 3, {}).settings)
-        declared = flat(to_json(build(kind, variant.settings)))
-        assert other == full | {key: declared[key] for key in variant.settings}
+        agent = agent_class(study.agent)
+        # A variant may take its settings from the preset's published form.
+        parts = (preset(agent, robot, "medium", form=variant.settings.get(key, "")) for key in ("form", ""))
+        of_form = dict({*next(parts).items()} - {*next(parts).items()})
+        declared = flat(to_json(build(agent.settings_class, of_form, variant.settings)))
+        names = {*of_form, *variant.settings}
+        assert other == full | {key: declared[key] for key in names}
         changed |= {key for key in full if full[key] != other[key]}
     # Values of a sweep that are a method's own at every robot are the method.
     own = {"threshold-0.6", "delta-30"}
-    assert changed == (set() if variant.name in own else set(variant.settings))
+    if "form" in variant.settings:
+        assert "form" in changed and changed <= names
+    else:
+        assert changed == (set() if variant.name in own else set(variant.settings))
     assert variant.settings or variant.target_rows or variant.name == "full"
 
 
@@ -72,6 +79,31 @@ def test_what_the_papers_ask():
     assert {"beta-0.1", "beta-0.3", "beta-0.5", "beta-1"} <= {*names["droco-beta"]}
     assert {"delta-30", "delta-50"} <= {*names["droco-delta"]}
     assert names["droco-target-size"] == ["target-500", "target-5k", "target-50k", "target-100k"]
+
+
+def test_published_rewards_and_ensembles_are_those_of_the_published_form():
+    """So there is one meaning of "published"; the two halves differ in nothing else."""
+    variants = {variant.name: variant.settings for variant in get_study("morec").variants}
+
+    def settings(name):
+        found = flat(to_json(make_agent("morec", "hopper", 11, 3, dict(variants[name]), "medium").settings))
+        return {key: value for key, value in found.items() if key != "form"}
+
+    own, whole = settings("full"), settings("published")
+    halves = {name: settings(f"published-{name}") for name in ("reward", "ensemble")}
+    changed = {name: {key for key in own if found[key] != own[key]} for name, found in halves.items()}
+    assert changed["reward"] == {"dynamics_reward.opponent", "dynamics_reward.changes", "scorer.form"}
+    assert {key.partition(".")[0] for key in changed["ensemble"]} == {"dynamics"}
+    assert whole == own | {key: halves[name][key] for name in halves for key in changed[name]}
+
+
+def test_the_public_settings_of_sac_are_those_that_wandering_policies_have():
+    """What the reference does not name, because all variants begin with it (specifications of MOPO and SAC)."""
+    found = make_agent("morec", "hopper", 11, 3, dict(get_study("morec-wander").only(["public"]).variants[0].settings))
+    settings = found.settings
+    assert (settings.actor_rate, settings.learning_rate, settings.alpha_rate) == (1e-4, 3e-4, 1e-4)
+    assert (settings.horizon, settings.starts, settings.refill_every, settings.refills_kept) == (5, 50_000, 1000, 5)
+    assert (settings.auto_alpha, settings.real_ratio, settings.polyak, settings.discount) == (True, 0.05, 0.005, 0.99)
 
 
 def plan(agent, out, task=TASK, **overrides):

@@ -173,6 +173,25 @@ def test_bounds_for_any_logits(ranges, logits):
     assert (LOW, HIGH) == (pytest.approx(0.313, abs=1e-3), pytest.approx(1.313, abs=1e-3))
 
 
+@pytest.mark.parametrize(
+    ("opponent", "name"), [("nce", "updates"), ("ppo", "iterations"), ("checkpoints", "iterations")]
+)
+def test_what_is_advised_is_a_setting_that_the_opponent_has(opponent, name):
+    reward = make_reward(2, expert=torch.zeros(2), learner=torch.ones(2))
+    asked = DynamicsRewardSettings(opponent=opponent, updates=7, iterations=9)
+    assert asked.length == {"updates": 7, "iterations": 9}[name]
+    with pytest.raises(OffDynError) as found:
+        reward.usable(asked)
+    told = (
+        "none of 2 discriminators rates real transitions above generated ones; "
+        f"more dynamics_reward.{name} or another dynamics_reward.discriminator_rate are needed"
+    )
+    assert str(found.value) == told
+    with pytest.raises(OffDynError) as found:
+        reward.usable(asked, prefix="")
+    assert str(found.value) == told.replace("dynamics_reward.", "")
+
+
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=9))
 def test_snapshots_that_cannot_tell_are_skipped(pairs):
     expert, learner = torch.tensor(pairs).float().unbind(1)

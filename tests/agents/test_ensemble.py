@@ -15,7 +15,7 @@ from offdyn_agents.models.ensemble.model import (
     gaussians,
     initial_ensemble,
 )
-from offdyn_agents.models.ensemble.settings import DynamicsSettings, EnsembleSettings
+from offdyn_agents.models.ensemble.settings import PUBLISHED, DynamicsSettings, EnsembleSettings
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_envs.errors import OffDynError
@@ -25,7 +25,8 @@ CPU = torch.device("cpu")
 LAYOUT = Layout(S, A)
 DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
 """Published weight decay, layer by layer."""
-SMALL = {"width": 16, "batch_size": 64, "learning_rate": 3e-3}
+SMALL = PUBLISHED | {"width": 16, "batch_size": 64, "learning_rate": 3e-3}
+CURED = SMALL | {"schedule": "annealed", "outputs": "changes", "target_share": 0.25}
 
 
 def fit(rows, seed=0, report=None, **settings):
@@ -196,10 +197,12 @@ def test_what_is_trained_is_kept_at_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("at", [1, 4])
-def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, at):
+@pytest.mark.parametrize("form", [SMALL | {"epochs": 8}, CURED | {"updates": 15}])
+def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, at, form):
+    """The annealed one takes 15 steps, two in each pass over 160 rows, so that its last pass is cut short."""
     monkeypatch.setattr(dynamics_training, "SAVE_SECONDS", 0.0)
-    rows, settings = pack(dataset(200, 0), "target"), EnsembleSettings(**SMALL, epochs=8)
-    (whole,) = fit_ensembles(settings, LAYOUT, rows, [3], None, compiled=False)
+    rows, settings = pack(dataset(200, 0), "target"), EnsembleSettings(**form)
+    (whole,) = fit_ensembles(settings, LAYOUT, rows, [3], None, target=50, compiled=False)
     real, epochs = dynamics_training._Training._epoch, []
 
     def epoch(self):
@@ -210,10 +213,10 @@ def test_an_interrupted_training_ends_as_an_unbroken_one(tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(dynamics_training._Training, "_epoch", epoch)
-        fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+        fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, target=50, compiled=False)
     assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
     monkeypatch.setattr(dynamics_training._Training, "_epoch", lambda self: epochs.append(self.epoch) or real(self))
-    (resumed,) = fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, compiled=False)
+    (resumed,) = fit_ensembles(settings, LAYOUT, rows, [3], tmp_path, target=50, compiled=False)
     assert epochs == list(range(8))
     for name, tensor in whole.tensors().items():
         assert torch.equal(tensor, resumed.tensors()[name]), name
@@ -268,6 +271,98 @@ def test_improvements():
     old, fresh = torch.tensor([1.0, 1.0, 1.0, inf, inf, nan, 1.0]), torch.tensor([0.98, 0.995, nan, 5.0, inf, 2.0, inf])
     assert better(old, fresh, 0.01).tolist() == [True, False, False, True, False, True, False]
     assert better(old, fresh, 1.0).tolist() == [False, False, False, True, False, True, False]
+
+
+def training_of(rows, target, **settings):
+    learner = EnsembleLearner(EnsembleSettings(**(CURED | settings)), LAYOUT, CPU, compiled=False)
+    return dynamics_training._Training(learner, rows, 0, target)
+
+
+def numbered(source, target):
+    """Rows whose reward is their number, those of the target last."""
+    rows = pack(dataset(source + target, 0), "both")
+    rows[:, LAYOUT.reward_column] = torch.arange(source + target).float()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "held"), [(4000, 400, (800, 80)), (900, 300, (180, 60)), (30, 600, (6, 32))]
+)
+def test_target_rows_have_their_share_in_every_resample_and_among_the_rows_held_out(source, target, held):
+    """A quarter; of rows held out no more than a fifth of either domain's."""
+    found = training_of(numbered(source, target), target, outputs="raw")
+    kept, out = found.outputs[:, 0], found.held_outputs[:, 0]
+    assert sorted([*kept.tolist(), *out.tolist()]) == list(range(source + target))
+    assert (int((out < source).sum()), int((out >= source).sum())) == held
+    ours = kept[found.resample] >= source
+    assert (ours.sum(1) == round(0.25 * len(kept))).all()
+
+
+def test_a_member_draws_from_a_resample_of_its_own_of_the_targets_rows():
+    """About 63% of them, however often they are drawn."""
+    found = training_of(numbered(4000, 400), 400, outputs="raw")
+    own = (found.outputs[:, 0] >= 4000).nonzero()[:, 0]
+    members = [set(found.resample[member].tolist()) & set(own.tolist()) for member in range(7)]
+    for seen in members:
+        assert len(seen) / len(own) == pytest.approx(1.0 - np.exp(-1.0), abs=0.08)
+    assert len({frozenset(seen) for seen in members}) == 7
+
+
+@pytest.mark.parametrize(("target", "share"), [(0, 0.25), (300, 0.25), (100, 0.0)])
+def test_rows_of_one_domain_or_without_a_share_are_drawn_as_published(target, share):
+    rows = numbered(300 - target, target)
+    ours = training_of(rows, target, target_share=share)
+    published = training_of(rows, 0, target_share=0.0)
+    assert torch.equal(ours.resample, published.resample)
+    assert torch.equal(ours.inputs, published.inputs) and torch.equal(ours.held_outputs, published.held_outputs)
+
+
+def test_annealed_steps_are_bounded_and_end_at_a_rate_of_zero():
+    rows, reports = numbered(300, 100), []
+    found = training_of(rows, 100, updates=13)
+    rates, step = [], found.learner.step
+    found.learner.step = lambda *tensors: rates.append(float(tensors[-3][0])) or step(*tensors)
+    found.run(lambda epoch, _: reports.append(epoch), None)
+    # Five steps in each pass over 320 rows.
+    assert (found.total, len(rates), reports) == (13, 13, [1, 2, 3])
+    correction = 1.0 - 0.9 ** np.arange(1, 14)
+    cosine = 0.5 * 3e-3 * (1.0 + np.cos(np.pi * np.arange(13) / 13))
+    np.testing.assert_allclose(rates, cosine / correction, rtol=1e-5)
+    settings = EnsembleSettings(**CURED, updates=0, epochs=3)
+    assert (settings.steps(400), settings.passes(400)) == (15, 3)
+    assert EnsembleSettings(**SMALL, updates=13, epochs=3).steps(400) == 15
+
+
+def test_elites_are_those_with_the_lowest_error_in_units_of_a_change():
+    """One dimension moves a thousand times as far as the others, so that in raw units it alone would decide."""
+    rows = pack(dataset(400, 0, noise=0.3), "target")
+    column = LAYOUT.split(torch.arange(rows.shape[1]).repeat(1, 1))[2][0, 0]
+    rows[:, column] = rows[:, 0] + 1000.0 * (rows[:, column] - rows[:, 0])
+    found = training_of(rows, 0, updates=60)
+    ensemble = found.run(None, None)
+    changes = rows[:, S + A : 2 * S + A] - rows[:, :S]
+    np.testing.assert_allclose(float(ensemble.scale[1] / changes[:, 0].square().mean().sqrt()), 1.0, rtol=0.1)
+    inputs = found.held_inputs * ensemble.std + ensemble.mean
+    rewards, states, _ = ensemble.predict(inputs[:, :S], inputs[:, S:])
+    errors = torch.cat([rewards[..., None], states - inputs[:, :S]], -1) / ensemble.scale - found.held_outputs
+    assert torch.equal(ensemble.ranking, errors.square().mean((1, 2)).argsort())
+
+
+def test_units_can_move_into_the_last_layer():
+    generator = torch.Generator().manual_seed(0)
+    settings = EnsembleSettings(members=3, width=16)
+    params = initial_ensemble(settings, ensemble_network(settings, S, A), generator)
+    params[MATRICES:] = [torch.randn(3, 1, 1 + S, generator=generator) + bound for bound in (-4.0, 0.5)]
+    scale = torch.rand(1 + S, generator=generator) * 5.0 + 0.01
+    ensemble = Ensemble(params, torch.zeros(S + A), torch.ones(S + A), torch.arange(3), scale=scale)
+    raw = ensemble.in_raw_units()
+    assert raw.scale is None and raw.in_raw_units() is raw
+    s, a = torch.randn(50, S, generator=generator), torch.randn(50, A, generator=generator)
+    for ours, theirs in zip(raw.predict(s, a), ensemble.predict(s, a), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    fixed = Ensemble(params[:MATRICES], torch.zeros(S + A), torch.ones(S + A), torch.arange(3), scale=scale)
+    with pytest.raises(ValueError, match="fixed bounds"):
+        fixed.in_raw_units()
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "counts"])

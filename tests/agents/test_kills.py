@@ -54,8 +54,9 @@ CASES = [
 
 def settings(agent):
     """More epochs than one; and so many rows a batch that DROCO's predictions are worth a table."""
-    more = {"iql": {}, "mobody": {"dynamics.updates": 3}}.get(agent, {"dynamics.epochs": 3})
-    return more | ({"batch_size": 32} if agent == "droco" else {})
+    passes = {"dynamics.epochs": 3}
+    more = {"iql": {}, "mobody": {"dynamics.updates": 3}, "droco": passes | {"batch_size": 32}}
+    return more.get(agent, passes | {"dynamics.updates": 0})
 
 
 def point(agent, where):

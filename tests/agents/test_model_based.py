@@ -1,5 +1,6 @@
 """MOPO and MOBILE as a whole: what they draw and roll out, published constants, exact resume, and that they learn."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,11 @@ from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
 from offdyn_agents.engine.settings import build, tuning
+from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Budget, Hardware
+from offdyn_agents.models.ensemble import settings as ensembles
+from offdyn_agents.models.ensemble.model import gaussians
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.runs.runs import make_agent, train_population
 from offdyn_envs.errors import OffDynError
@@ -86,11 +90,35 @@ def test_published_constants(name):
     assert (settings.learning_rate, settings.actor_rate, settings.alpha_rate) == (3e-4, 1e-4, 1e-4)
     assert (settings.discount, settings.polyak, settings.batch_size, settings.real_ratio) == (0.99, 0.005, 256, 0.05)
     assert (settings.starts, settings.refill_every, settings.refills_kept, settings.elites) == (50_000, 1000, 5, 5)
-    dynamics = settings.dynamics
-    assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, 1e-3, 256)
-    assert (dynamics.patience, dynamics.improvement, dynamics.holdout) == (5, 0.01, 0.2)
+    for form, rate in (("suite", 3e-3), ("paper", 1e-3)):
+        dynamics = make_agent(name, "ant", 27, 8, {"form": form}, "random").settings.dynamics
+        assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, rate, 256)
+        assert (dynamics.patience, dynamics.improvement, dynamics.holdout) == (5, 0.01, 0.2)
     assert make_agent(name, "ant", 27, 8, {}).capacity == 1_250_000
     assert tuning(agent_class(name))["tuning_evaluations"] >= 6
+
+
+@pytest.mark.parametrize("name", ["mopo", "mobile", "micro", "morec", "morec-mobile"])
+def test_published_ensembles_are_trained_in_raw_units_until_none_improves(name):
+    """Ours take at most a third of ten passes over a million source and 5,000 target rows."""
+    own, published = (make_agent(name, "ant", 27, 8, {"form": form}).settings.dynamics for form in ("suite", "paper"))
+    assert {key: getattr(published, key) for key in ensembles.PUBLISHED} == ensembles.PUBLISHED
+    assert (published.epochs, published.early_stopping, published.annealed) == (1000, True, False)
+    assert (own.outputs, own.annealed, own.target_share) == ("changes", True, 0.2)
+    assert own.steps(1_005_000) * 3 <= replace(own, updates=0, epochs=10).steps(1_005_000)
+
+
+def test_mobile_reads_its_elites_in_raw_units():
+    """The loss knows no units: the last layer has them."""
+    agent, rows = small("mobile"), torch.cat([pack(data, "d") for data in (SOURCE, TARGET)])
+    context = StageContext(Layout(S, A), rows[:300], rows[300:], (0,), 1, compiled=False)
+    found = agent.stages(context)
+    elites = found.results[0].elites(agent.settings.elites)
+    mean, std, *members = (tensors[0] for tensors in found.frozen["elites"])
+    assert elites.scale is not None
+    s, a, *_ = context.layout.split(rows[:20])
+    for ours, theirs in zip(gaussians(members, mean, std, s, a), elites.predict(s, a), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mopo", "mobile", "morec", "morec-mobile"])

@@ -20,6 +20,7 @@ from offdyn_agents.examples.refrigerator.study import (
     true_course,
 )
 from offdyn_agents.models.ensemble.model import Ensemble
+from offdyn_envs import cli
 from offdyn_envs.refrigerator import Refrigerator, ThermostatPolicy, collect, step_temperature
 
 TINY = Experiment(seeds=(0, 1), episodes=1, steps=150, starts=20, horizon=30)
@@ -114,11 +115,30 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     one = json.loads(capsys.readouterr().out)
     assert one["errors"]["0.1"]["plain"] == record["errors"]["0.1"]["plain"]
     assert one["errors"]["0.1"]["filtered"] != record["errors"]["0.1"]["filtered"]
-    with pytest.raises(SystemExit):
-        main([*command, "--last", "-1"])
     passing = ", ".join(f"{share:.1%}" for share in record["real_transitions_that_pass"])
     assert shares == f"held-out real transitions with r_D >= .6, seed by seed: {passing}"
     assert len(record["real_transitions_that_pass"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [
+        ("seeds", "0", 1),
+        ("seeds", "-1", 1),
+        ("episodes", "0", 1),
+        ("epochs", "0", 1),
+        ("last", "-1", 0),
+        ("temperature", "nan", 0),
+    ],
+)
+def test_sizes_that_mean_nothing_are_refused_in_one_line(name, value, least, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["examples", "refrigerator", "--out", str(tmp_path / "out"), f"--{name}", value])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"--{name} is {value}; a number of at least {least} is allowed\n")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_map_is_of_the_transitions_it_names():

@@ -13,8 +13,12 @@ from offdyn_agents.examples.refrigerator.figures import draw_errors, draw_map
 from offdyn_agents.examples.refrigerator.study import Experiment, study
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_envs.atomic import write_text
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["main"]
+
+LEAST = {"seeds": 1, "episodes": 1, "epochs": 1, "last": 0, "temperature": 0}
+"""The smallest numbers that mean anything."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(arguments)
     reward = build(DynamicsRewardSettings, to_json(plain.reward), parse_overrides(asked.set))
+    for name, least in LEAST.items():
+        if not getattr(asked, name) >= least:
+            raise OffDynError(f"--{name} is {getattr(asked, name)}; a number of at least {least} is allowed")
     dynamics = replace(plain.dynamics, epochs=asked.epochs)
-    if asked.last < 0 or asked.temperature < 0:
-        parser.error("--last and --temperature are numbers of at least 0")
     chosen = {"last": asked.last, "temperature": asked.temperature, "dynamics": dynamics, "reward": reward}
     sizes = replace(plain, seeds=tuple(range(asked.seeds)), episodes=asked.episodes, **chosen)
     done = study(replace(sizes, cache=asked.out / ".stages"), quiet=False)
@@ -50,4 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import sys
+
+    from offdyn_envs.cli import main as command
+
+    command(["examples", "refrigerator", *sys.argv[1:]])

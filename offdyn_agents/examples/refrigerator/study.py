@@ -25,7 +25,7 @@ from offdyn_agents.models.dynamics_reward.filtering import softmax_choice
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.rollouts import Proposer
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import PUBLISHED, EnsembleSettings
 from offdyn_envs.benchmark.scoring.statistics import t_interval
 from offdyn_envs.refrigerator import RefrigeratorData, ThermostatPolicy, collect, step_temperature
 
@@ -74,7 +74,7 @@ class Experiment:
     steps: int = 2000
     starts: int = 100
     horizon: int = 100
-    dynamics: EnsembleSettings = field(default_factory=lambda: EnsembleSettings(epochs=40, width=100))
+    dynamics: EnsembleSettings = field(default_factory=lambda: EnsembleSettings(epochs=40, width=100, **PUBLISHED))
     reward: DynamicsRewardSettings = field(
         default_factory=lambda: DynamicsRewardSettings(
             inputs="pairs",
@@ -137,7 +137,7 @@ def learn(experiment: Experiment, seed: int) -> Learned:
     found = fit_dynamics_reward(experiment.reward, LAYOUT, rows, cache, settle=settle, seed=seed, compiled=False)
     if experiment.last:
         found = found.where(torch.arange(len(found))[-experiment.last :])
-    reward = found.usable()
+    reward = found.usable(experiment.reward, prefix="")
     return Learned(ensemble, reward, real_share(reward, LAYOUT, rows, THRESHOLD, seed), experiment.temperature)
 
 

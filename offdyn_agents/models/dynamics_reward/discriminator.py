@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from offdyn_agents.engine.networks import MLPsInTurn, Network, Params, mlp
 from offdyn_agents.models.dynamics_reward.inputs import Inputs, Standardised
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_envs.errors import OffDynError
 
 __all__ = [
@@ -192,17 +193,24 @@ class DynamicsReward:
             finite = finite & torch.isfinite(tensor.flatten(1)).all(1)
         return finite & (self.expert > self.learner)
 
-    def usable(self) -> DynamicsReward:
+    def usable(
+        self, settings: DynamicsRewardSettings | None = None, prefix: str = "dynamics_reward."
+    ) -> DynamicsReward:
         """Return the discriminators that rate real transitions above generated ones; of the others nothing is meant.
+
+        Args:
+            settings: How they were trained, which decides what is advised where there is none; the default if None.
+            prefix: What stands before the names of these settings where they are set.
 
         Raises:
             OffDynError: There is none.
         """
         able = self.able
         if not bool(able.any()):
+            longer = (settings or DynamicsRewardSettings()).lengthened
             raise OffDynError(
-                f"none of {len(self)} discriminators rates real transitions above generated ones; more"
-                " dynamics_reward.iterations or another dynamics_reward.discriminator_rate are needed"
+                f"none of {len(self)} discriminators rates real transitions above generated ones; more "
+                f"{prefix}{longer} or another {prefix}discriminator_rate are needed"
             )
         return self.where(able.nonzero().squeeze(-1))
 

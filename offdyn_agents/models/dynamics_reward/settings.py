@@ -99,9 +99,14 @@ class DynamicsRewardSettings:
         return max(1, min(self.spacing, self.iterations // self.kept))
 
     @property
+    def lengthened(self) -> str:
+        """The setting by which a training is longer: steps of the discriminator of "nce", or iterations."""
+        return "updates" if self.opponent == "nce" else "iterations"
+
+    @property
     def length(self) -> int:
-        """Steps of the discriminator of "nce", or iterations."""
-        return self.updates if self.opponent == "nce" else self.iterations
+        """Its value."""
+        return getattr(self, self.lengthened)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from offdyn_agents.engine.networks import Network, Params, mlp
 from offdyn_agents.engine.rows import Layout
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import GaussianSettings
 
 __all__ = ["Ensemble", "ensemble_loss", "ensemble_network", "forward", "gaussians", "initial_ensemble"]
 
@@ -32,7 +32,7 @@ CHUNK, CHUNK_ON_GPU = 512, 16_384
 """Rows that are predicted at once: few enough for their activations to stay in a core's cache, enough to fill a GPU."""
 
 
-def ensemble_network(settings: EnsembleSettings, observation_dim: int, action_dim: int) -> Network:
+def ensemble_network(settings: GaussianSettings, observation_dim: int, action_dim: int) -> Network:
     """Return the shape of an ensemble: inputs |S| + |A|, outputs mean and log-variance of 1 + |S| numbers."""
     hidden = (settings.width,) * HIDDEN_LAYERS
     return Network((observation_dim + action_dim, *hidden, 2 * (1 + observation_dim)), settings.members)
@@ -71,7 +71,7 @@ def ensemble_loss(params: Params, inputs: Tensor, outputs: Tensor) -> Tensor:
     return likelihood + decay + BOUND_WEIGHT * (high.sum() - low.sum())
 
 
-def initial_ensemble(settings: EnsembleSettings, network: Network, generator: torch.Generator) -> Params:
+def initial_ensemble(settings: GaussianSettings, network: Network, generator: torch.Generator) -> Params:
     """Return weights N(0, (1 / (2 sqrt(fan_in)))^2), zero biases and, where they are learned, the bounds' start."""
     params = [
         torch.randn(shape, generator=generator) * (0.5 * network.sizes[i // 2] ** -0.5)
@@ -158,6 +158,22 @@ class Ensemble:
         best = self.ranking[:count]
         order = torch.arange(count, device=best.device)
         return Ensemble([t[best] for t in self.params], self.mean, self.std, order, scale=self.scale)
+
+    def in_raw_units(self) -> Ensemble:
+        """Return the same ensemble with outputs in units of 1: its last layer takes the units in.
+
+        Raises:
+            ValueError: The bounds of its log-variance are not among its parameters.
+        """
+        if self.scale is None:
+            return self
+        if len(self.params) == MATRICES:
+            raise ValueError("fixed bounds of the log-variance cannot be in other units")
+        *lower, weight, bias, low, high = self.params
+        factor, shift = self.scale, 2.0 * self.scale.log()
+        weight = torch.cat([weight[..., : len(factor)] * factor, weight[..., len(factor) :]], dim=-1)
+        bias = torch.cat([bias[..., : len(factor)] * factor, bias[..., len(factor) :] + shift], dim=-1)
+        return replace(self, params=[*lower, weight, bias, low + shift, high + shift], scale=None)
 
     def predict(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Predict rewards and next states of rows [N, .], without gradients; see `gaussians`."""

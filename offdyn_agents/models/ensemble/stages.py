@@ -15,7 +15,7 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
 from offdyn_agents.engine.stages import StageContext, each_seed, resuming, shares
 from offdyn_agents.models.ensemble.model import Ensemble
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import GaussianSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 
 __all__ = ["fit_ensembles", "fit_in_context", "predict_all"]
@@ -26,13 +26,16 @@ PART = 16_384
 """Rows that a thread predicts before it takes others."""
 
 
-def fit_in_context(settings: EnsembleSettings, rows: Tensor, context: StageContext) -> Fitted[Ensemble]:
+def fit_in_context(
+    settings: GaussianSettings, rows: Tensor, context: StageContext, target: int = 0
+) -> Fitted[Ensemble]:
     """Train or find an ensemble of some rows for each seed of a stage; see `fit_ensembles`.
 
     Args:
         settings: How they are trained.
         rows: Packed rows [N, W] on the device.
         context: Layout, seeds, cache and hardware.
+        target: How many of the last rows are of the target, where others are not.
     """
     return fit_ensembles(
         settings,
@@ -40,6 +43,7 @@ def fit_in_context(settings: EnsembleSettings, rows: Tensor, context: StageConte
         rows,
         context.seeds,
         context.cache,
+        target=target,
         threads=context.threads,
         compiled=context.compiled,
         quiet=context.quiet,
@@ -48,12 +52,13 @@ def fit_in_context(settings: EnsembleSettings, rows: Tensor, context: StageConte
 
 
 def fit_ensembles(
-    settings: EnsembleSettings,
+    settings: GaussianSettings,
     layout: Layout,
     rows: Tensor,
     seeds: Sequence[int],
     cache: Path | None,
     *,
+    target: int = 0,
     threads: int = 1,
     compiled: bool = True,
     quiet: bool = True,
@@ -70,6 +75,7 @@ def fit_ensembles(
         rows: Packed rows [N, W] on the device.
         seeds: One per run.
         cache: Folder of results, or None to keep none.
+        target: How many of the last rows are of the target, where others are not.
         threads: CPU threads.
         compiled: Whether to compile the step.
         quiet: Show no progress.
@@ -88,10 +94,12 @@ def fit_ensembles(
         with exact_fast_products(settings.width, inputs, settings.batch_size):
             # All of them share the compiled step, so it is compiled before there are threads.
             learner.warm_up(rows)
-            fit = resuming(partial(learner.fit, rows), keep)
-            each_seed("dynamics", settings.epochs, missing, fit, shared, quiet, settings.early_stopping)
+            fit = resuming(partial(learner.fit, rows, target=target), keep)
+            passes = settings.passes(len(rows))
+            each_seed("dynamics", passes, missing, fit, shared, quiet, settings.early_stopping)
 
-    found = cached(in_precision("dynamics", precision), settings, rows, seeds, cache, compute, VERSION, "dynamics")
+    key = [rows, torch.tensor([target])] if settings.target_share and target else rows
+    found = cached(in_precision("dynamics", precision), settings, key, seeds, cache, compute, VERSION, "dynamics")
     return Fitted([Ensemble.from_tensors(tensors, rows.device) for tensors in found], found.failed)
 
 

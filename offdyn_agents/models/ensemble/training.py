@@ -23,7 +23,7 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.soundness import better, fault
 from offdyn_agents.engine.update import adam, scales
 from offdyn_agents.models.ensemble.model import Ensemble, ensemble_loss, ensemble_network, forward, initial_ensemble
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import GaussianSettings
 
 __all__ = ["EnsembleLearner"]
 
@@ -74,7 +74,7 @@ class EnsembleLearner:
 
     def __init__(
         self,
-        settings: EnsembleSettings,
+        settings: GaussianSettings,
         layout: Layout,
         device: torch.device,
         *,
@@ -116,6 +116,7 @@ class EnsembleLearner:
         seed: int,
         report: Report | None = None,
         *,
+        target: int = 0,
         save: Save | None = None,
         resume: State | None = None,
     ) -> Ensemble:
@@ -125,28 +126,28 @@ class EnsembleLearner:
             rows: Packed rows [N, W] on the device.
             seed: Decides initial parameters, the hold-out, resamples and orders.
             report: Called after every epoch with its number and the mean hold-out error of the members.
+            target: How many of the last rows are of the target, where `target_share` counts.
             save: Called after epochs, at most once a minute, with all that `resume` needs.
             resume: What `save` was given: training goes on there and ends as if it had never stopped.
         """
-        training = _Training(self, rows, seed)
+        training = _Training(self, rows, seed, target)
         if resume is not None:
             try:
                 training.restore(resume)
             except (KeyError, RuntimeError, ValueError):
                 # Of another form: not what `save` was given.
-                training = _Training(self, rows, seed)
+                training = _Training(self, rows, seed, target)
         return training.run(report, save)
 
 
 class _Training:
     """The training of one ensemble."""
 
-    def __init__(self, learner: EnsembleLearner, rows: Tensor, seed: int) -> None:
+    def __init__(self, learner: EnsembleLearner, rows: Tensor, seed: int, target: int = 0) -> None:
         self.learner, self.settings = learner, learner.settings
         self.generator = torch.Generator().manual_seed(stream(seed, "ensemble"))
-        order = torch.randperm(len(rows), generator=self.generator).to(rows.device)
-        held = max(1, int(min(self.settings.holdout_rows, round(self.settings.holdout * len(rows)))))
-        kept = rows[order[held:]] if len(rows) > held else rows
+        held, chosen, own = self._split(len(rows), target)
+        kept = rows[chosen.to(rows.device)]
         self.inputs, self.outputs = self._columns(kept)
         self.mean = self.inputs.mean(0)
         std = self.inputs.std(0, correction=0)
@@ -158,7 +159,7 @@ class _Training:
             spread = self.outputs.square().mean(0).sqrt()
             self.scale = torch.where(spread < 1e-6, self.scale, spread)
         self.outputs = self.outputs / self.scale
-        inputs, held_outputs = self._columns(rows[order[:held]])
+        inputs, held_outputs = self._columns(rows[held.to(rows.device)])
         self.held_outputs = held_outputs / self.scale
         self.held_inputs = (inputs - self.mean) / self.std
         fresh = initial_ensemble(self.settings, learner.network, self.generator)
@@ -167,12 +168,50 @@ class _Training:
         self.second = [torch.zeros_like(t) for t in self.params]
         self.steps = self.epoch = self.stale = 0
         self.batch = min(self.settings.batch_size, len(kept))
-        # Every member has its own bootstrap resample of the rows.
-        shape = (self.settings.members, len(kept))
-        self.resample = torch.randint(len(kept), shape, generator=self.generator)
+        self.resample = self._resample(len(kept), own)
+        self.total = self.settings.steps(len(rows))
         self.best = [t.clone() for t in self.params]
         self.take_step: Callable[..., Any] = learner.step
         self.errors = self.start = self._errors()
+
+    def _split(self, rows: int, target: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the places of rows that are held out and of those that are kept, and which of the latter are target's.
+
+        Where target rows have a share of their own, they have it among the rows held out too, as far as a fifth of them
+        goes.
+        """
+        settings = self.settings
+        order = torch.randperm(rows, generator=self.generator)
+        held = settings.held(rows)
+        ours = order >= rows - target
+        if settings.target_share and 0 < target < rows:
+            few = min(round(settings.target_share * held), round(settings.holdout * target))
+            rest = min(held - few, round(settings.holdout * (rows - target)))
+            taken = torch.where(ours, ours.cumsum(0) <= few, (~ours).cumsum(0) <= rest)
+            order, ours = torch.cat([order[taken], order[~taken]]), torch.cat([ours[taken], ours[~taken]])
+            held = max(1, few + rest)
+        if rows == held:
+            return order, torch.arange(rows), torch.arange(0)
+        return order[:held], order[held:], ours[held:].nonzero()[:, 0]
+
+    def _resample(self, count: int, own: Tensor) -> Tensor:
+        """Return each member's bootstrap resample of the kept rows, int64 [members, count].
+
+        Args:
+            count: Kept rows.
+            own: Which of them are the target's. Where these have a share of their own, a member has one resample of
+                them, of which its rows are drawn, so that members differ as much in target rows as elsewhere.
+        """
+        members, share = self.settings.members, self.settings.target_share
+        if not share or not 0 < len(own) < count:
+            return torch.randint(count, (members, count), generator=self.generator)
+        others = torch.ones(count, dtype=torch.bool)
+        others[own] = False
+        source, many = others.nonzero()[:, 0], round(share * count)
+        first = source[torch.randint(len(source), (members, count - many), generator=self.generator)]
+        resample = own[torch.randint(len(own), (members, len(own)), generator=self.generator)]
+        drawn = torch.randint(len(own), (members, many), generator=self.generator)
+        return torch.cat([first, resample.gather(1, drawn)], dim=1)
 
     def _columns(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         observations, actions, following, rewards, _ = self.learner.layout.split(rows)
@@ -182,7 +221,7 @@ class _Training:
     def run(self, report: Report | None, save: Save | None) -> Ensemble:
         settings, saved = self.settings, time.monotonic()
         self.take_step = self.learner.step_of(self._changing(), self.first_step()[len(self._changing()) :])
-        while self.epoch < settings.epochs and self.stale < settings.patience:
+        while self.steps < self.total and self.stale < settings.patience:
             self._epoch()
             self.epoch += 1
             fresh = self._errors() if settings.early_stopping or report else self.errors
@@ -240,7 +279,7 @@ class _Training:
     def _epoch(self) -> None:
         draws = torch.rand(self.resample.shape, generator=self.generator).argsort(dim=1)
         order = self.resample.gather(1, draws).to(self.inputs.device)
-        starts = range(0, order.shape[1] - self.batch + 1, self.batch)
+        starts = range(0, order.shape[1] - self.batch + 1, self.batch)[: self.total - self.steps]
         factors = self._scales(len(starts))
         for scale, start in zip(factors, starts, strict=True):
             self.take_step(*self._changing(), *self._arguments(scale, order[:, start : start + self.batch]))
@@ -257,7 +296,7 @@ class _Training:
 
     def _scales(self, count: int) -> Tensor:
         """Return what Adam multiplies with in the next steps [count, 3]."""
-        total = self.settings.epochs * (self.resample.shape[1] // self.batch) if self.settings.annealed else 0
+        total = self.total if self.settings.annealed else 0
         found = scales(self.settings.learning_rate, self.steps, count, total)
         # A step reads the rate in the first column.
         return (found[:, [1, 1, 2]] if total else found).to(self.inputs.device)
