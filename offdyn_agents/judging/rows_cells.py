@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
@@ -112,29 +112,40 @@ def rates_rows(agent: str, task: str) -> bool:
     return own.needs_source and bool(own.ratings) and not own.diagnosis
 
 
-def _preset(agent: str, task: str) -> tuple[type[Agent], str, str]:
-    """Return an agent's class, and the robot and the quality of data that its preset is for."""
+class _Preset(NamedTuple):
+    """An agent's class, and what its preset is for."""
+
+    kind: type[Agent]
+    robot: str
+    quality: str
+    shifts: tuple[str, ...]
+
+    def settings(self, overrides: Mapping[str, str]) -> Any:
+        return chosen(self.kind, self.robot, self.quality, overrides, self.shifts)
+
+
+def _preset(agent: str, task: str) -> _Preset:
     from offdyn_envs.tasks import get_task
 
     place = get_task(task)
-    return agent_class(agent), place.robot, place.quality
+    return _Preset(agent_class(agent), place.robot, place.quality, place.shift_kinds)
 
 
-def _agent(preset: tuple[type[Agent], str, str], overrides: Mapping[str, str]) -> Agent:
+def _agent(preset: _Preset, overrides: Mapping[str, str]) -> Agent:
     from offdyn_envs.robots import get_robot
 
-    robot = get_robot(preset[1])
-    return preset[0](chosen(*preset, overrides), robot.observation_dim, robot.action_dim)
+    robot = get_robot(preset.robot)
+    return preset.kind(preset.settings(overrides), robot.observation_dim, robot.action_dim)
 
 
-def _named(preset: tuple[type[Agent], str, str], overrides: Mapping[str, str]) -> str:
+def _named(preset: _Preset, overrides: Mapping[str, str]) -> str:
     """Return an agent's name and what of its settings differs from its preset: "dara", "dara@dara.noise=0.1"."""
     parts = {key: value for key, value in overrides.items() if key in ("data", "form")}
-    usual, formed, own = (flat(to_json(chosen(*preset, some))) for some in ({}, parts, overrides))
+    usual, formed, own = (flat(to_json(preset.settings(some))) for some in ({}, parts, overrides))
     # A published form is one difference, whatever it sets.
     differing = [name for name in own if own[name] != (usual if name in parts else formed)[name]]
     said = "+".join(f"{name}={own[name]:g}" if _is_number(own[name]) else f"{name}={own[name]}" for name in differing)
-    return f"{preset[0].name}@{said}" if said else preset[0].name
+    return f"{preset.kind.name}@{said}" if said else preset.kind.name
 
 
 def _is_number(value: Any) -> bool:
