@@ -194,7 +194,7 @@ def test_terminal_rows_have_their_reward_as_target():
         for name, net in agent.networks().items()
     }
     batch = batch._replace(continues=torch.tensor([[0.0, 1.0] * 3] * 2))
-    found = agent._targets(params, batch, batch.next_observations)
+    found, _ = agent._targets(params, batch, batch.next_observations)
     assert torch.equal(found[:, ::2], batch.rewards[:, ::2])
     assert not torch.isclose(found[:, 1::2], batch.rewards[:, 1::2]).any()
 
