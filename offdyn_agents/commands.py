@@ -29,6 +29,7 @@ from offdyn_agents.runs.console import (
     refuse_without_data,
     task_names,
 )
+from offdyn_agents.runs.variants import REFERENCES, named, settings_of
 from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples, group
 from offdyn_envs.errors import OffDynError
 
@@ -66,6 +67,7 @@ def register(app: typer.Typer) -> None:
     dev = group(app, "dev")
     dev.add_typer(behaviour, name="behaviour")
     dev.command("agents-table")(diagnosing.agents_table)
+    dev.command("rates")(diagnosing.rates)
     for name, example in diagnosing.EXAMPLES.items():
         group(app, "examples").command(name, add_help_option=False, context_settings=diagnosing.PASSED_ON)(example)
     # Earlier spellings.
@@ -105,7 +107,7 @@ def train(
         typer.Option(
             metavar="all|A,B,...",
             help="Train several agents one after the other, most requested first, and report how much is left "
-            "and how long it takes.",
+            "and how long it takes. iql@data-target is IQL with --set data=target; all includes these references.",
         ),
     ] = None,
     track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
@@ -228,12 +230,13 @@ def train(
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
     names = task_names(tasks or [], track) if pair is None else [pair.title]
     if pair is None:
-        refuse_without_data(names, target_rows)
+        from offdyn_agents.behaviour.reports import time_told
+
+        refuse_without_data(names, target_rows, time_told)
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.plans import Plan
     from offdyn_agents.runs.runs import refuse_stopped, train_tasks
-    from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
     with ExitStack() as stack:
@@ -246,8 +249,12 @@ def train(
 
         def plans_of(name: str) -> list[Plan]:
             more: Any = {"judge": judge, "pair": pair, "typed": str(ctx.obj or "")}
+            called, _, rows = name.partition("@")
+            chosen = overrides | (settings_of(rows) if rows else {})
+            # Beside the agent as it is, not in its place.
+            own = f"{variant}+{rows}" if variant and rows else variant
             return [
-                named(Plan(name, title, seeds, overrides, budget, hardware, out, quiet, target_rows, **more), variant)
+                named(Plan(called, title, seeds, chosen, budget, hardware, out, quiet, target_rows, **more), own)
                 for title in names
             ]
 
@@ -280,9 +287,16 @@ def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
         if value:
             raise OffDynError(f"{option} belongs to one agent; --agents trains several, each as its preset has it")
     if text == "all":
-        return registry.names()
-    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-    return tuple(registry.check_name(name) for name in found)
+        return (*registry.names(), *REFERENCES)
+    return tuple(dict.fromkeys(_variant(word.strip()) for word in text.split(",")))
+
+
+def _variant(text: str) -> str:
+    """Return an agent, or an agent and its variant, as its folder is called."""
+    name, at, rows = text.partition("@")
+    if at:
+        settings_of(rows)
+    return f"{registry.check_name(name)}{at}{rows}"
 
 
 def _train_several(
@@ -298,13 +312,15 @@ def _train_several(
 
 
 def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], json_output: bool) -> None:
-    from offdyn_agents.runs.campaign import outlook, parts, total
+    from offdyn_agents.runs.campaign import figures, outlook, parts, total
     from offdyn_envs.report import print_table
 
     found = parts(agents, make, _tell)
-    print_table("What is left", outlook(found), json_output)
-    if not json_output:
-        print(total(found))
+    if json_output:
+        print(json.dumps(figures(found), indent=2, allow_nan=False))
+        return
+    print_table("What is left", outlook(found), False)
+    print(total(found))
 
 
 def _tell(line: str) -> None:
