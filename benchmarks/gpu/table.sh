@@ -79,7 +79,8 @@ if [ -z "$python" ]; then
   python=$work/venv/bin/python
   if [ -n "$dry" ] || [ ! -x "$python" ]; then
     run python3 -m venv --system-site-packages "$work/venv"
-    run "$python" -m pip install --quiet --no-index --find-links "$wheels" 'offdyn[agents]'
+    within $((end - SECONDS - packing)) "$python" -m pip install --quiet --no-index --find-links "$wheels" 'offdyn[agents]' ||
+      { rm -rf "$work/venv"; exit 1; }
   fi
 fi
 [ -n "$dry" ] || mkdir -p "$work"
