@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import HANDS, ROBOTS, WALKERS, Robot, State, get_robot, register_robot
+from offdyn_envs.robots import HANDS, ROBOTS, WALKERS, GoalPart, Measure, Robot, State, get_robot, register_robot
 from offdyn_envs.robots.registry import register_environment
 from offdyn_envs.shifts import (
     Actuator,
@@ -55,10 +55,12 @@ __all__ = [
     "Field",
     "Friction",
     "Frictionloss",
+    "GoalPart",
     "Gravity",
     "Kinematic",
     "Local",
     "Mass",
+    "Measure",
     "Morphology",
     "Noise",
     "OffDynError",

@@ -7,19 +7,14 @@ import logging
 from functools import lru_cache
 
 import mujoco
-import numpy as np
 
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import ROBOTS, Robot
+from offdyn_envs.robots.hashes import dynamics_fields
 from offdyn_envs.robots.mjcf import compile_mjcf
+from offdyn_envs.robots.registry import known_robot
 
-__all__ = ["base_model", "base_spec", "compile_spec", "dynamics_fields", "log_simulator_warnings"]
-
-# Fields of a compiled model that change what one sees, or how it is named, but never how it moves.
-_UNSEEN_BY_PHYSICS = ("cam_", "light_", "tex_", "mat_", "skin_", "name_", "names", "paths", "text_", "bvh_", "vis_")
-_UNSEEN_SUFFIXES = ("_rgba", "_matid", "_user", "_bvhadr", "_bvhnum")
-# Fields that grow with the names of the folders in which a model's meshes lie, and so differ between installations.
-_SIZES_OF_PATHS = ("npaths", "nbuffer", "mesh_pathadr", "hfield_pathadr")
-_NO_PATHS = 1
+__all__ = ["base_model", "base_spec", "check_current", "compile_spec", "dynamics_fields", "log_simulator_warnings"]
 
 _log = logging.getLogger("offdyn.mujoco")
 
@@ -44,34 +39,27 @@ def compile_spec(spec: mujoco.MjSpec, robot_name: str) -> mujoco.MjModel:
 
 
 @lru_cache
-def _compiled(robot_name: str) -> mujoco.MjModel:
-    return compile_spec(base_spec(get_robot(robot_name)), robot_name)
+def _compiled(robot: Robot) -> mujoco.MjModel:
+    check_current(robot)
+    return compile_spec(base_spec(robot), robot.name)
 
 
-def base_model(robot_name: str) -> mujoco.MjModel:
+def base_model(robot: str | Robot) -> mujoco.MjModel:
     """Return a robot's compiled model without any shift, a copy of one's own."""
-    return copy.copy(_compiled(robot_name))
+    return copy.copy(_compiled(known_robot(robot)))
 
 
-def dynamics_fields(model: mujoco.MjModel) -> dict[str, np.ndarray]:
-    """Return every field of a model that can change its motion.
+def check_current(robot: Robot) -> None:
+    """Refuse to compile a model that may be there no more: that of a robot which has another one by now.
 
-    Args:
-        model: A compiled model.
-
-    Returns:
-        Arrays by name, those of the options with the prefix "opt.".
+    Raises:
+        OffDynError: Another model is registered under the robot's name.
     """
-    fields: dict[str, np.ndarray] = {}
-    unseen = _SIZES_OF_PATHS if model.npaths > _NO_PATHS else ()
-    for prefix, owner in (("", model), ("opt.", model.opt)):
-        for name in dir(owner):
-            if name.startswith(("_", *_UNSEEN_BY_PHYSICS)) or name.endswith(_UNSEEN_SUFFIXES) or name in unseen:
-                continue
-            value = getattr(owner, name)
-            if isinstance(value, np.ndarray | int | float):
-                fields[prefix + name] = np.asarray(value)
-    return fields
+    now = ROBOTS.get(robot.name, robot)
+    if robot.model_sha256 and robot.model_sha256 != now.model_sha256:
+        raise OffDynError(
+            f"robot '{robot.name}': it has been registered again with another model; make the environment anew"
+        )
 
 
 def log_simulator_warnings() -> None:

@@ -95,6 +95,6 @@ def __getattr__(name: str) -> type[OwnRobot]:
     if not name.startswith("_"):
         find_others()
         for robot in ROBOTS.values():
-            if robot.title == name and not isinstance(robot, Walker):
+            if robot.title == name and robot.name not in WALKERS:
                 return _own(robot)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

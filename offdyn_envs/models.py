@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from functools import lru_cache
 
@@ -11,9 +10,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.compiling import base_model, base_spec, compile_spec, dynamics_fields
-from offdyn_envs.robots import Hand, Robot, as_walker, get_robot
-from offdyn_envs.robots.mjcf import read_mjcf
+from offdyn_envs.compiling import base_model, base_spec, check_current, compile_spec
+from offdyn_envs.robots import Robot, as_walker
+from offdyn_envs.robots.hashes import dynamics_fields, model_hash
+from offdyn_envs.robots.registry import known_robot
 from offdyn_envs.shifts import Morphology, Shift, check_profile, check_shifts
 from offdyn_envs.shifts.applying import edit_model, edit_spec
 
@@ -50,14 +50,14 @@ def model_spec(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
 
 
 @lru_cache(maxsize=256)
-def _compile(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
+def _compile(robot: Robot, shifts: tuple[Shift, ...], profile: str) -> mujoco.MjModel:
     if not shifts:
-        return base_model(robot_name)
+        return base_model(robot)
+    check_current(robot)
     with warnings.catch_warnings():
         # As in `compile_mjcf`: shifts read and write that attribute too.
         warnings.filterwarnings("ignore", message=".*settotalmass.*")
-        spec = model_spec(get_robot(robot_name), shifts, profile)
-        model = compile_spec(spec, robot_name)
+        model = compile_spec(model_spec(robot, shifts, profile), robot.name)
     edit_model(model, shifts)
     return model
 
@@ -73,12 +73,11 @@ def compile_model(robot: Robot, shifts: tuple[Shift, ...], profile: str = "defau
     Returns:
         The model, a copy of one's own.
     """
-    return copy.copy(_compile(robot.name, shifts, check_profile(profile)))
+    return copy.copy(_compile(known_robot(robot), shifts, check_profile(profile)))
 
 
 @lru_cache(maxsize=256)
-def _start_qpos(robot_name: str, shifts: tuple[Shift, ...], profile: str) -> tuple[float, ...]:
-    robot = get_robot(robot_name)
+def _start_qpos(robot: Robot, shifts: tuple[Shift, ...], profile: str) -> tuple[float, ...]:
     model = compile_model(robot, shifts, profile)
     start = np.array(model.qpos0)
     if profile == "default" and any(isinstance(shift, Morphology) for shift in shifts):
@@ -101,7 +100,7 @@ def start_qpos(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default"
     Returns:
         Positions, [nq].
     """
-    return np.array(_start_qpos(robot.name, shifts, check_profile(profile)))
+    return np.array(_start_qpos(known_robot(robot), shifts, check_profile(profile)))
 
 
 def _lowest_point(model: mujoco.MjModel) -> float:
@@ -154,22 +153,6 @@ def restore_model(model: mujoco.MjModel, other: mujoco.MjModel) -> None:
                 setattr(owner, name, value)
 
 
-def model_hash(model: mujoco.MjModel) -> str:
-    """Return the SHA-256 of every field of a model that can change its motion.
-
-    Args:
-        model: A compiled model.
-
-    Returns:
-        64 hexadecimal digits; comparable within one MuJoCo version.
-    """
-    digest = hashlib.sha256(mujoco.__version__.encode())
-    for name, value in sorted(dynamics_fields(model).items()):
-        digest.update(f"{name}{value.dtype}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
-
-
 def published_hash(robot: Robot, shifts: tuple[Shift, ...], profile: str = "default") -> str:
     """Return the hash by which a robot under shifts is published, see `model_hash`.
 
@@ -179,11 +162,12 @@ def published_hash(robot: Robot, shifts: tuple[Shift, ...], profile: str = "defa
         profile: Variant of the edits, see `offdyn_envs.shifts.PROFILES`.
 
     Returns:
-        That of the compiled model; of the hand that of its file under the shifts, without the stiffness of the motors
-        and the sensors of `Robot.measures`, which are the same under all dynamics.
+        That of the compiled model, or of `Robot.published_spec` under the shifts.
     """
-    if not isinstance(robot, Hand):
+    spec = robot.published_spec()
+    if spec is None:
         return model_hash(compile_model(robot, shifts, profile))
-    spec = read_mjcf(robot.name, robot.mjcf)
     edit_spec(spec, shifts, robot, check_profile(profile))
-    return model_hash(compile_spec(spec, robot.name))
+    model = compile_spec(spec, robot.name)
+    edit_model(model, shifts)
+    return model_hash(model)

@@ -1,17 +1,22 @@
 """docs/own-robot.md: its code runs, short enough, and what it registers works in every command."""
 
 import re
+from dataclasses import fields
+from inspect import isfunction
 from pathlib import Path
 
 import pytest
 
 import offdyn_envs
-from offdyn_envs import OffDynError
+from offdyn_envs import OffDynError, Robot
 from offdyn_envs.cli import main
 from offdyn_envs.datasets.collecting.scripted import ScriptedBehaviour
 from offdyn_envs.robots.registry import scripted_policies
 
 PAGE = (Path(__file__).parents[1] / "docs/own-robot.md").read_text(encoding="utf-8")
+FOUND = {"observation_dim", "action_dim", "nq", "nv", "timestep", "model_sha256"}
+"""Numbers of a robot that `register_robot` finds in its model."""
+INTERNAL = {"spec", "published_spec", "state"}
 (CODE,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 REGISTERED, TRAINED = CODE.split("for dataset in (", 1)
 
@@ -39,6 +44,15 @@ def test_the_page_runs(crane, monkeypatch, capsys):
         f"offdyn/crane/{slug}/medium-5k-v0 1000 rows simulated again: exact" for slug in ("nominal", "heavy")
     ]
     assert sum(line.split()[:1] == ["seed"] for line in lines) == 2
+
+
+def test_the_page_names_what_a_robot_says():
+    said = {one.name for one in fields(Robot) if one.name not in FOUND}
+    said |= {name for name, member in vars(Robot).items() if isfunction(member) and not name.startswith("_")}
+    assert {"measures", "edit", "judge"} <= said
+    assert not {name for name in said - INTERNAL if not re.search(rf"`(self\.)?{name}[(`]", PAGE)}
+    named = set(re.findall(r"offdyn_envs\.([A-Za-z]\w*)", PAGE)) - {"datasets"}
+    assert named >= {"GoalPart", "Measure"} and not {name for name in named if not hasattr(offdyn_envs, name)}
 
 
 def command(*arguments):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
 from offdyn_envs.robots.goals import read_goal, write_goal
 from offdyn_envs.robots.measures import columns_of, measure
 from offdyn_envs.schedule import Schedule
@@ -27,12 +27,12 @@ _NO_ISLANDS = int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
 _KEPT = 256
 
 
-def _compiled(robot_name: str, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
+def _compiled(robot: Robot, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
     """Return a compiled model that does not search for islands where there is one tree, thus always one island.
 
     The search takes 2 to 10% of a step and changes no number there.
     """
-    model = compile_model(get_robot(robot_name), shifts, profile)
+    model = compile_model(robot, shifts, profile)
     if model.ntree == 1:
         model.opt.disableflags |= _NO_ISLANDS
     return model
@@ -151,7 +151,7 @@ class RowModels:
         if shifts not in self._known:
             if len(self._known) >= _KEPT:
                 del self._known[next(iter(self._known))]
-            self._known[shifts] = _compiled(self._robot.name, self._profile, shifts)
+            self._known[shifts] = _compiled(self._robot, self._profile, shifts)
         return self._known[shifts]
 
     def _check_timestep(self, model: mujoco.MjModel) -> None:

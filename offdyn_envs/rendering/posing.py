@@ -13,7 +13,6 @@ from offdyn_envs.rendering.camera import bounds
 from offdyn_envs.rendering.names import Side
 from offdyn_envs.rendering.playing import Recording
 from offdyn_envs.rendering.style import changed_joints
-from offdyn_envs.robots import Walker
 
 __all__ = ["Sweep", "ranges_in_words", "resting", "sweep", "swept_joints"]
 
@@ -89,10 +88,10 @@ def sweep(sides: Sequence[Side], recordings: Sequence[Recording], joints: Sequen
 
 def _lift(sides: Sequence[Side], recordings: Sequence[Recording], sweeps: Sequence[Sweep]) -> None:
     robot = sides[0].robot
-    if not isinstance(robot, Walker):
+    height = robot.height_index
+    if height is None:
         return
     lowest = min(box.low[2] for rec, s in zip(recordings, sweeps, strict=True) for box in bounds(rec.model, s.poses))
-    height = robot.height_index
     for s in sweeps:
         s.poses[:, height] += CLEARANCE - lowest
         s.rest[height] += CLEARANCE - lowest

@@ -8,7 +8,7 @@ are those of the nominal robot under all dynamics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.robots.goals import GoalPart, goal_size
-from offdyn_envs.robots.kinematics import kinematics
+from offdyn_envs.robots.kinematics import Kinematics, kinematics
 from offdyn_envs.robots.measures import Measure, add_sensors, measured_size
 from offdyn_envs.robots.mjcf import read_mjcf
 
@@ -77,7 +77,7 @@ class Robot:
         frame_skip: Physics steps per control step.
         max_episode_steps: Control steps until truncation.
         skipped_qpos: Leading positions on which nothing depends, such as where on the plane the robot is; `observe`
-            leaves them out.
+            leaves them out. The first is x and the second y, in m, for shifts that hold in a part of the world only.
         reset_noise: Scale of the reset noise.
         control_range: Lowest and highest control of each motor, which actions of -1 and 1 stand for, [|A|] pairs; by
             default the model's control ranges, (-1, 1) for a motor without one.
@@ -90,6 +90,8 @@ class Robot:
         nq: Length of qpos.
         nv: Length of qvel.
         timestep: Seconds per physics step.
+        model_sha256: Hash of the model without any shift (`offdyn_envs.models.model_hash`), by which two robots of one
+            name are told apart; empty for those of the suite.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Robot:
     nq: int = 0
     nv: int = 0
     timestep: float = 0.0
+    model_sha256: str = field(default="", repr=False)
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Change the model of the file, before shifts and before it is compiled; not at all where nothing is said.
@@ -121,6 +124,10 @@ class Robot:
         self.edit(spec)
         add_sensors(spec, self.measures)
         return spec
+
+    def published_spec(self) -> mujoco.MjSpec | None:
+        """Return another model than `spec` by whose hash the environments are published; None where there is none."""
+        return None
 
     def observe(self, qpos: Floats, qvel: Floats) -> NDArray[np.float64]:
         """Return the observation of a state: positions, without the first `skipped_qpos`, and velocities.
@@ -218,6 +225,11 @@ class Robot:
         return goal_size(self.goal) + measured_size(self.measures)
 
     @property
+    def height_index(self) -> int | None:
+        """Position in qpos of the height by which the robot can be lifted off the floor; None where nobody says it."""
+        return None
+
+    @property
     def dt(self) -> float:
         """Seconds per control step."""
         return self.timestep * self.frame_skip
@@ -257,7 +269,7 @@ class Robot:
         Returns:
             Origins of their frames in the world, m, [..., n, 3].
         """
-        return kinematics(self.name, self.mjcf).bodies(qpos, names, self.goal, goal)
+        return self._kinematics.bodies(qpos, names, self.goal, goal)
 
     def mass_centre(self, qpos: Floats) -> NDArray[np.float64]:
         """Return where the centre of mass of the nominal robot is.
@@ -268,7 +280,11 @@ class Robot:
         Returns:
             In the world, m, [..., 3].
         """
-        return kinematics(self.name, self.mjcf).mass_centre(qpos)
+        return self._kinematics.mass_centre(qpos)
+
+    @property
+    def _kinematics(self) -> Kinematics:
+        return kinematics((type(self), self.name, self.mjcf, self.model_sha256), self.name, self.spec)
 
     @cached_property
     def _scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

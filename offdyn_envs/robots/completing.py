@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.robots.base import Robot, State
-from offdyn_envs.robots.goals import goal_size, read_goal
-from offdyn_envs.robots.measures import measure
-from offdyn_envs.robots.mjcf import compile_mjcf
+from offdyn_envs.robots.goals import GoalPart, goal_size, read_goal
+from offdyn_envs.robots.hashes import model_hash
+from offdyn_envs.robots.measures import Measure, measure
+from offdyn_envs.robots.mjcf import compile_mjcf, lasting_mjcf
 
 if TYPE_CHECKING:
     import mujoco
 
-__all__ = ["check_words", "complete"]
+__all__ = ["checked", "complete"]
 
 _NAME, _TITLE = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[A-Za-z][A-Za-z0-9]*")
 _ROWS = ((), (3,), (2, 3))
 """Leading dimensions in which a robot's functions are tried out."""
 
 
-def check_words(robot: Robot) -> None:
+def checked(robot: Robot) -> Robot:
     """Check what a robot says of itself in words and numbers, before its model is looked at.
 
+    Args:
+        robot: The robot.
+
+    Returns:
+        The same, whose model is found from every working directory.
+
     Raises:
-        OffDynError: A name that cannot stand in ids, or a number that counts nothing.
+        OffDynError: A name that cannot stand in ids, a number that counts nothing, no such model file, or what is no
+            goal or measure.
     """
     if not isinstance(robot.name, str) or not _NAME.fullmatch(robot.name):
         raise OffDynError(f"robot: its name must be small letters, digits and underscores, got {robot.name!r:.80}")
@@ -41,6 +51,23 @@ def check_words(robot: Robot) -> None:
             raise OffDynError(
                 f"robot '{robot.name}': {what} must be a whole number, {least} or above, got {value!r:.80}"
             )
+    if not isinstance(robot.mjcf, str | Path):
+        raise OffDynError(f"robot '{robot.name}': mjcf must be a path or MJCF as text, got {robot.mjcf!r:.80}")
+    return replace(
+        robot,
+        mjcf=lasting_mjcf(robot.name, robot.mjcf),
+        goal=_all(robot, "goal", GoalPart),
+        measures=_all(robot, "measures", Measure),
+    )
+
+
+def _all(robot: Robot, what: str, kind: type) -> tuple[Any, ...]:
+    parts = getattr(robot, what)
+    if not isinstance(parts, tuple | list) or not all(isinstance(part, kind) for part in parts):
+        raise OffDynError(
+            f"robot '{robot.name}': {what} must be a tuple of offdyn_envs.{kind.__name__}, got {parts!r:.80}"
+        )
+    return tuple(parts)
 
 
 def complete(robot: Robot) -> Robot:
@@ -52,7 +79,8 @@ def complete(robot: Robot) -> Robot:
     Raises:
         OffDynError: See `offdyn_envs.register_robot`.
     """
-    model = compile_mjcf(robot.spec(), f"robot '{robot.name}': its model does not compile")
+    spec = _tried(robot, "edit", robot.spec)
+    model = compile_mjcf(spec, f"robot '{robot.name}': its model does not compile")
     _check_model(robot, model)
     found = {"nq": model.nq, "nv": model.nv, "action_dim": model.nu, "timestep": float(model.opt.timestep)}
     for what, value in found.items():
@@ -60,10 +88,25 @@ def complete(robot: Robot) -> Robot:
             raise OffDynError(
                 f"robot '{robot.name}': {what} is {value:g} in its model, and the robot says {getattr(robot, what)!r}"
             )
+    if robot.skipped_qpos > model.nq:
+        raise OffDynError(
+            f"robot '{robot.name}': its model has {model.nq} positions, and skipped_qpos is {robot.skipped_qpos}"
+        )
     read_goal(model, robot.goal)
-    whole = replace(robot, **found, control_range=_control_range(robot, model))
+    whole = replace(robot, **found, control_range=_control_range(robot, model), model_sha256=model_hash(model))
+    _check_value(whole)
     start = _Trial(whole, model)
     return replace(whole, observation_dim=start.observation_dim)
+
+
+def _check_value(robot: Robot) -> None:
+    """Refuse a robot that no table can be looked up with."""
+    try:
+        hash(robot)
+    except TypeError as error:
+        raise OffDynError(
+            f"robot '{robot.name}': it must be a value, with tuples for lists and arrays: {beginning(error, 80)}"
+        ) from None
 
 
 def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
@@ -85,13 +128,36 @@ def _control_range(robot: Robot, model: mujoco.MjModel) -> tuple[tuple[float, fl
         limited = model.actuator_ctrllimited.astype(bool)[:, None]
         bounds = np.where(limited, model.actuator_ctrlrange, (-1.0, 1.0))
     else:
-        bounds = np.array(robot.control_range, dtype=np.float64)
+        bounds = _numbers(robot.control_range)
     if bounds.shape != (model.nu, 2) or not np.isfinite(bounds).all() or (bounds[:, 0] >= bounds[:, 1]).any():
         raise OffDynError(
             f"robot '{robot.name}': control_range must be {model.nu} pairs of a lower and a higher number, got "
-            f"{beginning(bounds.tolist(), 80)}"
+            f"{beginning(bounds.tolist() if robot.control_range is None else robot.control_range, 80)}"
         )
     return tuple((float(low), float(high)) for low, high in bounds)
+
+
+def _numbers(value: Any) -> NDArray[np.float64]:
+    """Return finite numbers as an array; one without any where they are none."""
+    try:
+        found = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.zeros((0, 0))
+    return found if np.isfinite(found).all() else np.zeros((0, 0))
+
+
+def _tried(robot: Robot, what: str, function: Callable[..., Any], *given: Any) -> Any:
+    """Return what a function of a robot returns, or say in one line what goes wrong in it."""
+    try:
+        return function(*given)
+    except OffDynError:
+        raise
+    except NotImplementedError:
+        raise OffDynError(f"robot '{robot.name}': the class has no method '{what}'") from None
+    except Exception as error:
+        raise OffDynError(
+            f"robot '{robot.name}': {what} fails: {type(error).__name__}: {beginning(error, 200)}"
+        ) from error
 
 
 def _with_measured(robot: Robot, model: mujoco.MjModel, start: Any) -> Any:
@@ -128,9 +194,10 @@ class _Trial:
     def _check_reset(self, start: Any) -> None:
         sizes = {"qpos": self.robot.nq, "qvel": self.robot.nv}
         sizes |= {"goal": goal_size(self.robot.goal)} if self.robot.goal else {}
-        if not isinstance(start, tuple) or [np.shape(part) for part in start] != [(size,) for size in sizes.values()]:
+        shapes = [_numbers(part).shape for part in start] if isinstance(start, tuple) else []
+        if shapes != [(size,) for size in sizes.values()]:
             wanted = " and ".join(f"{name} [{size}]" for name, size in sizes.items())
-            raise OffDynError(f"robot '{self.name}': sample_reset must return {wanted}")
+            raise OffDynError(f"robot '{self.name}': sample_reset must return {wanted}, of finite numbers")
 
     def _observation_dim(self, state: State) -> int:
         shown = np.asarray(self._tried("observe", self.robot.observe, *state))
@@ -145,22 +212,24 @@ class _Trial:
         self._check("observe", self._tried("observe", robot.observe, *state), (*rows, self.observation_dim), "f")
         self._check("reward", self._tried("reward", robot.reward, state, state, action), rows, "f")
         self._check("terminated", self._tried("terminated", robot.terminated, *state), rows, "b")
+        self._check("control", self._tried("control", robot.control, action), action.shape, "f")
+        self._try_judge(state, action, rows)
+        if not isinstance(said := self._tried("info", robot.info, state, state, action), Mapping):
+            raise OffDynError(f"robot '{self.name}': info must return numbers by name, got {beginning(repr(said), 80)}")
         observation = np.zeros((*rows, self.observation_dim))
         what = "terminated_from_observation"
         if (said := self._tried(what, robot.terminated_from_observation, observation)) is not None:
             self._check(what, said, rows, "b")
 
+    def _try_judge(self, state: State, action: NDArray[np.float32], rows: tuple[int, ...]) -> None:
+        judged = self._tried("judge", self.robot.judge, state, state, action)
+        if not isinstance(judged, tuple) or len(judged) != 2:
+            raise OffDynError(f"robot '{self.name}': judge must return what reward and terminated say")
+        for part, kind in zip(judged, "fb", strict=True):
+            self._check("judge", part, rows, kind)
+
     def _tried(self, what: str, function: Callable[..., Any], *given: Any) -> Any:
-        try:
-            return function(*given)
-        except OffDynError:
-            raise
-        except NotImplementedError:
-            raise OffDynError(f"robot '{self.name}': the class has no method '{what}'") from None
-        except Exception as error:
-            raise OffDynError(
-                f"robot '{self.name}': {what} fails: {type(error).__name__}: {beginning(error, 200)}"
-            ) from error
+        return _tried(self.robot, what, function, *given)
 
     def _check(self, what: str, found: Any, wanted: tuple[int, ...], kind: str) -> None:
         array = np.asarray(found)
@@ -170,3 +239,5 @@ class _Trial:
                 f"robot '{self.name}': {what} returns {array.dtype} {list(array.shape)}; {words} {list(wanted)} are "
                 "needed"
             )
+        if kind == "f" and not np.isfinite(array).all():
+            raise OffDynError(f"robot '{self.name}': {what} returns numbers that are not finite")

@@ -73,6 +73,10 @@ class Hand(Robot):
                 motor.gainprm[:3] = (stiffness, 0.0, 0.0)
                 motor.biasprm[:3] = (0.0, -stiffness, 0.0)
 
+    def published_spec(self) -> mujoco.MjSpec:
+        """Return the model of the file, without the motors' stiffness and sensors, which all dynamics share."""
+        return read_mjcf(self.name, self.mjcf)
+
     def control(self, action: NDArray[Any]) -> NDArray[Any]:
         """Return where joints shall go: actions beyond the ends of the control ranges are cut."""
         return super().control(np.clip(action, -1.0, 1.0))

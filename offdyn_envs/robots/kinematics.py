@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import unknown
 from offdyn_envs.robots.goals import GoalPart, read_goal, write_goal
-from offdyn_envs.robots.mjcf import compile_mjcf, read_mjcf
+from offdyn_envs.robots.mjcf import compile_mjcf
+
+if TYPE_CHECKING:
+    import mujoco
 
 __all__ = ["Kinematics", "kinematics"]
 
@@ -21,22 +24,24 @@ Floats = NDArray[np.floating[Any]]
 Compute = Callable[[Floats], NDArray[np.float64]]
 _MOST = 2**18
 """Numbers of an answer that is kept, at most."""
+_KEPT_ROBOTS = 64
+_KEPT: dict[Hashable, Kinematics] = {}
 
 
 class Kinematics(threading.local):
     """The forward kinematics of one model; every thread has its own workplace."""
 
-    def __init__(self, name: str, mjcf: str | Path) -> None:
-        """Compile the model.
+    def __init__(self, name: str, model: mujoco.MjModel) -> None:
+        """Copy the model.
 
         Args:
             name: The robot, for messages.
-            mjcf: Its model, see `Robot.mjcf`.
+            model: Its model; not changed.
         """
         import mujoco
 
         self._name = name
-        self._model = compile_mjcf(read_mjcf(name, mjcf), f"robot '{name}': its model does not compile")
+        self._model = copy.copy(model)
         self._data = mujoco.MjData(self._model)
         self._compute = mujoco.mj_kinematics
         self._all = np.arange(self._model.nbody)
@@ -98,7 +103,18 @@ class Kinematics(threading.local):
         return found
 
 
-@lru_cache(maxsize=64)
-def kinematics(name: str, mjcf: str | Path) -> Kinematics:
-    """Return the kinematics of a robot, made once in a process."""
-    return Kinematics(name, mjcf)
+def kinematics(key: Hashable, name: str, spec: Callable[[], mujoco.MjSpec]) -> Kinematics:
+    """Return the kinematics of a robot, made once in a process.
+
+    Args:
+        key: What tells the robot's model from all others.
+        name: The robot, for messages.
+        spec: Returns its model, see `Robot.spec`.
+    """
+    found = _KEPT.get(key)
+    if found is None:
+        found = Kinematics(name, compile_mjcf(spec(), f"robot '{name}': its model does not compile"))
+        while len(_KEPT) >= _KEPT_ROBOTS:
+            _KEPT.pop(next(iter(_KEPT)), None)
+        _KEPT[key] = found
+    return found

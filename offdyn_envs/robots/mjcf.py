@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from offdyn_envs.version import how_to_install
 if TYPE_CHECKING:
     import mujoco
 
-__all__ = ["compile_mjcf", "read_mjcf"]
+__all__ = ["compile_mjcf", "lasting_mjcf", "missing_package", "read_mjcf"]
 
 
 def read_mjcf(name: str, mjcf: str | Path) -> mujoco.MjSpec:
@@ -28,15 +29,36 @@ def read_mjcf(name: str, mjcf: str | Path) -> mujoco.MjSpec:
     """
     import mujoco
 
-    text = mjcf.lstrip() if isinstance(mjcf, str) else ""
-    path = "" if text.startswith("<") else str(_file(name, mjcf))
+    path = "" if _is_text(mjcf) else str(_file(name, mjcf))
     try:
         if path:
             return mujoco.MjSpec.from_file(path)
         read: Any = mujoco.MjSpec
-        return read.from_string(text)
+        return read.from_string(str(mjcf).lstrip())
     except ValueError as error:
         raise out_of_memory(error) or OffDynError(f"robot '{name}': its model cannot be read: {_line(error)}") from None
+
+
+def lasting_mjcf(name: str, mjcf: str | Path) -> str | Path:
+    """Return where a robot's model is so that it is found from every working directory.
+
+    Args:
+        name: The robot, for the message.
+        mjcf: See `Robot.mjcf`.
+
+    Raises:
+        OffDynError: There is no such file.
+    """
+    if _is_text(mjcf):
+        return mjcf
+    path = _file(name, mjcf)
+    return type(mjcf)(path.absolute()) if path == Path(mjcf) else mjcf  # Otherwise in the folder of a package.
+
+
+def missing_package(mjcf: str | Path) -> str:
+    """Return the name of the package that a model is in, where it is not installed; empty otherwise."""
+    package = _package(mjcf)
+    return package if package and _module(package) is None else ""
 
 
 def compile_mjcf(spec: mujoco.MjSpec, trouble: str) -> mujoco.MjModel:
@@ -62,17 +84,32 @@ def _line(error: Exception) -> str:
     return " ".join(beginning(error, 300).split())
 
 
+def _is_text(mjcf: str | Path) -> bool:
+    return isinstance(mjcf, str) and mjcf.lstrip().startswith("<")
+
+
+def _package(mjcf: str | Path) -> str:
+    """Return the package that "package:folder/file.xml" names; empty for other models."""
+    package, colon, _ = str(mjcf).partition(":")
+    named = isinstance(mjcf, str) and not _is_text(mjcf) and colon and package.replace(".", "").isidentifier()
+    return package if named else ""
+
+
+def _module(package: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return None
+
+
 def _file(name: str, mjcf: str | Path) -> Path:
-    package, colon, inside = str(mjcf).partition(":")
     found = [Path(mjcf)]
-    if isinstance(mjcf, str) and colon and package.replace(".", "").isidentifier():
-        try:
-            module = find_spec(package)
-        except ModuleNotFoundError:
-            module = None
+    if package := _package(mjcf):
+        module = _module(package)
         if module is None:
             extra = f": {how_to_install('adroit')}" if package == "gymnasium_robotics" else ""
             raise OffDynError(f"robot '{name}': its model is in the package '{package}', which is not installed{extra}")
+        inside = str(mjcf).partition(":")[2]
         found += [Path(folder, inside) for folder in module.submodule_search_locations or ()]
     elif found[0].name == str(mjcf):
         import gymnasium

@@ -1,5 +1,9 @@
 """The robots that there are: the four walkers, the tasks of the Adroit hand, other packages' and a program's.
 
+The suite's own eight are tables, so that nothing is compiled, and no extra needed, until one of them is used; a test
+completes each from its model and finds the same robot. All others come through `register_robot`, which allows no
+hyphens in names, as the hand's have.
+
 Another package names its robots in the entry-point group `offdyn.robots`, as `name = "module:THING"`, where THING is a
 robot or a function without arguments that registers some, with their dynamics and tasks. They are looked for when a
 name is not known yet, and where all names are listed.
@@ -17,11 +21,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, beginning, unknown
 from offdyn_envs.robots.base import Robot
-from offdyn_envs.robots.completing import check_words, complete
+from offdyn_envs.robots.completing import checked, complete
 from offdyn_envs.robots.hands import HANDS
 from offdyn_envs.robots.walkers import WALKERS
 
@@ -51,14 +56,17 @@ ROBOTS: Mapping[str, Robot] = MappingProxyType(_ROBOTS)
 """The robots known by now, by name; `register_robot` adds to them."""
 
 _QUALITIES = ("medium", "expert")
+_ENVIRONMENTS = "offdyn_envs.environment"
 
 
 def register_robot(robot: Robot, behaviours: Mapping[str, Policy] | None = None) -> Robot:
     """Add a robot: its environments, and its name wherever one is taken.
 
     Args:
-        robot: The robot, see `offdyn_envs.Robot`. The same one may come again, as it does where a notebook's cell runs
-            twice, but with another model only in a new process.
+        robot: The robot, see `offdyn_envs.Robot`. It may come again, as it does where a notebook's cell runs twice:
+            the same one changes nothing, and one of a class with the same name in the same module replaces it, with
+            its model file read anew. Environments that were made before keep their model; where a schedule or a local
+            shift then asks for another one of it they say that they have to be made anew.
         behaviours: Scripted policies that collect its datasets, by quality: "medium", "expert". Each maps observations
             [B, |S|] and standard normal noise [B, |A|], both float32, to actions [B, |A|], row by row.
 
@@ -67,21 +75,36 @@ def register_robot(robot: Robot, behaviours: Mapping[str, Policy] | None = None)
 
     Raises:
         OffDynError: The name is taken, the model does not compile or cannot be simulated, or one of the robot's
-            functions fails or returns another shape than it should.
+            functions fails, or returns another shape than it should or numbers that are not finite.
     """
     if not isinstance(robot, Robot):
         raise OffDynError(f"register_robot: an offdyn_envs.Robot is needed, got {beginning(repr(robot), 80)}")
-    check_words(robot)
+    robot = checked(robot)
+    _check_free(robot)
+    policies = _checked(robot, {} if behaviours is None else behaviours)
+    whole = complete(robot)
+    _ROBOTS[robot.name], _POLICIES[robot.name] = whole, policies
+    slugs = {spec.id: spec.kwargs["dynamics"] for spec in gymnasium.registry.values() if _is_of(spec, whole)}
+    for env_id, slug in ({_env_id(whole): "nominal"} | slugs).items():
+        register_environment(whole, slug, env_id)
+    return whole
+
+
+def _check_free(robot: Robot) -> None:
+    """Refuse names that are another robot's, and another title than before."""
     taken = _ROBOTS.get(robot.name)
-    if taken is not None and (_origin(taken) != _origin(robot) or taken.mjcf != robot.mjcf):
+    if taken is not None and (robot.name in {**WALKERS, **HANDS} or _origin(taken) != _origin(robot)):
         raise OffDynError(f"robot '{robot.name}': the name is taken, by {'.'.join(_origin(taken))}")
     if taken is None and _env_id(robot) in gymnasium.registry:
         raise OffDynError(f"robot '{robot.name}': the title is taken, by the environment {_env_id(robot)}")
-    policies = _checked(robot, behaviours or {})
-    whole = complete(robot)
-    _ROBOTS[robot.name], _POLICIES[robot.name] = whole, policies
-    register_environment(whole, "nominal", _env_id(whole))
-    return whole
+    if taken is not None and taken.title != robot.title:
+        raise OffDynError(f"robot '{robot.name}': its title is {taken.title} in this process, got {robot.title}")
+
+
+def _is_of(spec: EnvSpec, robot: Robot) -> bool:
+    """Say whether an environment is one of a robot's own that has a name."""
+    made = spec.entry_point == f"{_ENVIRONMENTS}:{robot.title}" and spec.id.startswith(f"OffDyn/{robot.title}-")
+    return made and "dynamics" in spec.kwargs
 
 
 def register_environment(robot: Robot, slug: str, env_id: str) -> None:
@@ -96,7 +119,7 @@ def register_environment(robot: Robot, slug: str, env_id: str) -> None:
         del gymnasium.registry[env_id]
     gymnasium.register(
         id=env_id,
-        entry_point=f"offdyn_envs.environment:{robot.title}",
+        entry_point=f"{_ENVIRONMENTS}:{robot.title}",
         vector_entry_point=f"offdyn_envs.vector:{robot.name}",
         max_episode_steps=robot.max_episode_steps,
         kwargs={"dynamics": slug},
@@ -187,6 +210,11 @@ def _load(name: str, path: str) -> None:
 
 
 def _checked(robot: Robot, behaviours: Mapping[str, Policy]) -> Mapping[str, Policy]:
+    if not isinstance(behaviours, Mapping):
+        raise OffDynError(
+            f"robot '{robot.name}': behaviours must be policies by quality ({', '.join(_QUALITIES)}), got "
+            f"{behaviours!r:.80}"
+        )
     for quality, policy in behaviours.items():
         if quality not in _QUALITIES:
             raise unknown(f"quality of a scripted policy of robot '{robot.name}'", quality, _QUALITIES)

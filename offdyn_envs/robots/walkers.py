@@ -64,7 +64,7 @@ class Walker(Robot):
     angle_range: tuple[float, float] | None
     state_limit: float
     normal_velocity_noise: bool
-    stock_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    stock_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
     @property
     def walks_in_plane(self) -> bool:

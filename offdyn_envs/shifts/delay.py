@@ -29,7 +29,8 @@ LONGEST = 50
 class Delay(BaseShift):
     """Let actions reach the motors whole control steps later; several delays add up.
 
-    Until the first action of an episode arrives the motors get 0. The reward counts the cost of the action that is
+    Until the first action of an episode arrives the motors get what action 0 stands for, the middle of their control
+    ranges. The reward counts the cost of the action that is
     sent, not of the one that arrives, so that it stays a function of the transition. The queue of actions under way is
     part of the state: see `queue` of the environments.
 
@@ -83,7 +84,7 @@ class ActionQueue:
     """
 
     def __init__(self, delays: Sequence[int], size: int) -> None:
-        """Start with motors that got 0.
+        """Start with motors that got action 0.
 
         Args:
             delays: Control steps by which each row's actions are late, N.

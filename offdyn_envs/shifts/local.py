@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from offdyn_envs.errors import OffDynError, shown
-from offdyn_envs.robots.walkers import Walker
 from offdyn_envs.shifts.base import BaseShift, Product, Shift, bound, whole
 from offdyn_envs.shifts.morphology import Morphology
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts, shifts_to_json
@@ -22,6 +21,7 @@ __all__ = ["Local", "everywhere", "here", "is_local", "outside"]
 
 BOUNDS = (-1e6, 1e6)
 """Smallest and largest bound of a region."""
+_AXES = ("x", "y")
 
 
 @register_shift
@@ -31,8 +31,9 @@ class Local(BaseShift):
 
     Attributes:
         shifts: The shifts that hold there, one or a list: any that change the model, but no morphology.
-        on: What is compared: "x" or "y", the robot's position in m (y for Ant alone), or the number of an entry of the
-            observation, in its unit and without noise.
+        on: What is compared: "x" or "y", the robot's position in m, where `Robot.skipped_qpos` says that its first
+            positions are these (of the four walkers Ant alone has a y), or the number of an entry of the observation,
+            in its unit and without noise.
         above: Lower bound; none where left out.
         below: Upper bound; none where left out.
 
@@ -72,13 +73,12 @@ class Local(BaseShift):
 
     def check(self, robot: Robot) -> None:
         """Raise where the robot has no such place or the shifts do not fit it."""
-        if isinstance(self.on, str) and not isinstance(robot, Walker):
+        if isinstance(self.on, str) and _AXES.index(self.on) >= robot.skipped_qpos:
+            instead = "'x' or " if robot.skipped_qpos else ""
             raise OffDynError(
-                f"local shift: {robot.title} is no walker, so that it has no {self.on}; give the number of an entry of "
-                "the observation"
+                f"local shift: {robot.title} has no {self.on}, since its skipped_qpos is {robot.skipped_qpos}; use "
+                f"{instead}the number of an entry of the observation"
             )
-        if self.on == "y" and isinstance(robot, Walker) and not robot.walks_in_plane:
-            raise OffDynError(f"local shift: {robot.title} walks along a line, so that it has no y; use 'x'")
         if isinstance(self.on, int) and self.on >= robot.observation_dim:
             last = robot.observation_dim - 1
             raise OffDynError(f"local shift: entries of {robot.title}'s observation go from 0 to {last}, got {self.on}")
@@ -97,7 +97,7 @@ class Local(BaseShift):
             robot: The robot.
             state: The state, as `Robot.state` returns it.
         """
-        value = state.qpos["xy".index(self.on)] if isinstance(self.on, str) else robot.observe(*state)[self.on]
+        value = state.qpos[_AXES.index(self.on)] if isinstance(self.on, str) else robot.observe(*state)[self.on]
         return bool((self.above is None or self.above <= value) and (self.below is None or value < self.below))
 
     def apply(self, spec: mujoco.MjSpec, robot: Robot, profile: str) -> None:
@@ -138,7 +138,7 @@ def here(shifts: Sequence[Shift], robot: Robot, state: State) -> tuple[Shift, ..
 
 
 def _axis(value: object) -> str | int:
-    if isinstance(value, str) and value in ("x", "y"):
+    if isinstance(value, str) and value in _AXES:
         return value
     if (entry := whole(value)) is not None:
         return entry

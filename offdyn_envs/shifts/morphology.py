@@ -172,7 +172,7 @@ def _geom_masses(robot: Robot) -> dict[str, float]:
     """Return the mass in kg of every named geom of the base robot: its share of its body by volume."""
     from offdyn_envs.compiling import base_model, base_spec
 
-    model, spec = base_model(robot.name), base_spec(robot)
+    model, spec = base_model(robot), base_spec(robot)
     volumes = {geom.name: geom.density * _volume(model.geom(geom.name).size) for geom in spec.geoms if geom.name}
     masses: dict[str, float] = {}
     for body in range(1, model.nbody):

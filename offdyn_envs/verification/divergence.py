@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot, Walker, get_robot
+from offdyn_envs.robots import Robot
 from offdyn_envs.robots.goals import read_goal
 from offdyn_envs.shifts import Shift
 from offdyn_envs.vector import OffDynVectorEnv
@@ -57,7 +57,7 @@ def effect(robot: Robot, shifts: Shifts, profile: str, on_policy: bool = False) 
     states = _states(robot, on_policy)
     if states is None:
         return None
-    base = _nominal_next(robot.name, on_policy)
+    base = _nominal_next(robot, on_policy)
     change = np.abs(_next(robot, shifts, profile, states) - base)
     return Effect(share=float((change > 0.0).any(axis=1).mean()), size=_in_units(change, states))
 
@@ -76,7 +76,7 @@ def long_divergence(robot: Robot, shifts: Shifts, profile: str) -> float:
         The mean over states and dimensions.
     """
     ends = _long_run(robot, shifts, profile)
-    return _in_units(np.abs(ends - _nominal_long_run(robot.name)), random_states(robot.name))
+    return _in_units(np.abs(ends - _nominal_long_run(robot)), random_states(robot))
 
 
 def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
@@ -95,7 +95,7 @@ def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:
     if not narrowed.size:
         return False
     qpos, qvel = np.tile(start_qpos(robot, ()), (narrowed.size, 1)), np.zeros((narrowed.size, robot.nv))
-    if isinstance(robot, Walker):
+    if robot.height_index is not None:
         qpos[:, robot.height_index] += 1.0  # High above the floor only the limits act.
     for row, joint in enumerate(narrowed):
         ends = np.stack((base.jnt_range[joint], model.jnt_range[joint]))
@@ -117,7 +117,7 @@ def _in_units(change: Floats, states: States) -> float:
 
 
 def _states(robot: Robot, on_policy: bool) -> States | None:
-    return policy_states(robot.name) if on_policy else random_states(robot.name)
+    return policy_states(robot) if on_policy else random_states(robot)
 
 
 def _next(robot: Robot, shifts: Shifts, profile: str, states: States) -> Floats:
@@ -135,14 +135,14 @@ def _next(robot: Robot, shifts: Shifts, profile: str, states: States) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _nominal_next(robot_name: str, on_policy: bool) -> Floats:
-    states = _states(get_robot(robot_name), on_policy)
+def _nominal_next(robot: Robot, on_policy: bool) -> Floats:
+    states = _states(robot, on_policy)
     assert states is not None
-    return _next(get_robot(robot_name), (), "default", states)
+    return _next(robot, (), "default", states)
 
 
 def _long_run(robot: Robot, shifts: Shifts, profile: str) -> Floats:
-    states, rng = random_states(robot.name), np.random.default_rng(SEED + 1)
+    states, rng = random_states(robot), np.random.default_rng(SEED + 1)
     chosen = np.linspace(0, len(states.qpos) - 1, LONG_STATES).astype(int)
     env = OffDynVectorEnv(robot, LONG_STATES, shifts=shifts or None, profile=profile, autoreset_mode="disabled")
     env.set_state(states.qpos[chosen], states.qvel[chosen], goal=states.goal[chosen])
@@ -154,5 +154,5 @@ def _long_run(robot: Robot, shifts: Shifts, profile: str) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _nominal_long_run(robot_name: str) -> Floats:
-    return _long_run(get_robot(robot_name), (), "default")
+def _nominal_long_run(robot: Robot) -> Floats:
+    return _long_run(robot, (), "default")

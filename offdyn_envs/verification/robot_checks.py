@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
@@ -14,8 +13,9 @@ import numpy as np
 
 from offdyn_envs.differences import FOLLOWING, changed_fields, differences
 from offdyn_envs.models import model_hash, published_hash, start_qpos
-from offdyn_envs.robots import WALKERS, Hand, Robot, Walker, as_walker
-from offdyn_envs.shifts import Friction, Mass
+from offdyn_envs.robots import WALKERS, Robot, Walker, as_walker
+from offdyn_envs.robots.mjcf import missing_package
+from offdyn_envs.shifts import Friction, Mass, Shift
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.common import check_with_gymnasium, compare_twins, random_action, same_outcome
 from offdyn_envs.verification.contacts import FEET, expected_friction, measured_friction
@@ -34,8 +34,10 @@ _REWARD_GAP = {"ant": 0.1}
 
 def extra_missing(robot: Robot) -> str:
     """Say that a robot's environments cannot be verified; empty where they can."""
-    missing = isinstance(robot, Hand) and not importlib.util.find_spec("gymnasium_robotics")
-    return f"extra not installed: {how_to_install('adroit')}" if missing else ""
+    package = missing_package(robot.mjcf)
+    if package == "gymnasium_robotics":
+        return f"extra not installed: {how_to_install('adroit')}"
+    return f"package not installed: {package}" if package else ""
 
 
 def robot_checks(subject: RobotSubject) -> Mapping[str, Callable[[], Facts]]:
@@ -60,7 +62,7 @@ def robot_checks(subject: RobotSubject) -> Mapping[str, Callable[[], Facts]]:
         del checks["friction"]
     elif not subject.shifts:
         checks["stock"] = _stock
-    if isinstance(subject.robot, Hand):
+    if subject.robot.goal_dim:
         checks["re-simulation"] = _resimulation
     return {name: partial(check, subject) for name, check in checks.items()}
 
@@ -94,14 +96,18 @@ def _acts_on_model(subject: RobotSubject) -> bool:
     return any(getattr(shift, "of_model", True) for shift in subject.shifts)
 
 
-@lru_cache(maxsize=1)
 def _named_hashes() -> Mapping[str, str]:
-    """Names of the robots' environments by the hash of their model; of equal ones the first."""
+    """Return names of the robots' environments by the hash of their model; of equal ones the first."""
     hashes: dict[str, str] = {}
     for name, other in named_subjects().items():
         if isinstance(other, RobotSubject) and not extra_missing(other.robot):
-            hashes.setdefault(published_hash(other.robot, other.shifts), name)
+            hashes.setdefault(_published_hash(other.robot, other.shifts), name)
     return hashes
+
+
+@lru_cache(maxsize=512)
+def _published_hash(robot: Robot, shifts: tuple[Shift, ...]) -> str:
+    return published_hash(robot, shifts)
 
 
 def _hash(subject: RobotSubject) -> Facts:
@@ -191,17 +197,17 @@ def _compare_step(step: int, scalar: gymnasium.Env[Any, Any], one: Any, batch: A
 def _resimulation(subject: RobotSubject) -> Facts:
     """Every step of a rollout repeats bit for bit from (qpos, qvel, goal) in another environment."""
     env, other, rng = subject.make(), subject.make(), np.random.default_rng(1)
-    hand: Any = env.unwrapped
+    held: Any = env.unwrapped
     again: Any = other.unwrapped
     env.reset(seed=4)
     other.reset(seed=5)
     for step in range(REPEATED_STEPS):
-        action, before = random_action(env, rng), hand.get_state()
-        expected = env.step(action)
-        again.set_state(*before)
-        got = again.step(action)
-        pairs = zip(hand.get_state(), again.get_state(), strict=True)
-        if not same_outcome(expected, got) or not all(np.array_equal(*pair) for pair in pairs):
+        action = random_action(env, rng)
+        again.goal, again.queue = held.goal, held.queue
+        again.set_state(held.data.qpos.copy(), held.data.qvel.copy())
+        expected, got = env.step(action), again.step(action)
+        pairs = ((one.data.qpos, one.data.qvel, one.goal) for one in (held, again))
+        if not same_outcome(expected, got) or not all(np.array_equal(*pair) for pair in zip(*pairs, strict=True)):
             raise CheckFailed(f"step {step + 1} does not repeat from (qpos, qvel, goal)")
         if expected[2] or expected[3]:
             env.reset()

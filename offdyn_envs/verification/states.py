@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.policies import BehaviourPolicy
-from offdyn_envs.robots import Robot, get_robot
+from offdyn_envs.robots import Robot
 from offdyn_envs.shipped import behaviour_path
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -64,34 +64,34 @@ def flat_state(robot: Robot, qpos: Floats, qvel: Floats) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def random_states(robot_name: str) -> States:
+def random_states(robot: Robot) -> States:
     """Return the states that random actions visit.
 
     Args:
-        robot_name: Name of the robot.
+        robot: The robot.
 
     Returns:
         2,000 states.
     """
-    robot, rng = get_robot(robot_name), np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     return _roll_out(robot, lambda _: rng.uniform(-1.0, 1.0, (ROWS, robot.action_dim)).astype(np.float32))
 
 
 @lru_cache(maxsize=4)
-def policy_states(robot_name: str) -> States | None:
+def policy_states(robot: Robot) -> States | None:
     """Return the states that the shipped nominal medium policy visits, its actions sampled.
 
     Args:
-        robot_name: Name of the robot.
+        robot: The robot.
 
     Returns:
         2,000 states; None where no such policy has been shipped.
     """
-    path = behaviour_path(robot_name, "nominal", "medium")
+    path = behaviour_path(robot.name, "nominal", "medium")
     if not path.exists():
         return None
     policy, rng = BehaviourPolicy.load(path), np.random.default_rng(SEED)
-    return _roll_out(get_robot(robot_name), lambda observations: policy.act(observations, rng))
+    return _roll_out(robot, lambda observations: policy.act(observations, rng))
 
 
 def _roll_out(robot: Robot, act: Callable[[Floats], NDArray[np.float32]]) -> States:

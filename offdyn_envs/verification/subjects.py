@@ -12,7 +12,7 @@ import mujoco
 
 from offdyn_envs.errors import spelled, unknown
 from offdyn_envs.models import compile_model, start_qpos
-from offdyn_envs.robots import Robot, Walker
+from offdyn_envs.robots import Robot
 from offdyn_envs.shifts import Shift, parse_shifts, shifts_to_json
 from offdyn_envs.tasks import env_id, get_dynamics, list_env_ids
 
@@ -95,8 +95,8 @@ class RobotSubject(Subject):
 
     @property
     def height(self) -> float:
-        """How much higher than the nominal robot's its episodes start, m; only walkers are moved."""
-        if not isinstance(self.robot, Walker):
+        """How much higher than the nominal robot's its episodes start, m; 0 where the height is not known."""
+        if self.robot.height_index is None:
             return 0.0
         start = start_qpos(self.robot, self.shifts, self.profile) - start_qpos(self.robot, ())
         return float(start[self.robot.height_index])

@@ -3,7 +3,7 @@
 import copy
 import pickle
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium
@@ -12,12 +12,27 @@ import numpy as np
 import pytest
 
 import offdyn_envs
-from offdyn_envs import Damping, Delay, Field, Kinematic, Local, Mass, Morphology, Noise, OffDynError, Robot, vector
+from offdyn_envs import (
+    Damping,
+    Delay,
+    Field,
+    GoalPart,
+    Kinematic,
+    Local,
+    Mass,
+    Measure,
+    Morphology,
+    Noise,
+    OffDynError,
+    Robot,
+    vector,
+)
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
-from offdyn_envs.robots import GoalPart, State, get_robot, registry
+from offdyn_envs.models import compile_model, model_hash, published_hash
+from offdyn_envs.robots import WALKERS, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
 from offdyn_envs.vector import OffDynVectorEnv
-from offdyn_envs.verification.robot_checks import robot_checks
+from offdyn_envs.verification.robot_checks import extra_missing, robot_checks
 from offdyn_envs.verification.subjects import find_subject
 
 pytestmark = pytest.mark.usefixtures("own_robots")
@@ -172,6 +187,54 @@ def test_verification(check):
             assert facts["share_changed"] == (1.0 if name.endswith("2.0") else 0.0)
 
 
+def test_steps_of_a_robot_with_goals_are_verified():
+    offdyn_envs.register_robot(REACHER)
+    checks = robot_checks(find_subject("Reacher"))
+    assert {"re-simulation", "twins"} <= set(checks) and "friction" not in checks
+    assert checks["re-simulation"]() == {}
+
+
+def test_a_walker_under_another_name_is_an_own_robot():
+    jumper = offdyn_envs.register_robot(replace(WALKERS["hopper"], name="jumper", title="Jumper"))
+    assert jumper.height_index == 1 and pendulum().height_index is None
+    assert find_subject("Jumper").height == 0.0
+    ours, suite = (
+        gymnasium.make(f"OffDyn/{title}-v0", shifts=Local(Mass(2.0), above=0.0)) for title in ("Jumper", "Hopper")
+    )
+    np.testing.assert_array_equal(ours.reset(seed=0)[0], suite.reset(seed=0)[0])
+    for action in np.random.default_rng(0).uniform(-1, 1, (20, 3)).astype(np.float32):
+        got, expected = ours.step(action), suite.step(action)
+        np.testing.assert_array_equal(got[0], expected[0])
+        assert got[1:3] == expected[1:3]
+
+
+def test_environments_may_be_published_by_another_model():
+    class Plain(Pendulum):
+        """Published without the changes of `edit`."""
+
+        def edit(self, spec):
+            spec.joint("turn").armature = 3.0
+
+        def published_spec(self):
+            return mujoco.MjSpec.from_string(PENDULUM)
+
+    bare = offdyn_envs.register_robot(pendulum(name="bare", title="Bare"))
+    plain = offdyn_envs.register_robot(pendulum(Plain))
+    hashes = []
+    for shifts in ((), (Mass(2.0),), (Field("dof_damping", scale=2.0),)):
+        assert published_hash(plain, shifts) == published_hash(bare, shifts)
+        assert published_hash(plain, shifts) != model_hash(compile_model(plain, shifts))
+        hashes.append(published_hash(plain, shifts))
+    assert len(set(hashes)) == 3
+
+
+def test_a_missing_package_is_named_by_verification():
+    assert extra_missing(pendulum(mjcf="no_such_package:arm.xml")) == "package not installed: no_such_package"
+    assert not any(
+        extra_missing(robot) for robot in (pendulum(), HUMANOID, pendulum(mjcf=Path("no_such_package:arm.xml")))
+    )
+
+
 def test_the_same_robot_may_come_again():
     first = offdyn_envs.register_robot(pendulum())
     again = offdyn_envs.register_robot(pendulum(max_episode_steps=7))
@@ -263,6 +326,7 @@ def test_states_with_goals_come_back():
     [
         ({"goal": (GoalPart("body_pos", "targt"),)}, "the model has no body 'targt'"),
         ({"goal": (GoalPart("body_mass", "target"),)}, "unknown field of a goal 'body_mass'"),
+        ({"measures": (Measure("place", "tip"),)}, "unknown kind of a measure 'place'"),
         ({"goal": (GoalPart("body_quat", "target"),)}, "sample_reset must return qpos [1] and qvel [1] and goal [4]"),
     ],
 )
@@ -277,6 +341,13 @@ def test_goals_are_stored():
     assert data.goal.shape == (10 + len(data.lengths), robot.goal_dim)
     shown = robot.observe(*data.states(data.state_rows)).astype(np.float32)
     np.testing.assert_array_equal(shown, data.observations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded(Pendulum):
+    """A robot with a number of its own."""
+
+    load: object
 
 
 def failing(**methods):
@@ -318,6 +389,37 @@ def failing(**methods):
         ),
         ({"kind": failing(sample_reset=lambda *given: np.zeros(2))}, "sample_reset must return qpos [1] and qvel [1]"),
         ({"kind": failing(observe=lambda self, qpos, qvel: self.bodies(qpos, "leg"))}, "unknown body of robot"),
+        ({"mjcf": 3}, "mjcf must be a path or MJCF as text, got 3"),
+        ({"mjcf": None}, "mjcf must be a path or MJCF as text, got None"),
+        ({"mjcf": Path("/tmp")}, "there is no model file /tmp"),
+        ({"control_range": (("a", "b"),)}, "control_range must be 1 pairs of a lower and a higher number, got (('a'"),
+        ({"control_range": ((0.0,), (1.0, 2.0))}, "control_range must be 1 pairs"),
+        ({"control_range": 3.0}, "control_range must be 1 pairs"),
+        ({"control_range": ((0.0, float("nan")),)}, "control_range must be 1 pairs"),
+        ({"goal": "x"}, "goal must be a tuple of offdyn_envs.GoalPart, got 'x'"),
+        ({"goal": GoalPart("body_pos", "arm")}, "goal must be a tuple of offdyn_envs.GoalPart"),
+        ({"measures": ("arm",)}, "measures must be a tuple of offdyn_envs.Measure"),
+        ({"measures": (Measure("site_pos", "tip"),)}, "its model does not compile"),
+        ({"skipped_qpos": 2}, "its model has 1 positions, and skipped_qpos is 2"),
+        ({"reset_noise": "x"}, "sample_reset fails: "),
+        ({"kind": failing(edit=lambda self, spec: 1 / 0)}, "edit fails: ZeroDivisionError"),
+        ({"kind": failing(info=lambda *given: 1 / 0)}, "info fails: ZeroDivisionError"),
+        ({"kind": failing(info=lambda *given: 3)}, "info must return numbers by name, got 3"),
+        ({"kind": failing(control=lambda self, action: action[..., 0])}, "control returns float32 []"),
+        ({"kind": failing(judge=lambda *given: 1.0)}, "judge must return what reward and terminated say"),
+        (
+            {"kind": failing(reward=lambda self, before, after, action: np.nan * after.qpos[..., 0])},
+            "reward returns numbers that are not finite",
+        ),
+        (
+            {"kind": failing(observe=lambda self, qpos, qvel: np.inf * np.ones_like(qpos))},
+            "observe returns numbers that are not finite",
+        ),
+        (
+            {"kind": failing(sample_reset=lambda self, rng, init: (init * np.nan, np.zeros(1)))},
+            "sample_reset must return qpos [1] and qvel [1], of finite numbers",
+        ),
+        ({"kind": Loaded, "load": [1.0]}, "it must be a value, with tuples for lists and arrays"),
     ],
 )
 def test_bad_robots(changes, words):
@@ -339,7 +441,11 @@ def test_bad_robots(changes, words):
         ("odd", Field("dof_dampin", scale=2.0), "did you mean 'dof_damping'"),
         ("odd", Kinematic("foot", 0.5), "a kinematic shift needs a walker of the suite"),
         ("odd", Morphology("torso", 1.0), "a morphology shift needs a walker of the suite"),
-        ("odd", Local(Mass(2.0), above=1.0), "is no walker, so that it has no x"),
+        (
+            "odd",
+            Local(Mass(2.0), above=1.0),
+            "Pendulum has no x, since its skipped_qpos is 0; use the number of an entry",
+        ),
         ("odd", Local(Mass(2.0), on=2, above=1.0), "go from 0 to 1, got 2"),
     ],
 )
@@ -371,9 +477,11 @@ def test_bad_tasks(name, source, words):
     [
         ("arm", None, "an offdyn_envs.Robot is needed, got 'arm'"),
         (Humanoid(**vars(pendulum())), None, "the name is taken, by tests.envs.test_own_robots.Pendulum"),
-        (pendulum(mjcf=PENDULUM.replace("0.05", "0.06")), None, "the name is taken"),
+        (pendulum(title="Arm"), None, "its title is Pendulum in this process, got Arm"),
+        (pendulum(title="Hopper"), None, "its title is Pendulum in this process, got Hopper"),
         (pendulum(), {"best": len}, "unknown quality of a scripted policy"),
         (pendulum(), {"medium": 3}, "must be a function, got 3"),
+        (pendulum(), [1], "behaviours must be policies by quality (medium, expert), got [1]"),
     ],
 )
 def test_bad_registrations(robot, behaviours, words):

@@ -303,7 +303,10 @@ def test_verification(check):
         ({"kind": "local", "shifts": Gravity(0.5), "above": 5.0, "below": 4.0}, "above must be less than below"),
         ({"kind": "local", "shifts": Gravity(0.5), "above": math.inf}, "above must be a finite number"),
         ({"kind": "local", "shifts": Gravity(0.5), "above": 5.0, "on": "z"}, "on must be 'x', 'y' or the number"),
-        ({"kind": "local", "shifts": Gravity(0.5), "above": 5.0, "on": "y"}, "Hopper walks along a line"),
+        (
+            {"kind": "local", "shifts": Gravity(0.5), "above": 5.0, "on": "y"},
+            "Hopper has no y, since its skipped_qpos is 1; use 'x' or",
+        ),
         ({"kind": "local", "shifts": Gravity(0.5), "above": 5.0, "on": 11}, "go from 0 to 10, got 11"),
         ([Gravity(1e-4), Local(Gravity(1e-4), above=5.0)], "product of all scales"),
         ({"kind": "local", "shifts": {"kind": "frictionloss", "scale": 2.0}, "above": 5.0}, "has 0, which no scale"),

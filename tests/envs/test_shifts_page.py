@@ -47,3 +47,12 @@ def test_the_table_has_every_kind_and_parameter():
 def test_it_is_linked_from_the_page_of_environments():
     page = (Path(__file__).parents[2] / "docs" / "environments.md").read_text(encoding="utf-8")
     assert "[shifts](shifts.md)" in page
+
+
+def test_no_page_counts_the_kinds():
+    """A number would be wrong after the next `register_shift`."""
+    root, words = Path(__file__).parents[2], "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    counted = re.compile(rf"\b(\d+|{words.replace(' ', '|')}) (built-in )?kinds\b")
+    pages = [root / "README.md", *(root / "docs").glob("*.md"), *(root / "docs").glob("[!_]*/*.md")]
+    assert len(pages) > 20
+    assert not [page.name for page in pages if counted.search(page.read_text(encoding="utf-8"))]

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from offdyn_envs.cli import main
 from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.models import compile_model, model_hash, published_hash
+from offdyn_envs.models import model_hash, published_hash
 from offdyn_envs.robots import HANDS, WALKERS, get_robot
 from offdyn_envs.shifts import BrokenJoint, Friction, Gravity, Kinematic
 from offdyn_envs.tasks import DYNAMICS, dynamics_of, env_id, list_env_ids

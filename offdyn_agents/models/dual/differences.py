@@ -6,11 +6,11 @@ With y = (s' - s) / D and y_d(s, a) = phi_T(z + psi_d(z, a)) - phi_T(z), z = phi
 
 and the rewards' errors at true next states. The anchor shows source outcomes to the target's action encoder too: where
 target rows say nothing, the source is believed. Errors count in units of the mean squared change in their own domain,
-of which D^2 is the mean, and of the rewards' variance there: where the target moves less than the source, a fifth as
-far on walker2d under five-fold gravity, its rows would hardly count otherwise. Switches add what the paper has beside
-L_dyn: z drawn from its distribution, L_rep, and the divergence of L_cycle, whose reconstruction holds here by
-construction. Every term is a mean over rows, for each member [K]; members share no parameters, so their losses are
-added.
+of which D^2 is the mean, and of the rewards' variance there. A dimension in which the target moves less than the source
+counts in the source's units: its few rows would outweigh all the rest. Members are kept and ranked by held-out target
+rows in the target's own units. Switches add what the paper has beside L_dyn: z drawn from its distribution, L_rep, and
+the divergence of L_cycle, whose reconstruction holds here by construction. Every term is a mean over rows, for each
+member [K]; members share no parameters, so their losses are added.
 """
 
 from __future__ import annotations
