@@ -40,7 +40,7 @@ def ended(root: Path) -> list[Path]:
 
 
 def archive(root: Path, folders: Sequence[Path]) -> bytes:
-    """Return a compressed archive of runs, whose folders lie in it as below `root`; the same runs give the same bytes."""
+    """Return a compressed archive of runs, whose folders lie in it as below `root`; equal runs give equal bytes."""
     told = io.BytesIO()
     # Without the time of day, which gzip would write down.
     with (
