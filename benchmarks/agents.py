@@ -23,7 +23,7 @@ from training import Turn, speeds
 from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.resources import Hardware
-from offdyn_agents.engine.settings import build
+from offdyn_agents.engine.settings import build, preset
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.testing.data import dataset
 from offdyn_agents.testing.sizes import small_settings
@@ -38,30 +38,43 @@ REAL = ("members", "elites", "width", "samples")
 YARDSTICK = "iql"
 
 
-def agent_of(name: str, robot: str) -> Agent:
-    """Return an agent whose stages are short and whose policy is of full size."""
+def agent_of(name: str, robot: str, form: str = "") -> Agent:
+    """Return an agent whose stages are short and whose policy is of full size, in the form that is named."""
     kind, body = agent_class(name), get_robot(robot)
     short = {
         key: value
         for key, value in small_settings(kind.settings_class).items()
         if ("." in key or key.startswith(("rollouts", "starts", "iterations"))) and key.rpartition(".")[2] not in REAL
     }
-    return kind(build(kind.settings_class, short), body.observation_dim, body.action_dim)
+    published = preset(kind, robot, "medium", form=form) if form else {}
+    return kind(build(kind.settings_class, published, short), body.observation_dim, body.action_dim)
 
 
-def turn_of(name: str, chosen: argparse.Namespace, folder: str) -> Turn:
-    """Return a function that does a turn of updates of all seeds and returns how many seed-updates that was."""
-    agent = agent_of(name, chosen.robot)
+def turn_of(
+    name: str, robot: str, seeds: int, hardware: Hardware, folder: str, *, updates: int = TURN, form: str = ""
+) -> Turn:
+    """Return a function that does a turn of updates of all seeds and returns how many seed-updates that was.
+
+    Args:
+        name: Name of the agent.
+        robot: Whose dimensions its rows have.
+        seeds: Number of seeds.
+        hardware: What it runs on.
+        folder: For files of model rollouts.
+        updates: Updates of a turn.
+        form: A published form, "" for this suite's with the settings of its class.
+    """
+    agent = agent_of(name, robot, form)
     sizes = {"observation_dim": agent.observation_dim, "action_dim": agent.action_dim}
     source, target = (dataset(rows, seed, **sizes) for seed, rows in enumerate((SOURCE, TARGET)))
     module = PopulationModule.from_data(
         agent,
         source,
         target,
-        chosen.seeds,
+        seeds,
         folder=f"{folder}/{name}",
         terminated=lambda observations: observations[..., 0] > 1e9,
-        hardware=Hardware(precision=chosen.precision, threads=chosen.threads),
+        hardware=hardware,
     )
     with module.computing():
         executor = module._make_executor()
@@ -70,8 +83,8 @@ def turn_of(name: str, chosen: argparse.Namespace, folder: str) -> Turn:
 
     def turn() -> int:
         with module.computing():
-            executor.run(module.sampler.draw(TURN))
-        return TURN * chosen.seeds
+            executor.run(module.sampler.draw(updates))
+        return updates * seeds
 
     return turn
 
@@ -100,12 +113,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        yardstick = turn_of(YARDSTICK, chosen, folder)
+        given = chosen.robot, chosen.seeds, Hardware(precision=chosen.precision, threads=chosen.threads), folder
+        yardstick = turn_of(YARDSTICK, *given)
         yardstick()
         found: list[dict[str, Any]] = []
         for name in chosen.agents:
             print(f"{name}: preparing", file=sys.stderr, flush=True)
-            turn = turn_of(name, chosen, folder)
+            turn = turn_of(name, *given)
             turn()
             found.append(measure(name, turn, yardstick, chosen))
             if not chosen.json:

@@ -24,9 +24,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-from stage_costs import FORMS, ROWS, TARGET_ROWS, StageCosts, agent_of, measure_stages, say
-from training import population, speeds
-from training_peers import Work
+from agents import turn_of
+from stage_costs import FORMS, ROWS, TARGET_ROWS, StageCosts, agent_of, measure_stages, rankable, say
+from training import speeds
 
 from offdyn_agents.engine.provenance import processor_name
 from offdyn_agents.engine.rollouts import ModelBased
@@ -41,17 +41,7 @@ SHAPES = ("walker2d", "hopper", "ant")
 SAME = {"halfcheetah": "walker2d"}
 UPDATES_LIKE = {"morec": "mopo", "morec-mobile": "mobile"}
 """Agents whose updates are those of another; only their stages and rollouts differ."""
-STAGES = {
-    "droco": ("ensemble, target", "predictions"),
-    "mobody": ("dual dynamics", "classifiers"),
-    "mopo": ("ensemble, merged",),
-    "mobile": ("ensemble, merged",),
-    "morec": ("ensemble, merged", "dynamics reward", "scorers"),
-    "morec-mobile": ("ensemble, merged", "dynamics reward", "scorers"),
-}
-WHOLE = ("iql", "td3-bc", "bc", *STAGES)
-"""Agents of which all is measured; agents.py has the updates of the others."""
-AGENTS = tuple(name for name in WHOLE if name not in UPDATES_LIKE)
+AGENTS = tuple(name for name in rankable() if name not in UPDATES_LIKE)
 BOTH = ("mobody", "droco", "iql", "td3-bc")
 """Agents whose updates are measured in the published form too."""
 UPDATES, EVERY, EPISODES = 1_000_000, 10_000, 10
@@ -83,11 +73,10 @@ class Costs:
 
 def measure_policy(costs: Costs, name: str, robot: str, form: str = "suite") -> None:
     """Measure one agent's updates at one robot's dimensions."""
-    agent = agent_of(name, robot, form)
     with tempfile.TemporaryDirectory() as folder:
-        work = Work.random(agent, costs.seeds, Path(folder), rows=(20_000, TARGET_ROWS, 20_000))
+        hardware = Hardware("cpu", "fp32", costs.threads)
         # Short turns: an update of MOBILE takes as long as twenty of others.
-        turn = population(work, Hardware("cpu", "fp32", costs.threads), updates=20)
+        turn = turn_of(name, robot, costs.seeds, hardware, folder, updates=20, form=form)
         turn()
         key = name, robot if form == "suite" else form
         costs.speeds[key] = statistics.median(speeds(turn, 1.0)[1] for _ in range(3)) * costs.threads
@@ -119,7 +108,7 @@ def parts_of(costs: Costs, name: str, robot: str, form: str = "suite") -> dict[s
     agent = agent_of(name, robot)
     refills = UPDATES / agent.refill_every * known.refills[name] if isinstance(agent, ModelBased) else 0.0
     parts = {
-        "stages": sum(known.stages.get(stage, 0.0) for stage in STAGES.get(name, ())),
+        "stages": sum(known.stages[stage] for stage in known.used[name]),
         "updates": UPDATES * costs.seeds / rate,
         "rollouts": refills,
         "evaluation": UPDATES / EVERY * costs.evaluation[robot],
@@ -145,7 +134,7 @@ def page(costs: Costs, machine: str) -> str:
         key = (UPDATES_LIKE.get(name, name), SAME.get(robot, robot))
         return f"{costs.speeds[key]:.0f}" + ("*" if key in costs.scaled else "")
 
-    speeds = [[name, *(rate(name, robot) for robot in robots)] for name in WHOLE]
+    speeds = [[name, *(rate(name, robot) for robot in robots)] for name in rankable()]
     thousand = [
         [name, *(f"{1000 * costs.seeds / costs.speeds[name, key]:.1f}" for key in ("paper", SHAPES[0]))]
         for name in BOTH
@@ -155,12 +144,12 @@ def page(costs: Costs, machine: str) -> str:
         [name, f"{_every(name):,}", f"{paper.refills[name]:.1f}", f"{seconds:.1f}", _rollout_note(name)]
         for name, seconds in suite.refills.items()
     ]
-    walker = [(name, *(parts_of(costs, name, SHAPES[0], form) for form in FORMS)) for name in WHOLE]
+    walker = [(name, *(parts_of(costs, name, SHAPES[0], form) for form in FORMS)) for name in rankable()]
     tasks = [
         [name, *(hours(parts[p]) for p in PARTS), hours(sum(parts.values())), hours(sum(published.values()))]
         for name, published, parts in walker
     ]
-    tracks = [[name, *(_track(costs, name, track) for track in TRACKS)] for name in WHOLE]
+    tracks = [[name, *(_track(costs, name, track) for track in TRACKS)] for name in rankable()]
     return PAGE.format(
         machine=machine,
         seeds=costs.seeds,
@@ -197,8 +186,7 @@ def _every(name: str) -> int:
 def _rollout_note(name: str) -> str:
     if name == "mobody":
         return "from a tenth of the rows"
-    like = "as MOPO" if name == "mobile" else "as MOREC" if name == "morec-mobile" else ""
-    return like or "from 2,000 rollouts of a step or two; at most: no rollout ends early"
+    return "from 2,000 rollouts of a step or two; at most: no rollout ends early"
 
 
 def _track(costs: Costs, name: str, track: str) -> str:
@@ -222,7 +210,6 @@ processors with AMX: see the README for the ratio that `benchmarks/training.py` 
 
 Seed-updates per second of the policy stage at each robot's dimensions (* scaled from Walker2d's by the number of
 trained parameters). MOREC's updates are MOPO's, and MOBILE's with the other penalty.
-`python benchmarks/agents.py` has those of all agents beside IQL's.
 
 {speeds}
 Seconds of 1,000 updates of all seeds at Walker2d's dimensions, in the published form (`--set form=paper`) and as they

@@ -24,6 +24,7 @@ import numpy as np
 from offdyn_envs.batching.crew import rows_at_a_time
 from offdyn_envs.batching.step_timers import start_step_timers, stop_step_timers
 from offdyn_envs.robots import Robot
+from offdyn_envs.robots.goals import goal_size, write_goal
 from offdyn_envs.shifts import Gravity, Shift
 from offdyn_envs.tasks import dynamics_of
 from offdyn_envs.vector import OffDynVectorEnv
@@ -52,6 +53,7 @@ class Recording:
         before: Simulator states (time = 0, qpos, qvel) before each step, [T, N, 1 + nq + nv].
         after: The same right after each step, before any reset.
         whole: Rows that the simulator carried through the step, [T, N]; the others blew up.
+        goals: What the last reset had written into each row's model, [T, N, G]; G is 0 for most robots.
     """
 
     robot: Robot
@@ -61,6 +63,7 @@ class Recording:
     before: np.ndarray
     after: np.ndarray
     whole: np.ndarray
+    goals: np.ndarray
 
     @property
     def rows(self) -> int:
@@ -90,6 +93,17 @@ class Recording:
         env.reset(seed=0)
         return env
 
+    def aims(self) -> list[list[int]]:
+        """Return the rows whose goals are not those of the step before, for each step; none of most robots."""
+        moved = np.full(self.whole.shape, bool(self.robot.goal))
+        moved[1:] = (self.goals[1:] != self.goals[:-1]).any(axis=-1)
+        return [np.flatnonzero(rows).tolist() for rows in moved]
+
+    def aim(self, models: Sequence[mujoco.MjModel], number: int, rows: Sequence[int]) -> None:
+        """Write the goals of a step into the models of some rows, which are their own."""
+        for row in rows:
+            write_goal(models[row], self.robot.goal, self.goals[number, row])
+
     def ends_at(self, states: np.ndarray) -> bool:
         """Tell whether (qpos, qvel), [N, nq + nv], is where the last step ends."""
         whole = self.whole[-1]
@@ -106,10 +120,12 @@ def record(robot: Robot, row_shifts: Sequence[tuple[Shift, ...]], actions: np.nd
     """Run the batched environment through actions, [T, N, |A|], and keep its states."""
     shape = (*actions.shape[:2], 1 + robot.nq + robot.nv)
     before, after, whole = np.zeros(shape), np.zeros(shape), np.ones(shape[:2], dtype=bool)
-    recording = Recording(robot, row_shifts, threads, actions, before, after, whole)
+    goals = np.zeros((*actions.shape[:2], goal_size(robot.goal)))
+    recording = Recording(robot, row_shifts, threads, actions, before, after, whole, goals)
     env = recording.environment()
     for step, action in enumerate(actions):
         before[step, :, 1:] = np.concatenate((env.qpos, env.qvel), axis=1)
+        goals[step] = env.goal[:, : goals.shape[-1]]
         infos = env.step(action)[4]
         after[step, :, 1:] = np.concatenate((env.last_qpos, env.last_qvel), axis=1)
         whole[step] = ~infos.get("diverged", np.zeros(env.num_envs, dtype=bool))
@@ -158,7 +174,7 @@ class BareRollout(Peer):
     """Nothing but `mujoco.rollout`, from ready-made states and controls: what the physics costs."""
 
     def __init__(self, recording: Recording) -> None:
-        self.recording, self.models = recording, recording.models()
+        self.recording, self.models, self.aims = recording, recording.models(), recording.aims()
         robot, threads = recording.robot, recording.threads
         self.datas = [mujoco.MjData(self.models[0]) for _ in range(threads)]
         self.pool = mujoco.rollout.Rollout(nthread=threads if threads > 1 else 0)
@@ -166,6 +182,7 @@ class BareRollout(Peer):
         self.controls = np.repeat(recording.controls[:, :, None], robot.frame_skip, axis=2)
 
     def step(self, number: int) -> None:
+        self.recording.aim(self.models, number, self.aims[number])
         self.pool.rollout(
             self.models,
             self.datas,
@@ -189,7 +206,7 @@ class ThreadPool(Peer):
     """One lasting `MjData` a row and `mj_step` from a pool of threads; a state is written where an episode starts."""
 
     def __init__(self, recording: Recording) -> None:
-        self.recording, self.models = recording, recording.models()
+        self.recording, self.models, self.aims = recording, recording.models(), recording.aims()
         rows, chunk = recording.rows, recording.chunk
         self.datas = [mujoco.MjData(model) for model in self.models]
         self.fields = [(data.qpos, data.qvel, data.ctrl, data.qacc_warmstart) for data in self.datas]
@@ -201,6 +218,7 @@ class ThreadPool(Peer):
         self.chunks = [range(first, min(rows, first + chunk)) for first in range(0, rows, chunk)]
 
     def step(self, number: int) -> None:
+        self.recording.aim(self.models, number, self.aims[number])
         list(self.executor.map(lambda rows: self._advance(number, rows), self.chunks))
 
     def _advance(self, number: int, rows: range) -> None:
@@ -231,9 +249,12 @@ class GymnasiumVector(Peer):
         if mode == "async" and recording.rows > ASYNC_ROWS:
             raise Unavailable(f"starts a process per row; measured up to {ASYNC_ROWS} rows")
         self.recording, robot = recording, recording.robot
+        name = f"{robot.title}-v5"
+        if name not in gymnasium.registry:
+            raise Unavailable(f"Gymnasium has no {name}")
         self.set_timers()  # Worker processes keep what they start with.
         self.env = gymnasium.make_vec(
-            f"{robot.title}-v5",
+            name,
             recording.rows,
             mode,
             disable_env_checker=True,
@@ -256,8 +277,11 @@ class EnvPool(Peer):
             import envpool
         except ImportError:
             raise Unavailable("not installed; `pip install envpool` adds it") from None
+        name = f"{recording.robot.title}-v5"
+        if name not in envpool.list_all_envs():
+            raise Unavailable(f"EnvPool has no {name}")
         self.env = envpool.make(
-            f"{recording.robot.title}-v5",
+            name,
             env_type="gymnasium",
             num_envs=recording.rows,
             num_threads=recording.threads,

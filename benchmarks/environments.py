@@ -5,9 +5,9 @@
 
 Peers take turns in short rounds, in another order each time, so that a busy machine slows all of them alike; a ratio is
 the median over rounds of the ratio within a round. "x sync" compares with `gymnasium.make_vec` of the stock robot,
-"x bare" with a loop that does nothing but `mujoco.rollout` on the very states and controls that the batched environment
-meets in that round. Rows with "own models" simulate another dynamics in every row (gravity, friction, kinematic and
-morphology), and so does the bare loop that they are compared with.
+where there is one, "x bare" with a loop that does nothing but `mujoco.rollout` on the very states, controls and goals
+that the batched environment meets in that round. Rows with "own models" simulate another dynamics in every row
+(gravity, friction, kinematic and morphology), and so does the bare loop that they are compared with.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def measure(robot: Robot, rows: int, threads: int, rounds: int, turn: int) -> di
     for peer in peers.values():
         peer.close()
 
-    def ratio(name: str, reference: str) -> float:
+    def ratio(name: str, reference: str) -> float | None:
+        if reference not in seconds:
+            return None
         pairs = zip(seconds[reference], seconds[name], strict=True)
         return statistics.median(theirs / own for theirs, own in pairs)
 
@@ -121,7 +123,8 @@ def print_table(result: dict[str, Any]) -> None:
     print(f"{result['robot']}, {result['rows']} rows, {result['threads']} threads")
     print(f"  {'':<28}{'steps/s':>10}{'x sync':>9}{'x bare':>9}")
     for name, figures in result["peers"].items():
-        print(f"  {name:<28}{figures['steps/s']:>10,.0f}{figures['x sync']:>9.2f}{figures['x bare']:>9.2f}")
+        ratios = "".join(f"{'-' if (x := figures[key]) is None else f'{x:.2f}':>9}" for key in ("x sync", "x bare"))
+        print(f"  {name:<28}{figures['steps/s']:>10,.0f}{ratios}")
     for name, reason in result["skipped"].items():
         print(f"  {name:<28}skipped: {reason}")
     print(flush=True)

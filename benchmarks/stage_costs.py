@@ -10,30 +10,36 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from row_stages import measure_clusters, measure_rows, measure_step, untrained_ensemble
 from torch import Tensor
 from training_peers import Work, products
 
 from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import exact_fast_products, threads_inside
 from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.rows import RowRange, RunRows
+from offdyn_agents.engine.settings import forms
 from offdyn_agents.engine.termination import never
+from offdyn_agents.models.classifiers import ClassifierSettings
 from offdyn_agents.models.classifiers import training as classifier_training
+from offdyn_agents.models.clusters import ClusterSettings
+from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.scorer import distil
+from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings, ScorerSettings
 from offdyn_agents.models.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
-from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, initial_ensemble
+from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
-from offdyn_agents.models.ensemble.stages import predict_all
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Learner
 from offdyn_agents.runs.runs import make_agent
@@ -42,8 +48,6 @@ from offdyn_envs.robots import get_robot
 ROBOT = "walker2d"
 ROWS, TARGET_ROWS = 1_000_000, 5_000
 FORMS = ("paper", "suite")
-ONE_FORM = ("mopo",)
-"""Agents whose published form is this suite's."""
 STOPPED = 274
 """Epochs after which early stopping ended DROCO's published ensemble on walker2d-gravity-5.0-medium."""
 SLICE, STEPS = 20_000, 200
@@ -62,6 +66,7 @@ class StageCosts:
         stages: Seconds of each stage of one task by name.
         notes: How each was obtained.
         refills: Seconds of one refill of rollouts by agent.
+        used: Names of the stages of each agent.
     """
 
     form: str
@@ -71,12 +76,31 @@ class StageCosts:
     stages: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     refills: dict[str, float] = field(default_factory=dict)
+    used: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, stage: str, seconds: float, note: str) -> None:
         self.stages[stage], self.notes[stage] = seconds, note
 
     def agent(self, name: str) -> Agent:
-        return agent_of(name, ROBOT, "suite" if name in ONE_FORM else self.form)
+        return agent_of(name, ROBOT, self.form if self.form in forms(agent_class(name)) else "suite")
+
+
+def rankable() -> list[str]:
+    """Return the names of all agents but those that know the true target."""
+    return [name for name in names() if not agent_class(name).diagnosis]
+
+
+def model_stages(agent: Agent) -> tuple[str, ...]:
+    """Return the names of the stages of an agent that acts in a learned model."""
+    kinds = {item.name: getattr(agent.settings, item.name) for item in fields(agent.settings)}
+    stages = {
+        "ensemble, merged": EnsembleSettings,
+        "dual dynamics": DualDynamicsSettings,
+        "classifiers": ClassifierSettings,
+        "dynamics reward": DynamicsRewardSettings,
+        "scorers": ScorerSettings,
+    }
+    return tuple(name for name, kind in stages.items() if any(isinstance(value, kind) for value in kinds.values()))
 
 
 def agent_of(name: str, robot: str, form: str = "suite") -> Agent:
@@ -96,15 +120,54 @@ def measure_stages(costs: StageCosts, folder: Path) -> None:
     with exact_fast_products(*products(work.agent)):
         _target_ensemble(costs, work, target)
         plain = _merged_ensemble(costs, work, source)
-        _predictions(costs, work, source, plain)
+        for name in rankable():
+            agent = costs.agent(name)
+            costs.used[name] = (
+                model_stages(agent) if isinstance(agent, ModelBased) else _judging(costs, agent, source, target)
+            )
         _classifiers(costs, source, target)
         learn = _contrast if costs.form == "suite" else _adversaries
         reward = learn(costs, source, target, plain)
         dual = _dual(costs, source, target)
-        for name, result in (("mobody", dual), ("mopo", plain), ("morec", Judged(plain, reward))):
-            say(f"{costs.form}: rollouts, {name}")
-            costs.refills[name] = _refill(costs.agent(name), result, costs.threads, folder) * costs.seeds
-    costs.refills["mobile"], costs.refills["morec-mobile"] = costs.refills["mopo"], costs.refills["morec"]
+        models = {"dual dynamics": dual, "ensemble, merged": plain, "dynamics reward": Judged(plain, reward)}
+        known: dict[tuple[str, int], float] = {}
+        for name, stages in costs.used.items():
+            agent = costs.agent(name)
+            if not isinstance(agent, ModelBased):
+                continue
+            # Rollouts of one length in one kind of model cost the same, whatever else the agents do.
+            kind = [stage for stage in models if stage in stages][-1], getattr(agent.settings, "horizon", 0)
+            if kind not in known:
+                say(f"{costs.form}: rollouts, {name}")
+                known[kind] = _refill(agent, models[kind[0]], costs.threads, folder) * costs.seeds
+            costs.refills[name] = known[kind]
+
+
+def _judging(costs: StageCosts, agent: Agent, source: Tensor, target: Tensor) -> tuple[str, ...]:
+    """Measure what an agent does before the policy, whatever it is; return the names of these stages."""
+    say(f"{costs.form}: stages, {agent.name}")
+    found: list[str] = []
+    each, trainings = measure_rows(agent, source, target, costs.seeds, costs.threads)
+
+    def add(title: str, seconds: float, note: str) -> None:
+        found.append(f"{title}, {agent.name}")
+        costs.add(found[-1], seconds, f"{agent.name}: {note}")
+
+    for training in trainings:
+        if isinstance(training, EnsembleSettings):
+            found.append("ensemble, target")
+        elif isinstance(training, ClusterSettings):
+            points = torch.randn(SLICE, source.shape[1] - 2, generator=torch.Generator().manual_seed(0))
+            once = measure_clusters(training, points, partial(_side_by_side, costs))
+            add("clusters", once * costs.seeds, f"{training.restarts} beginnings; at most: no step settles early")
+        else:
+            step = measure_step(training, source, target, partial(_side_by_side, costs)) * costs.seeds
+            at_most = "; at most: held-out rows may end it" if training.holdout else ""
+            note = f"{training.updates:,} updates of {1e3 * step:.1f} ms{at_most}"
+            add(training.title, step * training.updates, note)
+    if each is not None:
+        add("rows", each * ROWS, f"{1e6 * each:.1f} us a source row")
+    return tuple(found)
 
 
 def _side_by_side(costs: StageCosts, train: Callable[[int], Any]) -> float:
@@ -128,7 +191,7 @@ def _target_ensemble(costs: StageCosts, work: Work, target: Tensor) -> None:
     learner.warm_up(target)
     epoch = _side_by_side(costs, lambda seed: learner.fit(target, seed)) / few.epochs * costs.seeds
     epochs = settings.epochs if settings.schedule == "annealed" else STOPPED
-    costs.add("ensemble, target", epoch * epochs, f"DROCO: {epochs} epochs of {epoch:.2f} s")
+    costs.add("ensemble, target", epoch * epochs, f"DROCO, TABB: {epochs} epochs of {epoch:.2f} s")
 
 
 def _merged_ensemble(costs: StageCosts, work: Work, source: Tensor) -> Ensemble:
@@ -145,24 +208,9 @@ def _merged_ensemble(costs: StageCosts, work: Work, source: Tensor) -> Ensemble:
     costs.add(
         "ensemble, merged",
         epoch * costs.epochs,
-        f"MOPO, MOBILE, MOREC: {costs.epochs} epochs of {epoch:.0f} s, assumed",
+        f"MOPO, MOBILE, MICRO, MOREC: {costs.epochs} epochs of {epoch:.0f} s, assumed",
     )
-    network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
-    params = initial_ensemble(settings, network, torch.Generator().manual_seed(0))
-    whole = [tensor.expand(settings.members, *tensor.shape[1:]).contiguous() for tensor in params]
-    width = layout.observation_dim + layout.action_dim
-    return Ensemble(whole, torch.zeros(width), torch.ones(width), torch.arange(settings.members))
-
-
-def _predictions(costs: StageCosts, work: Work, source: Tensor, ensemble: Ensemble) -> None:
-    say(f"{costs.form}: predictions")
-    settings, layout = work.agent.settings.dynamics, work.supply.layout
-    shape, widths = (settings.members, layout.observation_dim), (settings.width, layout.width)
-    begun = time.process_time()
-    predict_all([partial(ensemble.next_states, layout)], source, shape, widths, threads=costs.threads)
-    each = (time.process_time() - begun) / costs.threads / len(source)
-    note = f"DROCO: {1e6 * each:.1f} us a source row and seed, {settings.members} members"
-    costs.add("predictions", each * ROWS * costs.seeds, note)
+    return untrained_ensemble(settings, layout)
 
 
 def _classifiers(costs: StageCosts, source: Tensor, target: Tensor) -> None:

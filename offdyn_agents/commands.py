@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import DEFAULT_UPDATES, parse_overrides
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, chosen, parse_overrides
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,
@@ -24,9 +24,11 @@ from offdyn_agents.runs.console import (
     SetOption,
     ThreadsOption,
     UpdatesOption,
+    missing_agent,
     own_pair,
     quiet_waiting,
     refuse_without_data,
+    several_agents,
     task_names,
 )
 from offdyn_agents.runs.variants import REFERENCES, named, settings_of
@@ -49,7 +51,6 @@ def register(app: typer.Typer) -> None:
     from offdyn_agents.ablations.report import ablate
     from offdyn_agents.behaviour.commands import app as behaviour
     from offdyn_agents.judging.report import judge_command
-    from offdyn_agents.judging.rows_report import rows_command
     from offdyn_agents.runs.curves import curves_command
 
     app.command("agents", rich_help_panel=TRAIN)(run_commands.agents)
@@ -61,7 +62,7 @@ def register(app: typer.Typer) -> None:
     app.command("ablate", rich_help_panel=SHARE)(ablate)
     diagnose = group(app, "diagnose")
     diagnose.command("judge")(judge_command)
-    diagnose.command("rows")(rows_command)
+    diagnose.command("rows")(diagnosing.rows)
     diagnose.command("reward")(diagnosing.reward)
     diagnose.command("rollouts")(diagnosing.rollouts)
     dev = group(app, "dev")
@@ -218,7 +219,7 @@ def train(
         several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
     else:
         several = ()
-        agent = registry.check_name(agent or _missing_agent())
+        agent = registry.check_name(agent or missing_agent())
     quiet_waiting()
     if show_settings:
         _show_settings(
@@ -226,13 +227,18 @@ def train(
         )
         return
     overrides = parse_overrides(settings or [])
+    names = task_names(tasks or [], track) if source is None and target is None else []
+    if overrides:
+        # Before data are read and Lightning is imported, both of which take seconds.
+        chosen(registry.agent_class(agent or ""), overrides=overrides)
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
-    names = task_names(tasks or [], track) if pair is None else [pair.title]
     if pair is None:
         from offdyn_agents.behaviour.reports import time_told
 
         refuse_without_data(names, target_rows, time_told)
+    else:
+        names = [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.plans import Plan
@@ -250,11 +256,11 @@ def train(
         def plans_of(name: str) -> list[Plan]:
             more: Any = {"judge": judge, "pair": pair, "typed": str(ctx.obj or "")}
             called, _, rows = name.partition("@")
-            chosen = overrides | (settings_of(rows) if rows else {})
+            changed = overrides | (settings_of(rows) if rows else {})
             # Beside the agent as it is, not in its place.
             own = f"{variant}+{rows}" if variant and rows else variant
             return [
-                named(Plan(called, title, seeds, chosen, budget, hardware, out, quiet, target_rows, **more), own)
+                named(Plan(called, title, seeds, changed, budget, hardware, out, quiet, target_rows, **more), own)
                 for title in names
             ]
 
@@ -273,21 +279,15 @@ def train(
     refuse_stopped(outcomes)
 
 
-def _missing_agent() -> NoReturn:
-    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
-
-
 def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the agents that --agents names.
+    """Return the agents that --agents names, and their variants; "all" has the references too.
 
     Raises:
-        OffDynError: No such agent, or an option that belongs to one agent.
+        OffDynError: No such agent or variant, or an option that belongs to one agent.
     """
-    for option, value in not_with.items():
-        if value:
-            raise OffDynError(f"{option} belongs to one agent; --agents trains several, each as its preset has it")
+    plain = several_agents(",".join(word.partition("@")[0] for word in text.split(",")), not_with)
     if text == "all":
-        return (*registry.names(), *REFERENCES)
+        return (*plain, *REFERENCES)
     return tuple(dict.fromkeys(_variant(word.strip()) for word in text.split(",")))
 
 
@@ -342,7 +342,7 @@ def _plain(outcome: Trained) -> dict[str, Any]:
 
 
 def _report(outcome: Trained) -> None:
-    from offdyn_agents.runs.plans import run_label, sound_seeds
+    from offdyn_agents.runs.plans import run_title, sound_seeds
     from offdyn_agents.runs.references import score_lines
 
     facts, folder = outcome.facts, outcome.plan.folder
@@ -352,7 +352,7 @@ def _report(outcome: Trained) -> None:
     speed, seeds = facts["seed_updates_per_second"], len(sound_seeds(facts))
     told = f"{facts['updates']:,} updates of {seeds} seed{'s' if seeds != 1 else ''}"
     print(f"{folder}: {told}, {speed:,.0f} seed-updates/s")
-    lines = score_lines(folder, facts, run_label(facts))
+    lines = score_lines(folder, facts, run_title(facts))
     if lines:
         print(f"score on {facts['task']}:", *lines, sep="\n")
     if facts["status"] == "complete":

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from offdyn_agents.algorithms.registry import check_name
 from offdyn_agents.engine.settings import parse_overrides
-from offdyn_agents.runs.console import SetOption, ThreadsOption, quiet_waiting
+from offdyn_agents.runs.console import (
+    QuietOption,
+    SetOption,
+    ThreadsOption,
+    missing_agent,
+    quiet_waiting,
+    refuse_without_data,
+    several_agents,
+    task_names,
+)
 from offdyn_envs.commands.options import Json
 
-__all__ = ["EXAMPLES", "PASSED_ON", "agents_table", "rates", "reward", "rollouts"]
+if TYPE_CHECKING:
+    from offdyn_agents.judging.rows_cells import Cell
+
+__all__ = ["EXAMPLES", "PASSED_ON", "agents_table", "rates", "reward", "rollouts", "rows"]
 
 PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Of commands whose programs read their own arguments."""
@@ -61,6 +74,88 @@ def rollouts(
 
     record = judge_rollouts(run, starts, threads or usable_threads())
     print(json.dumps(record, indent=2) if json_output else "\n".join(lines(record)))
+
+
+def rows(
+    agent: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help="An agent that rates source rows before it is trained.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; `offdyn tasks` lists them.")
+    ] = None,
+    agents: Annotated[
+        str | None, typer.Option(metavar="all|A,B,...", help="Several agents; all: every one that rates source rows.")
+    ] = None,
+    track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to n - 1 of the stages.")] = 1,
+    settings: SetOption = None,
+    source_rows: Annotated[
+        int, typer.Option("--rows", min=2, help="Number of source rows to simulate in the target.")
+    ] = 20_000,
+    out: Annotated[Path, typer.Option(help="Folder of the results, and of cached stages.")] = Path("runs"),
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAGE",
+            help="Compute nothing: write the tables of all results in --out into a Markdown page, between its two "
+            "marks; - prints them, with --json as JSON.",
+        ),
+    ] = None,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+    json_output: Json = False,
+) -> None:
+    """Compare how agents rate source rows with their exact dynamics gap, before any policy is trained.
+
+    A good filter rates rows with a small gap higher: its rank correlation is near -1, and the rows that it keeps have
+    a smaller gap than all. The oracle ranks by the gap itself. Repeat the command to resume an interrupted one. For
+    diagnosis, never for training.
+    """
+    if table is not None:
+        _write_tables(table, out, json_output)
+        return
+    # What is misspelt is told before torch is imported, which takes seconds.
+    if agents is not None:
+        # Without the agent's name the first word is a task.
+        tasks, names = [*([agent] if agent else []), *(tasks or [])], several_agents(agents, {"--set": settings})
+    else:
+        names = (check_name(agent or missing_agent()),)
+    overrides, titles = parse_overrides(settings or []), task_names(tasks or [], track)
+    refuse_without_data(titles)
+    quiet_waiting()
+    from offdyn_agents.judging.rows_cells import diagnose_cells, make_cell, rates_rows
+    from offdyn_envs.batching.threads import usable_threads
+
+    # All of them first: what is wrong with the last is told before the first takes hours.
+    rating = [name for name in names if agents != "all" or rates_rows(name, titles[0])]
+    cells = [make_cell(name, title, overrides, range(seeds), source_rows, out) for name in rating for title in titles]
+    report = None if json_output else _tell_cell
+    records = diagnose_cells(cells, threads or usable_threads(), quiet, report)
+    if json_output:
+        print(json.dumps(records, indent=2, allow_nan=False))
+
+
+def _tell_cell(cell: Cell, record: dict[str, Any], fresh: bool) -> None:
+    from offdyn_agents.judging.rows_report import actions_table, rows_table, title_of
+    from offdyn_envs.report import print_table
+
+    title = f"{cell.task}: source rows as {title_of(record)} rates them beside their exact dynamics gap"
+    print_table(title, rows_table(record), False)
+    if moved := actions_table(record):
+        print_table("changed actions, simulated in the target", moved, False)
+    print(f"{'picture and figures' if fresh else 'there already'}: {cell.path}")
+
+
+def _write_tables(page: str, out: Path, json_output: bool) -> None:
+    from offdyn_agents.judging.rows_page import collect, lines, markdown, write_tables
+
+    if json_output:
+        print(json.dumps(lines(collect(out)), indent=2, allow_nan=False))
+    elif page == "-":
+        print(markdown(collect(out)))
+    else:
+        write_tables(Path(page), out)
+        print(page)
 
 
 def agents_table(

@@ -159,11 +159,11 @@ def evaluate(
 ) -> None:
     """Evaluate finished runs: on the task itself, under further shifts, and under the min-Q attack."""
     quiet_waiting()
-    from offdyn_agents.runs.plans import read_run, run_label
+    from offdyn_agents.runs.plans import read_run, run_label, run_title
 
     # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
     runs = run_folders(runs) if any(not (folder / "run.json").is_file() for folder in runs) else runs
-    labels = [run_label(read_run(folder)) for folder in runs]
+    labels = [(run_label(facts), run_title(facts)) for facts in map(read_run, runs)]
     if offline:
         _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
         return
@@ -180,13 +180,13 @@ def evaluate(
         own_critics,
     )
     found: list[dict[str, Any]] = []
-    for folder, label in zip(runs, labels, strict=True):
+    for folder, (label, title) in zip(runs, labels, strict=True):
         result = evaluate_run(folder, plan)
         rows = summarise(result)
         told = {"folder": str(folder), "task": result["task"], "agent": label}
         found.append(told | {"rows": rows, "left_out": left_out(result)})
         if not json_output:
-            print_table(f"{result['task']} {label}", rows, False)
+            print_table(f"{result['task']} {title}", rows, False)
             if own_critics and not has_critics(folder):
                 print(f"{result['agent']} has no critic of its own to attack with")
             for line in found[-1]["left_out"]:
@@ -197,7 +197,7 @@ def evaluate(
 
 def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quiet: bool, json_output: bool) -> None:
     from offdyn_agents.runs.offline import OfflinePlan, evaluate_offline, summarise_offline
-    from offdyn_agents.runs.plans import read_run, run_label
+    from offdyn_agents.runs.plans import read_run, run_title
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.report import print_table
 
@@ -207,7 +207,7 @@ def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quie
         result = evaluate_offline(folder, plan)
         found.append({"folder": str(folder), **result})
         if not json_output:
-            print_table(f"{result['task']} {run_label(read_run(folder))}", summarise_offline(result), False)
+            print_table(f"{result['task']} {run_title(read_run(folder))}", summarise_offline(result), False)
     if json_output:
         _print_found(found)
 

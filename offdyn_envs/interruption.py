@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 __all__ = ["Interrupted", "asked", "at_once", "deferred", "is_command", "leave", "take_command", "take_over", "undone"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RESUME, NOTHING_KEPT = "repeat the command to resume", "nothing was kept"
+"""What to say of the work that a signal interrupted."""
 MODULE, SCRIPTS = "offdyn_envs.cli", ("offdyn", "offdyn.exe")
 """How the command is started."""
 _before: dict[int, Any] = {}
@@ -29,6 +31,7 @@ _noted: list[int] = []
 _undone: dict[object, Callable[[], object]] = {}
 _commands: list[bool] = []
 _hasty: list[bool] = []
+_begins_anew: list[bool] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,8 +52,11 @@ def asked() -> int:
 
 
 @contextmanager
-def deferred() -> Generator[None]:
+def deferred(resumes: bool = True) -> Generator[None]:
     """Note the first signal instead of delivering it, for the block; only in a process's main thread.
+
+    Args:
+        resumes: Whether the work goes on when the command is repeated, for the message; else nothing of it is kept.
 
     Raises:
         Interrupted: A signal was noted and nobody acted on it: it is delivered at the end of the block, also in the
@@ -60,17 +66,18 @@ def deferred() -> Generator[None]:
         yield
         return
     _before.update({int(kind): signal.getsignal(kind) for kind in SIGNALS})
+    _begins_anew[:] = [] if resumes else [True]
     take_over()
     try:
         yield
     except BaseException as error:
         signum = _restore()
         if signum and isinstance(error, Exception):
-            raise _to_resume(signum) from error
+            raise _interrupted(signum, resumes) from error
         raise
     signum = _restore()
     if signum:
-        raise _to_resume(signum)
+        raise _interrupted(signum, resumes)
 
 
 def take_over() -> None:
@@ -125,8 +132,8 @@ def at_once() -> Generator[None]:
         _hasty.pop()
 
 
-def _to_resume(signum: int) -> Interrupted:
-    return Interrupted("interrupted; repeat the command to resume", signum)
+def _interrupted(signum: int, resumes: bool) -> Interrupted:
+    return Interrupted(f"interrupted; {RESUME if resumes else NOTHING_KEPT}", signum)
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -137,7 +144,7 @@ def _note(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
         return
     _noted.append(signum)
-    _tell("stopping where the work can go on; once more to stop at once")
+    _tell(f"stopping{'' if _begins_anew else ' where the work can go on'}; once more to stop at once")
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from offdyn_envs.interruption import Interrupted, asked, deferred, undone
+from offdyn_envs.interruption import NOTHING_KEPT, RESUME, Interrupted, asked, deferred, undone
 
 __all__ = ["duration", "progress"]
 
@@ -169,7 +169,13 @@ def _bar(description: str, total: int, start: int, bound: str) -> Generator[Adva
 
 @contextmanager
 def progress(
-    description: str, total: int, *, start: int = 0, quiet: bool = False, at_most: bool = False
+    description: str,
+    total: int,
+    *,
+    start: int = 0,
+    quiet: bool = False,
+    at_most: bool = False,
+    resumes: bool = True,
 ) -> Generator[Advance]:
     """Show the progress of a long computation, and stop it where a signal asks for that.
 
@@ -181,6 +187,7 @@ def progress(
         start: How many of them an earlier run has done.
         quiet: Show nothing.
         at_most: Whether `total` is a bound that is seldom reached, as where early stopping ends a training.
+        resumes: Whether the same command goes on where it was interrupted; else nothing is kept, and that is said.
 
     Yields:
         `advance(n, **fields)`: `n` more units are done; `fields` are shown behind the bar.
@@ -189,7 +196,7 @@ def progress(
         Interrupted: From `advance`, after Ctrl-C or SIGTERM.
     """
     done = start
-    with deferred(), _shown(description, total, start, quiet, "at most " if at_most else "") as show:
+    with deferred(resumes), _shown(description, total, start, quiet, "at most " if at_most else "") as show:
 
         def advance(n: int = 1, **values: object) -> None:
             nonlocal done
@@ -197,7 +204,7 @@ def progress(
             show(n, **values)
             signum = asked()
             if signum and done < total:
-                told = f"{description}: interrupted at {done:,} of {total:,}; repeat the command to resume"
+                told = f"{description}: interrupted at {done:,} of {total:,}; {RESUME if resumes else NOTHING_KEPT}"
                 raise Interrupted(told, signum)
 
         yield advance

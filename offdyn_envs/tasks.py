@@ -278,6 +278,13 @@ class Task:
         """Id of the scoring environment."""
         return env_id(get_robot(self.robot), self.scoring)
 
+    @property
+    def shift_kinds(self) -> tuple[str, ...]:
+        """Kinds of shifts by which source and target differ, for instance ("kinematic",), in order."""
+        source, target = (get_dynamics(self.robot, data.dynamics) for data in (self.source, self.target))
+        differing = [shift for shift in (*source, *target) if (shift in source) != (shift in target)]
+        return tuple(dict.fromkeys(shift.kind for shift in differing))
+
 
 @cache
 def _task_table() -> dict[str, Task]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from offdyn_agents.algorithms.registry import agent_class, names
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import HANDS, WALKERS, register_robot
+from tests.envs.test_own_robots import REACHER
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 OURS = {"offdyn", "bare rollout", "thread pool"}
@@ -53,6 +54,40 @@ def test_bare_peers_compute_what_the_environment_does(peers, name):
             peer.step(step)
         assert peer.agrees(), kind
         peer.close()
+
+
+@pytest.mark.usefixtures("own_robots")
+@pytest.mark.parametrize("name", ("reacher", "adroit-door"))
+def test_bare_peers_follow_goals_that_resets_write(peers, name):
+    robot = HANDS[name] if name in HANDS else register_robot(REACHER)
+    steps = 3 if name in HANDS else 65  # Two episodes; a hand's is long.
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 3, robot.action_dim)).astype(np.float32)
+    recording = peers.record(robot, peers.different_rows(robot, 3), actions, threads=2)
+    assert len(np.unique(recording.goals.reshape(-1, 3), axis=0)) == (3 if name in HANDS else 9)
+    for kind in (peers.OffDyn, peers.BareRollout, peers.ThreadPool):
+        peer = kind(recording)
+        for step in range(steps):
+            peer.step(step)
+        assert peer.agrees(), kind
+        peer.close()
+    tips = robot.bodies(recording.before[-1, :, 1:2], "tip")[:, 0] if robot.name == "reacher" else None
+    for kind in () if tips is None else (peers.BareRollout, peers.ThreadPool):
+        peer = kind(replace(recording, goals=np.broadcast_to(tips, recording.goals.shape)))
+        for step in range(steps):
+            peer.step(step)
+        assert not peer.agrees(), kind  # Targets at the tips push them away.
+        peer.close()
+
+
+def test_a_robot_without_a_stock_one_is_measured(peers, capsys):
+    import environments
+
+    result = environments.measure(HANDS["adroit-pen"], rows=2, threads=1, rounds=1, turn=4)
+    assert set(result["peers"]) == OURS | {f"{name}, own models" for name in OURS}
+    assert result["skipped"]["gymnasium sync"] == "Gymnasium has no AdroitPen-v5"
+    assert all(figures["x sync"] is None and figures["x bare"] > 0 for figures in result["peers"].values())
+    environments.print_table(result)
+    assert "skipped: Gymnasium has no AdroitPen-v5" in capsys.readouterr().out
 
 
 def test_a_peer_that_computes_something_else_is_noticed(peers):
@@ -157,6 +192,62 @@ def test_agents_are_measured_with_policies_of_full_size(agents, name):
     ours, real = agents.agent_of(name, "hopper"), agent_class(name).settings_class()
     for item in ("width", "batch_size", "members", "elites"):
         assert getattr(ours.settings, item, None) == getattr(real, item, None)
+
+
+@pytest.fixture
+def stage_costs(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import row_stages
+    import stage_costs
+
+    monkeypatch.setattr(row_stages, "ROWS", 20)
+    monkeypatch.setattr(row_stages, "STEPS", 1)
+    monkeypatch.setattr(stage_costs, "SLICE", 60)
+    monkeypatch.setattr("offdyn_agents.models.short_training.can_compile", lambda _: False)
+    return stage_costs
+
+
+def judging(stage_costs, name):
+    """Return an agent's stages and what they cost, measured on a few rows."""
+    import torch
+
+    agent = stage_costs.agent_of(name, stage_costs.ROBOT)
+    table = torch.rand(100, 2 * agent.observation_dim + agent.action_dim + 2)
+    found = stage_costs.StageCosts("suite", 3, 1, 1)
+    return stage_costs._judging(found, agent, table[:60], table[60:]), found.stages
+
+
+def test_the_stages_of_an_agent_that_nobody_has_named_are_measured(stage_costs, monkeypatch):
+    from offdyn_agents.algorithms import registry
+    from offdyn_agents.algorithms.rowwise.dvdf import DVDF
+
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    kind = type("Newcomer", (DVDF,), {"name": "newcomer", "__module__": __name__})
+    registry.register(kind)
+    assert "newcomer" in stage_costs.rankable() and "oracle-filter" not in stage_costs.rankable()
+    stages, seconds = judging(stage_costs, "newcomer")
+    assert stages == ("encoders, newcomer", "values of the source, newcomer", "rows, newcomer")
+    assert set(stages) == set(seconds) and all(seconds[stage] > 0.0 for stage in stages[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("iql", ()), ("lodada", ("clusters", "classifiers", "rows")), ("droco", ("ensemble, target", "rows"))],
+)
+def test_stages_are_told_by_what_they_do(stage_costs, name, wanted):
+    stages, _ = judging(stage_costs, name)
+    assert stages == tuple(title if "," in title else f"{title}, {name}" for title in wanted)
+
+
+def test_every_agent_of_models_says_which_stages_it_has(stage_costs):
+    from offdyn_agents.engine.rollouts import ModelBased
+
+    for name in stage_costs.rankable():
+        agent = stage_costs.agent_of(name, stage_costs.ROBOT)
+        if isinstance(agent, ModelBased):
+            stages = stage_costs.model_stages(agent)
+            nested = [value for value in vars(agent.settings).values() if hasattr(value, "__dataclass_fields__")]
+            assert len(stages) == len(nested) > 0, name
 
 
 def test_an_agent_is_measured_beside_the_yardstick(agents):

@@ -9,8 +9,12 @@ import time
 
 import pytest
 
+from offdyn_envs.datasets import counterfactual, identify, load_dataset
 from offdyn_envs.interruption import Interrupted, asked, deferred
 from offdyn_envs.progress import progress
+from offdyn_envs.verification import commands
+
+SHIPPED = "offdyn/hopper/gravity-0p5/medium-5k-v0"
 
 BATCH = """
 import os, signal, sys, threading
@@ -53,6 +57,38 @@ def test_the_next_report_of_progress_stops_and_says_where(kind, capsys):
     assert signal.getsignal(kind) == before
     assert asked() == 0
     assert "once more to stop at once" in capsys.readouterr().err
+
+
+def test_what_keeps_nothing_says_so(capsys):
+    """Where no file says how far it came, repeating the command begins anew."""
+    with pytest.raises(Interrupted) as stopped, progress("fitting", 100, quiet=True, resumes=False) as advance:
+        signal.raise_signal(signal.SIGTERM)
+        advance(5)
+    assert str(stopped.value) == "fitting: interrupted at 5 of 100; nothing was kept"
+    assert "stopping; once more to stop at once" in capsys.readouterr().err
+    with pytest.raises(Interrupted, match=r"^interrupted; nothing was kept$"), progress("fitting", 1, resumes=False):
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """Where a test has seen enough."""
+
+
+@pytest.mark.parametrize(
+    ("module", "work"),
+    (
+        ("offdyn_envs.datasets.gap.counterfactuals", lambda: counterfactual(load_dataset(SHIPPED), "nominal")),
+        ("offdyn_envs.datasets.identifying.identify", lambda: identify(SHIPPED, free="gravity", rows=9)),
+        ("offdyn_envs.progress", lambda: commands.envs_verify(["hopper"])),
+    ),
+)
+def test_who_keeps_nothing(module, work, monkeypatch):
+    def progress(*_, resumes=True, **__):
+        raise Stopped(resumes)
+
+    monkeypatch.setattr(sys.modules[module], "progress", progress)
+    with pytest.raises(Stopped, match="False"):
+        work()
 
 
 def test_a_second_signal_stops_at_once():

@@ -27,6 +27,7 @@ from offdyn_envs.commands.options import Json
 
 if TYPE_CHECKING:
     from offdyn_agents.ablations.studies import Study
+    from offdyn_agents.runs.plans import Plan
     from offdyn_agents.runs.track import Trained
 
 __all__ = ["ablate", "draw_record", "markdown", "read_record", "record_rows", "study_rows", "write_record"]
@@ -55,6 +56,14 @@ def ablate(
     together: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of variants trained at once; default as in offdyn train.")
     ] = None,
+    dynamics_only: Annotated[
+        bool,
+        typer.Option(
+            "--dynamics-only",
+            help="Train no policy: judge the dynamics of those variants that differ in them, as offdyn diagnose judge "
+            "--holdout fresh does.",
+        ),
+    ] = False,
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
@@ -85,6 +94,9 @@ def ablate(
     budget = hardware.budget(updates, eval_every, schedule)
     overrides = parse_overrides(settings or [])
     plans = [Plan(chosen.agent, name, seeds, overrides, budget, hardware, out, quiet) for name in names]
+    if dynamics_only:
+        _judge_only(chosen, plans, json_output)
+        return
     evaluation = EvaluationPlan(episodes or protocol.CLEAN_EPISODES, 1, hardware.threads, quiet)
     report = _say_nothing if json_output else _report
     record = joined(run_study(chosen, plans, evaluation, report, together or 0), read_record(study, out / "ablations"))
@@ -96,6 +108,24 @@ def ablate(
     if record["over tasks"]:
         print_table("Over tasks", _over_tasks(record), False)
     print(f"table: {', '.join(map(str, files))}")
+
+
+def _judge_only(study: Study, plans: Sequence[Plan], json_output: bool) -> None:
+    import json
+
+    from offdyn_agents.ablations.dynamics import dynamics_rows, judge_study, title
+    from offdyn_envs.atomic import write_json
+    from offdyn_envs.report import print_table
+
+    folder, name = plans[0].out / "ablations", f"{study.name}-dynamics"
+    record = judge_study(
+        study, plans, read_record(name, folder), lambda done: write_json(folder / f"{name}.json", done)
+    )
+    if json_output:
+        print(json.dumps(record, indent=2, allow_nan=False))
+        return
+    print_table(title(record), dynamics_rows(record), False)
+    print(f"table: {folder / name}.json")
 
 
 def study_rows(name: str | None = None) -> list[dict[str, Any]]:

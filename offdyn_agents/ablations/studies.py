@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.settings import counting
 from offdyn_agents.models.dual.settings import BY_FORM
 from offdyn_envs.errors import OffDynError, unknown
 
@@ -125,6 +127,11 @@ _MOBODY = Study(
             "dynamics as published without L_rep and L_cycle, as in the first year of the public code",
             _PAPER | {"dynamics.representation_loss": "false"},
         ),
+        Variant(
+            "raw-uncertainty",
+            "u, its limit and beta in units of states, as published",
+            {"uncertainty": "paper", "uncertainty_limit": "10", "beta": "0.1"},
+        ),
         Variant("paper-cloning", "imitation weighted as in the paper", {"bc_weight": "paper"}),
         Variant("equal-cloning", "source rows imitated as much as target rows", {"target_share": "0.5"}),
         Variant("constant-rates", "rates of actor and critics that do not fall", {"decay": "none"}),
@@ -156,6 +163,7 @@ _MOREC = Study(
         *_sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
     ),
 )
+_TARGET_LEAD = Variant("target-lead", "target rows have nine tenths of the actor's loss", {"target_share": "0.9"})
 _UNBOUNDED = Variant("unbounded", "values are not clipped to what rewards allow", {"value_bounds": "none"})
 _RAW_REWARDS = Variant("raw-rewards", "rewards are not divided by the range of returns", {"reward_scale": "none"})
 _DROCO = Study(
@@ -170,13 +178,26 @@ _DROCO = Study(
         Variant("signed-penalty", "u below 0 is a bonus", {"penalty_clamp": "false"}),
         Variant("dual-ball", "the ball of MOBODY's dynamics", {"ensemble": "dual"}),
         Variant("raw-outputs", "the ensemble predicts next states in raw units", {"dynamics.outputs": "raw"}),
+        Variant("constant-rate", "the ensemble's learning rate does not fall", {"dynamics.schedule": "published"}),
+        Variant(
+            "early-stopping",
+            "the ensemble's training ends when no member improves, at one rate",
+            {"dynamics.schedule": "early-stopping"},
+        ),
+        _TARGET_LEAD,
     ),
 )
 _IQL = Study(
     "iql",
     "iql",
     "what bounded values and scaled rewards are worth in IQL; the latter are its authors', in code",
-    (FULL, _UNBOUNDED, _RAW_REWARDS),
+    (FULL, _UNBOUNDED, _RAW_REWARDS, _TARGET_LEAD),
+)
+_TD3_BC = Study(
+    "td3-bc",
+    "td3-bc",
+    "what bounded values are worth in TD3-BC, and standardised states, which its paper has in one domain",
+    (FULL, _UNBOUNDED, Variant("standardised", "states are standardised", {"normalise": "true"})),
 )
 _DROCO_BETA = Study(
     "droco-beta",
@@ -197,7 +218,8 @@ _DROCO_TARGET_SIZE = Study(
     tuple(Variant(f"target-{rows}", f"{rows} target rows", {}, rows) for rows in ("500", "5k", "50k", "100k")),
 )
 STUDIES: Mapping[str, Study] = {
-    study.name: study for study in (_MOBODY, _MOREC, _DROCO, _IQL, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
+    study.name: study
+    for study in (_MOBODY, _MOREC, _DROCO, _IQL, _TD3_BC, _DROCO_BETA, _DROCO_DELTA, _DROCO_TARGET_SIZE)
 }
 """All studies by name. Values of sweeps beyond the published ones are ours."""
 
@@ -235,9 +257,13 @@ def variant_plans(study: Study, plans: Sequence[Plan]) -> list[tuple[Variant, Pl
 def _variant_plan(variant: Variant, plan: Plan) -> Plan:
     from offdyn_agents.runs.runs import plan_agent
 
+    # What is set for all variants is left out where it counts for nothing: the epochs of blocks in interleaved steps.
+    problem = plan.problem
+    kind, robot = agent_class(plan.agent), problem.robot or ""
+    given = counting(kind, robot, problem.quality, plan.overrides, variant.settings, problem.shifts)
     changed = replace(
         plan,
-        overrides=plan.overrides | dict(variant.settings),
+        overrides=given | dict(variant.settings),
         target_rows=variant.target_rows,
         variant=variant.name,
     )

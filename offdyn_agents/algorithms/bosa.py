@@ -80,12 +80,17 @@ class BOSA(TD3BC):
     name = "bosa"
     settings_class = BOSASettings
     settings: BOSASettings  # pyright: ignore[reportIncompatibleVariableOverride]
-    metrics = (*TD3BC.metrics[:3], "behaviour")
+    metrics = (*TD3BC.metrics[:3], "behaviour", *TD3BC.metrics[4:])
 
     @property
     def columns(self) -> Mapping[str, int]:
         """The mask."""
         return {MASK: 0} if self.settings.masked else {}
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """The mask."""
+        return dict.fromkeys(self.columns, 1.0)
 
     @property
     def _behaviour(self) -> CVAE:

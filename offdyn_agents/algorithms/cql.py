@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import init
 
-from offdyn_agents.algorithms.returns import FACTS, value_facts
+from offdyn_agents.algorithms.returns import reward_scale, unscaled, value_facts
 from offdyn_agents.algorithms.sac import SAC, SACSettings, squash
 from offdyn_agents.algorithms.td3_bc import folded, state_moments
 from offdyn_agents.engine.networks import Constant, Network, Params, mlp, twin
@@ -170,7 +170,7 @@ class CQL(SAC):
 
     def scale(self, params: Mapping[str, Params], axes: int = 0) -> Tensor | float:
         """Return what rewards are multiplied with, [*lead] and so many axes of size one."""
-        return params[FACTS][0][(..., *(None,) * axes)] if self.settings.reward_scale == "returns" else 1.0
+        return reward_scale(params, axes) if self.settings.reward_scale == "returns" else 1.0
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return SAC's loss and the weighted conservative term; see `Agent.loss`."""
@@ -229,8 +229,7 @@ class CQL(SAC):
     def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
         """Return the networks of states as they come, critics in the units of the data's rewards."""
         found = super().exported(params)
-        *rest, weight, bias = found["critic"]
-        critic = [*rest, *(t / self.scale(params, t.dim()) for t in (weight, bias))]
+        critic = unscaled(params, found["critic"]) if self.settings.reward_scale == "returns" else found["critic"]
         if self.settings.normalise:
             critic = folded(critic, *(tensor.unsqueeze(-3) for tensor in params["moments"]))
         return found | {"critic": critic}

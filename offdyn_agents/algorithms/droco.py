@@ -12,10 +12,10 @@ holds its centre (`radius`, `penalty_clamp`). Without them V falls without end w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.networks import Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch, Layout
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting, setting_names
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from offdyn_agents.models.ensemble.settings import DynamicsSettings
 from offdyn_envs.errors import OffDynError
@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["DROCO", "DROCOSettings", "huber"]
 
 
+def _names(group: str, kind: type[Any], but: Sequence[str] = ()) -> list[str]:
+    return [f"{group}.{name}" for name in setting_names(kind) if name not in but]
+
+
 @dataclass(frozen=True)
 class DROCOSettings(IQLSettings):
-    """Settings of DROCO, and the switches between the paper's form (the default) and its public code's.
+    """Settings of DROCO: this suite's form, and the switches back to the paper's (`form=paper`) and its code's.
 
     Attributes:
         data: Always "merged": the method is about the two kinds of rows.
@@ -68,6 +72,11 @@ class DROCOSettings(IQLSettings):
     ensemble: str = setting("gaussian", choices=("gaussian", "dual"))
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
     dual: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
+    BELONGS: ClassVar[Belongs] = {
+        # The limit of memory is for predictions of both kinds.
+        **{name: {"ensemble": ("gaussian",)} for name in _names("dynamics", DynamicsSettings, but=("memory_gb",))},
+        **{name: {"ensemble": ("dual",)} for name in _names("dual", DualDynamicsSettings)},
+    }
 
     def __post_init__(self) -> None:
         """Refuse what the two kinds of models cannot do together."""
@@ -114,7 +123,7 @@ class DROCO(IQL):
     family = "model-based"
     settings_class = DROCOSettings
     settings: DROCOSettings  # pyright: ignore[reportIncompatibleVariableOverride]
-    metrics = (*IQL.metrics, "penalty")
+    metrics = (*IQL.metrics, "penalty", "bonus")
 
     def stages(self, context: StageContext) -> StageResults:
         """Train the models, and predict beforehand for all source rows where that is less work than on the way."""
@@ -157,17 +166,21 @@ class DROCO(IQL):
 
     def targets(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return r + gamma m (V(s') - beta u) on source rows and r + gamma m V(s') on target rows; as `IQL`."""
-        v_next, worst = self._next_values(params, batch)
+        v_next, worst, outside = self._next_values(params, batch)
         penalty = v_next[..., : batch.source_rows] - worst
+        bonus = (penalty < 0.0).float().mean(-1)
         if self.settings.penalty_clamp:
             penalty = penalty.clamp(min=0.0)
-        robust = v_next[..., : batch.source_rows] - self.number(params, "beta", 1) * penalty
+        beta = torch.as_tensor(self.number(params, "beta", 1), device=penalty.device)
+        robust = v_next[..., : batch.source_rows] - beta * penalty
+        # Up to beta = 1 it lies between two bounded values.
+        robust = torch.where(beta > 1.0, self.bounded(params, robust), robust)
         v_next = torch.cat([robust, v_next[..., batch.source_rows :]], dim=-1)
         targets = batch.rewards + self.settings.discount * batch.continues * v_next
-        return targets, {"penalty": penalty.mean(-1) / self.scale(params)}
+        return targets, {"penalty": penalty.mean(-1) / self.scale(params), "bonus": bonus} | outside
 
-    def _next_values(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return V(s') [*lead, B] and the worst value of the predicted next states [*lead, source rows]."""
+    def _next_values(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return V(s') [*lead, B], the worst value of the predicted next states [*lead, source rows], and metrics."""
         assert batch.predicted is not None
         count, members = batch.predicted.shape[-3], batch.predicted.shape[-2]
         predicted = batch.predicted.flatten(-3, -2)
@@ -175,12 +188,13 @@ class DROCO(IQL):
             values = twin(params["critic_target"], predicted, policy(params["actor"], predicted)).amin(-2)
             v_next = value(params["value"], batch.next_observations)
             worst = values.unflatten(-1, (count, members)).amin(-1)
-            return self.bounded(params, v_next), self.bounded(params, worst)
+            return self.bounded(params, v_next), self.bounded(params, worst), self.outside(params, v_next)
         # One product for the stored and the predicted next states.
         states = torch.cat([batch.next_observations, predicted], dim=-2)
-        values = self.bounded(params, value(params["value"], states))
-        rows = batch.next_observations.shape[-2]
-        return values[..., :rows], values[..., rows:].unflatten(-1, (count, members)).amin(-1)
+        free = value(params["value"], states)
+        values, rows = self.bounded(params, free), batch.next_observations.shape[-2]
+        worst = values[..., rows:].unflatten(-1, (count, members)).amin(-1)
+        return values[..., :rows], worst, self.outside(params, free)
 
     def critic_loss(self, params: Mapping[str, Params], errors: Tensor, batch: Batch) -> Tensor:
         """Return mean_src Huber + mean_tar .5 e^2, summed over critics [*lead], of errors [*lead, 2, B]."""

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import FACTS, clipped, value_facts
+from offdyn_agents.algorithms.returns import beyond, clipped, reward_scale, told, unscaled, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, policy, twin, value
 from offdyn_agents.engine.rows import Batch
@@ -86,7 +86,8 @@ class IQL(Agent):
     family = "model-free"
     settings_class = IQLSettings
     settings: IQLSettings
-    metrics = ("value_loss", "critic_loss", "actor_loss", "q", "v", "weight")
+    metrics = ("value_loss", "critic_loss", "actor_loss", "q", "v", "weight", "capped", "outside")
+    optional = ("outside",)
     averaged = ("critic",)
     annealed = ("actor",)
 
@@ -111,17 +112,24 @@ class IQL(Agent):
         """Return values [*lead, B] inside their bounds, where they have some."""
         return values if self.settings.value_bounds == "none" else clipped(params, values)
 
+    def outside(self, params: Mapping[str, Params], values: Tensor) -> dict[str, Tensor]:
+        """Return the share of values [*lead, B] that `bounded` moves, as a metric; nothing where it moves none."""
+        return {} if self.settings.value_bounds == "none" else {"outside": beyond(params, values)}
+
+    def told(self, facts: Mapping[str, Params]) -> dict[str, Any]:
+        """Return the scale of rewards and the bounds of values."""
+        return told(facts)
+
     def scale(self, params: Mapping[str, Params], axes: int = 0) -> Tensor | float:
         """Return what rewards are multiplied with, [*lead] and so many axes of size one."""
-        return params[FACTS][0][(..., *(None,) * axes)] if self.settings.reward_scale == "returns" else 1.0
+        return reward_scale(params, axes) if self.settings.reward_scale == "returns" else 1.0
 
     def exported(self, params: Mapping[str, Params]) -> dict[str, Params]:
         """Return the networks; critics and value in the units of the data's rewards."""
         found = super().exported(params)
-        for name in ("critic", "value") if self.settings.reward_scale == "returns" else ():
-            *rest, weight, bias = found[name]
-            found[name] = [*rest, *(t / self.scale(params, t.dim()) for t in (weight, bias))]
-        return found
+        if self.settings.reward_scale == "none":
+            return found
+        return found | {name: unscaled(params, found[name]) for name in ("critic", "value")}
 
     def loss(self, params: Mapping[str, Params], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the value, critic and actor losses; see `Agent.loss`."""
@@ -135,11 +143,14 @@ class IQL(Agent):
         q = twin(params["critic"], batch.observations, batch.actions)
         critic_loss = self.critic_loss(params, targets.unsqueeze(-2) - q, batch)
         sharpened = self.number(params, "temperature", 1) * (best - v.detach())
-        weights = torch.exp(sharpened).clamp(max=self.settings.weight_clip)
+        free = torch.exp(sharpened)
+        weights = free.clamp(max=self.settings.weight_clip)
+        capped = (free > self.settings.weight_clip).float().mean(-1)
         errors = (policy(params["actor"], batch.observations) - batch.actions).square().mean(-1)
         actor_loss = self.actor_loss(weights, errors, batch.source_rows)
-        parts = (value_loss, critic_loss, actor_loss, q.mean((-2, -1)) / scale, v.mean(-1) / scale, weights.mean(-1))
-        metrics = {name: part.detach() for name, part in zip(IQL.metrics, parts, strict=True)}
+        means = (q.mean((-2, -1)) / scale, v.mean(-1) / scale, weights.mean(-1), capped)
+        parts = (value_loss, critic_loss, actor_loss, *means)
+        metrics = {name: part.detach() for name, part in zip(IQL.metrics, parts, strict=False)}
         return value_loss + critic_loss + actor_loss, metrics | extra
 
     def actor_loss(self, weights: Tensor, errors: Tensor, source_rows: int) -> Tensor:
@@ -153,8 +164,9 @@ class IQL(Agent):
             params: As `loss` gets them.
             batch: Likewise, its rewards scaled.
         """
-        v_next = self.bounded(params, value(params["value"], batch.next_observations))
-        return batch.rewards + self.settings.discount * batch.continues * v_next, {}
+        free = value(params["value"], batch.next_observations)
+        targets = batch.rewards + self.settings.discount * batch.continues * self.bounded(params, free)
+        return targets, self.outside(params, free)
 
     def critic_loss(self, params: Mapping[str, Params], errors: Tensor, batch: Batch) -> Tensor:
         """Return the loss [*lead] of errors [*lead, 2, B]: squared, mean over rows, sum over critics."""

@@ -8,16 +8,17 @@ rows; the actor climbs the smaller of them and imitates the data's actions, the 
 
 The paper leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an
 index. Ours departs from it in the dynamics, which predict changes (`models/dual/model`), and in u, which is measured in
-units of a change, so that beta and the limit mean the same on every robot. What was published is
-`dynamics.form=paper uncertainty=paper uncertainty_limit=10 beta=.1`.
+units of a change, so that beta and the limit mean the same on every robot; and in cloning, where target rows lead, with
+the public code's weights, and rates fall. What was published is `form=paper` and nothing less: eight settings together.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from offdyn_agents.engine.agent import AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, policy, twin, value
 from offdyn_agents.engine.rollouts import ModelBased, RunView
 from offdyn_agents.engine.rows import Batch, RowColumns, RowCounts
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.models.classifiers import ClassifierSettings
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
@@ -35,12 +36,21 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext, StageResults
     from offdyn_agents.models.dual.model import DualDynamics
 
-__all__ = ["MOBODY", "MOBODYSettings", "imitation_weights"]
+__all__ = ["BY_UNIT", "MOBODY", "MOBODYSettings", "imitation_weights"]
+
+BY_UNIT = {
+    "changes": {"beta": 1.0, "uncertainty_limit": 1.0},
+    "paper": {"beta": 0.1, "uncertainty_limit": 10.0},
+    "code": {"beta": 0.1, "uncertainty_limit": 10.0},
+}
+"""What weight and limit of the uncertainty are that are left to its unit."""
+FEW = 0.1
+"""A refill that keeps a smaller share of its rows is told of."""
 
 
 @dataclass(frozen=True)
 class MOBODYSettings(AgentSettings):
-    """Settings of MOBODY, and the switches between the paper's form (the default) and its public code's.
+    """Settings of MOBODY: this suite's form, and the switches back to the paper's (`form=paper`) and its code's.
 
     Attributes:
         data: Always "merged": the method is about two domains.
@@ -60,11 +70,13 @@ class MOBODYSettings(AgentSettings):
         temperature: The 3 of "code" and "awr".
         weight_clip: Largest w.
         expectile: tau of V's regression ("awr").
-        beta: Weight of the uncertainty u, which lowers the rewards of rollouts.
+        beta: Weight of the uncertainty u, which lowers the rewards of rollouts; by default 1 where u is in units of a
+            change, else .1.
         uncertainty: "changes" measures u as the root mean square over dimensions, each in units of its change. "paper"
             measures it as a distance between states, "code" leaves the last of their dimensions out: where a change is
             of length 10 (walker2d), beta=1 and a limit of 1 are the published .1 and 10.
-        uncertainty_limit: Rows with a larger u are dropped, and so is what would follow them.
+        uncertainty_limit: Rows with a larger u are dropped, and so is what would follow them; by default 1 where u is
+            in units of a change, else 10.
         refill_every: Updates between two refills.
         source_starts: Rollouts of a refill that start at states of source rows.
         target_starts: Likewise of target rows.
@@ -89,9 +101,9 @@ class MOBODYSettings(AgentSettings):
     temperature: float = setting(3.0, low=0.0)
     weight_clip: float = setting(100.0, low=1.0)
     expectile: float = setting(0.7, low=0.0, high=1.0, open_low=True)
-    beta: float = setting(1.0, low=0.0, per_run=True)
+    beta: float = setting(-1.0, low=0.0, per_run=True)
     uncertainty: str = setting("changes", choices=("changes", "paper", "code"))
-    uncertainty_limit: float = setting(1.0, low=0.0, infinite=True)
+    uncertainty_limit: float = setting(-1.0, low=0.0, infinite=True)
     refill_every: int = setting(5000, low=1)
     source_starts: int = setting(50_000, low=0)
     target_starts: int = setting(2000, low=1)
@@ -101,6 +113,17 @@ class MOBODYSettings(AgentSettings):
     capacity: int = setting(1_000_000, low=1)
     dara: ClassifierSettings = field(default_factory=ClassifierSettings)
     dynamics: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
+    BELONGS: ClassVar[Belongs] = {
+        "temperature": {"bc_weight": ("code", "awr")},
+        "weight_clip": {"bc_weight": ("paper", "code", "awr")},
+        "expectile": {"bc_weight": ("awr",)},
+    }
+
+    def __post_init__(self) -> None:
+        """Put the numbers of u's own unit where they are left to it."""
+        for name, own in BY_UNIT[self.uncertainty].items():
+            if getattr(self, name) == -1.0:
+                object.__setattr__(self, name, own)
 
 
 def imitation_weights(settings: MOBODYSettings, acted: Tensor, stored: Tensor, values: Tensor | None) -> Tensor:
@@ -135,6 +158,10 @@ class MOBODY(ModelBased):
     optional = ("value_loss",)
     averaged = ("critic",)
 
+    def __init__(self, settings: MOBODYSettings, observation_dim: int, action_dim: int) -> None:
+        super().__init__(settings, observation_dim, action_dim)
+        settings.dynamics.check_elites()
+
     @property
     def polyak(self) -> float:
         """Share of the critics that enters their averaged copies."""
@@ -161,6 +188,11 @@ class MOBODY(ModelBased):
         return RowCounts(
             source, max(1, round(settings.target_ratio * source)), max(1, round(settings.fake_ratio * source))
         )
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """What classifiers add to rewards."""
+        return {"rewards": 1.0} if self.settings.dara.weight else {}
 
     def networks(self) -> dict[str, Network]:
         """Return twin critics and actor, and V where imitation is weighted by advantages."""
@@ -231,20 +263,27 @@ class MOBODY(ModelBased):
             rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)]
             for rows, count in ((run.source, settings.source_starts), (run.target, settings.target_starts))
         ]
-        parts: list[Tensor] = []
+        parts, tried = list[Tensor](), 0
         lengths = {"source": settings.source_length, "target": settings.target_length}
         for (name, length), starts in zip(lengths.items(), picked, strict=True):
             observations = run.layout.split(starts)[0]
             for step in range(1, length + 1):
                 if not len(observations):
                     break
+                tried += len(observations)
                 actions = self.act(run.params, observations)
                 rows, observations = self._imagine(run, f"{name}_{step}", observations, actions, generator)
                 parts.append(rows)
         if settings.relabel and settings.source_starts:
             observations, actions, *_ = run.layout.split(picked[0])
+            tried += len(observations)
             parts.append(self._imagine(run, "relabelled", observations, actions, generator)[0])
-        return torch.cat(parts)
+        made = torch.cat(parts)
+        if len(made) < FEW * tried:
+            told = f"{len(made):,} of {tried:,} rows of rollouts in the model have u of at most"
+            limit = f"uncertainty_limit={settings.uncertainty_limit:g} (uncertainty={settings.uncertainty})"
+            print(f"mobody seed {run.seed}, {run.updates:,} updates: {told} {limit}", file=sys.stderr, flush=True)
+        return made
 
     def _imagine(
         self, run: RunView, name: str, observations: Tensor, actions: Tensor, generator: torch.Generator

@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from offdyn_agents.algorithms.mobile import MOBILE, MOBILESettings
 from offdyn_agents.algorithms.model_based import ModelBasedSAC
 from offdyn_agents.algorithms.mopo import MOPO, MOPOSettings
 from offdyn_agents.engine.rollouts import RunView
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.dynamics_reward.filtering import RewardFilter
@@ -71,6 +71,10 @@ class FilterSettings:
     discriminators: int = setting(40, low=1)
     dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
     scorer: ScorerSettings = field(default_factory=ScorerSettings)
+    BELONGS: ClassVar[Belongs] = {
+        f"dynamics_reward.{name}": {"dynamics_reward.opponent": ("nce",)}
+        for name in ("inputs", "eigenvalue_floor", "input_noise", "source_fakes", "updates")
+    }
 
 
 @dataclass(frozen=True)

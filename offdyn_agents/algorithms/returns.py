@@ -5,8 +5,9 @@ Both are facts of a task, found once before the first update; a loss reads them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,18 @@ from offdyn_agents.engine.rows import Layout, last_packed
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext
 
-__all__ = ["FACTS", "clipped", "episode_returns", "returns_scale", "value_bounds", "value_facts"]
+__all__ = [
+    "FACTS",
+    "beyond",
+    "clipped",
+    "episode_returns",
+    "returns_scale",
+    "reward_scale",
+    "told",
+    "unscaled",
+    "value_bounds",
+    "value_facts",
+]
 
 FACTS = "rewards"
 """Where a loss finds the scale of rewards and the lower and upper bound of values, each [*lead]."""
@@ -86,7 +98,41 @@ def value_facts(
     return {FACTS: [torch.tensor(fact, device=rewards.device) for fact in zip(*facts, strict=True)]}
 
 
+def reward_scale(params: Mapping[str, Params], axes: int = 0) -> Tensor:
+    """Return what rewards are multiplied with, as `value_facts` found it, [*lead] and so many axes of size one."""
+    return params[FACTS][0][(..., *(None,) * axes)]
+
+
+def unscaled(params: Mapping[str, Params], network: Params) -> Params:
+    """Return a network of values of scaled rewards with its last layer in the units of the data's rewards."""
+    *rest, weight, bias = network
+    return [*rest, *(tensor / reward_scale(params, tensor.dim()) for tensor in (weight, bias))]
+
+
 def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:
     """Return values [*lead, B] inside the bounds of each run that `value_facts` found."""
     _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
     return values.clamp(low, high)
+
+
+def beyond(params: Mapping[str, Params], values: Tensor) -> Tensor:
+    """Return the share of values [*lead, B] that lie outside the bounds of each run, [*lead]."""
+    _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
+    return ((values < low) | (values > high)).float().mean(-1)
+
+
+def told(facts: Mapping[str, Params]) -> dict[str, Any]:
+    """Return what run.json says of facts: for each run the scale of rewards, and bounds in units of the data's rewards.
+
+    Args:
+        facts: What a loss reads; nothing is said where `value_facts` is not among it.
+
+    Returns:
+        "values" with "reward_scale", "low" and "high", a list each; None for a bound that is infinite.
+    """
+    if FACTS not in facts:
+        return {}
+    scale, low, high = (fact.double().cpu() for fact in facts[FACTS])
+    bounds = {"low": (low / scale).tolist(), "high": (high / scale).tolist()}
+    finite = {name: [bound if math.isfinite(bound) else None for bound in own] for name, own in bounds.items()}
+    return {"values": {"reward_scale": scale.tolist(), **finite}}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import clipped, value_facts
+from offdyn_agents.algorithms.returns import beyond, clipped, told, value_facts
 from offdyn_agents.engine.agent import Agent, AgentSettings
 from offdyn_agents.engine.networks import Network, Params, detached, mlp, policy, twin
 from offdyn_agents.engine.rows import Batch
@@ -82,7 +82,8 @@ class TD3BC(Agent):
     family = "model-free"
     settings_class = TD3BCSettings
     settings: TD3BCSettings
-    metrics = ("critic_loss", "actor_loss", "q", "cloning")
+    metrics = ("critic_loss", "actor_loss", "q", "cloning", "outside")
+    optional = ("outside",)
     averaged = ("critic", "actor")
 
     @property
@@ -122,6 +123,10 @@ class TD3BC(Agent):
             frozen["moments"] = state_moments(context, settings.normalise_eps)
         return frozen
 
+    def told(self, facts: Mapping[str, Params]) -> dict[str, Any]:
+        """Return the bounds of values."""
+        return told(facts)
+
     def deterministic(self, params: Mapping[str, Params]) -> Params:
         """Return the actor of states as they come."""
         return folded(params["actor"], *params["moments"]) if self.settings.normalise else params["actor"]
@@ -138,10 +143,10 @@ class TD3BC(Agent):
         """Return the critics' loss, in the phase "both" with the actor's; see `Agent.loss`."""
         states, following = (self._states(params, t) for t in (batch.observations, batch.next_observations))
         with torch.no_grad():
-            targets = self._targets(params, batch, following)
+            targets, metrics = self._targets(params, batch, following)
         q = twin(params["critic"], states, batch.actions)
         critic_loss = self.critic_loss(q, targets, batch)
-        metrics = {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
+        metrics |= {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
         loss = critic_loss
         if batch.phase == "both":
             actions = policy(params["actor"], states)
@@ -171,14 +176,18 @@ class TD3BC(Agent):
         mean, std = params["moments"]
         return (observations - mean) / std
 
-    def _targets(self, params: Mapping[str, Params], batch: Batch, following: Tensor) -> Tensor:
-        """Return r + gamma m min Q'(s', clip(pi'(s') + clip(noise))) [*lead, B]."""
+    def _targets(
+        self, params: Mapping[str, Params], batch: Batch, following: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return r + gamma m min Q'(s', clip(pi'(s') + clip(noise))) [*lead, B], and metrics."""
         assert batch.noise is not None
         settings = self.settings
         drawn = batch.noise[..., : self.action_dim]
         noise = (settings.target_noise * drawn).clamp(-settings.target_noise_clip, settings.target_noise_clip)
         actions = (policy(params["actor_target"], following) + noise).clamp(-1.0, 1.0)
         values = twin(params["critic_target"], following, actions).amin(-2)
+        metrics = dict[str, Tensor]()
         if settings.value_bounds == "rewards":
+            metrics["outside"] = beyond(params, values)
             values = clipped(params, values)
-        return batch.rewards + settings.discount * batch.continues * values
+        return batch.rewards + settings.discount * batch.continues * values, metrics

@@ -13,6 +13,7 @@ from offdyn_agents.api.run import EPISODES, Run, load_run
 from offdyn_agents.api.table import Table
 from offdyn_agents.runs.evaluation import EvaluationPlan, clean_returns
 from offdyn_agents.runs.own_pairs import OwnPair
+from offdyn_agents.runs.plans import marked
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.benchmark.scoring.statistics import student_quantile, t_interval
 from offdyn_envs.errors import OffDynError
@@ -80,7 +81,7 @@ def _by_seed(run: Run, plan: EvaluationPlan, normalise: Any) -> Floats:
 
 
 def _row(run: Run, what: str, own: Floats, first: Floats | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": run.folder.name, "seeds": len(own), what: float(own.mean())}
+    row: dict[str, Any] = {"run": f"{run.folder.name}{marked(run.facts)}", "seeds": len(own), what: float(own.mean())}
     if len(own) > 1:
         interval = t_interval(own)
         row |= {"low": float(interval.low), "high": float(interval.high)}

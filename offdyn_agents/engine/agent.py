@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.networks import Constant, Network, Params, policy
-from offdyn_agents.engine.rows import Batch, RowCounts
+from offdyn_agents.engine.rows import Batch, RowColumns, RowCounts
 from offdyn_agents.engine.settings import SUITE, per_run_names, setting
+from offdyn_agents.engine.stage_cache import Fitted
 from offdyn_agents.engine.stages import StageContext, StageResults
 
 __all__ = ["DATA_CHOICES", "NUMBERS", "Agent", "AgentSettings"]
@@ -69,6 +70,8 @@ class Agent(abc.ABC):
     """Networks whose learning rate is cosine-annealed to 0 over training."""
     diagnosis: ClassVar[bool] = False
     """Whether it reads what no method may know, the true target: its runs have no place on a leaderboard."""
+    reading: ClassVar[str] = ""
+    """What tables say behind its name, as "our reading" of a method of which only an abstract is known."""
 
     family: ClassVar[str | None] = None
     """Kind of the method on the leaderboard, by which its page filters: one of its `METHOD_FAMILIES`."""
@@ -109,6 +112,14 @@ class Agent(abc.ABC):
         """What `loss` finds in `Batch.columns`: names, and their widths, 0 for one number of a row."""
         return {}
 
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Columns of its stages that rate source rows, more being better, with the share that is kept by each.
+
+        By name; 1 where none is dropped by it. By default none: there is nothing to grade before the policy is trained.
+        """
+        return {}
+
     @abc.abstractmethod
     def networks(self) -> Mapping[str, Network | Constant]:
         """Return the trained networks by name."""
@@ -140,6 +151,15 @@ class Agent(abc.ABC):
         del context
         return StageResults()
 
+    def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
+        """Return what the stages say of every source row, for each seed, if need be without what else they learn.
+
+        Args:
+            context: As `stages` gets it.
+        """
+        found = self.stages(context)
+        return Fitted(found.columns, found.failed)
+
     def facts(self, context: StageContext) -> Mapping[str, Params]:
         """Return what the loss reads of the task's rows and nothing has to be trained for, by name.
 
@@ -150,6 +170,15 @@ class Agent(abc.ABC):
             Tensors [runs, ...], frozen as those in `StageResults.frozen`; by default none.
         """
         del context
+        return {}
+
+    def told(self, facts: Mapping[str, Params]) -> Mapping[str, Any]:
+        """Return what run.json says, under "stages", of the facts that the loss reads; by default nothing.
+
+        Args:
+            facts: Those of `facts`, or what `stages` froze in their place.
+        """
+        del facts
         return {}
 
     @abc.abstractmethod

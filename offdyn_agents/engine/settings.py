@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from fnmatch import fnmatchcase
+from functools import cache, reduce
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 S = TypeVar("S")
-SECTIONS = ("settings", "data", "robots", "forms", "tuning")
+SECTIONS = ("settings", "data", "robots", "shifts", "forms", "tuning", "place")
 """What a preset file may have."""
 DEFAULT_UPDATES = 20_000
 """What a first training takes: minutes with most agents. Results in docs/results have 100,000 updates."""
+Belongs = Mapping[str, Mapping[str, tuple[str, ...]]]
+"""Which settings count only under some values of others; see `idle`."""
 SUITE = "suite"
 """The value of the setting `form` that stands for this suite's own form of a method."""
 
@@ -98,36 +101,87 @@ def shared(settings: Any) -> dict[str, Any]:
     return {name: value for name, value in to_json(settings).items() if name not in own}
 
 
-def chosen(agent: type[Any], robot: str = "", quality: str = "", overrides: Mapping[str, Any] | None = None) -> Any:
-    """Return an agent's settings: its preset for a robot and a quality of data, and settings given by hand.
+def chosen(
+    agent: type[Any],
+    robot: str = "",
+    quality: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    shifts: Collection[str] = (),
+) -> Any:
+    """Return an agent's settings: its preset for a robot, a quality of data and shifts, and settings given by hand.
 
     Args:
         agent: Class of the agent.
         robot: See `preset`, as the next.
         quality: Likewise.
         overrides: Dotted names and values by hand; among them, `data` and `form` also choose parts of the preset.
+        shifts: See `preset`.
 
     Raises:
-        OffDynError: An unknown setting, a value out of range, a form that the agent has not, or a damaged file.
+        OffDynError: An unknown setting, a value out of range, a form that the agent has not, a setting by hand that
+            counts for nothing beside the others (see `idle`), or a damaged file.
     """
     by_hand = overrides or {}
+    found = _chosen(agent, robot, quality, by_hand, shifts)
+    for name, (other, value, allowed) in idle(found, by_hand).items():
+        raise OffDynError(
+            f"setting {name} counts for nothing with {other}={value}; it belongs to {other}={'|'.join(allowed)}"
+        )
+    return found
+
+
+def counting(
+    agent: type[Any],
+    robot: str,
+    quality: str,
+    overrides: Mapping[str, Any],
+    more: Mapping[str, Any],
+    shifts: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return those settings by hand that still count beside others that a variant of the method has.
+
+    Args:
+        agent: See `chosen`, as the next three.
+        robot: Likewise.
+        quality: Likewise.
+        overrides: Likewise.
+        more: The variant's own, which go before them.
+        shifts: See `chosen`.
+    """
+    gone = idle(_chosen(agent, robot, quality, {**overrides, **more}, shifts), overrides)
+    return {name: value for name, value in overrides.items() if name not in gone}
+
+
+def _chosen(
+    agent: type[Any], robot: str, quality: str, by_hand: Mapping[str, Any], shifts: Collection[str] = ()
+) -> Any:
     data, form = (str(by_hand.get(name, "")) for name in ("data", "form"))
-    return build(agent.settings_class, preset(agent, robot, quality, data, form), by_hand)
+    return build(agent.settings_class, preset(agent, robot, quality, data, form, shifts), by_hand)
 
 
-def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "", form: str = "") -> dict[str, Any]:
-    """Return the settings that the agent's preset file gives for a robot, a quality of data and a choice of rows.
+def preset(
+    agent: type[Any],
+    robot: str = "",
+    quality: str = "",
+    data: str = "",
+    form: str = "",
+    shifts: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return the settings that the agent's preset file gives for a robot, a quality of data, some rows and shifts.
 
     Args:
         agent: Class of the agent. Its file is `presets/<name>.yaml` in the package of the class, or in the nearest one
             around it; without a file there are none.
-        robot: Name of the robot; its section overrides the general one.
+        robot: Name of the robot; its section overrides the general one. A section may be for several: `adroit-*`;
+            where the robot's own name has one, that counts alone.
         quality: Quality of the task's data; the part of the robot's section under `qualities` that bears its name
             overrides the rest of the section.
         data: Rows to learn from, as the setting `data` names them; what the file has under `data` for them overrides
             the general section. "" for those that the file itself chooses.
         form: Published form of the method, as the setting `form` names it; what the file has under `forms` for it
             overrides all else. "" for this suite's own form.
+        shifts: Kinds of shifts by which source and target differ, as `Task.shift_kinds` has them; what the file has
+            under `shifts` for one of them overrides the robot's section.
 
     Returns:
         Dotted setting names and plain values.
@@ -139,12 +193,29 @@ def preset(agent: type[Any], robot: str = "", quality: str = "", data: str = "",
     forms = content.get("forms") or {}
     if form not in ("", SUITE, *forms):
         raise unknown(f"form of agent '{agent.name}'", form, (SUITE, *forms))
-    own = dict((content.get("robots") or {}).get(robot) or {})
+    own = dict(_of_robot(content.get("robots") or {}, robot))
     qualities = own.pop("qualities", None) or {}
     general = content.get("settings") or {}
     of_rows = (content.get("data") or {}).get(data or general.get("data")) or {}
-    layers = (general, of_rows, own, qualities.get(quality) or {}, forms.get(form) or {})
+    of_shifts = [values or {} for kind, values in (content.get("shifts") or {}).items() if kind in shifts]
+    layers = (general, of_rows, own, qualities.get(quality) or {}, *of_shifts, forms.get(form) or {})
     return {name: value for layer in layers for name, value in flat(layer).items()}
+
+
+def place(agent: type[Any]) -> int | None:
+    """Return an agent's place among those that papers are compared by, from 1; None where its preset names none."""
+    return _preset_file(agent).get("place")
+
+
+def forms(agent: type[Any]) -> tuple[str, ...]:
+    """Return the names of the published forms that an agent's preset has."""
+    return tuple(_preset_file(agent).get("forms") or {})
+
+
+def _of_robot(sections: Mapping[str, Any], robot: str) -> Mapping[str, Any]:
+    """Return the section of a robot's own name, else the first that is for several and for this one too."""
+    patterns = [name for name in sections if fnmatchcase(robot, name)]
+    return sections.get(robot) or (sections[patterns[0]] if patterns else None) or {}
 
 
 def tuning(agent: type[Any]) -> dict[str, Any]:
@@ -183,6 +254,7 @@ def _preset_file(agent: type[Any]) -> dict[str, Any]:
         if key not in SECTIONS:
             raise unknown(f"section of {where}", key, SECTIONS)
     _check_tuning(_mapping(content.get("tuning"), f"{where}: tuning"), f"{where}: tuning")
+    _check_count(content.get("place"), f"{where}: place", 1)
     for section, values in _sections(content, where):
         _check_section(agent.settings_class, values, section)
     return content
@@ -204,7 +276,7 @@ def _preset_path(agent: type[Any]) -> Traversable | None:
 def _sections(content: Mapping[str, Any], where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield what a preset file's parts are called in messages, and their settings."""
     yield f"{where}: settings", _mapping(content.get("settings"), f"{where}: settings")
-    for group in ("data", "robots", "forms"):
+    for group in ("data", "robots", "shifts", "forms"):
         for name, values in _mapping(content.get(group), f"{where}: {group}").items():
             section = f"{where}: {group}.{name}"
             own = dict(_mapping(values, section))
@@ -226,11 +298,15 @@ def _check_tuning(told: Mapping[str, Any], where: str) -> None:
     for key in told:
         if key not in ("evaluations", "note"):
             raise unknown(f"key of {where}", key, ("evaluations", "note"))
-    count, note = told.get("evaluations"), told.get("note")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise OffDynError(f"{where}.evaluations is '{beginning(count, 40)}'; a whole number at least 0 is allowed")
+    _check_count(told.get("evaluations"), f"{where}.evaluations", 0)
+    note = told.get("note")
     if note is not None and not isinstance(note, str):
         raise OffDynError(f"{where}.note is '{beginning(note, 40)}'; text is allowed")
+
+
+def _check_count(count: Any, where: str, least: int) -> None:
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < least):
+        raise OffDynError(f"{where} is '{beginning(count, 40)}'; a whole number at least {least} is allowed")
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -240,6 +316,35 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise OffDynError(f"{where} is '{beginning(value, 40)}'; names and their values are needed")
     return value
+
+
+def idle(settings: Any, by_hand: Iterable[str]) -> dict[str, tuple[str, Any, tuple[str, ...]]]:
+    """Return which settings by hand count for nothing: names, and what stands in their way.
+
+    A class of settings says in `BELONGS` under which values of others one of them counts: by its dotted name, dotted
+    names and the words allowed.
+
+    Args:
+        settings: All settings, a dataclass.
+        by_hand: Dotted names of those that were given by hand.
+
+    Returns:
+        By dotted names the other setting, its value, and the values under which they would count.
+    """
+    found: dict[str, tuple[str, Any, tuple[str, ...]]] = {}
+    for name in by_hand:
+        owner, prefix, rest = settings, "", name
+        while True:
+            belongs: Belongs = getattr(owner, "BELONGS", {})
+            for other, allowed in belongs.get(rest, {}).items():
+                value = reduce(getattr, other.split("."), owner)
+                if value not in allowed:
+                    found.setdefault(name, (f"{prefix}{other}", value, allowed))
+            head, dot, tail = rest.partition(".")
+            if not dot:
+                break
+            owner, prefix, rest = getattr(owner, head), f"{prefix}{head}.", tail
+    return found
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, str]:

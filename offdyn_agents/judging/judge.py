@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware
     from offdyn_envs.datasets.store.spec import Dataset
 
-__all__ = ["examine", "judge", "judge_datasets", "plain_json"]
+__all__ = ["exam_room", "examine", "judge", "judge_datasets", "plain_json", "row_counts"]
 
 
 def examine(model: Means, exam: Exam) -> dict[str, Any]:
@@ -87,6 +87,42 @@ def judge(
     return found
 
 
+def exam_room(
+    source: Dataset,
+    target: Dataset,
+    seeds: Sequence[int],
+    terms: Terms,
+    hardware: Hardware,
+    cache: Path,
+    quiet: bool = True,
+) -> tuple[Paper, StageContext]:
+    """Return the exams of a task's datasets, and where models learn and are found; see `judge_datasets`."""
+    paper = set_paper(
+        source, target, terms.rows, terms.source_rows, holdout=terms.holdout, threads=hardware.threads, quiet=quiet
+    )
+    context = StageContext(
+        Layout(source.observations.shape[1], source.actions.shape[1]),
+        paper.source.to(hardware.device),
+        paper.target.to(hardware.device),
+        tuple(seeds),
+        0,
+        cache=cache,
+        robot=target.id.robot,
+        terminated=termination(target.id.robot),
+        threads=hardware.threads,
+        compiled=hardware.compiled,
+        quiet=quiet,
+        precision=hardware.precision,
+    )
+    return paper, context
+
+
+def row_counts(paper: Paper) -> dict[str, int]:
+    """Return how many rows are learned from and asked about."""
+    rows = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid}
+    return rows | {exam: len(asked.rewards) for exam, asked in paper.exams.items()}
+
+
 def judge_datasets(
     source: Dataset,
     target: Dataset,
@@ -123,29 +159,12 @@ def judge_datasets(
     Raises:
         OffDynError: The exams cannot be made (see `set_paper`), or a training failed.
     """
-    paper = set_paper(
-        source, target, terms.rows, terms.source_rows, holdout=terms.holdout, threads=hardware.threads, quiet=quiet
-    )
-    context = StageContext(
-        Layout(source.observations.shape[1], source.actions.shape[1]),
-        paper.source.to(hardware.device),
-        paper.target.to(hardware.device),
-        tuple(seeds),
-        0,
-        cache=cache,
-        robot=target.id.robot,
-        terminated=termination(target.id.robot),
-        threads=hardware.threads,
-        compiled=hardware.compiled,
-        quiet=quiet,
-        precision=hardware.precision,
-    )
-    rows = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid}
+    paper, context = exam_room(source, target, seeds, terms, hardware, cache, quiet)
     record: dict[str, Any] = {
         "seeds": list(seeds),
         "holdout": terms.holdout,
         "elites": settings.elites,
-        "rows": rows | {exam: len(asked.rewards) for exam, asked in paper.exams.items()},
+        "rows": row_counts(paper),
         "references": references(paper),
         "errors": judge(paper, settings, context, names),
     }

@@ -21,6 +21,7 @@ from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.stages import fit_in_context
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["CPU", "MODELS", "REWARD", "USUAL", "JudgeSettings", "Means", "Terms", "fit_gaussians", "fit_models"]
 
@@ -31,6 +32,7 @@ class JudgeSettings:
 
     Attributes:
         dynamics: MOBODY's dynamics; the models of merged and of target rows with its networks take the rest from here.
+        members: Members of these that are examined: their "elites", as MOBODY asks them, or "all", as DROCO does.
         ensemble: The Gaussian ensembles.
         dynamics_reward: MOREC's reward.
         discriminators: Discriminators in it.
@@ -41,12 +43,22 @@ class JudgeSettings:
     """
 
     dynamics: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
+    members: str = setting("elites", choices=("elites", "all"))
     ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
     dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
     discriminators: int = setting(40, low=1)
     elites: int = setting(5, low=1)
     draws: int = setting(2, low=1)
     candidate_bound: float = setting(25.0, low=0.0, open_low=True, infinite=True)
+
+    def __post_init__(self) -> None:
+        """Refuse more elites than there are members."""
+        if self.members == "all":
+            return
+        self.dynamics.check_elites()
+        if self.elites > self.ensemble.members:
+            most = self.ensemble.members
+            raise OffDynError(f"setting elites is {self.elites}; at most ensemble.members, {most}, is allowed")
 
 
 @dataclass(frozen=True)
@@ -106,9 +118,8 @@ def fit_models(settings: JudgeSettings, context: StageContext, name: str) -> lis
     }
     if name in changes:
         dynamics = replace(settings.dynamics, **changes[name])
-        return [
-            _dual(DualDynamics.from_tensors(found.tensors(), CPU)) for found in fit_dynamics(dynamics, context).sound()
-        ]
+        models = (DualDynamics.from_tensors(found.tensors(), CPU) for found in fit_dynamics(dynamics, context).sound())
+        return [_dual(found, everyone=settings.members == "all") for found in models]
     return [_gaussian(found, settings.elites) for found in fit_gaussians(settings, context, name)]
 
 
@@ -132,11 +143,12 @@ def fit_gaussians(settings: JudgeSettings, context: StageContext, name: str) -> 
     return [Ensemble.from_tensors(found.tensors(), CPU) for found in ensembles.sound()]
 
 
-def _dual(dynamics: DualDynamics) -> Means:
+def _dual(dynamics: DualDynamics, *, everyone: bool) -> Means:
+    asked = slice(None) if everyone else dynamics.elites
+
     def means(observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        states = dynamics.means(observations, actions)
-        following = states[dynamics.elites].mean(0)
-        return states[dynamics.elites], dynamics.rewards(observations, actions, following)
+        states = dynamics.means(observations, actions)[asked]
+        return states, dynamics.rewards(observations, actions, states.mean(0))
 
     return means
 

@@ -37,9 +37,9 @@ and with the same settings. To compare both kinds there is `offdyn diagnose judg
 def learned_model(agent: Agent) -> str:
     """Return which of `offdyn_agents.judging.judge.MODELS` an agent's stages train; "" for agents without a model.
 
-    DROCO's ensemble is one of target rows, whatever else the agent learns from.
+    DROCO's ensemble is one of target rows, whatever else the agent learns from, unless its ball is of dual dynamics.
     """
-    dynamics = getattr(agent.settings, "dynamics", None)
+    dynamics = _used(agent)
     if isinstance(dynamics, DualDynamicsSettings):
         return "alone" if dynamics.data == "target" else DUAL[dynamics.structure]
     if isinstance(dynamics, DynamicsSettings):
@@ -47,17 +47,24 @@ def learned_model(agent: Agent) -> str:
     return str(agent.settings.data) if isinstance(dynamics, EnsembleSettings) else ""
 
 
+def _used(agent: Agent) -> Any:
+    """Return the settings of the dynamics that an agent uses: DROCO has those of two kinds; None where it has none."""
+    settings = agent.settings
+    return settings.dual if getattr(settings, "ensemble", "") == "dual" else getattr(settings, "dynamics", None)
+
+
 def judge_settings(agent: Agent) -> JudgeSettings:
     """Return settings with which the agent's own models are found in the cache, and others are trained like them."""
     from offdyn_agents.judging.models import JudgeSettings
 
-    own = agent.settings
+    own, dynamics = agent.settings, _used(agent)
     names = ("dynamics_reward", "discriminators", "draws", "candidate_bound")
     reward = {name: getattr(own, name) for name in names} if hasattr(own, "dynamics_reward") else {}
-    if isinstance(own.dynamics, DualDynamicsSettings):
-        return JudgeSettings(dynamics=own.dynamics, **reward)
-    # DROCO has no elites: it asks all members.
-    return JudgeSettings(ensemble=own.dynamics, elites=getattr(own, "elites", own.dynamics.members), **reward)
+    if isinstance(dynamics, DualDynamicsSettings):
+        # DROCO has no elites: it asks all members.
+        asked = {"members": "all", "elites": dynamics.members} if dynamics is not own.dynamics else {}
+        return JudgeSettings(dynamics=dynamics, **asked, **reward)
+    return JudgeSettings(ensemble=dynamics, elites=getattr(own, "elites", dynamics.members), **reward)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class RunJudge:
     def models(self) -> tuple[str, ...]:
         """The models that are judged, the runs' own first."""
         own = learned_model(self.agent)
-        others = COMPARED if isinstance(self.agent.settings.dynamics, DualDynamicsSettings) else GAUSSIAN
+        others = COMPARED if isinstance(_used(self.agent), DualDynamicsSettings) else GAUSSIAN
         return tuple(dict.fromkeys([own, *(others if self.compare else ())]))
 
     def enough(self, found: Mapping[str, Any], data: str) -> bool:

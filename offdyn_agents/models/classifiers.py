@@ -42,8 +42,9 @@ class ClassifierSettings:
     """How the classifiers are trained, and how their answer enters rewards.
 
     Attributes:
-        form: "paper" feeds logits into the cross-entropy; "code" applies a softmax before it and again to the answer,
-            as public ports do, which bounds |dr| by 2.
+        form: "paper" feeds logits into the cross-entropy. Two public forms feed a softmax into it, which drives
+            posteriors above .73 to 1: "odrl" (ODRL's) answers with that softmax, so that dr is mostly 0 or at its clip;
+            "code" (a port's, for MOBODY) applies a softmax once more to the answer, which bounds |dr| by 2.
         updates: Updates of both.
         batch_size: Source rows, and target rows, of one batch.
         width: Width of the two hidden layers.
@@ -53,7 +54,7 @@ class ClassifierSettings:
         weight: What dr is multiplied with before it is added to a reward; 0 leaves rewards alone.
     """
 
-    form: str = setting("paper", choices=("paper", "code"))
+    form: str = setting("paper", choices=("paper", "odrl", "code"))
     updates: int = setting(5000, low=1)
     batch_size: int = setting(128, low=1)
     width: int = setting(256, low=1)
@@ -72,7 +73,7 @@ def networks(settings: ClassifierSettings, layout: Layout) -> dict[str, Network]
 def logits(params: Params, inputs: Tensor, form: str) -> Tensor:
     """Return the two numbers [..., B, 2] that the cross-entropy takes."""
     outputs = mlp(params, inputs)
-    return outputs.softmax(-1) if form == "code" else outputs
+    return outputs if form == "paper" else outputs.softmax(-1)
 
 
 def classifier_loss(params: Nets, inputs: Mapping[str, Tensor], source_rows: int, form: str) -> Tensor:
@@ -82,7 +83,7 @@ def classifier_loss(params: Nets, inputs: Mapping[str, Tensor], source_rows: int
         params: Networks "sas" and "sa", among others.
         inputs: For each of them (s, a, s') or (s, a), noise added, [*lead, B, .]: source rows, then target rows.
         source_rows: Number of source rows among the B.
-        form: "paper" or "code".
+        form: See `ClassifierSettings`.
     """
     parts: list[Tensor] = []
     for name in NAMES:
@@ -93,11 +94,12 @@ def classifier_loss(params: Nets, inputs: Mapping[str, Tensor], source_rows: int
 
 def log_odds(params: Params, inputs: Tensor, form: str) -> Tensor:
     """Return log q(target | x) - log q(source | x) [N] for inputs [N, .]."""
-    found = logits(params, inputs, form)
-    if form == "code":
-        probabilities = found.softmax(-1)
-        return torch.log(probabilities[..., 1] + EPSILON) - torch.log(probabilities[..., 0] + EPSILON)
-    return found[..., 1] - found[..., 0]
+    # ODRL's answer is the softmax that its cross-entropy took: one, not one more.
+    found = mlp(params, inputs) if form == "odrl" else logits(params, inputs, form)
+    if form == "paper":
+        return found[..., 1] - found[..., 0]
+    probabilities = found.softmax(-1)
+    return torch.log(probabilities[..., 1] + EPSILON) - torch.log(probabilities[..., 0] + EPSILON)
 
 
 def columns(layout: Layout, rows: Tensor) -> tuple[Tensor, Tensor]:

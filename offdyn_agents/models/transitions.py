@@ -1,7 +1,8 @@
 """Small models of the target's transitions: next state, reward, and the action that leads from one state to another.
 
-Each is one network, trained on target rows alone until held-out rows say stop. What they read and answer is in the
-target's units: states, changes s' - s and rewards standardised with the moments of target rows, actions as they are.
+Each is one network, trained on target rows alone until its own error on held-out rows says stop. What they read and
+answer is in the target's units: states, changes s' - s and rewards standardised with the moments of target rows,
+actions as they are.
 """
 
 from __future__ import annotations
@@ -98,23 +99,23 @@ def inverse(nets: Mapping[str, Params], states: Tensor, changes: Tensor) -> Tens
     return policy(nets["inverse"], torch.cat([states, changes], dim=-1))
 
 
-def training(settings: TransitionSettings, layout: Layout) -> ShortTraining:
-    """Return how the networks are trained on rows in the target's units; their squared errors are added."""
+def training(settings: TransitionSettings, layout: Layout, name: str) -> ShortTraining:
+    """Return how the network of this name is trained on rows in the target's units, by its squared errors."""
 
     def loss(nets: Nets, source: Tensor, target: Tensor, noises: list[Tensor]) -> Tensor:
         del source, noises
         states, actions, changes, rewards, _ = layout.split(target)
-        errors = (
-            change(nets, states, actions) - changes,
-            reward(nets, states, actions) - rewards,
-            inverse(nets, states, changes) - actions,
-        )
-        return torch.stack([error.square().mean() for error in errors]).sum()
+        found, wanted = {
+            "change": lambda: (change(nets, states, actions), changes),
+            "reward": lambda: (reward(nets, states, actions), rewards),
+            "inverse": lambda: (inverse(nets, states, changes), actions),
+        }[name]()
+        return (found - wanted).square().mean()
 
     return ShortTraining(
-        "transitions",
-        "transition models",
-        networks(settings, layout),
+        f"transitions {name}",
+        f"transition models: {name}",
+        {name: networks(settings, layout)[name]},
         loss,
         settings.updates,
         0,
@@ -126,12 +127,15 @@ def training(settings: TransitionSettings, layout: Layout) -> ShortTraining:
 
 
 def fit_transitions(settings: TransitionSettings, context: StageContext, units: Units) -> Fitted[Nets]:
-    """Train or find the three networks of each seed, and tell which of them diverged.
+    """Train or find the three networks of each seed, one after the other, and tell which seeds diverged.
 
     Args:
         settings: How they are trained.
         context: Rows, seeds, cache and hardware.
         units: Of the target rows.
     """
-    rows = units.table(context.layout, context.target)
-    return fit(training(settings, context.layout), settings, replace(context, target=rows))
+    given = replace(context, target=units.table(context.layout, context.target))
+    names = networks(settings, context.layout)
+    found = [fit(training(settings, context.layout, name), settings, given) for name in names]
+    failed = {place: why for part in found for place, why in part.failed.items()}
+    return Fitted([{**one, **two, **three} for one, two, three in zip(*found, strict=True)], failed)

@@ -6,6 +6,7 @@ those of other machines, which are called estimated.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_agents.engine.rollouts import ModelBased
+from offdyn_agents.engine.settings import place
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.rates import estimate, shipped
 from offdyn_agents.runs.runs import arrange, plan_agent
 from offdyn_agents.runs.track import Arrangement, Trained
 from offdyn_agents.runs.variants import REFERENCES
+from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_update
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import duration
 
-__all__ = ["FIRST", "Part", "figures", "outlook", "parts", "total", "train_campaign"]
+__all__ = ["Part", "figures", "outlook", "parts", "total", "train_campaign"]
 
-FIRST = ("droco", "iql", "td3-bc", "bc", "mobody", "dara", "otdf", "igdf", "morec")
-"""Whose results papers are compared by; the others follow, cheaper ones first, and then the references."""
 Train = Callable[[Sequence[Plan]], list[Trained]]
 
 
@@ -77,7 +78,8 @@ def parts(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], tell: Ca
         pace = part.seconds / part.work if part.seconds and part.work else None
         # Where nothing is known: rollouts in a model cost more than all else, then it is the size that counts.
         proxy = (name in REFERENCES, pace is None, pace or 0.0, isinstance(agent, ModelBased), agent.parameters)
-        rank = FIRST.index(name) if name in FIRST else len(FIRST)
+        # Those by whose results papers are compared; the others follow, cheaper ones first, and then the references.
+        rank = math.inf if name in REFERENCES else place(type(agent)) or math.inf
         found.append(((rank, *proxy, name), part))
     if not found:
         raise OffDynError(f"none of the agents {', '.join(agents)} can be trained")
@@ -131,9 +133,7 @@ def _seconds(plans: Sequence[Plan]) -> float | None:
         if (Path(folder) / "run.json").exists():
             facts = read_run(folder)
             ended += [facts] if facts["status"] == "complete" else []
-    updates = sum(len(facts["seeds"]) * facts["updates"] for facts in ended)
-    spent = sum(float(facts.get("wall_clock_s", 0.0)) / facts.get("population", {}).get("tasks", 1) for facts in ended)
-    return spent / updates if updates and spent else None
+    return seconds_an_update((own_seconds(facts), len(facts["seeds"]), facts["updates"]) for facts in ended)
 
 
 def outlook(found: Sequence[Part]) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
+from offdyn_agents.algorithms import registry
 from offdyn_envs.errors import OffDynError, beginning
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ __all__ = [
     "ThreadsOption",
     "UpdatesOption",
     "count",
+    "missing_agent",
     "own_pair",
     "quiet_waiting",
     "refuse_without_data",
     "seed_numbers",
     "seeds_text",
+    "several_agents",
     "task_names",
 ]
 
@@ -93,6 +96,34 @@ def seeds_text(seeds: Sequence[int]) -> str:
     if list(seeds) == list(range(len(seeds))) and seeds:
         return str(len(seeds))
     return ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
+
+
+def missing_agent() -> NoReturn:
+    """Say which agents there are.
+
+    Raises:
+        OffDynError: Always.
+    """
+    raise OffDynError(f"name an agent, one of {', '.join(registry.names())}, or several with --agents")
+
+
+def several_agents(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the agents that --agents names; nothing of them is imported.
+
+    Args:
+        text: Names with commas between them, or "all".
+        not_with: Options that belong to one agent, and what is given for them.
+
+    Raises:
+        OffDynError: No such agent, or an option that belongs to one agent.
+    """
+    for option, value in not_with.items():
+        if value:
+            raise OffDynError(f"{option} belongs to one agent; --agents takes several, each as its preset has it")
+    if text == "all":
+        return registry.names()
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+    return tuple(registry.check_name(name) for name in found)
 
 
 def task_names(tasks: list[str], track: str | None) -> list[str]:

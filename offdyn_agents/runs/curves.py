@@ -74,7 +74,7 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
     Raises:
         OffDynError: There are no numbers to draw, or matplotlib is not installed.
     """
-    from offdyn_agents.runs.plans import run_label
+    from offdyn_agents.runs.plans import run_title
 
     metrics = read_metrics(folder / "metrics.csv")
     losses = _losses(metrics)
@@ -87,7 +87,7 @@ def draw_curves(folder: Path, facts: Mapping[str, Any]) -> Path:
     _mark_references(score, facts)
     for axes, name in zip(panels, losses, strict=True):
         _draw_loss(axes, metrics["updates"], metrics[name], name, color=COLOURS[0])
-    figure.suptitle(f"{facts['task']}: {run_label(facts)}, losses are means over seeds", fontsize=11)
+    figure.suptitle(f"{facts['task']}: {run_title(facts)}, losses are means over seeds", fontsize=11)
     path = folder / NAME
     save_figure(figure, path, {"Software": None})
     return path
@@ -152,9 +152,9 @@ def _mark_references(axes: Any, facts: Mapping[str, Any]) -> None:
 
 def _labels(folders: Sequence[Path], facts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that tell the runs of each task apart: the agent, else its precision too, else the folder."""
-    from offdyn_agents.runs.plans import run_label
+    from offdyn_agents.runs.plans import run_title
 
-    plain = [run_label(run) for run in facts]
+    plain = [run_title(run) for run in facts]
     exact = [f"{label}, {run.get('precision', 'fp32')}" for label, run in zip(plain, facts, strict=True)]
     tasks = [str(run["task"]) for run in facts]
     for labels in (plain, exact):

@@ -28,8 +28,10 @@ __all__ = [
     "already",
     "finishing_command",
     "initial_facts",
+    "marked",
     "read_run",
     "run_label",
+    "run_title",
     "sound_seeds",
 ]
 
@@ -116,6 +118,16 @@ def run_label(facts: Mapping[str, Any]) -> str:
     return f"{facts['agent']}@{facts['variant']}" if facts.get("variant") else str(facts["agent"])
 
 
+def run_title(facts: Mapping[str, Any]) -> str:
+    """Return what tables and pictures call a run.json's run: its label, and what there is to say behind it."""
+    return f"{run_label(facts)}{marked(facts)}"
+
+
+def marked(facts: Mapping[str, Any]) -> str:
+    """Return what tables say behind the name of a run.json's method: " (our reading)", or nothing."""
+    return f" ({facts['reading']})" if facts.get("reading") else ""
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Read a run's run.json.
 
@@ -155,6 +167,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
     schedule = {"schedule": plan.budget.schedule} if other else {}
     family = {"family": agent.family} if agent.family else {}
     diagnosis = {"diagnosis": True} if agent.diagnosis else {}
+    reading = {"reading": agent.reading} if agent.reading else {}
     return {
         "format": FORMAT,
         "agent": plan.agent,
@@ -174,6 +187,7 @@ def initial_facts(plan: Plan, agent: Agent) -> dict[str, Any]:
         **variant,
         **schedule,
         **diagnosis,
+        **reading,
         **family,
         "command": plan.command,
         **({"typed": plan.typed} if plan.typed else {}),

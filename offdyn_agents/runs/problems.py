@@ -96,6 +96,11 @@ class Problem(abc.ABC):
         return ""
 
     @property
+    def shifts(self) -> tuple[str, ...]:
+        """Kinds of shifts by which source and target differ, for presets; none where they are not known."""
+        return ()
+
+    @property
     def other_target(self) -> bool:
         """Whether the target dataset is not the task's own."""
         return False
@@ -227,6 +232,11 @@ class NamedTask(Problem):
     def quality(self) -> str:
         """Quality of the data."""
         return self._task.quality
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Kinds of shifts by which source and target differ."""
+        return self._task.shift_kinds
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from offdyn_agents.runs.plans import ENDED, read_run
 from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_update
 from offdyn_envs.errors import OffDynError
 
 __all__ = ["PLACE", "estimate", "seconds_per_update", "shipped", "write_rates"]
@@ -24,12 +25,8 @@ YARDSTICK = "iql"
 
 
 def seconds_per_update(facts: Mapping[str, Any]) -> float:
-    """Return seconds of a run for a seed-update, stages included; 0 where its run.json tells no time.
-
-    What trains as one population shares its time.
-    """
-    spent = float(facts.get("wall_clock_s", 0.0)) / facts.get("population", {}).get("tasks", 1)
-    return spent / (len(facts["seeds"]) * facts["updates"])
+    """Return seconds of a run for a seed-update, stages included; 0 where its run.json tells no time."""
+    return seconds_an_update([(own_seconds(facts), len(facts["seeds"]), facts["updates"])]) or 0.0
 
 
 def write_rates(folders: Iterable[Path], updates: Path | None = None, out: Path = PLACE) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,15 +78,21 @@ class _Job:
 
 
 def make_agent(
-    name: str, robot: str, observation_dim: int, action_dim: int, overrides: dict[str, str], quality: str = ""
+    name: str,
+    robot: str,
+    observation_dim: int,
+    action_dim: int,
+    overrides: dict[str, str],
+    quality: str = "",
+    shifts: Collection[str] = (),
 ) -> Agent:
-    """Return an agent with its preset for a robot and a quality of data, and settings given by hand.
+    """Return an agent with its preset for a robot, a quality of data and shifts, and settings given by hand.
 
     Raises:
         OffDynError: Unknown agent or setting, or a value out of range.
     """
     kind = agent_class(name)
-    return kind(chosen(kind, robot, quality, overrides), observation_dim, action_dim)
+    return kind(chosen(kind, robot, quality, overrides, shifts), observation_dim, action_dim)
 
 
 def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:
@@ -206,8 +212,8 @@ def plan_agent(plan: Plan) -> Agent:
     Raises:
         OffDynError: Unknown agent, task or setting, or a value out of range.
     """
-    problem = plan.problem
-    return make_agent(plan.agent, problem.robot or "", *problem.sizes, plan.overrides, problem.quality)
+    about = plan.problem
+    return make_agent(plan.agent, about.robot or "", *about.sizes, plan.overrides, about.quality, about.shifts)
 
 
 def need_source(plan: Plan, agent: Agent, given: bool) -> None:
@@ -283,7 +289,9 @@ def _train_jobs(jobs: Sequence[_Job]) -> list[dict[str, Any]]:
     )
     for part, job in enumerate(jobs):
         job.facts.update(_outcome(module, part))
-        job.facts["late"] = _late(job.plan)
+        job.facts["late"] = late_evaluations(
+            job.plan.folder / "metrics.csv", job.plan.seeds, job.plan.problem.normalise()
+        )
         # Before the run counts as ended: an interruption in between is made good by the same command.
         draw_ended(job.plan.folder, job.facts, job.plan.quiet)
         write_json(job.plan.folder / "run.json", job.facts)
@@ -371,7 +379,7 @@ def _grade_rows(job: _Job, task: TaskRuns, provision: Provision, runs: range) ->
         if not job.plan.quiet:
             print(f"{job.plan.task} {job.plan.label}: source rows not graded: {error}", file=sys.stderr)
         return
-    job.facts["stages"]["rows"] = graded(columns[runs.start : runs.stop], told, gap)
+    job.facts["stages"]["rows"] = graded(job.agent.ratings, columns[runs.start : runs.stop], told, gap)
     write_json(job.plan.folder / "run.json", job.facts)
 
 
@@ -389,11 +397,6 @@ def _outcome(module: PopulationModule, part: int) -> dict[str, Any]:
     facts["seed_updates_per_second"] = round(speed, 1)
     facts["population"] = {"tasks": len(module.parts), "runs": len(module.seeds)}
     return facts
-
-
-def _late(plan: Plan) -> dict[str, Any] | None:
-    """Return what run.json says about the last evaluations during training."""
-    return late_evaluations(plan.folder / "metrics.csv", plan.seeds, plan.problem.normalise())
 
 
 def _load(job: _Job) -> TaskRuns:

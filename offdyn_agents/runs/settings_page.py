@@ -22,7 +22,7 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
 
     Args:
         agent: Name of the agent.
-        task: A task, whose robot's and quality's preset then counts; "" for what the preset has for all robots.
+        task: A task, whose robot's, quality's and shifts' preset then counts; "" for what is so for all.
         overrides: Settings by hand, as `--set` gives them.
 
     Returns:
@@ -36,13 +36,13 @@ def setting_rows(agent: str, task: str = "", overrides: Mapping[str, str] | None
 
     found, known = agent_class(agent), get_task(task) if task else None
     kind = found.settings_class
-    robot, quality = (known.robot, known.quality) if known else ("", "")
-    settings = chosen(found, robot, quality, overrides)
+    robot, quality, shifts = (known.robot, known.quality, known.shift_kinds) if known else ("", "", ())
+    settings, plain = chosen(found, robot, quality, overrides, shifts), kind()
     rows: list[dict[str, Any]] = []
     for name in setting_names(kind):
         owner, field = _find(kind, name)
-        default = field.default
-        value = reduce(getattr, name.split("."), settings)
+        # Some defaults depend on other settings, such as a form.
+        value, default = (reduce(getattr, name.split("."), own) for own in (settings, plain))
         rows.append(
             {
                 "setting": name,

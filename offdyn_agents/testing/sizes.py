@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from offdyn_agents.engine.agent import Agent
-from offdyn_agents.engine.settings import bounds_of, build
+from offdyn_agents.engine.settings import bounds_of, build, idle
 from offdyn_agents.testing.data import A, S
 
 __all__ = ["small_agent", "small_settings"]
@@ -45,9 +45,12 @@ def small_settings(kind: type[Any]) -> dict[str, int]:
         kind: The dataclass of its settings.
 
     Returns:
-        Dotted names and values, as `offdyn_agents.engine.settings.build` takes them.
+        Dotted names and values, as `offdyn_agents.engine.settings.build` takes them, or `--set`: those that count for
+        nothing as the others are by default are left out.
     """
-    return dict(_small(kind, ""))
+    found = dict(_small(kind, ""))
+    gone = idle(build(kind), found)
+    return {name: value for name, value in found.items() if name not in gone}
 
 
 def small_agent(kind: type[Agent], settings: Mapping[str, Any] | None = None) -> Agent:
@@ -57,7 +60,7 @@ def small_agent(kind: type[Agent], settings: Mapping[str, Any] | None = None) ->
         kind: Its class.
         settings: Settings that go before the small ones, by dotted names.
     """
-    return kind(build(kind.settings_class, small_settings(kind.settings_class), settings or {}), S, A)
+    return kind(build(kind.settings_class, dict(_small(kind.settings_class, "")), settings or {}), S, A)
 
 
 def _small(kind: type[Any], prefix: str) -> Iterator[tuple[str, int]]:

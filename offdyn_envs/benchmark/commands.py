@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from offdyn_envs.commands.options import Json
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["app"]
 
@@ -19,8 +20,14 @@ DEFAULT_BOARD = Path("leaderboard")
 
 @app.command("add")
 def add(
-    runs: Annotated[list[Path], typer.Argument(help="Finished and evaluated run folders (runs/<task>/<agent>).")],
     name: Annotated[str, typer.Option(help="Name of the entry: a-z, 0-9, dots, dashes, underscores.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Finished and evaluated run folders (runs/<task>/<agent>).")
+    ] = None,
+    from_entry: Annotated[
+        str | None,
+        typer.Option(help="Instead of runs: an entry of an earlier protocol, whose policies are evaluated anew."),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="Name of the method on the page; the agent's by default.")] = None,
     family: Annotated[
         str | None, typer.Option(help="Kind of the method, by which the page filters; what the runs say by default.")
@@ -39,9 +46,15 @@ def add(
 ) -> None:
     """Create an entry from finished runs: returns, policies and training cost."""
     from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
+    from offdyn_envs.benchmark.entries.renewal import renew_entry
 
     details = Details(method, family, tuple(author or ()), code, commit, paper, command, reference, critics)
-    folder = add_entry(runs, name, leaderboard, details=details, replace=replace)
+    if from_entry is None:
+        folder = add_entry(runs or [], name, leaderboard, details=details, replace=replace)
+    elif runs or details != Details():
+        raise OffDynError(f"--from-entry {from_entry} keeps what the entry says; only --name and --replace go with it")
+    else:
+        folder = renew_entry(from_entry, name, leaderboard, replace=replace)
     board = "" if leaderboard == DEFAULT_BOARD else f" --leaderboard {shlex.quote(str(leaderboard))}"
     verify = f"offdyn leaderboard verify {shlex.quote(str(folder))}{board}"
     typer.echo(f"added {folder}; next: {verify} && offdyn leaderboard page{board}")
@@ -55,19 +68,23 @@ def verify(
         bool,
         typer.Option(
             "--perturbed/--no-perturbed",
-            help="Also verify results under perturbations; without it they stay unverified.",
+            help="Also run the whole robustness grid and held-out dynamics; without it there is no place.",
         ),
     ] = True,
-    salt: Annotated[str, typer.Option(help="A later commit, mixed into the seeds.")] = "",
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Mixed into the seeds; drawn when left out. A verdict's own repeats its re-run."),
+    ] = None,
     leaderboard: Board = DEFAULT_BOARD,
     json_output: Json = False,
 ) -> None:
     """Run the policies of entries again in a sandbox and write a verdict for each entry."""
+    from offdyn_envs.benchmark.entries.reruns import drawn_salt
     from offdyn_envs.benchmark.entries.verification import Plan, verify_entries
     from offdyn_envs.benchmark.page.report import print_verdicts
     from offdyn_envs.benchmark.scoring.protocol import CLEAN_EPISODES
 
-    plan = Plan(CLEAN_EPISODES if episodes is None else episodes, perturbed, salt)
+    plan = Plan(CLEAN_EPISODES if episodes is None else episodes, perturbed, drawn_salt() if salt is None else salt)
     found = verify_entries(folders or None, leaderboard, plan, lambda note: typer.echo(f"offdyn: {note}", err=True))
     print_verdicts(found.verdicts, json_output)
     _end(found.refusals)

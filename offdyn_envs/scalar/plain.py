@@ -14,8 +14,8 @@ __all__ = ["PlainSpec"]
 class PlainSpec:
     """The attribute `spec` of an environment: whatever Gymnasium puts there becomes plain, so that `to_json` works.
 
-    Shifts, schedules and attacks given as values turn into their JSON forms, numbers of NumPy and torch into Python's.
-    What has no plain form stays as it is.
+    Shifts, schedules and attacks given as values turn into their JSON forms, numbers and arrays of NumPy and torch into
+    Python's. What has no plain form stays as it is.
     """
 
     def __get__(self, env: Any, owner: type) -> EnvSpec | None:
@@ -37,6 +37,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
-        return value.item()
+    if hasattr(value, "ndim") and callable(getattr(value, "tolist", None)):  # An array or a tensor.
+        return _plain(value.tolist()) if value.ndim else value.item()
     return value

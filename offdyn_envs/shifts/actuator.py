@@ -10,7 +10,7 @@ import numpy as np
 
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.shifts.base import SCALES, BaseShift, Product, bound
-from offdyn_envs.shifts.elements import actuators, own_spec, place_name
+from offdyn_envs.shifts.elements import actuators, drives_joint, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = ["Actuator"]
 
 LIMITS = (1e-6, 1e9)
 """Smallest and largest force limit, N or N m."""
+_ANY_UNIT = "N m or N"
 
 
 @register_shift
@@ -105,11 +106,27 @@ class Actuator(BaseShift):
         motor.biasprm = motor.biasprm * scale
         motor.forcerange = motor.forcerange * scale
 
+    def _unit(self, robot: Robot) -> str:
+        spec = own_spec(robot)  # Its elements live as long as it does.
+        units = {_unit_of(motor, spec) for motor in actuators(spec, self.actuator, self.kind, robot)}
+        return units.pop() if len(units) == 1 else _ANY_UNIT
+
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
         whose = "every motor" if self.actuator is None else f"motor {self.actuator}"
+        unit = "" if self.limit is None else self._unit(robot)
         stronger = [] if self.scale is None else [f"strength of {whose} multiplied by {self.scale:g}"]
-        return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} N m"]))
+        return ", ".join(stronger + ([] if self.limit is None else [f"force of {whose} at most {self.limit:g} {unit}"]))
+
+
+def _unit_of(motor: Any, spec: mujoco.MjSpec) -> str:
+    """Return the unit of a motor's force: what drives a slide pushes, what drives a hinge turns."""
+    import mujoco
+
+    types = {joint.name: int(joint.type) for joint in spec.joints}
+    if not drives_joint(motor.trntype) or motor.target not in types:
+        return _ANY_UNIT
+    return "N" if types[motor.target] == mujoco.mjtJoint.mjJNT_SLIDE.value else "N m"
 
 
 def _is_limited(motor: Any) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "check_profile",
     "number",
     "scale_or_add",
+    "several",
     "shown",
     "whole",
 ]
@@ -190,6 +191,22 @@ def whole(value: object) -> int | None:
         return None
     found = int(value)
     return found if found >= 0 else None
+
+
+def several(value: object) -> list[Any] | None:
+    """Return what a list holds, one of numbers for instance; arrays of NumPy and torch are lists, too, text is none.
+
+    Args:
+        value: The list.
+
+    Returns:
+        None for anything else, a single number among it.
+    """
+    if isinstance(value, Sequence):
+        return None if isinstance(value, str | bytes) else list(value)
+    if getattr(value, "ndim", 0) and hasattr(value, "tolist"):  # An array or a tensor.
+        return value.tolist()  # type: ignore[attr-defined]
+    return None
 
 
 def at_least(what: str, value: object, least: int) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from offdyn_envs.robots import Robot
 
-__all__ = ["DERIVED", "actuator_name", "actuators", "bodies", "joints", "own_spec", "place_name"]
+__all__ = ["DERIVED", "actuator_name", "actuators", "bodies", "drives_joint", "joints", "own_spec", "place_name"]
 
 DERIVED = (
     *("actuator_acc0", "body_invweight0", "body_subtreemass", "dof_M0", "dof_invweight0", "dof_length"),
@@ -72,7 +72,7 @@ def joints(spec: mujoco.MjSpec, name: str | None, kind: str, robot: Robot) -> li
     """
     found = [(joint, (joint.name,)) for joint in spec.joints]
     if name is None:
-        driven = {motor.target for motor in spec.actuators if _drives_joint(motor.trntype)}
+        driven = {motor.target for motor in spec.actuators if drives_joint(motor.trntype)}
         found = [item for item in found if item[0].name in driven] or found
     return _found(found, "joint", name, kind, robot)
 
@@ -100,7 +100,7 @@ def actuator_name(model: mujoco.MjModel, index: int) -> str:
         index: Number of the actuator.
     """
     own, driven = str(model.actuator(index).name), int(model.actuator_trnid[index, 0])
-    by_joint = _drives_joint(model.actuator_trntype[index])
+    by_joint = drives_joint(model.actuator_trntype[index])
     return own or (str(model.joint(driven).name) if by_joint else f"number {index}")
 
 
@@ -115,7 +115,7 @@ def _found(
     return chosen
 
 
-def _drives_joint(transmission: Any) -> bool:
+def drives_joint(transmission: Any) -> bool:
     """Say whether a motor of this transmission moves a joint."""
     import mujoco
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from offdyn_envs.errors import OffDynError, shown, unknown
-from offdyn_envs.shifts.base import BaseShift, scale_or_add, whole
+from offdyn_envs.shifts.base import BaseShift, scale_or_add, several, whole
 from offdyn_envs.shifts.elements import DERIVED
 from offdyn_envs.shifts.registry import register_shift
 
@@ -32,6 +32,8 @@ _COMPILED = frozenset(
     }
 )
 """Fields that hang together with others which only the compiler sets; changed alone they would be wrong."""
+_OF_JOINTS = ("dof_armature", "dof_damping", "dof_frictionloss")
+"""Fields to which other kinds of shifts add."""
 
 
 @register_shift
@@ -44,7 +46,7 @@ class Field(BaseShift):
 
     Attributes:
         field: Name of a field of floating-point numbers, for instance "geom_solref", or "opt.viscosity".
-        scale: Factor, -1e6 to 1e6; 1 is nominal.
+        scale: Factor, -1e6 to 1e6; 1 is nominal. Where the robot has 0, a scale is refused: give `add`.
         add: What is added, -1e9 to 1e9, in the field's unit; 0 is nominal.
         index: Which entry: a number along the first axis, or one for each axis; all where left out.
 
@@ -78,6 +80,18 @@ class Field(BaseShift):
 
         self._entry(base_model(robot.name))
 
+    @classmethod
+    def check_together(cls, shifts: Sequence[Field], robot: Robot) -> None:
+        """Raise where a scale meets a 0 to which nothing has been added; what joints add, the compiled model shows."""
+        from offdyn_envs.compiling import base_model
+
+        added = {*_OF_JOINTS}
+        for shift in shifts:
+            if shift.field not in added:
+                shift._refuse_zero(shift._entry(base_model(robot.name)), f" of {robot.title}")
+            if shift.add is not None:
+                added.add(shift.field)
+
     def declares(self, robot: Robot) -> Mapping[str, set[str] | None]:
         """Return the field, and what follows from masses."""
         return {**dict.fromkeys(DERIVED), self.field: None}
@@ -92,9 +106,10 @@ class Field(BaseShift):
             model: Changed in place.
 
         Raises:
-            OffDynError: No such field or entry.
+            OffDynError: No such field or entry, or a scale where the model has 0.
         """
         values, where = self._entry(model), ... if self.index is None else self.index
+        self._refuse_zero(values)
         changed = values[where] * self.scale if self.add is None else values[where] + self.add
         owner, _, name = self.field.rpartition(".")
         if values.ndim:
@@ -121,10 +136,17 @@ class Field(BaseShift):
             ) from None
         return values
 
+    def _refuse_zero(self, values: np.ndarray, whose: str = "") -> None:
+        if self.scale is not None and not np.any(values[... if self.index is None else self.index]):
+            raise OffDynError(f"field shift: {self._name}{whose} has 0, which no scale changes; give add")
+
+    @property
+    def _name(self) -> str:
+        return self.field if self.index is None else f"{self.field}[{', '.join(map(str, self.index))}]"
+
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
-        entry = "" if self.index is None else f"[{', '.join(map(str, self.index))}]"
-        return f"field {self.field}{entry} " + (
+        return f"field {self._name} " + (
             f"multiplied by {self.scale:g}" if self.add is None else f"raised by {self.add:g}"
         )
 
@@ -144,7 +166,8 @@ def _why_not(name: str, value: np.ndarray) -> str:
 
 
 def _index(value: object) -> tuple[int, ...]:
-    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    listed = several(value)
+    numbers = [value] if listed is None else listed
     found = [entry for item in numbers if (entry := whole(item)) is not None]
     if not numbers or len(found) != len(numbers):
         raise OffDynError(f"field shift: index must be whole numbers, 0 or above, got {shown(value)}")

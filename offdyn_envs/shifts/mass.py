@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, shown
-from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number
+from offdyn_envs.shifts.base import SCALES, BaseShift, Product, number, several
 from offdyn_envs.shifts.elements import DERIVED, bodies, own_spec, place_name
 from offdyn_envs.shifts.registry import register_shift
 
@@ -170,8 +170,8 @@ def _chosen(body: str | None, robot: Robot) -> set[str] | None:
 
 
 def _position(value: object) -> tuple[float, ...]:
-    numbers = list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) else []
-    if len(numbers) != 3:
+    numbers = several(value)
+    if numbers is None or len(numbers) != 3:
         raise OffDynError(f"payload shift: position must be three numbers, x, y and z in m, got {shown(value)}")
     return tuple(number("payload shift: position", item, -REACH, REACH) for item in numbers)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.errors import OffDynError, shown
-from offdyn_envs.shifts.base import BaseShift, Shift, number, whole
+from offdyn_envs.shifts.base import BaseShift, Shift, number, several, whole
 from offdyn_envs.shifts.registry import register_shift
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def noises_of(shifts: Sequence[Shift]) -> tuple[Noise, ...]:
 
 
 def _entries(value: object) -> tuple[int, ...]:
-    numbers: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else []
+    numbers = several(value) or []
     found = [entry for item in numbers if (entry := whole(item)) is not None]
     if not numbers or len(found) != len(numbers) or len(set(found)) != len(found):
         raise OffDynError(f"noise shift: entries must be different whole numbers, 0 or above, got {shown(value)}")

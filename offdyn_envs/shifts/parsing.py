@@ -30,7 +30,9 @@ def _parse_one(position: int, value: object) -> Shift:
             f"shifts[{position}] must be an object such as {{'kind': 'gravity', 'scale': 0.5}}, got {shown(value)}"
         )
     fields: dict[str, Any] = {beginning(key, 80): item for key, item in value.items()}
-    kind = fields.pop("kind", None)
+    if "kind" not in fields:
+        raise OffDynError(f"shifts[{position}] has no 'kind'; allowed: {', '.join(KINDS)}")
+    kind = fields.pop("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise unknown("shift kind", kind, KINDS)
     parameters = inspect.signature(KINDS[kind]).parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
-from offdyn_envs.shifts.base import Shift, at_least, number
+from offdyn_envs.shifts.applying import edit_model, edit_spec
+from offdyn_envs.shifts.base import Shift, at_least, number, several
 from offdyn_envs.shifts.parsing import check_shifts, parse_shifts
 from offdyn_envs.shifts.registry import KINDS
 
@@ -66,7 +68,7 @@ def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) ->
     low, high = read_range(key, bounds)
     counts = is_count(form["kind"], parameter)
     for end in (low, high):
-        check_shifts(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
+        _check(parse_shifts({**form, parameter: int(end) if counts and end.is_integer() else end}), robot)
     rng = np.random.default_rng([int(seed), *str(key).encode()])
     if counts:
         drawn = rng.integers(int(low), int(high), count, endpoint=True)
@@ -76,6 +78,20 @@ def _column(robot: Robot, key: object, bounds: object, seed: int, count: int) ->
     else:
         drawn = rng.uniform(low, high, count)
     return list(parse_shifts([{**form, parameter: value} for value in drawn.tolist()]))
+
+
+def _check(shifts: tuple[Shift, ...], robot: Robot) -> None:
+    """Raise where shifts do not fit a robot, or make no model of it: some find only there that they change nothing."""
+    from offdyn_envs.compiling import base_spec, compile_spec
+
+    check_shifts(shifts, robot)
+    spec = base_spec(robot)
+    with warnings.catch_warnings():
+        # As in `offdyn_envs.models`.
+        warnings.filterwarnings("ignore", message=".*settotalmass.*")
+        edit_spec(spec, shifts, robot, "default")
+        model = compile_spec(spec, robot.name)
+    edit_model(model, shifts)
 
 
 def read_key(key: object, what: str = "ranges") -> tuple[dict[str, Any], str]:
@@ -99,6 +115,8 @@ def read_key(key: object, what: str = "ranges") -> tuple[dict[str, Any], str]:
         raise unknown("shift kind", name, KINDS)
     kind = KINDS[name]
     parameter = parameter if dot else getattr(kind, "amount", "scale")
+    if not parameter:
+        raise OffDynError(f"{what}: the {name} shift has no number that says how strong it is, so that none is drawn")
     known = inspect.signature(kind).parameters
     if parameter not in known:
         raise unknown(f"parameter of the {name} shift", parameter, known)
@@ -124,8 +142,8 @@ def read_range(key: object, bounds: object, what: str = "ranges") -> tuple[float
     Raises:
         OffDynError: Anything else.
     """
-    ends = list(bounds) if isinstance(bounds, Sequence | np.ndarray) and not isinstance(bounds, str | bytes) else []
-    if len(ends) != 2:
+    ends = several(bounds)
+    if ends is None or len(ends) != 2:
         raise OffDynError(f"{what}: {key} must be a lowest and a highest value, got {shown(bounds)}")
     low, high = (number(f"{what}: {key}", end, -_MOST, _MOST) for end in ends)
     if low > high:

@@ -38,7 +38,7 @@ def envs_verify(
     if out is not None:
         refuse_foreign(out, lambda begins: begins.split()[:2] == FIRST, "a file of this command")
     subjects = [find_subject(name) for name in names] if names else list(named_subjects().values())
-    with progress("verifying environments", len(subjects)) as advance:
+    with progress("verifying environments", len(subjects), resumes=False) as advance:
 
         def done(one: Verification) -> None:
             advance(1, last=one.name)

@@ -15,7 +15,7 @@ from offdyn_envs.shifts import Shift
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.states import SEED, States, flat_state, policy_states, random_states
 
-__all__ = ["LONG_STATES", "LONG_STEPS", "Effect", "effect", "long_divergence", "matters_at_the_limits"]
+__all__ = ["LONG_STATES", "LONG_STEPS", "Effect", "effect", "long_divergence", "matters", "matters_at_the_limits"]
 
 Floats = NDArray[np.float64]
 Shifts = tuple[Shift, ...]
@@ -77,6 +77,25 @@ def long_divergence(robot: Robot, shifts: Shifts, profile: str) -> float:
     """
     ends = _long_run(robot, shifts, profile)
     return _in_units(np.abs(ends - _nominal_long_run(robot)), random_states(robot))
+
+
+def matters(robot: Robot, shifts: Shifts, others: Shifts, profile: str) -> bool:
+    """Say whether shifts lead elsewhere than others, in random states or in those of a policy.
+
+    Args:
+        robot: The robot.
+        shifts: Its shifts.
+        others: Other shifts, such as all but one of these.
+        profile: Variant of the edits.
+
+    Returns:
+        Whether any transition differs in any bit.
+    """
+    sets = (states for on_policy in (False, True) if (states := _states(robot, on_policy)) is not None)
+    return any(
+        not np.array_equal(_next(robot, shifts, profile, states), _next(robot, others, profile, states))
+        for states in sets
+    )
 
 
 def matters_at_the_limits(robot: Robot, shifts: Shifts, profile: str) -> bool:

@@ -15,12 +15,12 @@ from offdyn_envs.differences import FOLLOWING, changed_fields, differences
 from offdyn_envs.models import model_hash, published_hash, start_qpos
 from offdyn_envs.robots import WALKERS, Robot, Walker, as_walker
 from offdyn_envs.robots.mjcf import missing_package
-from offdyn_envs.shifts import Friction, Mass, Shift
+from offdyn_envs.shifts import Friction, Mass, Noise, Shift
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.common import check_with_gymnasium, compare_twins, random_action, same_outcome
 from offdyn_envs.verification.contacts import FEET, expected_friction, measured_friction
 from offdyn_envs.verification.declared import undeclared_changes
-from offdyn_envs.verification.divergence import effect, long_divergence, matters_at_the_limits
+from offdyn_envs.verification.divergence import effect, long_divergence, matters, matters_at_the_limits
 from offdyn_envs.verification.results import CheckFailed, Facts
 from offdyn_envs.verification.subjects import RobotSubject, named_subjects
 from offdyn_envs.version import how_to_install
@@ -144,6 +144,9 @@ def _effect(subject: RobotSubject) -> Facts:
         raise CheckFailed(
             "no transition differs from the nominal robot's, neither at random nor at a joint's new limit"
         )
+    for place, shift in enumerate(subject.shifts):
+        if not getattr(shift, "of_model", True):
+            _check_process(subject, shift, subject.shifts[:place] + subject.shifts[place + 1 :])
     return {
         "share_changed": random.share,
         "shift_size": random.size,
@@ -151,6 +154,21 @@ def _effect(subject: RobotSubject) -> Facts:
         "policy_share_changed": None if policy is None else policy.share,
         "policy_shift_size": None if policy is None else policy.size,
     }
+
+
+def _check_process(subject: RobotSubject, shift: Shift, others: tuple[Shift, ...]) -> None:
+    """Raise where a shift that leaves the model alone changes nothing: no delay, no noise, or one that never holds."""
+    said = shift.describe(subject.robot)
+    if isinstance(shift, Noise):
+        rows = [shift, None]
+        env = OffDynVectorEnv(subject.robot, 2, row_shifts=rows, profile=subject.profile)
+        noisy, exact = env.reset(seed=[0, 0])[0]
+        env.close()
+        if np.array_equal(noisy, exact):
+            raise CheckFailed(f"{said}: an observation is the exact one")
+        return
+    if not matters(subject.robot, subject.shifts, others, subject.profile):
+        raise CheckFailed(f"{said}: no transition differs, neither at random nor on the states of a policy")
 
 
 def _batched(subject: RobotSubject) -> Facts:

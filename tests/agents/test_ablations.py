@@ -64,6 +64,11 @@ def test_what_the_papers_ask():
     }
     assert {"full", "no-filter", "no-early-stop", "single-discriminator"} <= {*names["morec"]}
     assert {"full", "unbounded", "raw-rewards", "endless-ball"} <= {*names["droco"]}
+    # Every cure can be turned off.
+    assert {"constant-rate", "early-stopping", "raw-outputs", "target-lead"} <= {*names["droco"]}
+    assert {"raw-uncertainty", "paper-cloning", "equal-cloning", "constant-rates"} <= {*names["mobody"]}
+    assert {"unbounded", "raw-rewards", "target-lead"} <= {*names["iql"]}
+    assert {"full", "unbounded"} <= {*names["td3-bc"]}
     assert {"beta-0.1", "beta-0.3", "beta-0.5", "beta-1"} <= {*names["droco-beta"]}
     assert {"delta-30", "delta-50"} <= {*names["droco-delta"]}
     assert names["droco-target-size"] == ["target-500", "target-5k", "target-50k", "target-100k"]
@@ -90,9 +95,11 @@ def test_the_method_itself_has_the_folder_of_offdyn_train(tmp_path):
 
 def test_settings_by_hand_are_for_all_variants(tmp_path):
     study = get_study("mobody")
-    for variant, found in variant_plans(study, [plan("mobody", tmp_path, beta="0.7", **{"dynamics.updates": "3"})]):
+    for variant, found in variant_plans(study, [plan("mobody", tmp_path, bc="0.7", **{"dynamics.updates": "3"})]):
         settings = plan_agent(found).settings
-        assert (settings.beta, settings.dynamics.updates) == (0.7, 3)
+        # Blocks have no such steps: what would count for nothing is left out there.
+        assert (settings.bc, settings.dynamics.updates) == (0.7, 3 if settings.dynamics.interleaved else 16_000)
+        assert ("dynamics.updates" in found.overrides) == settings.dynamics.interleaved
         assert settings.bc_weight == variant.settings.get("bc_weight", "code")
     with pytest.raises(OffDynError, match="setting 'bc_weight' is what study mobody varies"):
         variant_plans(study, [plan("mobody", tmp_path, bc_weight="code")])

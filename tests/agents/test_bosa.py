@@ -1,6 +1,7 @@
 """BOSA: which transitions the target's dynamics support, and what the critics and the actor make of it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 
 from offdyn_agents.algorithms.bosa import BOSA
 from offdyn_agents.algorithms.td3_bc import TD3BC
+from offdyn_agents.engine.networks import mlp
 from offdyn_agents.engine.rows import Layout, RowCounts
-from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.models.support import VARIANCE, Support, SupportSettings, fit_dynamics, supports
+from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import SOURCE, TARGET, same, train, weights
 from offdyn_agents.testing.data import A, S
+from tests.agents.planted import context, good_rows, planted, world
 
 SMALL = {"updates": 300, "width": 32, "batch_size": 64, "members": 2}
 
@@ -20,17 +23,6 @@ SMALL = {"updates": 300, "width": 32, "batch_size": 64, "members": 2}
 def packed(layout, s, a, following):
     parts = [torch.as_tensor(part, dtype=torch.float32) for part in (s, a, following)]
     return torch.cat([*parts, torch.zeros(len(parts[0]), 1), torch.ones(len(parts[0]), 1)], dim=1)
-
-
-def moved(count, sign, unit=1.0, seed=0):
-    """Return rows of s' = s + .5 sign a, states in some unit."""
-    rng = np.random.default_rng(seed)
-    s, a = rng.uniform(-1, 1, (2, count, 1))
-    return packed(Layout(1, 1), unit * s, a, unit * (s + 0.5 * sign * a))
-
-
-def context(source, target, seeds=(0,), cache=None):
-    return StageContext(Layout(1, 1), source, target, seeds, 1, cache=cache, compiled=False)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +93,7 @@ def test_so_many_target_rows_are_supported(share, passing):
 
 def test_rows_in_large_units_are_supported_by_share_alone(cache):
     """No row of a target in a unit of 1 / 1000 exceeds the density .01, and the critics would learn from none."""
-    target = moved(500, 1, 1000.0)
+    target = world(500, 0, 0.5, unit=1000.0)
     published, ours = (
         supports(SupportSettings(**SMALL, target_share=share), context(target[:50], target, cache=cache))[0][1].mean()
         for share in (0.0, 0.9)
@@ -113,29 +105,28 @@ def test_rows_in_large_units_are_supported_by_share_alone(cache):
 def test_identical_domains_support_each_other(cache):
     """Source rows are held out here: no model has seen one."""
     settings = SupportSettings(**SMALL)
-    masks = supports(settings, context(moved(2000, 1, 4.0, seed=1), moved(500, 1, 4.0), cache=cache))
+    masks = supports(settings, context(world(2000, 1, 0.5, unit=4.0), world(500, 0, 0.5, unit=4.0), cache=cache))
     assert float(masks[0][0].mean()) > 0.95 and float(masks[0][1].mean()) > 0.95
 
 
 def test_planted_rows(cache):
     """The two kinds of rows differ by at most 1, which the mask does not see: all pass, so that half of them are good.
 
-    With states in a unit four times as small, it sees them: measured .78 of the rows that pass are good, all good ones
+    With states in a unit four times as small, it sees them: measured .77 of the rows that pass are good, all good ones
     among them.
     """
     shares, passing = [], []
     for unit in (1.0, 4.0):
-        source = torch.cat([moved(1000, 1, unit, 1), moved(1000, -1, unit, 2)])
-        mask = supports(SupportSettings(**SMALL), context(source, moved(500, 1, unit), cache=cache))[0][0]
-        shares.append(float(mask[:1000].sum() / mask.sum()))
+        mask = supports(SupportSettings(**SMALL), planted(rows=2000, target=500, unit=unit, cache=cache))[0][0]
+        shares.append(float(mask[good_rows(2000)].sum() / mask.sum()))
         passing.append(float(mask.mean()))
     assert (shares[0], passing[0]) == (0.5, 1.0)
     assert shares[1] > 0.7 and passing[1] > 0.5
 
 
 def test_models_of_both_datasets_support_what_the_source_does(cache):
-    """As public code fits them."""
-    source, target = moved(1000, -1, 4.0, 1), moved(500, 1, 4.0)
+    """F18 (docs/methods/README.md): as public code fits them."""
+    source, target = world(1000, 1, -0.5, unit=4.0), world(500, 0, 0.5, unit=4.0)
     own, both = (
         float(supports(SupportSettings(**SMALL, rows=rows), context(source, target, cache=cache))[0][0].mean())
         for rows in ("target", "merged")
@@ -143,9 +134,18 @@ def test_models_of_both_datasets_support_what_the_source_does(cache):
     assert both > own + 0.3
 
 
+def test_models_start_with_small_answers():
+    """F19 (docs/methods/README.md): weights of N(0, 1) at a fan-in of 750 would start at thousands."""
+    support, generator = Support(SupportSettings(), Layout(17, 6)), torch.Generator().manual_seed(0)
+    net = support.model.networks()["decoder"]
+    answers = mlp(net.initial(generator), torch.randn(5, 50, net.sizes[0], generator=generator))
+    assert float(answers.abs().max()) < 2.0
+
+
 def test_held_out_rows_end_the_training_and_masks_are_cached(tmp_path):
+    """F20 (docs/methods/README.md): a mask is found once, so that it cannot flicker."""
     settings = SupportSettings(**{**SMALL, "updates": 20})
-    given = context(moved(50, -1), moved(100, 1), (0, 1), tmp_path)
+    given = context(world(50, 0, -0.5), world(100, 0, 0.5), (0, 1), cache=tmp_path)
     first = supports(settings, given)
     assert not torch.equal(
         fit_dynamics(settings, given)[0]["decoder"][0], fit_dynamics(settings, given)[1]["decoder"][0]
@@ -186,7 +186,7 @@ def test_masks_and_penalty_of_the_critics():
 
 
 def test_terminal_rows_have_their_reward_as_target():
-    """Public code takes terminal rows for the only ones that go on."""
+    """F17 (docs/methods/README.md): public code takes terminal rows for the only ones that go on."""
     agent = agent_of(value_bounds="none")
     batch, generator = drawn(agent), torch.Generator().manual_seed(4)
     params = {
@@ -212,6 +212,22 @@ def test_the_actors_term():
     nets = {name: [tensor[1] for tensor in params[f"behaviour_{name}"]] for name in model.networks()}
     logs = model.log_density(nets, batch.observations[1], actions[1], batch.noise[1, :, A:])
     torch.testing.assert_close(near[1], -0.1 * logs.mean())
+
+
+def test_published_constants():
+    """A port's: the paper's own values are not known."""
+    own, code = (make_agent("bosa", "hopper", 11, 3, {"form": form}).settings for form in ("suite", "code"))
+    assert (own.alpha, own.penalty, own.regularisation, own.samples) == (1.0, 0.1, 0.1, 1)
+    assert (own.target_noise, own.target_noise_clip, own.actor_delay) == (0.2, 0.5, 2)
+    support, behaviour = own.support, own.behaviour
+    assert (support.members, support.samples, support.least, VARIANCE) == (5, 50, 0.01, 0.5 / 4)
+    for autoencoder in (support, behaviour):
+        assert (autoencoder.updates, autoencoder.width, autoencoder.batch_size) == (100_000, 750, 128)
+        assert (autoencoder.learning_rate, autoencoder.kl) == (1e-3, 0.5)
+    assert (support.rows, support.target_share, own.value_bounds) == ("target", 0.9, "rewards")
+    assert code.support == replace(support, rows="merged", samples=1, target_share=0.0)
+    assert replace(code, form="suite", support=support, value_bounds="rewards") == own
+    assert code.value_bounds == "none"
 
 
 class TD3(TD3BC):

@@ -6,6 +6,7 @@ import pytest
 
 from offdyn_agents import commands
 from offdyn_agents.algorithms import registry
+from offdyn_agents.engine.settings import place
 from offdyn_agents.runs import campaign, rates, variants
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
@@ -70,7 +71,10 @@ def write_ended(folder, agent, task, seconds):
 def test_all_agents_come_in_the_order_that_is_asked_for(monkeypatch, tmp_path):
     found, told = plans(monkeypatch, tmp_path, commands._several("all", {}))
     names = [part.agent for part in found]
-    assert names[: len(campaign.FIRST)] == list(campaign.FIRST)
+    places = [None if "@" in name else place(registry.agent_class(name)) for name in names]
+    asked = [number for number in places if number]
+    assert asked == list(range(1, len(asked) + 1)) == places[: len(asked)]
+    assert names[:4] == ["droco", "iql", "td3-bc", "bc"] and names[len(asked) - 1] == "morec"
     left_out = {line.partition(":")[0] for line in told}
     assert sorted(names[-3:]) == sorted(variants.REFERENCES)
     assert set(names[:-3]) | left_out == set(registry.names())
@@ -78,6 +82,17 @@ def test_all_agents_come_in_the_order_that_is_asked_for(monkeypatch, tmp_path):
     assert all(part.work == 2 * 2 * 100 and part.tasks == 2 for part in found)
     assert {row["time left"] for row in campaign.outlook(found)} == {"not measured yet"}
     assert campaign.total(found) == f"{len(found)} of {len(found)} agents left; {NO_TIMES}"
+
+
+def test_an_agent_that_nobody_has_named_takes_its_turn(monkeypatch, tmp_path):
+    """Its class inherits all of DARA but for the place, which is in DARA's preset alone."""
+    from offdyn_agents.algorithms.rowwise.dara import DARA
+
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    registry.register(type("Newcomer", (DARA,), {"name": "newcomer", "__module__": __name__}))
+    found, _ = plans(monkeypatch, tmp_path, registry.names())
+    names = [part.agent for part in found]
+    assert names.index("morec") < names.index("newcomer")
 
 
 def test_what_was_measured_says_how_long_the_rest_takes(monkeypatch, tmp_path):

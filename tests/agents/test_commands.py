@@ -266,6 +266,20 @@ def test_help_imports_no_torch():
     assert all(name in done.stdout for name in ("train", "evaluate", "behaviour"))
 
 
+def test_misspelt_settings_are_told_before_data_are_read_and_lightning_is_imported():
+    words = [TASK], ["--source", "nosuch.npz", "--target", "nosuch.npz"]
+    script = (
+        "import sys; from offdyn_envs.cli import main\n"
+        f"for words in {words}:\n"
+        "    try: main(['train', 'dara', *words, '--set', 'dara.updatez=5'])\n"
+        "    except SystemExit as ended: print(ended.code, {'lightning', 'h5py', 'mujoco'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == 2 * "2 set()\n"
+    for line in done.stderr.splitlines():
+        assert line.startswith("offdyn: unknown setting 'dara.updatez'; did you mean 'dara.updates'?")
+
+
 def many(capsys, folder, *words, tasks, agent="iql", updates=12):
     line = ["train", agent, *tasks, "--out", folder, "--updates", updates, "--eval-every", 6, "--quiet", "--seeds", 2]
     line += [] if "--together" in words else ["--together", 2]

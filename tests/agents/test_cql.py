@@ -167,7 +167,9 @@ def test_initial_networks_are_corls():
 
 
 def test_numbers_are_corls():
+    """Those of its files for locomotion; F23 (docs/methods/README.md): the defaults of its code scale rewards."""
     agent = CQL(build(CQLSettings, preset(CQL)), S, A)
+    assert agent.scale({}) == 1.0
     rates = dict.fromkeys(("actor", "alpha", "log_std_scale", "log_std_offset"), 3e-5)
     assert agent.rates == rates and agent.settings.learning_rate == 3e-4 and agent.annealed == ()
     # Unlike in SAC for rollouts, the temperature may exceed 1.

@@ -56,7 +56,7 @@ def score_part(params, x):
 
 @pytest.mark.parametrize(("weighting", "expected"), [("row", 6.5), ("mean", 5.0)])
 def test_a_weight_is_its_rows_or_by_a_broadcast_everybodys(weighting, expected):
-    """G3, of two critics."""
+    """G3, of two critics; F1 (docs/methods/README.md has the list) is the mean of all."""
     agent = IGDF(IGDFSettings(weighting=weighting), S, A)
     batch = Batch(*[torch.zeros(1, 2)] * 5, None, 2, columns={WEIGHTS: torch.tensor([[1.0, 3.0]])})
     assert float(agent.critic_loss({}, torch.tensor([[[1.0, 2.0], [1.0, 2.0]]]), batch)) == 2 * expected
@@ -80,7 +80,7 @@ def test_scores_tell_the_target_from_the_source(encoders):
 
 
 def test_the_filter_finds_the_planted_rows(encoders):
-    """Measured: .86 here and .92 after 7,000 updates at full size, where encoders that are not trained have .51."""
+    """Measured: .86 here and .92 after 7,000 updates at full size; F4, encoders that are never trained: .51."""
     context, nets = encoders
     assert good_share(score(nets, LAYOUT, context.source)) > 0.8
     untrained = fit_scores(EncoderSettings(updates=0, width=32), context)[0]

@@ -122,6 +122,7 @@ TINY = {
     "dynamics.elites": 1,
     "dynamics.width": 8,
     "dynamics.updates": 3,
+    "elites": 2,
     "ensemble.members": 2,
     "ensemble.width": 8,
     "ensemble.epochs": 1,

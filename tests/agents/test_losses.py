@@ -21,7 +21,8 @@ def golden(agent, params, batch):
     scale = SCALE if c.reward_scale == "returns" else 1.0
     low, high = (LOW, HIGH) if c.value_bounds == "rewards" else (-np.inf, np.inf)
     r = r * scale
-    v, v2 = net(params["value"], s)[:, 0], np.clip(net(params["value"], s2)[:, 0], low, high)
+    v, free = net(params["value"], s)[:, 0], net(params["value"], s2)[:, 0]
+    v2, asked, bonus = np.clip(free, low, high), [free], 0
     q_target = twins(params["critic_target"], s, a).min(axis=0)
     y = r + c.discount * m * v2
     if agent.name == "droco":
@@ -31,11 +32,13 @@ def golden(agent, params, batch):
                 mu = np.tanh(net(params["actor"], s_hat[i]))
                 worst = twins(params["critic_target"], s_hat[i], mu).min()
             else:
-                worst = net(params["value"], s_hat[i])[:, 0].min()
+                asked.append(net(params["value"], s_hat[i])[:, 0])
+                worst = asked[-1].min()
             u = v2[i] - min(max(worst, low), high)
+            bonus += u < 0
             if c.penalty_clamp:
                 u = max(u, 0.0)
-            y[i] = r[i] + c.discount * m[i] * (v2[i] - c.beta * u)
+            y[i] = r[i] + c.discount * m[i] * min(max(v2[i] - c.beta * u, low), high)
     advantage = q_target - v
     value_loss = np.mean([(c.expectile if d > 0 else 1 - c.expectile) * d * d for d in advantage])
     critic_loss = 0.0
@@ -56,7 +59,18 @@ def golden(agent, params, batch):
     rows = (weight[:, None] * (np.tanh(net(params["actor"], s)) - a) ** 2).mean(axis=1)
     both = 0 < n < len(rows)
     actor_loss = (1 - c.target_share) * rows[:n].mean() + c.target_share * rows[n:].mean() if both else rows.mean()
-    return {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}
+    shares = {"capped": np.mean(np.exp(c.temperature * advantage) > c.weight_clip)}
+    if c.value_bounds == "rewards":
+        shares["outside"] = np.mean([not low <= x <= high for part in asked for x in part])
+    if agent.name == "droco":
+        shares["bonus"] = bonus / n
+    return {"value_loss": value_loss, "critic_loss": critic_loss, "actor_loss": actor_loss}, shares
+
+
+def doubled(params, batch):
+    """The same in float64: what is left are the formulas."""
+    parts = [part.double() if isinstance(part, torch.Tensor) else part for part in batch]
+    return {name: [tensor.double() for tensor in tensors] for name, tensors in params.items()}, type(batch)(*parts)
 
 
 PUBLISHED = {"value_bounds": "none", "reward_scale": "none"}
@@ -66,6 +80,8 @@ VARIANTS = [
     ("iql", {"expectile": 0.9, "temperature": 10.0, "weight_clip": 5.0, "data": "source"}),
     ("droco", {"beta": 0.1}),
     ("droco", {"beta": 1.0, "delta": 2.0}),
+    ("droco", {"beta": 2.0, "weight_clip": 2.0}),
+    ("droco", {"beta": 2.0, "penalty_clamp": False}),
     ("droco", {"beta": 0.3, "robust_min": "q", "penalty_clamp": True}),
     ("droco", {"beta": 0.7, "robust_min": "coordinate"}),
     ("droco", {"beta": 0.5, "delta": 3.0, "huber_on": "both"}),
@@ -82,12 +98,22 @@ VARIANTS = [
 def test_losses_equal_their_formulas(name, settings):
     agent = make(name, **settings)
     members = 1 if settings.get("robust_min") == "coordinate" else 7
-    params, batch = make_params(agent), make_batch(agent, predicted=name == "droco", members=members)
+    params, batch = doubled(make_params(agent), make_batch(agent, predicted=name == "droco", members=members))
     loss, metrics = agent.loss(params, batch)
-    expected = golden(agent, params, batch)
+    expected, shares = golden(agent, params, batch)
     for key, value in expected.items():
-        np.testing.assert_allclose(float(metrics[key]), value, rtol=2e-5, err_msg=key)
-    np.testing.assert_allclose(float(loss), sum(expected.values()), rtol=2e-5)
+        np.testing.assert_allclose(float(metrics[key]), value, rtol=1e-6, err_msg=key)
+    np.testing.assert_allclose(float(loss), sum(expected.values()), rtol=1e-6)
+    for key, value in shares.items():
+        assert float(metrics[key]) == pytest.approx(value), key
+    assert ("outside" in metrics) == ("outside" in shares)
+
+
+def test_shares_are_neither_none_nor_all():
+    """Else the formulas above would say nothing of them."""
+    agent = make("droco", weight_clip=2.0)
+    shares = golden(agent, make_params(agent), make_batch(agent, members=2))[1]
+    assert all(0.0 < shares[name] < 1.0 for name in ("outside", "capped", "bonus")), shares
 
 
 @pytest.mark.parametrize("data", ["target", "source", "merged"])
@@ -179,15 +205,28 @@ def test_a_population_is_its_runs(name):
             torch.testing.assert_close(metrics[key][run], own[key], rtol=1e-4, atol=1e-5)
 
 
-def test_values_stay_inside_their_bounds_and_the_published_form_does_not():
-    for name in ("iql", "droco"):
-        for settings, clipped in (({}, True), (PUBLISHED, False)):
-            agent = make(name, **settings)
-            params, batch = make_params(agent), make_batch(agent)
-            targets, _ = agent.targets(params, batch._replace(rewards=torch.zeros_like(batch.rewards)))
-            beyond = (targets > 0.99 * HIGH + 1e-6) | (targets < 0.99 * LOW - 1e-6)
-            # beta = 1 and a penalty that is at most HIGH - LOW keep the robust target inside, too.
-            assert bool(beyond.any()) != clipped, name
+@pytest.mark.parametrize("clamp", [True, False])
+@pytest.mark.parametrize(("name", "beta"), [("iql", None), *(("droco", beta) for beta in (0.0, 0.5, 1.0, 2.0, 10.0))])
+def test_values_stay_inside_their_bounds_and_the_published_form_does_not(name, beta, clamp):
+    for settings, clipped in (({}, True), (PUBLISHED, False)):
+        own = {} if beta is None else {"beta": beta, "penalty_clamp": clamp}
+        agent = make(name, **settings, **own)
+        params, batch = make_params(agent), make_batch(agent)
+        targets, _ = agent.targets(params, batch._replace(rewards=torch.zeros_like(batch.rewards)))
+        beyond = (targets > 0.99 * HIGH + 1e-6) | (targets < 0.99 * LOW - 1e-6)
+        assert bool(beyond.any()) != clipped, name
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.3, 1.0])
+def test_up_to_one_beta_needs_no_second_clip(beta):
+    """Recorded trainings have none: not even the last bit may be another."""
+    agent = make("droco", beta=beta)
+    params, batch = make_params(agent), make_batch(agent)
+    targets, _ = agent.targets(params, batch)
+    v, worst, _ = agent._next_values(params, batch)
+    n = batch.source_rows
+    robust = v[:n] - beta * (v[:n] - worst).clamp(min=0.0)
+    assert torch.equal(targets, batch.rewards + 0.99 * batch.continues * torch.cat([robust, v[n:]]))
 
 
 def test_exported_critics_and_values_are_in_the_units_of_the_rewards():
@@ -213,24 +252,28 @@ TD3BC_VARIANTS = [
 @pytest.mark.parametrize("phase", ["critic", "both"])
 def test_td3_bc_is_its_formula(overrides, phase):
     agent = make("td3-bc", **overrides)
-    params, batch = make_params(agent, seed=3), make_batch(agent, seed=4, phase=phase)
+    params, batch = doubled(make_params(agent, seed=3), make_batch(agent, seed=4, phase=phase))
     c = agent.settings
     s, a, r, s2, m = (np.asarray(part, dtype=np.float64) for part in batch[:5])
     if c.normalise:
-        mean, std = torch.linspace(-1, 1, S).view(1, S), torch.linspace(0.5, 2, S).view(1, S)
+        mean, std = (torch.linspace(*ends, S, dtype=torch.float64).view(1, S) for ends in ((-1, 1), (0.5, 2)))
         params["moments"] = [mean, std]
         s, s2 = ((x - mean.double().numpy()) / std.double().numpy() for x in (s, s2))
     noise = np.asarray(batch.noise, dtype=np.float64)
-    y = np.empty(len(r))
+    y, outside = np.empty(len(r)), 0
     for i in range(len(r)):
         epsilon = [max(-c.target_noise_clip, min(c.target_noise_clip, c.target_noise * z)) for z in noise[i]]
         action = np.tanh(net(params["actor_target"], s2[i : i + 1])) + np.array(epsilon)
         action = np.minimum(np.maximum(action, -1.0), 1.0)
         following = min(twins(params["critic_target"], s2[i : i + 1], action)[:, 0])
         if c.value_bounds == "rewards":
+            outside += not LOW <= following <= HIGH
             following = min(max(following, LOW), HIGH)
         y[i] = r[i] + c.discount * m[i] * following
     expected = {"critic_loss": sum(np.mean((y - q) ** 2) for q in twins(params["critic"], s, a))}
+    if c.value_bounds == "rewards":
+        expected["outside"] = outside / len(r)
+        assert 0 < outside < len(r)
     if phase == "both":
         actions = np.tanh(net(params["actor"], s))
         q = twins(params["critic"], s, actions)[0]
@@ -238,8 +281,8 @@ def test_td3_bc_is_its_formula(overrides, phase):
         expected |= {"cloning": cloning, "actor_loss": cloning - c.alpha / np.mean(np.abs(q)) * np.mean(q)}
     loss, metrics = agent.loss(params, batch)
     for name, value in expected.items():
-        assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
-    assert float(loss) == pytest.approx(expected["critic_loss"] + expected.get("actor_loss", 0.0), rel=1e-4)
+        assert float(metrics[name]) == pytest.approx(value, rel=1e-6), name
+    assert float(loss) == pytest.approx(expected["critic_loss"] + expected.get("actor_loss", 0.0), rel=1e-6)
     assert ("actor_loss" in metrics) == (phase == "both")
 
 

@@ -19,6 +19,7 @@ from offdyn_agents.models.dual.model import DualDynamics, dual_networks
 from offdyn_agents.runs.runs import make_agent, train_population
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
+from tests.agents.test_losses import doubled
 
 LAYOUT = Layout(S, A)
 SMALL = {
@@ -97,14 +98,14 @@ VARIANTS = [
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_losses_equal_their_formulas(overrides):
     agent = make("mobody", **overrides)
-    params, batch = make_params(agent), make_batch(agent, predicted=False)
+    params, batch = doubled(make_params(agent), make_batch(agent, predicted=False))
     loss, metrics = agent.loss(params, batch)
     expected = golden(agent, params, batch)
     for key, value in expected.items():
-        np.testing.assert_allclose(float(metrics[key]), value, rtol=3e-5, err_msg=key)
+        np.testing.assert_allclose(float(metrics[key]), value, rtol=1e-6, err_msg=key)
     assert ("value_loss" in metrics) == ("value_loss" in expected)
     total = sum(expected.get(name, 0.0) for name in ("critic_loss", "actor_loss", "value_loss"))
-    np.testing.assert_allclose(float(loss), total, rtol=3e-5)
+    np.testing.assert_allclose(float(loss), total, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bc_weight", ["paper", "code", "plain", "awr"])
@@ -314,13 +315,16 @@ def test_preset(robot):
 
 def test_published_constants():
     """Losses are held against formulas with the settings' own numbers; these are the numbers."""
-    published = {"dynamics.form": "paper", "uncertainty": "paper", "uncertainty_limit": "10", "beta": "0.1"}
-    agent = make_agent("mobody", "halfcheetah", 17, 6, published)
+    agent = make_agent("mobody", "halfcheetah", 17, 6, {"form": "paper"})
     settings, dara, dynamics = agent.settings, agent.settings.dara, agent.settings.dynamics
     counts = agent.rows()
     assert (counts.source, counts.target, counts.fake) == (128, 128, 64)
     assert (settings.discount, settings.polyak, settings.q_scale, settings.bc) == (0.99, 0.005, 2.5, 1.0)
-    assert (settings.temperature, settings.weight_clip, settings.uncertainty_limit) == (3.0, 100.0, 10.0)
+    assert (settings.temperature, settings.weight_clip) == (3.0, 100.0)
+    # In these eight the suite's own form departs from it.
+    assert (settings.beta, settings.uncertainty, settings.uncertainty_limit) == (0.1, "paper", 10.0)
+    assert (settings.bc_weight, settings.target_share, settings.decay) == ("paper", 0.5, "none")
+    assert (dynamics.form, dynamics.loss_weights) == ("paper", "paper")
     assert (settings.source_starts, settings.target_starts, settings.refill_every) == (50_000, 2000, 5000)
     assert (settings.source_length, settings.target_length, settings.relabel) == (1, 1, True)
     assert agent.capacity == 1_000_000
@@ -331,6 +335,48 @@ def test_published_constants():
     assert (dynamics.learning_rate, dynamics.target_passes, dynamics.source_share) == (1e-3, 3, 1.0)
     assert (dynamics.patience, dynamics.improvement, dynamics.lambda_rep) == (5, 0.01, 1.0)
     assert (dynamics.representation_loss, dynamics.cycle_loss, dynamics.structure) == (True, True, "dual")
+
+
+def test_fewer_settings_than_the_published_form_are_not_what_was_published():
+    """The four that name its dynamics and its uncertainty leave cloning and rates as ours are."""
+    four = {"dynamics.form": "paper", "uncertainty": "paper", "uncertainty_limit": "10", "beta": "0.1"}
+    ours, published = (make_agent("mobody", "hopper", 11, 3, more).settings for more in (four, {"form": "paper"}))
+    named = ("bc_weight", "target_share", "decay")
+    assert all(getattr(ours, name) != getattr(published, name) for name in named)
+    assert replace(ours, form="paper", dynamics=published.dynamics, **{n: getattr(published, n) for n in named}) == (
+        published
+    )
+
+
+@pytest.mark.parametrize(("unit", "beta", "limit"), [("changes", 1.0, 1.0), ("paper", 0.1, 10.0), ("code", 0.1, 10.0)])
+def test_weight_and_limit_of_u_belong_to_its_unit(unit, beta, limit):
+    def chosen_by(**more):
+        found = make_agent("mobody", "hopper", 11, 3, {"uncertainty": unit, **more}).settings
+        return found.beta, found.uncertainty_limit
+
+    assert chosen_by() == (beta, limit)
+    assert chosen_by(beta="0") == (0.0, limit)
+    assert chosen_by(uncertainty_limit="inf") == (beta, np.inf)
+
+
+def test_the_code_has_its_own_classifiers():
+    forms = {
+        form: make_agent("mobody", "hopper", 11, 3, {"form": form}).settings for form in ("suite", "paper", "code")
+    }
+    assert {form: found.dara.form for form, found in forms.items()} == {
+        "suite": "paper",
+        "paper": "paper",
+        "code": "code",
+    }
+
+
+@pytest.mark.parametrize(("limit", "told"), [(0.0, True), (100.0, False)])
+def test_a_refill_that_keeps_nearly_nothing_is_told_of(limit, told, capsys):
+    agent = make("mobody", **SMALL, uncertainty_limit=limit)
+    rows = agent.refill(view(agent, dynamics(spread=3.0)), torch.Generator())
+    err = capsys.readouterr().err
+    assert (len(rows), err.count("\n")) == ((0, 1) if told else (140, 0))
+    assert not told or ("0 of 140 rows" in err and "uncertainty_limit=0 (uncertainty=changes)" in err)
 
 
 def test_rates_fall_unless_the_published_form_is_asked_for():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.models.dual import schedules
 from offdyn_agents.models.dual import training as mobody_training
-from offdyn_agents.models.dual.training import BOTH, DualLearner
+from offdyn_agents.models.dual.schedules import BOTH
+from offdyn_agents.models.dual.training import DualLearner
 from tests.agents.test_mobody_training import CPU, LAYOUT, SOURCE, TARGET, UNSEEN, error, fit, world
 from tests.agents.test_mobody_training import settings as any_settings
 
@@ -108,7 +110,9 @@ def test_schedule():
     assert sorted(dynamics.errors.tolist())[:2] == dynamics.errors[dynamics.elites].tolist()
     constant = training(settings(TINY, decay="none"))
     constant.taken[BOTH] = 89
-    assert float(constant._rates(BOTH)[0, 0]) == pytest.approx(5e-3 / (1.0 - 0.9**90), rel=1e-4)
+    assert float(schedules.rates(constant.settings, constant.parts, constant.taken, BOTH)[0, 0]) == pytest.approx(
+        5e-3 / (1.0 - 0.9**90), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("structure", ["dual", "plain"])
@@ -141,7 +145,7 @@ def test_a_target_that_moves_less_does_not_outweigh_the_source():
 )
 def test_an_interrupted_training_ends_as_it_would_have(overrides, monkeypatch):
     monkeypatch.setattr(mobody_training, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(mobody_training, "JUDGEMENTS", 4)
+    monkeypatch.setattr(schedules, "JUDGEMENTS", 4)
     learner, states = DualLearner(settings(TINY, **overrides), LAYOUT, CPU, compiled=False), []
 
     def save(state):

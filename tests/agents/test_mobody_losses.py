@@ -118,17 +118,18 @@ VARIANTS = [
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_terms_equal_their_formulas(overrides, domain):
     chosen = settings(**overrides)
-    nets, rows = make_nets(chosen), make_rows()
+    nets = {name: [tensor.double() for tensor in tensors] for name, tensors in make_nets(chosen).items()}
+    rows = Rows(*(part.double() for part in make_rows()))
     expected, lambdas, total = golden(chosen, nets, rows, domain)
     found = terms(nets, rows, chosen, domain)
     for name, factor in lambdas.items():
         if factor:
-            np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=3e-5, err_msg=name)
+            np.testing.assert_allclose(found[name].numpy(), expected[name], rtol=1e-6, err_msg=name)
         else:
             assert name not in found
     for name, factor in weights(chosen, domain)._asdict().items():
         assert factor == pytest.approx(lambdas[name])
-    np.testing.assert_allclose(float(dynamics_loss(nets, rows, chosen, domain)), total, rtol=3e-5)
+    np.testing.assert_allclose(float(dynamics_loss(nets, rows, chosen, domain)), total, rtol=1e-6)
 
 
 def test_domains_differ_only_in_the_action_encoder():

@@ -1,5 +1,7 @@
 """OTDF: what transport costs, which rows it keeps, and the target's behaviour beside the actor."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,34 +9,17 @@ import torch
 from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.rowwise.otdf import OTDF, relative
 from offdyn_agents.engine.rows import Layout, RowCounts
-from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.models.behaviour_cvae import CVAE, VARIANCE, fit_behaviour
 from offdyn_agents.models.transport import TransportSettings, potentials, row_costs, transport_costs
+from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import same, train, weights
 from offdyn_agents.testing.data import A, S
-
-LAYOUT = Layout(1, 1)
-
-
-def context(source, target, seeds=(0,), cache=None, layout=LAYOUT):
-    return StageContext(layout, source, target, seeds, 1, cache=cache, compiled=False)
+from tests.agents.planted import context, good_rows, good_share, planted
 
 
 def packed(s, a, following):
     parts = [torch.as_tensor(part, dtype=torch.float32)[:, None] for part in (s, a, following)]
     return torch.cat([*parts, torch.zeros(len(s), 1), torch.ones(len(s), 1)], dim=1)
-
-
-def planted(rows=10_000, target=1_000):
-    """Half of the source moves as the target does, half the other way."""
-    rng = np.random.default_rng(0)
-
-    def moved(count, sign):
-        s, a = rng.uniform(-1, 1, (2, count))
-        return packed(s, a, s + 0.5 * sign * a)
-
-    good = torch.arange(rows) < rows // 2
-    return torch.cat([moved(rows // 2, 1), moved(rows // 2, -1)]), moved(target, 1), good
 
 
 def ranks(numbers):
@@ -68,11 +53,10 @@ def test_masses_against_plain_iterations_in_float64():
 
 
 def test_the_form_of_public_code_punishes_a_short_last_chunk():
-    source, target, _ = planted(250, 60)
+    """F6 (docs/methods/README.md): mass times distance."""
+    given = planted(rows=250, target=60)
     # Chunks of 100, 100 and 50 rows.
-    right, mass = (
-        transport_costs(TransportSettings(chunk=100, form=f), context(source, target)) for f in ("row", "mass")
-    )
+    right, mass = (transport_costs(TransportSettings(chunk=100, form=f), given) for f in ("row", "mass"))
     last = torch.randperm(250, generator=torch.Generator().manual_seed(0))[200:]
     ratio = mass / right
     assert torch.allclose(ratio[last], torch.tensor(1 / 50))
@@ -80,22 +64,22 @@ def test_the_form_of_public_code_punishes_a_short_last_chunk():
 
 
 def test_chunks_and_a_cap_of_rows_leave_the_ranking():
-    source, target, _ = planted(10_000, 100)
-    whole = transport_costs(TransportSettings(), context(source, target))
+    given = planted(target=100)
+    whole = transport_costs(TransportSettings(), given)
     # Of a few hundred rows a chunk is another sample of the source each time: .96 and less.
     for settings in (
         TransportSettings(chunk=5000),
         TransportSettings(chunk=2500),
         TransportSettings(chunk=5000, rows=5000),
     ):
-        assert correlation(whole, transport_costs(settings, context(source, target))) > 0.99
+        assert correlation(whole, transport_costs(settings, given)) > 0.99
     turned = torch.arange(10_000).flip(0)
-    other = transport_costs(TransportSettings(chunk=5000), context(source[turned], target))
+    other = transport_costs(TransportSettings(chunk=5000), replace(given, source=given.source[turned]))
     assert correlation(whole[turned], other) > 0.99
 
 
 def test_a_row_as_far_from_all_targets_is_not_among_the_best():
-    """Float16 rounds each of its couplings to 0, and with them its cost."""
+    """F7 (docs/methods/README.md): float16 rounds each of its couplings to 0, and with them its cost."""
     rng = np.random.default_rng(1)
     s, a = rng.uniform(0.5, 1.0, (2, 400))
     target = packed(s, a, np.zeros(400))
@@ -107,9 +91,31 @@ def test_a_row_as_far_from_all_targets_is_not_among_the_best():
     assert int(costs.argmax()) == 199
 
 
+@pytest.mark.parametrize(("unit", "nearer"), [(1.0, "right positions"), (100.0, "right velocities")])
+def test_the_largest_units_decide(unit, nearer):
+    """F9 (docs/methods/README.md): the wrong place with the target's velocities, the right one with turned velocities.
+
+    In units in which positions and velocities are of one size the former are farther (cosine 0, of the latter .8).
+    Costs are of raw units: velocities a hundred times as large leave nothing of the place.
+    """
+    layout, generator = Layout(3, 1), torch.Generator().manual_seed(0)
+
+    def rows(count, place, velocity):
+        states = torch.tensor([place, *(unit * part for part in velocity)]) + 0.01 * torch.randn(
+            count, 3, generator=generator
+        )
+        return layout.join(states, torch.zeros(count, 1), states, torch.zeros(count), torch.zeros(count) > 0)
+
+    kinds = {"right velocities": rows(50, -1.0, (1.0, 0.0)), "right positions": rows(50, 1.0, (0.6, 0.8))}
+    given = replace(context(torch.cat(list(kinds.values())), rows(100, 1.0, (1.0, 0.0))), layout=layout)
+    costs = dict(zip(kinds, transport_costs(TransportSettings(), given).split(50), strict=True))
+    other = next(name for name in kinds if name != nearer)
+    assert float(costs[nearer].max()) < float(costs[other].min())
+
+
 def test_identical_sets_cost_alike():
-    source, _, good = planted(1000)
-    target = source[good]
+    source = planted(rows=1000).source
+    target = source[good_rows(1000)]
     alike = transport_costs(TransportSettings(), context(target, target))
     other = transport_costs(TransportSettings(), context(source, target))
     assert float(alike.std()) < 0.5 * float(other.std())
@@ -117,12 +123,12 @@ def test_identical_sets_cost_alike():
 
 
 def test_costs_are_found_once_for_all_seeds(tmp_path):
-    source, target, _ = planted(300, 50)
-    first = transport_costs(TransportSettings(), context(source, target, (0, 1), tmp_path))
+    sizes = {"rows": 300, "target": 50, "cache": tmp_path}
+    first = transport_costs(TransportSettings(), planted((0, 1), **sizes))
     files = list(tmp_path.glob("*.safetensors"))
     assert len(files) == 1
     written = files[0].stat().st_mtime_ns
-    assert torch.equal(transport_costs(TransportSettings(), context(source, target, (7,), tmp_path)), first)
+    assert torch.equal(transport_costs(TransportSettings(), planted((7,), **sizes)), first)
     assert files[0].stat().st_mtime_ns == written and len(list(tmp_path.iterdir())) == 1
 
 
@@ -134,11 +140,24 @@ def test_relative_costs():
 
 
 def test_planted_rows():
-    """Share of good rows in the nearer half of the source: measured .905, on raw cosines."""
-    source, target, good = planted()
-    costs = transport_costs(TransportSettings(), context(source, target))
-    kept = costs.argsort()[: len(source) // 2]
-    assert float(good[kept].double().mean()) > 0.88
+    """Share of good rows in the nearer half of the source: measured .92, on raw cosines."""
+    assert good_share(-transport_costs(TransportSettings(), planted())) > 0.88
+
+
+def test_published_constants():
+    own, paper, code = (
+        make_agent("otdf", "hopper", 11, 3, {"form": form}).settings for form in ("suite", "paper", "code")
+    )
+    assert (own.keep_share, own.sharpness, own.regularisation, own.samples) == (0.8, 1.0, 0.5, 10)
+    assert int(own.keep_share * 128) == 102
+    transport, behaviour = own.transport, own.behaviour
+    assert (transport.chunk, transport.epsilon, transport.iterations, transport.tolerance) == (10_000, 0.05, 100, 1e-3)
+    assert (behaviour.updates, behaviour.batch_size, behaviour.width) == (10_000, 128, 750)
+    assert (behaviour.learning_rate, behaviour.kl, VARIANCE) == (1e-3, 0.5, 0.4 / 4)
+    assert (own.actions, own.advantage, transport.form) == ("mean", "row", "row")
+    assert (code.actions, code.advantage, code.transport.form) == ("sample", "mean", "mass")
+    assert replace(paper, form="suite", value_bounds=own.value_bounds, reward_scale=own.reward_scale) == own
+    assert (code.value_bounds, code.reward_scale) == (paper.value_bounds, paper.reward_scale) == ("none", "none")
 
 
 def test_neutral_settings_are_iql(tmp_path):
@@ -199,6 +218,7 @@ def test_the_actors_term(actions):
 
 
 def test_advantages_of_public_code_choose_nothing():
+    """F5 (docs/methods/README.md): a column of weights times a row of errors."""
     w, e = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0])
     right, faulty = (agent_of(advantage=form).actor_loss(w, e, 1) for form in ("row", "mean"))
     assert float(right) == 3.5

@@ -9,6 +9,7 @@ import pytest
 
 from offdyn_agents.judging.exams import HOLDOUT, SOURCE
 from offdyn_agents.judging.report import table
+from offdyn_agents.judging.rows_page import collect, lines, with_tables
 from offdyn_agents.runs.evaluation import read_evaluation, summarise
 
 ROOT = Path(__file__).parents[2]
@@ -130,9 +131,13 @@ def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     assert rows == 6
 
 
-def test_hoppers_conditions_are_those_of_their_file():
-    text = read("dynamics-reward").partition("| policy | correlation of r_D")[2]
-    record = json.loads((RESULTS / "hopper-gravity-0.5-medium/conditions.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("head", "file"),
+    [("| policy | correlation of r_D", "conditions"), ("| policy, published form |", "conditions-published")],
+)
+def test_hoppers_conditions_are_those_of_their_files(head, file):
+    text = read("dynamics-reward").partition(head)[2]
+    record = json.loads((RESULTS / f"hopper-gravity-0.5-medium/{file}.json").read_text(encoding="utf-8"))
     shown = [[float(cell) for cell in line.strip("|").split("|")[1:]] for line in text.splitlines()[2:5]]
     columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3}
     rankings = record["rankings"]
@@ -142,43 +147,58 @@ def test_hoppers_conditions_are_those_of_their_file():
     assert all(record["holds"].values())
 
 
-def test_the_refrigerators_table_is_that_of_its_file():
+@pytest.mark.parametrize(("form", "file"), [("", "errors"), (", published form", "published")])
+def test_the_refrigerators_tables_are_those_of_their_files(form, file):
     text = read("dynamics-reward")
-    head = "| p | mean of the elites | plain | filtered | filtered - plain |"
+    head = f"| p{form} | mean of the elites | plain | filtered | filtered - plain |"
     shown = [
         [float(number) for number in re.findall(r"-?\d*\.?\d+", line.replace("(data)", ""))]
         for line in text.partition(head)[2].strip().splitlines()[1:7]
     ]
-    lines = (RESULTS / "refrigerator/errors.txt").read_text(encoding="utf-8").splitlines()[1:7]
+    lines = (RESULTS / f"refrigerator/{file}.txt").read_text(encoding="utf-8").splitlines()[1:7]
     written = [[float(word) for word in line.replace("+-", "").split()] for line in lines]
     assert len(shown) == 6
     np.testing.assert_array_equal(shown, written)
 
 
-GRADED = {
-    "`dara`, eta dr (noise 1)": ("dara", "rewards"),
-    "`dara`, noise .1": ("dara-noise-0.1", "rewards"),
-    "`igdf`, cosine": ("igdf", "scores"),
-    "`lodada`, kept clusters": ("lodada", "keep"),
-    "`lodada`, -gap of the cluster": ("lodada", "nearness"),
-    "`tabb`, nearness of the model's s'": ("tabb", "nearness"),
-    "`stc`, corrected or not": ("stc", "corrected"),
-    "`stc`, -distance of the correction": ("stc", "distance"),
-}
-"""File and column of each row of the table of grades."""
+def test_the_page_of_graded_rows_is_what_its_command_makes():
+    """Whoever adds a file makes the tables anew: offdyn diagnose rows --table docs/results/filters.md."""
+    text, records = read("filters"), collect(RESULTS)
+    assert with_tables(text, records) == text
+    for path in RESULTS.glob("*/rows/*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert (record["name"], record["task"]) == (path.stem, path.parts[-3])
+    found = {(line["task"], line["method"], line["column"]): line for line in lines(records)}
+    hopper, walker = "hopper-from-kinematic-severe-medium", "walker2d-gravity-5.0-medium"
+    said = {
+        "oracle's better half has": (walker, "oracle", "-gap", "better half"),
+        "`nearness` has": (hopper, "tabb (our reading)", "nearness", "correlation"),
+        "`closeness` has": (hopper, "stc", "closeness", "correlation"),
+        "`corrected` has": (hopper, "stc", "corrected", "correlation"),
+        "IGDF keeps has": (hopper, "igdf", "scores", "gap of the kept"),
+    }
+    words = " ".join(text.partition("In the tables")[0].split())
+    for sentence, (*where, figure) in said.items():
+        (shown,) = re.findall(rf"{re.escape(sentence)} (-?\d\.\d\d)", words)
+        assert shown == f"{found[tuple(where)][figure]:.2f}", sentence
+    for task, sentence in (
+        (hopper, "falls from (.*?) to (.*?)\\.( )"),
+        (walker, "rises from (.*?) to (.*?), and (.*?)% of"),
+    ):
+        (moved,) = next(one["actions"] for one in records if (one["task"], one["agent"]) == (task, "stc"))
+        ((before, after, nearer),) = re.findall(sentence, words)
+        assert (before, after) == (f"{moved['own_gap']:.2f}", f"{moved['gap']:.2f}")
+        assert nearer in (" ", f"{100 * moved['nearer']:.0f}")
 
 
-def test_grades_of_source_rows_are_those_of_their_files():
-    text = read("filters").partition("| what is said |")[2].partition("\n\n")[0]
-    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
-    assert [label for label, *_ in shown] == [*GRADED, "the oracle"]
-    for label, *cells in shown:
-        for task, (correlation, half) in zip(
-            ("walker2d-gravity-5.0-medium", "hopper-from-kinematic-severe-medium"), (cells[:2], cells[2:]), strict=True
-        ):
-            file, column = GRADED.get(label, ("dara", ""))
-            record = json.loads((RESULTS / task / f"rows/{file}.json").read_text(encoding="utf-8"))
-            found = record["columns"][0][column] if column else record["oracle"]
-            sign = -1.0 if label.endswith("-distance of the correction") else 1.0
-            assert float(correlation) == pytest.approx(sign * found["rank_correlation"], abs=0.005)
-            assert half == "-" or float(half) == pytest.approx(found["better_half"], abs=0.005)
+def test_daras_noise_is_as_it_was_measured():
+    text = (ROOT / "docs/methods/dara.md").read_text(encoding="utf-8")
+    tasks = ("walker2d-gravity-5.0-medium", "hopper-from-kinematic-severe-medium")
+    shown = re.findall(r"^\| (0|0\.1|1) \| (.*) \|$", text, re.MULTILINE)
+    assert [noise for noise, _ in shown] == ["0", "0.1", "1"]
+    for noise, row in shown:
+        cells = row.split(" | ")
+        for task, pair in zip(tasks, (cells[:2], cells[2:]), strict=True):
+            path = RESULTS / task / "rows" / ("dara.json" if noise == "1" else f"dara@dara.noise={noise}.json")
+            figures = json.loads(path.read_text())["columns"][0]["rewards"] if path.exists() else None
+            assert pair == ([f"{figures[key]:.3f}" for key in ("rank_correlation", "std")] if figures else ["-", "-"])

@@ -1,14 +1,18 @@
 """What rewards say of values, on rows whose answers are known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.algorithms.returns import FACTS, episode_returns, returns_scale, value_bounds, value_facts
+from offdyn_agents.algorithms.returns import FACTS, episode_returns, returns_scale, told, value_bounds, value_facts
+from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stages import StageContext
+from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
+from tests.agents.synthetic import dataset, tiny
 
 LAYOUT = Layout(2, 1)
 
@@ -65,3 +69,24 @@ def test_facts_of_every_run():
     np.testing.assert_allclose(torch.stack(found), expected, rtol=1e-6)
     plain = value_facts(replace(context, seeds=(0,)), scaled=False, bounded=False, discount=0.5)[FACTS]
     assert [float(fact) for fact in plain] == [1.0, -float("inf"), float("inf")]
+
+
+def test_what_run_json_says_of_values():
+    """Bounds in units of the data's rewards, whatever rewards are multiplied with; null for none."""
+    facts = {FACTS: [torch.tensor(part) for part in ([0.5, 0.25], [-1.0, -float("inf")], [8.0, 4.0])]}
+    assert told(facts) == {"values": {"reward_scale": [0.5, 0.25], "low": [-2.0, None], "high": [16.0, 16.0]}}
+    assert told({}) == {}
+    json.dumps(told(facts), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["iql", "td3-bc", "droco", "dara", "bosa"])
+def test_bounds_are_told_of_every_run(name, tmp_path):
+    agent = tiny(name)
+    task = TaskRuns(dataset(120, 0), dataset(60, 1), (0, 1), tmp_path)
+    provision = make_supply(agent, [task], Budget(1, 1, 1), Hardware(compiled=False))
+    found, frozen = provision.reports[0]["values"], provision.frozen[FACTS]
+    scale = np.array(found["reward_scale"])
+    np.testing.assert_allclose([scale, found["low"] * scale, found["high"] * scale], torch.stack(frozen).numpy())
+    assert all(low <= 0.0 <= high for low, high in zip(found["low"], found["high"], strict=True))
+    free = tiny(name, **{"value_bounds": "none"} | ({} if name in ("td3-bc", "bosa") else {"reward_scale": "none"}))
+    assert "values" not in make_supply(free, [task], Budget(1, 1, 1), Hardware(compiled=False)).reports[0]

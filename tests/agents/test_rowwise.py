@@ -117,6 +117,18 @@ def test_a_weight_enters_the_critics_loss_alone_and_stays_with_its_row():
     assert bool((metrics["critic_loss"] < others["critic_loss"]).all()) and not torch.equal(whole, plain)
 
 
+@pytest.mark.parametrize("shape", [(2, "n", 1), (2, 1, "n"), (1, "n"), ("n",), (2, "m")])
+@pytest.mark.parametrize("name", RowTerms._fields)
+def test_terms_that_would_broadcast_are_refused(name, shape):
+    """Of 8 rows, 5 of the source, in 2 runs; a program is traced with these shapes, so that they are checked once."""
+    agent, batch = agent_of(Said, keep_share=0.6), drawn()
+    rows = 8 if name == "rewards" else 5
+    numbers = torch.ones([{"n": rows, "m": 13 - rows}.get(size, size) for size in shape])
+    agent.said = RowTerms(**{name: numbers})
+    with pytest.raises(AssertionError):
+        agent.loss(parameters(agent), batch)
+
+
 def test_rewards_of_a_batch_are_in_units_of_the_data():
     agent, batch = agent_of(Said), drawn()
     params = parameters(agent)
@@ -126,6 +138,7 @@ def test_rewards_of_a_batch_are_in_units_of_the_data():
 
 
 def test_columns_reach_their_rows():
+    """F3 (docs/methods/README.md): what is added goes to the rewards that are drawn, never into the data."""
     table = torch.cat([pack(SOURCE, "s"), pack(TARGET, "t")])
     rows, generator = len(SOURCE.rewards), torch.Generator().manual_seed(1)
     one = RowColumns(

@@ -21,6 +21,7 @@ from offdyn_agents.judging.models import Terms
 from offdyn_agents.judging.report import judge_task, reward_table, table
 from offdyn_agents.judging.stages import NAME, REWARD_NAME, RunJudge, learned_model
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
+from offdyn_agents.models.dual.training import DualLearner
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.ensemble.rollouts import Proposer
 from offdyn_agents.models.ensemble.training import EnsembleLearner
@@ -100,6 +101,10 @@ def test_which_agents_learn_a_model():
     learned = {"mobody": "mobody", "droco": "target", "mopo": "merged", "morec": "merged"}
     assert {name: found[name] for name in learned} == learned
     assert learned_model(make_agent("mopo", "hopper", 11, 3, {"data": "source"})) == "source"
+    dual = {"ensemble": "dual"}
+    assert learned_model(make_agent("droco", "hopper", 11, 3, dual)) == "mobody"
+    assert learned_model(make_agent("droco", "hopper", 11, 3, dual | {"dual.structure": "single"})) == "single"
+    assert learned_model(make_agent("droco", "hopper", 11, 3, dual | {"dual.data": "target"})) == "alone"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +151,22 @@ def test_members_are_examined_that_the_agent_uses(agent, examined, task, tmp_pat
     overrides = {"dynamics.members": "4"} | ({"elites": "2"} if agent == "mopo" else {})
     trained(agent, tmp_path / "run", **overrides)
     assert set(seen) == {examined}
+
+
+def test_a_ball_of_dual_dynamics_is_what_is_judged(task, tmp_path, monkeypatch):
+    """The run's own models, found in the cache, all members of them; not an ensemble that the run never uses."""
+    real, fits, seen, fitted = judging.examine, DualLearner.fit, [], []
+    monkeypatch.setattr(
+        judging,
+        "examine",
+        lambda model, e: seen.append(len(model(e.observations[:2], e.actions[:2])[0])) or real(model, e),
+    )
+    monkeypatch.setattr(DualLearner, "fit", lambda self, *a, **k: fitted.append(1) or fits(self, *a, **k))
+    monkeypatch.setattr(EnsembleLearner, "fit", lambda *a, **k: pytest.fail("an ensemble was trained"))
+    small = {"width": "16", "batch_size": "32", "ensemble": "dual"} | dotted("dual", DUAL | {"members": "3"})
+    monkeypatch.setitem(OVERRIDES, "droco", small)
+    found, _ = trained("droco", tmp_path / "run", seeds=(0,))
+    assert (found["learned"], list(found["errors"]), set(seen), len(fitted)) == ("mobody", ["mobody"], {3}, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,27 @@
 """Presets, overrides, and one clear line for what is wrong."""
 
+import dataclasses
 import math
 import sys
+from fnmatch import filter as filter_names
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.agent import DATA_CHOICES
+from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import RowCounts
-from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, to_json, tuning
-from offdyn_agents.runs.runs import make_agent
+from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, setting_names, to_json, tuning
+from offdyn_agents.runs.plans import Plan
+from offdyn_agents.runs.runs import make_agent, plan_agent
+from offdyn_agents.runs.settings_page import setting_rows
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import HANDS, WALKERS
+from offdyn_envs.shifts.registry import KINDS
+from offdyn_envs.tasks import DatasetId, Task
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -56,6 +65,63 @@ def test_published_forms_of_stages():
     assert (morec.dynamics_reward.opponent, morec.scorer.form) == ("ppo", "exact")
 
 
+@pytest.mark.parametrize(
+    ("agent", "settings", "message"),
+    [
+        ("mobody", {"dynamics.form": "paper", "dynamics.anchor": "0.1"}, "dynamics.anchor .* dynamics.form=difference"),
+        ("mobody", {"form": "paper", "dynamics.divergence": "1"}, "dynamics.divergence .* dynamics.form=difference"),
+        ("mobody", {"dynamics.loss_weights": "paper"}, "dynamics.loss_weights .* dynamics.form=paper"),
+        ("mobody", {"dynamics.epochs": "5"}, "dynamics.epochs .* dynamics.schedule=blocks"),
+        ("mobody", {"form": "code", "dynamics.updates": "5"}, "dynamics.updates .* dynamics.schedule=interleaved"),
+        (
+            "mobody",
+            {"dynamics.structure": "plain", "dynamics.anchor": "0"},
+            "dynamics.anchor .* dynamics.structure=dual",
+        ),
+        ("mobody", {"expectile": "0.9"}, "expectile .* bc_weight=awr"),
+        ("mobody", {"dynamics.elites": "9"}, "dynamics.elites is 9; at most dynamics.members, 7"),
+        ("mopo", {"elites": "9"}, "elites is 9; at most dynamics.members, 7"),
+        ("morec", {"dynamics_reward.opponent": "ppo", "dynamics_reward.inputs": "whitened"}, "opponent=nce"),
+        ("droco", {"ensemble": "dual", "dynamics.epochs": "5"}, "dynamics.epochs .* ensemble=gaussian"),
+        ("droco", {"dual.updates": "5"}, "dual.updates .* ensemble=dual"),
+    ],
+)
+def test_settings_that_would_count_for_nothing_are_refused(agent, settings, message):
+    with pytest.raises(OffDynError, match=message) as told:
+        make_agent(agent, "hopper", 11, 3, settings)
+    assert "\n" not in str(told.value)
+
+
+def test_settings_that_count_are_taken():
+    for agent, settings in (
+        ("mobody", {"dynamics.form": "paper", "dynamics.loss_weights": "paper", "dynamics.epochs": "5"}),
+        ("mobody", {"dynamics.schedule": "blocks", "dynamics.epochs": "5", "dynamics.elites": "7"}),
+        ("mobody", {"bc_weight": "awr", "expectile": "0.9", "temperature": "1"}),
+        ("droco", {"ensemble": "dual", "dual.updates": "5", "dynamics.memory_gb": "1", "dual.members": "3"}),
+    ):
+        make_agent(agent, "hopper", 11, 3, settings)
+
+
+def test_names_in_tables_of_what_belongs_to_what_are_settings():
+    """A misspelt one would refuse nothing, or everything."""
+
+    def check(kind, checked):
+        names = setting_names(kind)
+        for name, others in getattr(kind, "BELONGS", {}).items():
+            assert {name, *others} <= {*names}
+            for other, allowed in others.items():
+                assert all(build(kind, {other: word}) for word in allowed)
+            checked.append(name)
+        for hint in get_type_hints(kind).values():
+            if dataclasses.is_dataclass(hint):
+                check(hint, checked)
+
+    found = []
+    for name in AGENTS:
+        check(agent_class(name).settings_class, found)
+    assert len(set(found)) > 20
+
+
 def test_a_form_that_an_agent_has_not_is_refused():
     with pytest.raises(OffDynError, match="form of agent 'bc' 'paper'") as told:
         make_agent("bc", "hopper", 11, 3, {"form": "paper"})
@@ -72,6 +138,59 @@ def test_published_constants(robot, beta):
     dynamics = settings.dynamics
     assert (dynamics.members, dynamics.width, dynamics.learning_rate, dynamics.batch_size) == (7, 200, 1e-3, 256)
     assert (dynamics.schedule, dynamics.patience, dynamics.improvement) == ("early-stopping", 5, 0.01)
+
+
+HAND_METHODS = [name for name in AGENTS if issubclass(agent_class(name), IQL) and name != "droco"]
+"""IQL and the methods on it whose published values for Adroit are known to be IQL's."""
+
+
+@pytest.mark.parametrize("robot", HANDS)
+@pytest.mark.parametrize("form", ["suite", "code"])
+@pytest.mark.parametrize("name", HAND_METHODS)
+def test_published_constants_of_the_hand(name, form, robot):
+    if form not in ("suite", *(_preset_file(agent_class(name)).get("forms") or {})):
+        form = "suite"
+    hand, walker = (make_agent(name, which, 45, 24, {"form": form}).settings for which in (robot, "walker2d"))
+    assert (hand.temperature, walker.temperature) == (0.5, 3.0)
+
+
+@pytest.mark.parametrize("robot", HANDS)
+def test_published_constants_of_cql_on_the_hand(robot):
+    own, code = (make_agent("cql", robot, 45, 24, {"form": form}).settings for form in ("suite", "code"))
+    assert (own.weight, own.actor_rate, own.learning_rate) == (1.0, 1e-4, 3e-4)
+    # The other repository's numbers are the same for all robots.
+    assert (code.weight, code.actor_rate) == (10.0, 3e-4)
+
+
+def test_the_kind_of_shift_counts_where_the_preset_says_so():
+    def weights(task, **more):
+        rows = {row["setting"]: row["value"] for row in setting_rows("otdf", task, more)}
+        plan = Plan("otdf", task, (0,), more, Budget(1), Hardware(), Path("runs"))
+        assert str(plan_agent(plan).settings.regularisation) == rows["regularisation"]
+        return float(rows["regularisation"])
+
+    assert weights("hopper-from-kinematic-severe-medium") == weights("walker2d-kinematic-severe-medium") == 0.1
+    assert weights("hopper-from-morphology-severe-medium") == weights("walker2d-gravity-5.0-medium") == 0.5
+    assert weights("hopper-kinematic-severe-medium", form="code") == 0.1
+    assert weights("hopper-kinematic-severe-medium", regularisation="0.3") == 0.3
+
+
+def test_shifts_that_both_domains_have_are_no_difference():
+    tasks = [
+        Task("t", "hopper", *"xy", DatasetId("hopper", one, "medium", "1m"), two, "")
+        for one, two in (
+            ("kinematic-severe", DatasetId("hopper", "kinematic-severe", "medium", "5k")),
+            ("kinematic-severe", DatasetId("hopper", "gravity-0.5", "medium", "5k")),
+            ("gravity-5.0", DatasetId("hopper", "gravity-0.5", "medium", "5k")),
+        )
+    ]
+    assert [task.shift_kinds for task in tasks] == [(), ("kinematic", "gravity"), ("gravity",)]
+
+
+@pytest.mark.parametrize("name", ["bosa", "stc", "lodada", "tabb"])
+def test_methods_whose_published_values_are_not_known_claim_no_published_form(name):
+    with pytest.raises(OffDynError, match=f"unknown form of agent '{name}' 'paper'"):
+        make_agent(name, "hopper", 11, 3, {"form": "paper"})
 
 
 def test_sizes_of_networks():
@@ -138,7 +257,8 @@ def test_presets_name_robots_and_choices_of_rows_that_exist(name):
     """Sections and settings are checked whenever a file is read."""
     content = _preset_file(agent_class(name))
     assert set(content.get("data", {})) <= set(DATA_CHOICES)
-    assert set(content.get("robots", {})) <= set(WALKERS)
+    assert all(filter_names((*WALKERS, *HANDS), robot) for robot in content.get("robots", {}))
+    assert set(content.get("shifts", {})) <= set(KINDS)
 
 
 @pytest.mark.parametrize("data", DATA_CHOICES)
@@ -196,6 +316,15 @@ def test_a_preset_is_optional(outside):
     assert preset(agent, "hopper") == {"expectile": 0.8}
     assert preset(agent, "reacher") == {"expectile": 0.9}
     assert preset(agent, "pusher") == preset(agent)
+    file.write_text(
+        "settings: {width: 8}\nrobots:\n  arm-*: {width: 16, discount: 0.9, qualities: {expert: {polyak: 1}}}\n"
+        "  arm-2: {width: 32}\nshifts:\n  mass: {discount: 0.8}\n  delay:\nforms:\n  code: {discount: 0.7}"
+    )
+    assert preset(agent, "arm-1") == {"width": 16, "discount": 0.9}
+    assert preset(agent, "arm-1", "expert", shifts=("gravity", "mass")) == {"width": 16, "discount": 0.8, "polyak": 1}
+    assert preset(agent, "arm-2", shifts=("delay",)) == {"width": 32}
+    assert preset(agent, "crane", shifts=("mass",), form="code") == {"width": 8, "discount": 0.7}
+    file.write_text("")
     assert tuning(agent) == {"tuning_evaluations": None}
     file.write_text("tuning: {evaluations: 3, note: by hand}")
     assert tuning(agent) == {"tuning_evaluations": 3, "tuning_note": "by hand"}
@@ -225,10 +354,12 @@ def test_a_class_of_no_package_has_no_preset():
         ("robots: {hopper: 3}", "far.yaml': robots.hopper is '3'"),
         ("robots: {ant: {width: no}}", "far.yaml': robots.ant: setting width is 'False'"),
         ("robots: {ant: {qualities: {random: {a.b: 1}}}}", "robots.ant.qualities.random: unknown setting 'a.b'"),
+        ("shifts: {mass: {x: 1}}", "far.yaml': shifts.mass: unknown setting 'x'"),
         ("data: {target: {x: 1}}", "far.yaml': data.target: unknown setting 'x'"),
         ("tuning: {evaluation: 1}", "unknown key of preset"),
         ("tuning: {evaluations: many}", "far.yaml': tuning.evaluations is 'many'; a whole number at least 0"),
         ("tuning: {evaluations: -1}", "tuning.evaluations is '-1'"),
+        ("place: 0", "far.yaml': place is '0'; a whole number at least 1 is allowed"),
         ("tuning: {note: 3}", "tuning.note is '3'; text is allowed"),
     ],
 )

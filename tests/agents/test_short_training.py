@@ -1,5 +1,7 @@
 """Short trainings: one that is broken off goes on from its copy, to the same numbers."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -15,7 +17,10 @@ SIZES = {"updates": 900, "width": 8, "batch_size": 16}
 KINDS = {
     "fixed": (sparse_q.training, SparseSettings(**SIZES)),
     # So fast that the best step is hardly the last.
-    "held out": (transitions.training, TransitionSettings(**SIZES, holdout=0.3, learning_rate=0.1)),
+    "held out": (
+        partial(transitions.training, name="change"),
+        TransitionSettings(**SIZES, holdout=0.3, learning_rate=0.1),
+    ),
 }
 
 

@@ -42,7 +42,7 @@ def drawn(rows=24, source=12, lead=(2,)):
     ("ratio", "expected"), [("odds", (0.05, -0.230259, 0.230259)), ("logit", (-0.069315, -0.230259, 0.138629))]
 )
 def test_rewards_of_logits(ratio, expected):
-    """G6: the right form, and that of public code."""
+    """G6: the right form, and that of public code, F10 (docs/methods/README.md)."""
     agent, batch = agent_of(ratio=ratio), drawn(rows=3, source=2, lead=())
     zeros = [torch.zeros(s) for s in agent.networks()["discriminator"].shapes()]
     for logit, reward in zip((0.5, -3.0, 4.0), expected, strict=True):

@@ -41,7 +41,7 @@ def test_the_rewards_correction_is_of_first_order(monkeypatch):
     step = slope_step({}, torch.zeros(1, 1), torch.tensor([[0.5]]), torch.tensor([[0.7]]))
     assert float(step) == pytest.approx(0.2)
     said = corrections(STCSettings(), {}, PLAIN, LAYOUT, row(0.0, 0.5, 0.7))
-    assert said[0].tolist() == pytest.approx([0.7, 0.2, 1.0, 0.2, -0.2])
+    assert said[0].tolist() == pytest.approx([0.7, 0.2, 1.0, -0.2, -0.2])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_only_what_the_forward_model_finds_nearer_by_kappa_is_corrected(monkeypa
     with_models(monkeypatch, lambda s, a: a, lambda s, a: a[:, 0], lambda s, d: 0.5 + 0.5 * (d - 0.5))
     said = corrections(STCSettings(kappa=kappa), {}, PLAIN, LAYOUT, row(0.0, 0.5, 0.9))[0]
     expected = [0.7, 0.2, 1.0] if accepted else [0.5, 0.0, 0.0]
-    assert said.tolist() == pytest.approx([*expected, 0.2, -0.4])
+    assert said.tolist() == pytest.approx([*expected, -0.2, -0.4])
 
 
 def test_a_row_stays_where_the_new_action_is_no_nearer(monkeypatch):
@@ -102,11 +102,19 @@ def test_the_error_before_tells_the_kinds_apart(corrected):
     assert float(good[better].float().mean()) > 0.95
 
 
+def test_the_less_an_action_moves_the_nearer_is_the_row(corrected):
+    """More is better in each column that rates rows; that of the correction itself marks the mirrored rows here."""
+    _, good, columns = corrected
+    better = columns.extras["closeness"].argsort(descending=True)[: len(good) // 2]
+    assert float(good[better].float().mean()) > 0.95
+    assert bool((columns.extras["closeness"] <= 0.0).all())
+
+
 def test_rows_of_the_targets_kind_hardly_move(corrected):
     context, good, columns = corrected
     actions = LAYOUT.split(context.source)[1]
     assert float((columns.actions - actions).abs()[good].mean()) < 0.02
-    assert float(columns.extras["distance"][good].mean()) < 0.05
+    assert -0.05 < float(columns.extras["closeness"][good].mean()) <= 0.0
 
 
 def test_a_weaker_source_gets_smaller_actions():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.networks import policy
 from offdyn_agents.engine.training.callbacks import Checkpoints, Evaluation
 from offdyn_agents.engine.training.module import Budget, Hardware
@@ -336,3 +337,18 @@ def test_tasks_of_one_population_are_each_alone(tmp_path, monkeypatch):
     run("iql", tmp_path / "broken", tasks="a")
     for task in "ab":
         same(weights(tmp_path / "broken" / task), weights(tmp_path / "iql" / task))
+
+
+def test_a_checkpoint_of_a_version_with_fewer_metrics_is_gone_on_with(tmp_path, monkeypatch):
+    """What is logged does not decide what is learned."""
+    kind, budget = agent_class("td3-bc"), Budget(12, 4, 4, checkpoint_seconds=0.0)
+    train(tmp_path / "whole", "td3-bc", budget)
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "metrics", kind.metrics[:4])
+        with killed_at(monkeypatch, 8):
+            train(tmp_path / "run", "td3-bc", budget)
+    with first_updates(monkeypatch) as begun:
+        train(tmp_path / "run", "td3-bc", budget)
+    assert begun[0] == 8
+    same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert [row["outside"] != "" for row in log(tmp_path / "run")] == [False, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ import pytest
 from benchmark_tools import require
 from test_benchmark_verification import honest_returns, path_of, rehash
 
+from offdyn_envs.benchmark.entries.reruns import evaluation_seed
+from offdyn_envs.benchmark.entries.submissions import load_entry
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "leaderboard" / "ci" / "verify-submission"
 
@@ -23,9 +27,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox nee
 Files = dict[str, bytes]
 
 
-def checked(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words), "--episodes", "10"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def checked(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, words), "--episodes", "10", "--no-perturbed"]
+    told = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=told | variables)
 
 
 def good(name: str) -> tuple[dict[str, Any], Files]:
@@ -130,7 +135,25 @@ def test_a_good_submission_of_a_commit_is_verified_and_gets_a_verdict(repository
     ]
     verdict = json.loads((repository / "leaderboard/verdicts/mine.json").read_text())
     assert verdict["status"] == "reproduced"
-    assert verdict["salt"] == git(repository, "rev-parse", "main").strip()
+    # Whoever made the submission could know the branch that it goes to, and search for policies with good seeds.
+    assert not any(known in verdict["salt"] for known in git(repository, "rev-list", "--all").split())
+    assert len(verdict["salt"]) >= 16
+
+
+def test_in_a_workflow_the_salt_is_the_number_of_its_run(tmp_path: Path) -> None:
+    folder = boards.write_entry(tmp_path, *good("mine"))
+    done = checked(folder, "--leaderboard", tmp_path, GITHUB_RUN_ID="8675309", GITHUB_RUN_ATTEMPT="2")
+    assert done.returncode == 0, done.stderr
+    verdict = json.loads((tmp_path / "verdicts/mine.json").read_text())
+    assert verdict["salt"] == "run 8675309 attempt 2"
+    assert verdict["seed"] == evaluation_seed(load_entry(folder), verdict["salt"])
+
+
+def test_what_git_says_is_one_line_and_no_list(repository: Path) -> None:
+    done = checked("--commit", "nothing", "--root", repository)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("verify-submission: "))
+    assert line.startswith("verify-submission: git diff: fatal: ambiguous argument 'HEAD...nothing'")
 
 
 def changes_the_protocol(root: Path) -> None:

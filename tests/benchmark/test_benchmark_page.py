@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -43,18 +42,25 @@ def at_level(level: float, *, count: int = 20) -> Any:
     return returns
 
 
-def rerun(result: submissions.Result, factor: float, episodes: int) -> reruns.Rerun:
-    return reruns.Rerun(result, [factor * value for value in (result.returns * 5)[:episodes]], [], [], [])
+def rerun(entry: submissions.Entry, result: submissions.Result, factor: float, episodes: int, grid: bool) -> Any:
+    """What a re-run would find: in claimed cells what is claimed, in the others of the grid as much as without them."""
+    here = (result.task, result.seed)
+    own = {(cell.family, cell.level): cell for cell in entry.perturbed if (cell.task, cell.seed) == here}
+    cells = {
+        cell: [factor * float(np.mean(own[cell].returns if cell in own else result.returns))] * 20
+        for cell in (reruns.cells_of(entry, result.task) if grid else ())
+    }
+    return reruns.Rerun(result, [factor * value for value in (result.returns * 5)[:episodes]], cells, [], [])
 
 
-def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 100) -> None:
+def reproduced(board: Path, name: str, *, factor: float = 1.0, episodes: int = 100, grid: bool = True) -> None:
     """Writes the verdict that a re-run would give which earns `factor` times what was claimed."""
     entry = submissions.load_entry(board / "submissions" / name)
-    found = verification._judge(entry, [rerun(result, factor, episodes) for result in entry.results])
+    found = verification._judge(entry, [rerun(entry, result, factor, episodes, grid) for result in entry.results])
     held_out = {f"{result.task}/{result.seed}": [0.5 * np.mean(result.returns)] * 20 for result in entry.results}
     found |= {"isolation": ["resource-limits"], "held_out": {"shifts": [Gravity(0.83).to_json()], "returns": held_out}}
-    seed = verification.evaluation_seed(entry)
-    verdict = verdicts.binding(entry) | {"episodes": episodes, "salt": "", "seed": seed} | found
+    seed = verification.evaluation_seed(entry, "later")
+    verdict = verdicts.binding(entry) | {"episodes": episodes, "salt": "later", "seed": seed} | found
     write_json(verdicts.verdict_path(board, name), verdict)
 
 
@@ -98,7 +104,7 @@ def track(result: dict[str, Any]) -> dict[str, Any]:
     return next(item for item in result["tracks"] if item["name"] == "mobody-32")
 
 
-def test_places_are_among_equal_coverage_verified_and_five_seeds(board: Path) -> None:
+def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> None:
     rows = {row["name"]: row for row in track(build(board))["rows"]}
     assert {name: row["rank"] for name, row in rows.items()} == {
         "droco": 1,
@@ -117,8 +123,14 @@ def test_places_are_among_equal_coverage_verified_and_five_seeds(board: Path) ->
     assert "20 episodes" in {r["name"]: r for r in track(build(board))["rows"]}["unverified"]["unranked"]
     reproduced(board, "unverified")
     rows = {row["name"]: row for row in track(build(board))["rows"]}
-    assert rows["unverified"]["rank"] == 1  # alone among entries that cover only hopper
-    assert rows["droco"]["rank"] == 1
+    # Two of the track's tasks have references here; it covers one.
+    assert (rows["unverified"]["rank"], rows["unverified"]["unranked"]) == (None, "1 of 2 tasks")
+    assert rows["unverified"]["iqm"]["mean"] > rows["droco"]["iqm"]["mean"]
+    assert [row["name"] for row in track(build(board))["rows"]][-1] in ("unverified", "forged")
+    reproduced(board, "droco", grid=False)
+    rows = {row["name"]: row for row in track(build(board))["rows"]}
+    assert rows["droco"]["unranked"].endswith(" robustness cells not re-run")
+    assert rows["offdyn-iql"]["rank"] == 1
 
 
 def test_figures_equal_the_definitions(board: Path) -> None:
@@ -178,7 +190,7 @@ def test_held_out_scores_stand_beside_the_clean_ones(board: Path) -> None:
 def test_entries_of_protocol_1_stay_readable_without_a_place(board: Path) -> None:
     entry, files = boards.entry_json("old", BOTH, FIVE, returns=at_level(0.9), cells=CELLS, protocol=1)
     boards.write_entry(board, entry, files)
-    reproduced(board, "old")
+    reproduced(board, "old", grid=False)
     assert json.loads(verdicts.verdict_path(board, "old").read_text())["verifier"] == 1
     result = build(board)
     row = next(item for item in track(result)["rows"] if item["name"] == "old")
@@ -393,15 +405,8 @@ def text_of(html: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", html.split("<main")[1].split("</main>")[0]).split())
 
 
-def with_perturbed(board: Path, name: str) -> None:
-    """Adds re-run cells to a verdict."""
-    path = verdicts.verdict_path(board, name)
-    cells = [asdict(cell) for cell in submissions.load_entry(board / "submissions" / name).perturbed]
-    write_json(path, json.loads(path.read_text()) | {"perturbed": cells})
-
-
 def test_figures_that_are_only_claimed_say_so_and_re_run_ones_do_not(board: Path) -> None:
-    with_perturbed(board, "droco")
+    reproduced(board, "bc", grid=False)
     page.write_page(board, table=boards.REFERENCES)
     html = (board / "index.html").read_text(encoding="utf-8")
     curves = (board / f"pages/task-{boards.HOPPER}.html").read_text(encoding="utf-8").split('id="robustness"')[1]
@@ -468,7 +473,16 @@ def test_entries_with_equal_tuning_stay_before_the_next_count(tmp_path: Path) ->
 
 def test_the_check_command_repeats_what_the_verdict_did(board: Path) -> None:
     reproduced(board, "unverified", episodes=20)
-    assert "verify leaderboard/submissions/unverified --episodes 20" in page_of(board, "unverified")
+    assert "verify leaderboard/submissions/unverified --episodes 20 --salt later" in page_of(board, "unverified")
+
+
+def test_an_entry_of_protocol_1_says_what_scores_its_policies_today(board: Path) -> None:
+    boards.write_entry(board, *boards.entry_json("old", seeds=FIVE, protocol=1))
+    told = page_of(board, "old")
+    assert "leaderboard verify" not in told
+    assert "offdyn leaderboard add --from-entry old --name old --replace" in told
+    found = verification.verify_entries([board / "submissions/old"], board)
+    assert "offdyn leaderboard add --from-entry old --name old --replace" in found.verdicts[0]["reason"]
 
 
 def test_a_claimed_bc_is_a_reference_row_on_the_page(board: Path) -> None:
@@ -516,7 +530,7 @@ def test_a_look_belongs_to_a_name_whoever_else_is_there() -> None:
 
 def test_every_plot_has_a_name_and_its_numbers_as_text(site: dict[str, str]) -> None:
     panels = re.findall(r'<svg[^>]*role="img"[^>]*>(.*?)</svg>', "".join(site.values()), re.DOTALL)
-    assert len(panels) == 7  # 3 families x 2 tasks, and the tuning plot of the one track with entries of its own
+    assert len(panels) == 15  # 7 families x 2 tasks, and the tuning plot of the one track with entries of its own
     assert all(panel.startswith("<title>") and "<desc>" in panel for panel in panels)
     assert all("nan" not in panel.lower() and "inf" not in panel.split("<desc>")[0].lower() for panel in panels)
 

@@ -13,9 +13,10 @@ import pytest
 
 from offdyn_agents.algorithms import registry
 from offdyn_envs import cli
-from offdyn_envs.benchmark.entries import comparisons, places, standings, submissions
-from offdyn_envs.benchmark.entries.entries_from_runs import Details, add_entry
+from offdyn_envs.benchmark.entries import comparisons, history, standings, submissions
+from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
 from offdyn_envs.benchmark.page import commands_shown, front, page, tables
+from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
 from offdyn_envs.errors import OffDynError
@@ -167,21 +168,50 @@ def test_raw_returns_are_those_of_the_entry(board: Path) -> None:
     assert written == pytest.approx(judged.entry.results[0].returns, abs=0.005)
 
 
-def ranked(name: str, mean: float) -> dict[str, Any]:
-    return {"name": name, "iqm": {"mean": mean}, "division": "100k", "tasks": ["a"], "unranked": None}
+def standing(**ranks: int | None) -> dict[str, Any]:
+    return {"tracks": [{"name": "core-6", "rows": [{"name": name, "rank": rank} for name, rank in ranks.items()]}]}
 
 
-def test_the_history_tells_who_stood_where_on_which_day() -> None:
-    rows = [ranked("a", 50.0), ranked("b", 60.0), ranked("c", 40.0), ranked("old", 10.0)]
-    rows.append(ranked("none", 99.0) | {"unranked": "not verified"})
-    dates = {"a": "2026-01-02", "b": "2026-03-04", "c": "2026-01-02", "none": "2026-02-01"}
-    assert places.history(rows, dates) == [
-        {"date": "", "places": {"old": 1}},
-        {"date": "2026-01-02", "places": {"a": 1, "c": 2, "old": 3}},
-        {"date": "2026-03-04", "places": {"b": 1, "a": 2, "c": 3, "old": 4}},
+def test_the_history_of_places_is_kept_when_an_entry_is_verified_again(tmp_path: Path) -> None:
+    (tmp_path / "verdicts").mkdir()
+    history.add_step(tmp_path, "2026-01-01", standing(a=None))
+    assert history.load_history(tmp_path) == []
+    history.add_step(tmp_path, "2026-01-02", standing(a=1, c=2, none=None))
+    history.add_step(tmp_path, "2026-02-01", standing(a=2, b=1, c=3))
+    first = history.history_path(tmp_path).read_text()
+    # Verified again: the same places add nothing, others add a step and take none away.
+    history.add_step(tmp_path, "2026-03-01", standing(a=2, b=1, c=3))
+    assert history.history_path(tmp_path).read_text() == first
+    history.add_step(tmp_path, "2026-03-02", standing(a=None, b=1, c=2))
+    assert history.history_path(tmp_path).read_text().startswith(first)
+    past = history.load_history(tmp_path)
+    assert history.of_track(past, "core-6") == [
+        {"date": "2026-01-02", "places": {"a": 1, "c": 2}},
+        {"date": "2026-02-01", "places": {"a": 2, "b": 1, "c": 3}},
+        {"date": "2026-03-02", "places": {"b": 1, "c": 2}},
     ]
-    assert all("rank" not in row for row in rows)
-    assert places.history([], {}) == []
+    assert history.of_track(past, "wide-32") == []
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"date": "2026-01-01"}', '{"date": "d", "places": {"core-6": [1]}}'])
+def test_a_damaged_history_is_named_with_its_line(line: str, tmp_path: Path) -> None:
+    (tmp_path / "verdicts").mkdir()
+    history.add_step(tmp_path, "2026-01-02", standing(a=1))
+    with history.history_path(tmp_path).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(OffDynError, match=r"places\.jsonl' line 2 is damaged"):
+        history.load_history(tmp_path)
+
+
+def test_the_pages_tell_places_that_were_lost_since(board: Path) -> None:
+    past = [{"date": "2026-01-02", "places": {"core-6": {"better": 1}}}, {"date": "2026-03-02", "places": {}}]
+    built = standings.compute_standings(standings.load_board(board)[0], table=boards.REFERENCES, past=past)
+    html = page.render(built)
+    assert "It has had no place." not in html["pages/entry-better.html"]
+    assert "2026-01-02" in html["pages/entry-better.html"] and "2026-03-02" in html["pages/entry-better.html"]
+    assert [list(row.values()) for row in rows_of(html["pages/history.csv"])] == [
+        ["2026-01-02", "core-6", "better", "1"]
+    ]
 
 
 def test_a_track_without_entries_of_its_own_has_no_tab() -> None:
@@ -220,6 +250,19 @@ def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     assert entry.curves == {boards.HOPPER: {"updates": [1000, 3000], "returns": returns}}
     given = add_entry([run], "given", tmp_path, details=Details(family="model-based"))
     assert submissions.load_entry(given).family == "model-based"
-    with pytest.raises(OffDynError, match="family 'model-fre'"):
+    with pytest.raises(OffDynError, match=r"^entry 'wrong': unknown family 'model-fre'; did you mean 'model-free'\?"):
         add_entry([run], "wrong", tmp_path, details=Details(family="model-fre"))
     assert not (tmp_path / "submissions/wrong").exists()
+
+
+def test_our_reading_of_a_method_is_told_behind_its_name(tmp_path: Path) -> None:
+    folder = boards.write_run(tmp_path / "run", "lodada")
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**run, "reading": "our reading"}))
+    assert FinishedRun.load(folder).method == "lodada (our reading)"
+    board = tmp_path / "board"
+    entry = submissions.load_entry(add_entry([folder], "told", board))
+    given = submissions.load_entry(add_entry([folder], "given", board, details=Details(method="LoDADA")))
+    twice = submissions.load_entry(add_entry([folder], "twice", board, details=Details(method="LoDADA (our reading)")))
+    assert [one.method for one in (entry, given, twice)] == ["lodada (our reading)", *["LoDADA (our reading)"] * 2]
+    assert {rows.key_of(one.method) for one in (entry, given, twice)} == {"lodada"}

@@ -21,6 +21,7 @@ from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import full_grid
 from offdyn_envs.benchmark.scoring.scores import get_reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import TRACKS, get_task
@@ -40,9 +41,13 @@ def judged(
     spread: float = 1.0,
     kept: Mapping[tuple[str, float], float] | None = None,
     data: str = "merged",
+    grid: bool = True,
     **changes: Any,
 ) -> Judged:
-    """An entry, re-run, whose seeds score `spread` above and below what is said; `kept` are shares in cells."""
+    """An entry, re-run, whose seeds score `spread` above and below what is said.
+
+    `kept` are shares in cells; of the others of the grid, which are re-run too where it is whole, all is kept.
+    """
     returns = {
         (task, seed): float(_raw(task, score + spread * (seed - (len(seeds) - 1) / 2)))
         for (task, score), seed in product(sorted(scores.items()), seeds)
@@ -51,10 +56,11 @@ def judged(
         Result(task, seed, "", f"{name}{task}{seed}", None, None, (value, value))
         for (task, seed), value in returns.items()
     )
+    shares_of = {task: {cell: 1.0 for cell in (full_grid(task) if grid else ())} | dict(kept or {}) for task in scores}
     cells = tuple(
         CellResult(task, seed, *cell, (_raw(task, share * _score(task, value)),) * 2)
         for (task, seed), value in returns.items()
-        for cell, share in (kept or {}).items()
+        for cell, share in shares_of[task].items()
     )
     told: dict[str, Any] = {
         "folder": Path(),
@@ -107,8 +113,8 @@ BOARD = [
     judged("droco", everywhere(50), kept=ALL_CELLS),
     judged("iql", everywhere(40), kept={**ALL_CELLS, ("kinematic", 3.0): 0.2, ("min-q", 0.2): 1.1}),
     judged("igdf", everywhere(45), kept={condition: 0.25 for condition in shares.TABLE}),
-    judged("td3-bc", {task: 30.0 for task in CORE if task != WALKER}),
-    judged("mobody", everywhere(60, walker2d=20), (0, 1, 2)),
+    judged("td3-bc", {task: 30.0 for task in CORE if task != WALKER}, grid=False),
+    judged("mobody", everywhere(60, walker2d=20), (0, 1, 2), grid=False),
     judged("iql@data-target", {task: 20.0 + 4 * k for k, task in enumerate(CORE)}, data="target", reference=True),
 ]
 
@@ -141,16 +147,63 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
         "mobody": None,
         "iql@data-target": None,
     }
-    assert found["td3-bc"].lacks == ("5 of 6 tasks: lacks walker2d-gravity-5.0",)
-    assert found["mobody"].lacks == ("3 seeds of 5",)
+    assert found["td3-bc"].lacks[1:] == ("5 of 6 tasks: lacks walker2d-gravity-5.0",)
+    assert found["mobody"].lacks[1:] == ("3 seeds, 5 needed",)
     assert found["td3-bc"].left == 500_000 and found["mobody"].left == 6 * 2 * 100_000
     # 500 seconds for five seeds of 100,000 updates.
     assert found["td3-bc"].seconds == pytest.approx(0.001)
     text = usual_page()
-    assert "| `td3-bc` (td3-bc) | 5 of 6 tasks: lacks walker2d-gravity-5.0 | 500,000 | 8 min |" in text
+    assert "not re-run; 5 of 6 tasks: lacks walker2d-gravity-5.0 | 500,000 | 8 min |" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
+
+
+def test_one_easy_task_is_no_first_place_on_the_board_or_the_page() -> None:
+    board = [judged("whole", everywhere(50)), judged("easy", {CORE[0]: 90.0})]
+    (track,) = (one for one in compute_standings(board)["tracks"] if one["name"] == "core-6")
+    assert [(row["name"], row["rank"], row["unranked"]) for row in track["rows"]] == [
+        ("whole", 1, None),
+        ("easy", None, "1 of 6 tasks"),
+    ]
+    assert {name: row.rank for name, row in by_name(board).items()} == {"whole": 1, "easy": None}
+    html = "".join(front(compute_standings(board)))
+    plot = html.split('class="forest')[1].split("</ol>")[0]
+    assert plot.index('data-entry="whole"') < plot.index('data-entry="easy"')
+    table = html.split('class="board')[1].split("</table>")[0]
+    assert table.index('data-entry="whole"') < table.index("Random policy") < table.index('data-entry="easy"')
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        (lambda cell: cell["family"] == "min-q", "robustness cells not re-run"),
+        (lambda cell: (cell["task"], cell["seed"]) == (WALKER, 4), "robustness cells not re-run"),
+        (lambda cell: True, "robustness cells not re-run"),
+    ],
+)
+def test_a_place_needs_the_whole_grid_re_run_whatever_is_claimed(lost: Any, words: str) -> None:
+    whole = judged("whole", everywhere(50))
+    assert whole.verdict is not None
+    cells = whole.verdict["perturbed"]
+    kept = [cell for cell in cells if not lost(cell)]
+    verdict = {key: value for key, value in whole.verdict.items() if key != "perturbed"}
+    part = Judged(whole.entry, verdict | ({"perturbed": kept} if kept else {}))
+    assert by_name([whole])["whole"].rank == 1
+    row = by_name([part])["whole"]
+    assert (row.rank, row.lacks) == (None, (f"{len(cells) - len(kept)} {words}",))
+
+
+def test_a_share_is_told_over_all_tasks_or_not_at_all() -> None:
+    hard = ("kinematic", 3.0)
+    one = judged("a", everywhere(50), kept={hard: 0.5}, grid=False)
+    assert one.verdict is not None
+    assert [kept["cell"] for kept in compute_standings([one])["entries"][0]["kept"]] == ["kinematic hard"]
+    chosen = [cell for cell in one.verdict["perturbed"] if cell["task"] != WALKER]
+    part = Judged(one.entry, {**one.verdict, "perturbed": chosen})
+    assert compute_standings([part])["entries"][0]["kept"] == []
+    row = by_name([part])["a"]
+    assert shares.kept(row, hard) is None and shares.score_under(row, hard) is None
 
 
 def test_the_board_names_the_tasks_that_an_entry_lacks() -> None:
@@ -271,7 +324,7 @@ def test_spearman_is_the_definition() -> None:
 
 def test_shares_are_sums_over_sums_of_tasks_with_a_clean_score_to_speak_of() -> None:
     hard = ("kinematic", 3.0)
-    one = by_name([judged("a", everywhere(50, walker2d=8), kept={hard: 0.5}, spread=0.0)])["a"]
+    one = by_name([judged("a", everywhere(50, walker2d=8), kept={hard: 0.5}, spread=0.0, grid=False)])["a"]
     found = shares.kept(one, hard)
     assert found is not None and WALKER not in found.tasks and len(found.tasks) == 5
     assert found.share == pytest.approx((0.5, 0.5, 0.5))
@@ -321,7 +374,8 @@ def test_claims_are_judged_by_intervals_of_differences() -> None:
     share = verdict("DROCO keeps a larger share than IGDF under a hard kinematic change")
     assert (share.verdict, share.tasks) == (claims.HOLDS, 6)
     assert share.difference == pytest.approx((0.25, 0.25, 0.25))
-    none = verdict("DROCO keeps a larger share than IGDF under a hard kinematic change", weak)
+    bare = material([judged(name, everywhere(40), grid=False) for name in ("droco", "igdf")])
+    none = verdict("DROCO keeps a larger share than IGDF under a hard kinematic change", bare)
     assert none.why == "no task with kinematic hard and a clean score above 10 of both"
     assert "target-rows" in verdict("Fewer target rows cost every method, DROCO least").why
 
@@ -374,6 +428,13 @@ def test_runs_that_are_no_entries_stand_beside_entries(tmp_path: Path) -> None:
     (target / "run.json").write_text(json.dumps(run))
     found = {row.name: row for row in rows.gather(BOARD[:1], [runs], "core-6", "100k")}
     assert list(found) == ["droco", "iql (runs)", "iql@data-target (runs)"]
+    # What learned from the target's rows alone is a reference, no rival.
+    assert {name: row.reference for name, row in found.items()} == {
+        "droco": False,
+        "iql (runs)": False,
+        "iql@data-target (runs)": True,
+    }
+    assert "iql@data-target" not in {row.key for row in rows.field_of([*found.values()])}
     ours = found["iql (runs)"]
     assert (ours.source, ours.rank, sorted(ours.scores)) == ("run", None, [boards.CHEETAH, boards.HOPPER])
     assert "no entry" in ours.lacks and ours.cells[boards.HOPPER][("min-q", 0.2)].keys() == {0, 1, 2}
@@ -397,7 +458,8 @@ def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
 
 
 def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "load_board", lambda board: (BOARD[:2], ["entry 'bad' is refused"]))
+    board = [judged(name, everywhere(50), kept=ALL_CELLS, grid=False) for name in ("droco", "iql")]
+    monkeypatch.setattr(publish, "load_board", lambda _: (board, ["entry 'bad' is refused"]))
     for out in (tmp_path / "b", tmp_path / "a"):
         files, refusals = publish.write_results(tmp_path, [], out, command="offdyn leaderboard results")
         assert refusals == ["entry 'bad' is refused"]
@@ -421,8 +483,9 @@ def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
 
 def test_a_method_s_name_ends_no_cell() -> None:
     text = page(material([judged("droco", everywhere(50), method="a|`b`\n<c>")]), command="o", latest="", version="0")
-    (line,) = (line for line in text.splitlines() if line.startswith("| `a"))
-    assert line.startswith("| `a\\|b <c>` | 1 |")
+    scores, robustness = (line for line in text.splitlines() if line.startswith("| `a"))
+    assert scores.startswith("| `a\\|b <c>` | 1 |")
+    assert robustness.startswith("| `a\\|b <c>` | 100 % [")
 
 
 @pytest.mark.parametrize(

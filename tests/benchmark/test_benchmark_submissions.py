@@ -311,10 +311,10 @@ def test_a_run_grown_from_three_seeds_to_five_is_added_once_all_are_evaluated(tm
     assert {cell.seed for cell in grown.perturbed} == {0, 1, 2, 3, 4}
 
 
-def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) -> None:
+def test_adding_twice_needs_replace(tmp_path: Path) -> None:
     run = boards.write_run(tmp_path / "run", agent="bc", critic=False)
     board = tmp_path / "board"
-    assert submissions.load_entry(entries_from_runs.add_entry([run], "bc", board)).reference
+    entries_from_runs.add_entry([run], "bc", board)
     with pytest.raises(OffDynError, match="exists"):
         entries_from_runs.add_entry([run], "bc", board)
     details = entries_from_runs.Details(method="Again")
@@ -323,6 +323,70 @@ def test_adding_twice_needs_replace_and_bc_is_a_reference_row(tmp_path: Path) ->
         == "Again"
     )
     assert [path.name for path in (board / "submissions").iterdir()] == ["bc"]
+
+
+@pytest.mark.parametrize(
+    ("family", "data", "reference"),
+    [
+        ("model-free", "merged", False),
+        ("model-free", "target", True),
+        ("model-free", "source", True),
+        ("model-free", "oracle", True),
+        ("filtering or reweighting", "target", True),
+        (None, "target", True),
+        (None, "merged", False),
+        (None, None, False),
+        # What only imitates is a method with the target's rows alone: BC.
+        ("cloning", "target", False),
+        ("cloning", "merged", False),
+        ("cloning", "oracle", True),
+    ],
+)
+def test_what_stands_for_its_data_is_a_reference_row(
+    family: str | None, data: str | None, reference: bool, tmp_path: Path
+) -> None:
+    run = boards.write_run(tmp_path / "run")
+    edited(run / "run.json", family=family, settings={"data": data})
+    folder = entries_from_runs.add_entry([run], "one", tmp_path / "board")
+    assert json.loads((folder / "entry.json").read_text())["reference"] is reference
+    # Whoever writes entry.json by hand does not get round it.
+    edited(folder / "entry.json", reference=False)
+    assert submissions.load_entry(folder).reference is reference
+
+
+def test_a_variant_keeps_its_name(tmp_path: Path) -> None:
+    def method(run: Path) -> str:
+        return entries_from_runs.FinishedRun.load(run).method
+
+    plain = boards.write_run(tmp_path / "mobody", agent="mobody")
+    paper = boards.write_run(tmp_path / "mobody@paper", agent="mobody", task=boards.CHEETAH)
+    formed = boards.write_run(tmp_path / "elsewhere", agent="mobody")
+    edited(formed / "run.json", settings={"form": "paper"})
+    named = boards.write_run(tmp_path / "mobody@other", agent="mobody")
+    edited(named / "run.json", variant="data-target")
+    suite = boards.write_run(tmp_path / "run", agent="mobody")
+    edited(suite / "run.json", settings={"form": "suite"})
+    assert [method(run) for run in (plain, paper, formed, named, suite)] == [
+        "mobody",
+        "mobody@paper",
+        "mobody@form-paper",
+        "mobody@data-target",
+        "mobody",
+    ]
+    board = tmp_path / "board"
+    assert submissions.load_entry(entries_from_runs.add_entry([paper], "one", board)).method == "mobody@paper"
+    with pytest.raises(OffDynError, match=r"different variants \(mobody, mobody@paper\); name .* --method"):
+        entries_from_runs.add_entry([plain, paper], "both", board)
+    both = entries_from_runs.Details(method="MOBODY")
+    entries_from_runs.add_entry([plain, paper], "both", board, details=both)
+
+
+def test_a_population_of_several_tasks_has_one_clock(tmp_path: Path) -> None:
+    runs = [boards.write_run(tmp_path / task / "iql", task=task) for task in (boards.HOPPER, boards.CHEETAH)]
+    for run in runs:
+        edited(run / "run.json", wall_clock_s=100.0, population={"runs": 6, "tasks": 2})
+    entry = submissions.load_entry(entries_from_runs.add_entry(runs, "iql", tmp_path / "board"))
+    assert [told["wall_clock_s"] for told in entry.disclosure["tasks"].values()] == [50.0, 50.0]
 
 
 def test_a_broken_add_leaves_nothing_and_a_killed_one_is_cleaned_up(tmp_path: Path) -> None:

@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 
 from offdyn_envs import cli
-from offdyn_envs.benchmark.entries import reruns, standings, submissions, verdicts, verification
+from offdyn_envs.benchmark.entries import (
+    history,
+    renewal,
+    reruns,
+    standings,
+    submissions,
+    verdicts,
+    verification,
+)
 from offdyn_envs.benchmark.gate import onnx_policy
+from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.benchmark.sandbox import sandbox
 from offdyn_envs.benchmark.scoring import cells, critics, grid, protocol, rollouts
 from offdyn_envs.datasets import load_dataset
@@ -27,7 +36,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox nee
 
 EPISODES = 15
 LIMITS = sandbox.Limits(cpu=60, wall=120)
-PLAN = verification.Plan(EPISODES, limits=LIMITS)
+PLAN = verification.Plan(EPISODES, perturbed=False, salt="later", limits=LIMITS)
+WHOLE = replace(PLAN, perturbed=True)
 
 
 def honest_returns(task: str, seed: int) -> list[float]:
@@ -128,7 +138,11 @@ def written_verdict(board: Path) -> tuple[submissions.Entry, Path, dict[str, Any
         reruns.Rerun(
             result,
             list(result.returns),
-            [(cell, list(cell.returns)) for cell in loaded.perturbed if cell.seed == result.seed],
+            {
+                cells.Cell(cell.family, cell.level): [float(np.mean(cell.returns))] * protocol.CELL_EPISODES
+                for cell in loaded.perturbed
+                if cell.seed == result.seed
+            },
             [],
             [],
         )
@@ -139,7 +153,8 @@ def written_verdict(board: Path) -> tuple[submissions.Entry, Path, dict[str, Any
         "shifts": [shift.to_json() for shift in cells.held_out_shifts(1)],
         "returns": {key: [1.0] * protocol.CELL_EPISODES for key in loaded.policy_hashes},
     }
-    run = {"episodes": 10, "salt": "", "seed": verification.evaluation_seed(loaded), "isolation": ["resource-limits"]}
+    seed = verification.evaluation_seed(loaded, "later")
+    run = {"episodes": 10, "salt": "later", "seed": seed, "isolation": ["resource-limits"]}
     path = verdicts.verdict_path(board, "mine")
     path.parent.mkdir()
     return loaded, path, verdicts.binding(loaded) | run | found
@@ -220,7 +235,7 @@ def test_an_entry_outside_the_board_leaves_its_namesakes_verdict_alone(
     verdict = verdicts.verdict_path(tmp_path / "board", "mine")
     verdict.parent.mkdir(parents=True)
     verdict.write_text("what was found for the namesake")
-    plan = verification.Plan(2, limits=LIMITS)
+    plan = verification.Plan(2, perturbed=False, limits=LIMITS)
     found = verification.verify_entries([folder], tmp_path / "board", plan)
     assert found.verdicts[0]["entry"] == "mine"
     assert verdict.read_text() == "what was found for the namesake"
@@ -249,7 +264,7 @@ def test_all_policies_are_looked_at_before_the_first_is_re_run(
     boards.write_entry(tmp_path, *copy(honest, "honest"))
     episodes.clear()
     assert verify(tmp_path, ["honest"])[0]["honest"]["status"] == verdicts.REPRODUCED
-    assert episodes == [0, EPISODES + protocol.CELL_EPISODES]
+    assert episodes == [0, EPISODES]
 
 
 def folder_as_verdict(board: Path) -> None:
@@ -336,13 +351,69 @@ def test_seeds_follow_from_all_policies_and_the_salt(
 ) -> None:
     entry, files = copy(honest, "mine")
     loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
-    seed = verification.evaluation_seed(loaded)
+    seed = verification.evaluation_seed(loaded, "later")
     assert 0 <= seed < 2**48
-    assert seed == verification.evaluation_seed(loaded)
+    assert seed == verification.evaluation_seed(loaded, "later")
     assert seed != verification.evaluation_seed(loaded, "a1b2c3")
     files[path_of(2)] = models.policy(11, 3, seed=5)
     rehash(entry, files)
-    assert seed != verification.evaluation_seed(submissions.load_entry(boards.write_entry(tmp_path, entry, files)))
+    other = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+    assert seed != verification.evaluation_seed(other, "later")
+
+
+def test_a_salt_is_drawn_where_none_is_given_and_an_empty_one_is_refused() -> None:
+    assert len({verification.Plan().salt for _ in range(20)}) == 20
+    for salt in ("", "  ", "a\nb", "x" * 201):
+        with pytest.raises(OffDynError, match="1 to 200 printable characters are allowed"):
+            verification.Plan(salt=salt)
+
+
+def test_the_command_records_the_salt_it_drew_and_repeats_a_given_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = boards.write_entry(tmp_path, *boards.entry_json("mine"))
+    asked: list[dict[str, Any]] = []
+
+    def run(job: dict[str, Any], *_: Any) -> Any:
+        asked.append(job)
+        raise OffDynError("not here")
+
+    monkeypatch.setattr(reruns, "run_job", run)
+    monkeypatch.setattr(reruns, "_look", lambda *_: {})
+    monkeypatch.setattr(cli, "entry_points", lambda group: [])
+    words = ["leaderboard", "verify", str(folder), "--leaderboard", str(tmp_path), "--json", "--no-perturbed"]
+    found = []
+    for more in ([], [], ["--salt", "mine"]):
+        with pytest.raises(SystemExit):
+            cli.main([*words, *more])
+        found += json.loads(capsys.readouterr().out)
+    drawn, again, given = (verdict["salt"] for verdict in found)
+    assert drawn and again and drawn != again and given == "mine"
+    seeds = [job["cells"][0]["seed"] for job in asked]
+    assert seeds == [verdict["seed"] for verdict in found] and len(set(seeds)) == 3
+    loaded = submissions.load_entry(folder)
+    assert seeds == [verification.evaluation_seed(loaded, salt) for salt in (drawn, again, given)]
+
+
+def test_all_cells_of_the_grid_are_asked_for_whatever_an_entry_claims(tmp_path: Path) -> None:
+    names = ("nothing", "little", "beyond")
+    claims: list[list[tuple[str, float, float]]] = [[], [("gravity", 2.0, 1.0)], [("gravity", 3.0, 1.0)]]
+    for name, claimed in zip(names, claims, strict=True):
+        entry, files = boards.entry_json(name, cells=claimed, cell_episodes=1)
+        for cell in entry["perturbed"]:
+            cell["returns"] = cell["returns"][:1]
+        loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+        (group,) = reruns._groups(loaded)
+        clean, *rest, held_out = reruns._asking(loaded, group, WHOLE).asked
+        assert (clean["family"], held_out["family"]) == (None, grid.HELD_OUT)
+        assert {ask["episodes"] for ask in (*rest, held_out)} == {protocol.CELL_EPISODES}
+        asked = [cells.Cell(ask["family"], ask["level"]) for ask in rest]
+        beyond = [cells.Cell("gravity", 3.0)] if name == "beyond" else []
+        assert asked == [*cells.full_grid(boards.HOPPER), *beyond]
+    place = get_task(boards.HOPPER)
+    assert cells.full_grid(boards.HOPPER) == cells.evaluation_cells(
+        place, critic=critics.find_critic(boards.HOPPER) is not None
+    )
 
 
 def with_honest_cells(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -380,32 +451,89 @@ def reference_critic(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setattr(critics, "CRITICS", root)
 
 
+@pytest.fixture
+def short_cells(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Fewer episodes of each cell than the protocol has."""
+    monkeypatch.setattr(protocol, "CELL_EPISODES", 6)
+    return 6
+
+
 @pytest.mark.usefixtures("reference_critic")
-def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path) -> None:
+def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path, short_cells: int) -> None:
     loaded = submissions.load_entry(boards.write_entry(tmp_path, *with_honest_cells("cells")))
-    findings = verification.verify_entry(loaded, PLAN)
+    findings = verification.verify_entry(loaded, WHOLE)
     assert findings["status"] == verdicts.REPRODUCED, findings["reason"]
     assert set(findings["p_values"]) == {"clean", "perturbed"}
-    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [10] * 12
+    # All of the grid, and the attack with critics of its own.
+    expected = {*cells.full_grid(boards.HOPPER), ("min-q-own", 0.2)}
+    assert {(cell["family"], cell["level"]) for cell in findings["perturbed"]} == expected
+    assert [len(cell["returns"]) for cell in findings["perturbed"]] == [short_cells] * 3 * len(expected)
     held_out = findings["held_out"]
-    assert [len(returns) for returns in held_out["returns"].values()] == [protocol.CELL_EPISODES] * 3
+    assert [len(returns) for returns in held_out["returns"].values()] == [short_cells] * 3
     assert len(held_out["shifts"]) == 4
-    again = verification.verify_entry(loaded, replace(PLAN, jobs=1))
+    again = verification.verify_entry(loaded, replace(WHOLE, jobs=1))
     assert [again[key] for key in ("returns", "perturbed", "held_out")] == [
         findings[key] for key in ("returns", "perturbed", "held_out")
     ]
-    short = verification.verify_entry(loaded, verification.Plan(EPISODES, perturbed=False, limits=LIMITS))
+    short = verification.verify_entry(loaded, PLAN)
     assert set(short["p_values"]) == {"clean"}
     assert not {"perturbed", "held_out"} & set(short)
 
 
-@pytest.mark.usefixtures("reference_critic")
+@pytest.mark.usefixtures("reference_critic", "short_cells")
 def test_forged_perturbed_returns_are_found(tmp_path: Path) -> None:
     entry, files = with_honest_cells("cells")
     for cell in entry["perturbed"]:
         cell["returns"] = [value + 500.0 for value in cell["returns"]]
     loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
-    assert verification.verify_entry(loaded, PLAN)["status"] == verdicts.NOT_REPRODUCED
+    assert verification.verify_entry(loaded, WHOLE)["status"] == verdicts.NOT_REPRODUCED
+
+
+def test_an_entry_of_protocol_1_is_scored_anew_from_its_policies(tmp_path: Path) -> None:
+    entry, files = boards.entry_json("old", protocol=1)
+    del entry["results"][0]["returns"][0]
+    boards.write_entry(tmp_path, entry | {"protocol": 1}, files)
+    with pytest.raises(OffDynError, match="has 9 returns"):
+        renewal.renew_entry("old", "new", tmp_path)
+    old = boards.write_entry(tmp_path, *boards.entry_json("old", protocol=1))
+    new = submissions.load_entry(renewal.renew_entry("old", "new", tmp_path, plan=PLAN))
+    assert (new.protocol, new.name, new.method, new.episodes) == (2, "new", "OLD", EPISODES)
+    assert new.disclosure == submissions.load_entry(old).disclosure
+    for result in new.results:
+        stored = (old / result.policy).read_bytes()
+        assert (new.folder / result.policy).read_bytes() == halved(stored)
+    honest = honest_returns(boards.HOPPER, 0)
+    assert abs(np.mean(new.results[0].returns) - np.mean(honest)) < 4 * np.std(honest)
+    found = verification.verify_entry(new, replace(PLAN, salt="another"))
+    assert found["status"] == verdicts.REPRODUCED, found["reason"]
+    with pytest.raises(OffDynError, match="'new' is of protocol 2 already; verify it as it is"):
+        renewal.renew_entry("new", "newer", tmp_path)
+    with pytest.raises(OffDynError, match="entry 'new' exists"):
+        renewal.renew_entry("old", "new", tmp_path)
+    assert sorted(path.name for path in (tmp_path / "submissions").iterdir()) == ["new", "old"]
+
+
+def test_a_renewal_takes_no_other_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["leaderboard", "add", "--from-entry", "old", "--name", "new", "--method", "Mine"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--leaderboard", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--from-entry old keeps what the entry says" in capsys.readouterr().err
+
+
+def test_a_verdict_that_changes_places_adds_to_the_history(
+    honest: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boards.write_entry(tmp_path, *copy(honest, "mine"))
+    rows = [{"name": "core-6", "rows": [{"name": "mine", "rank": 1}]}]
+    monkeypatch.setattr(verification, "compute_standings", lambda _: {"tracks": rows})
+    verification.verify_entries(None, tmp_path, PLAN)
+    (step,) = history.load_history(tmp_path)
+    assert step["places"] == {"core-6": {"mine": 1}}
+    assert step["date"] == json.loads(verdicts.verdict_path(tmp_path, "mine").read_text())["date"]
+    rows[0]["rows"] = []
+    verification.verify_entries(None, tmp_path, PLAN)
+    assert [step["places"] for step in history.load_history(tmp_path)] == [{"core-6": {"mine": 1}}, {}]
 
 
 def test_the_test_keeps_its_level_on_skewed_returns_and_finds_small_lies() -> None:
@@ -443,7 +571,7 @@ def test_the_command_ends_with_2_and_one_line_for_each_refused_entry(
     boards.write_entry(tmp_path, entry, files)
     boards.write_entry(tmp_path, *copy(honest, "good"))
     monkeypatch.setattr(cli, "entry_points", lambda group: [])
-    arguments = ["leaderboard", "verify", "--leaderboard", str(tmp_path), "--episodes", "12"]
+    arguments = ["leaderboard", "verify", "--leaderboard", str(tmp_path), "--no-perturbed", "--episodes", "12"]
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments, "--json"])
     printed = capsys.readouterr()

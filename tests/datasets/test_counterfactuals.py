@@ -144,7 +144,7 @@ def test_order_chunks_threads_and_repetition_do_not_matter(
     source = sets["halfcheetah/nominal"]
     whole = under(source, "morphology-torso-hard")
     again = under(source, "morphology-torso-hard", num_threads=4)
-    monkeypatch.setattr("offdyn_envs.datasets.gap.counterfactuals.CHUNK", 37)
+    monkeypatch.setattr("offdyn_envs.datasets.gap.simulators.CHUNK", 37)
     rows = np.random.default_rng(0).permutation(500)[:301]
     some = under(source, "morphology-torso-hard", rows, num_threads=2)
     for key in ("next_qpos", "next_qvel", "next_observations", "rewards", "terminations"):

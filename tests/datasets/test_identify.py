@@ -6,7 +6,7 @@ import json
 import re
 import runpy
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 import offdyn
 from offdyn_envs.datasets import dynamics_gap, identify, load_dataset
+from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
 from offdyn_envs.datasets.commands import app
 from offdyn_envs.datasets.identifying import identify as fitting_module
 from offdyn_envs.datasets.identifying.fitting import row_losses, slopes
@@ -26,7 +28,9 @@ from offdyn_envs.datasets.identifying.logs import read_logs
 from offdyn_envs.datasets.identifying.posing import Pose
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import WALKERS, get_robot
+from offdyn_envs.tasks import DatasetId, get_dynamics
 from offdyn_envs.vector import OffDynVectorEnv
+from tests.envs.test_own_robots import REACHER
 
 HOPPER, WALKER = "offdyn/hopper/gravity-0p5/medium-5k-v0", "offdyn/walker2d/friction-0p5/medium-5k-v0"
 NOMINAL = "offdyn/hopper/nominal/medium-5k-v0"
@@ -237,7 +241,12 @@ def test_bad_input_is_refused_in_one_line(call: dict[str, Any], words: str) -> N
     [
         ({}, None, "does not say whose data it holds"),
         ({}, "ant", "has 11 observations and 3 actions; 27 and 8 are expected of ant"),
-        ({"qpos": np.zeros((50, 6))}, "hopper", "both are needed, or neither"),
+        ({"qpos": np.zeros((50, 6))}, "hopper", "both 'qpos' and 'qvel' are needed, or none"),
+        (
+            {"qvel": np.zeros((50, 6)), "goal": np.zeros((50, 3))},
+            "hopper",
+            "both 'qpos' and 'qvel' are needed, or none",
+        ),
         ({"qpos": np.zeros((50, 6)), "qvel": np.zeros((50, 5))}, "hopper", "'qvel' is float64 [50, 5]"),
     ],
 )
@@ -265,6 +274,45 @@ def test_a_robot_that_hides_its_state_is_refused(monkeypatch: pytest.MonkeyPatch
         Pose(replace(robot))
 
 
+@pytest.mark.usefixtures("own_robots")
+def test_an_own_robot_with_a_goal() -> None:
+    """How far the target is, is observed: another one leads elsewhere; without it the states are not whole."""
+
+    class Far(type(REACHER)):
+        def observe(self, qpos: Any, qvel: Any, goal: Any) -> Any:
+            tip = self.bodies(qpos, "tip")[..., 0, :]
+            return np.concatenate((qpos, qvel, ((tip - goal) ** 2).sum(axis=-1, keepdims=True)), axis=-1)
+
+    robot = offdyn.register_robot(Far(**{item.name: getattr(REACHER, item.name) for item in fields(REACHER)}))
+    offdyn.register_dynamics("reacher", "heavy", offdyn.Damping(3.0))
+    data = collect("reacher", "heavy", RandomBehaviour(), 300)
+    assert data.goal is not None
+    target = {key: getattr(data, key) for key in KEYS}
+    rows = data.state_rows
+    states = {"qpos": data.qpos[rows], "qvel": data.qvel[rows], "goal": data.goal[rows]}
+    found = fit(target | states, "damping=0.5..10", robot="reacher")
+    assert found["damping"].told and found["damping"].value == pytest.approx(3.0, rel=1e-4)
+    assert found.after.steps[0] < 1e-6 < found.before.steps[0]
+    others = states["goal"] * 2.0
+    assert fit(target | states | {"goal": others}, "damping=0.5..10", robot="reacher").after.steps[0] > 1e-3
+    for change, words in (
+        ({"goal": None}, "a state of Reacher has a goal, and 'goal' is missing"),
+        ({"goal": others[:, :2]}, "'goal' is float64 [300, 2]; expected numbers [300, 3]"),
+        (dict.fromkeys(states), "Reacher cannot be put into its observations, .*: its states have a goal"),
+    ):
+        with pytest.raises(OffDynError, match=re.escape(words).replace(r"\.\*", ".*")):
+            fit(target | states | change, "damping=0.5..10", robot=robot)
+
+
+def test_the_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path))
+    built = build(DatasetId.parse("adroit-pen/broken-joint-easy/random-500"), quiet=True)
+    free = {"shrink-finger": (0.9, 1.1)}
+    found = fit(load_dataset(built.id), free, rows=10, shifts=get_dynamics("adroit-pen", "broken-joint-easy"))
+    assert found.before.steps[0] == 0.0 and found.robot == "adroit-pen"
+    assert found["shrink-finger"].value == pytest.approx(1.0, rel=1e-4)
+
+
 def test_command(tmp_path: Path) -> None:
     out = tmp_path / "shifts.json"
     arguments = ["identify", "hopper-gravity-0.5-medium", "--free", "gravity", "--rows", "100", "--threads", "2"]
@@ -289,6 +337,18 @@ def test_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "docs/identify.md", "exec"), {})
+
+
+def test_page_has_every_row_of_the_benchmark() -> None:
+    root = Path(__file__).parents[2]
+    cases = runpy.run_path(str(root / "benchmarks" / "identify.py"))["CASES"]
+    lines = (root / "docs" / "identify.md").read_text(encoding="utf-8").splitlines()
+    for case in cases:
+        free = {"gravity": 1.0, "friction": 1.0} | case.truth
+        said = [re.escape(f"{name} {truth:g}:") for name, truth in free.items()]
+        for begin in ("states", "observations"):
+            row = re.compile(rf"\| {case.robot} \| {begin} \| [0-9,]+ \| {'[^;]*; '.join(said)}[^;]*\|$")
+            assert sum(bool(row.match(line)) for line in lines) == 1, (case, begin)
 
 
 def test_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -547,3 +547,20 @@ def test_a_robot_of_a_package_is_registered_for_it(install):
 def test_a_name_of_no_robot_is_no_attribute_of_the_batches(name):
     """Pickle and torch's cache of compiled updates look for names in every module that is loaded."""
     assert not hasattr(vector, name) and hasattr(vector, "hopper")
+
+
+def test_the_unit_of_a_force_is_that_of_its_joint():
+    """What turns a hinge is limited in N m, what pushes a slide in N."""
+    slide = PENDULUM.replace("hinge", "slide")
+    both = slide.replace("</body>", '<body><joint name="j"/><geom size="0.1"/></body></body>').replace(
+        "</actuator>", '<motor name="k" joint="j"/></actuator>'
+    )
+    for mjcf, actuator, unit in (
+        (PENDULUM, None, "N m"),
+        (slide, None, "N"),
+        (both, None, "N m or N"),
+        (both, "k", "N m"),
+    ):
+        robot = pendulum(mjcf=mjcf)
+        said = offdyn_envs.Actuator(limit=2.0, actuator=actuator).describe(robot)
+        assert said.endswith(f"at most 2 {unit}"), said

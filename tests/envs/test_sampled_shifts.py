@@ -9,7 +9,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from offdyn_envs import Gravity, Kinematic, Mass, OffDynError, Payload, sample_shifts
+from offdyn_envs import Actuator, Field, Gravity, Kinematic, Mass, Morphology, OffDynError, Payload, sample_shifts
 from offdyn_envs.robots import WALKERS
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -69,7 +69,10 @@ def test_each_range_has_its_own_stream():
         ({"payload": (0.0, 1.0)}, {}, "payload shift: parameter 'body' is missing"),
         ({"delay": (0.5, 2.0)}, {}, "steps must be a whole number"),
         ({"delay": (0, 99)}, {}, "steps must be a whole number from 0 to 50"),
-        ({"local": (0, 9)}, {}, "unknown parameter of the local shift"),
+        ({"local": (0, 9)}, {}, "ranges: the local shift has no number that says how strong it is"),
+        ({"field.scale:opt.viscosity": (0.5, 2.0)}, {}, "opt.viscosity of Hopper has 0, which no scale changes"),
+        ({"field.scale:dof_frictionloss": (0.5, 2.0)}, {}, "dof_frictionloss has 0, which no scale changes"),
+        ({"frictionloss.scale": (0.5, 2.0)}, {}, "every joint of Hopper has 0, which no scale changes"),
         ({"mass": (2.0, 0.5)}, {}, "must rise, got 2 and 0.5"),
         ({"mass": (0.0, 0.5)}, {}, "mass shift: scale must be a finite number"),
         ({"mass": 0.5}, {}, "must be a lowest and a highest value"),
@@ -159,3 +162,27 @@ def test_what_cannot_be_observed_is_refused_in_one_line(kwargs, words):
 def test_rows_of_other_shifts_cannot_be_observed():
     with pytest.raises(OffDynError, match="row 0 has gravity, row 1 has mass:torso"):
         OffDynVectorEnv("hopper", 2, row_shifts=[Gravity(0.5), Mass(0.5, "torso")], observe_shifts=True)
+
+
+def test_every_number_of_a_shift_is_observed():
+    rows = [[Actuator(0.5, limit=0.1)], [Actuator(0.5, limit=5.0)]]
+    env = OffDynVectorEnv("hopper", 2, row_shifts=rows, observe_shifts=True)
+    assert env.context_names == ("actuator", "actuator.limit")
+    np.testing.assert_array_equal(env.reset(seed=0)[0][:, 11:], [[0.5, 0.1], [0.5, 5.0]])
+    one = gymnasium.make("OffDyn/Hopper-v0", shifts=Actuator(limit=5.0, actuator="leg_joint"), observe_shifts=True)
+    assert one.unwrapped.context_names == ("actuator.limit:leg_joint",)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    (
+        (Payload(1.0, "torso"), Payload(1.0, "torso", (0.0, 0.0, 0.1))),
+        (Field("dof_damping", 2.0, index=3), Field("dof_damping", 2.0, index=4)),
+        (Morphology("torso", 1), Morphology("torso", 1, keep_mass=True)),
+    ),
+)
+def test_rows_that_no_number_tells_apart_cannot_be_observed(rows):
+    with pytest.raises(OffDynError, match=r"but for their strength; row 0 has .*, row 1 has") as refused:
+        OffDynVectorEnv("hopper", 2, row_shifts=rows, observe_shifts=True)
+    assert "\n" not in str(refused.value)
+    assert OffDynVectorEnv("hopper", 2, row_shifts=[rows[1]] * 2, observe_shifts=True).context_names

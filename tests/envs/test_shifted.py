@@ -1,6 +1,10 @@
 """Shifts of environments that others wrote: Gymnasium's Humanoid and Pusher."""
 
+import copy
+import pickle
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import mujoco
@@ -10,6 +14,7 @@ import pytest
 import offdyn_envs
 from offdyn_envs import Actuator, Armature, Damping, Field, Friction, Frictionloss, Gravity, Mass, OffDynError, Payload
 from offdyn_envs.models import model_hash
+from offdyn_envs.shifts import BaseShift, registry
 
 BODIES = {"Humanoid-v5": ("torso", "abdomen_z"), "Pusher-v5": ("r_forearm_link", "r_elbow_flex_joint")}
 IDS = tuple(BODIES)
@@ -65,7 +70,9 @@ def test_what_changes(name):
     if name == "Pusher-v5":
         with pytest.raises(OffDynError, match="gravity shift: PusherEnv has no gravity, which no scale changes"):
             offdyn_envs.shifted(env, gravity)
-        gravity = {"kind": "field", "field": "opt.gravity", "scale": 0.5}
+        with pytest.raises(OffDynError, match=r"field shift: opt\.gravity has 0, which no scale changes; give add"):
+            offdyn_envs.shifted(env, Field("opt.gravity", scale=0.5))
+        gravity = {"kind": "field", "field": "opt.gravity", "add": 0.0}
     shifts = [gravity, Friction(2.0), Mass(3.0, body), Damping(2.0), Actuator(0.5)]
     model = offdyn_envs.shifted(env, shifts).unwrapped.model
     np.testing.assert_array_equal(model.opt.gravity, nominal.opt.gravity * 0.5)
@@ -156,7 +163,7 @@ class Modelled(gymnasium.Env):
     (
         (lambda: gymnasium.make("OffDyn/Hopper-v0"), "Hopper takes shifts itself: make it with shifts="),
         (lambda: gymnasium.make("CartPole-v1"), "CartPoleEnv has not"),
-        (Modelled, "as 'fullpath', which Modelled has not"),
+        (Modelled, "as 'fullpath', which Modelled has not; give the file, or MJCF as text, as shifted\\(..., mjcf="),
         (lambda: 3, "env must be a Gymnasium environment, got 'int'"),
     ),
 )
@@ -164,3 +171,91 @@ def test_other_environments_are_refused_in_one_line(env, words):
     with pytest.raises(OffDynError, match=words) as refused:
         offdyn_envs.shifted(env(), Gravity(0.5))
     assert "\n" not in str(refused.value)
+
+
+@dataclass(frozen=True)
+class Tail(BaseShift):
+    """Wind that the robot's own numbers go into."""
+
+    speed: float
+    asks: str = "dt"
+    kind = "tail"
+    amount = "speed"
+
+    def apply(self, spec, robot, profile):
+        spec.option.wind = [self.speed, float(getattr(robot, self.asks)), 0.0]
+
+    def describe(self, robot):
+        return "wind"
+
+
+@pytest.fixture
+def tail(monkeypatch):
+    monkeypatch.setitem(registry._KINDS, "tail", Tail)
+
+
+@pytest.mark.parametrize(
+    ("asks", "value"), (("dt", 0.015), ("timestep", 0.003), ("nq", 24), ("nv", 23), ("action_dim", 17))
+)
+def test_a_kind_of_ones_own_may_ask_the_robot(tail, asks, value):
+    model = offdyn_envs.shifted(make("Humanoid-v5"), Tail(2.0, asks)).unwrapped.model
+    np.testing.assert_allclose(model.opt.wind, [2.0, value, 0.0])
+
+
+def test_what_a_stranger_does_not_know_is_refused_in_one_line(tail):
+    env = make("Humanoid-v5")
+    with pytest.raises(
+        OffDynError, match=r"asks for robot.observation_dim, which HumanoidEnv has not: .*dt"
+    ) as refused:
+        offdyn_envs.shifted(env, Tail(2.0, "observation_dim"))
+    assert "\n" not in str(refused.value) and not env.unwrapped.model.opt.wind.any()
+
+
+def test_a_model_that_is_given():
+    """A file or a text stands for the path that an environment does not have, also in later calls and copies."""
+    pytest.importorskip("gymnasium_robotics")
+    import gymnasium_robotics
+
+    gymnasium.register_envs(gymnasium_robotics)
+    env, again = (gymnasium.make("PointMaze_UMaze-v3") for _ in range(2))
+    file = env.unwrapped.tmp_xml_file_path
+    nominal = env.unwrapped.model.body_mass.copy()
+    with pytest.raises(OffDynError, match=r"give the file, or MJCF as text, as shifted.*mjcf=") as refused:
+        offdyn_envs.shifted(env, Mass(2.0))
+    assert "\n" not in str(refused.value)
+    offdyn_envs.shifted(offdyn_envs.shifted(env, Mass(2.0), mjcf=file), Mass(3.0))
+    offdyn_envs.shifted(again, Mass(6.0), mjcf=Path(file).read_text(encoding="utf-8"))
+    for each in (env, again, copy.deepcopy(env), pickle.loads(pickle.dumps(again))):
+        np.testing.assert_allclose(each.unwrapped.model.body_mass, 6.0 * nominal)
+        each.reset(seed=0)
+        each.step(each.action_space.sample())
+
+
+@pytest.mark.parametrize(
+    ("mjcf", "words"),
+    (
+        (3, "mjcf must be the path of a model's file, or MJCF as text, got 3"),
+        ("", "mjcf must be the path"),
+        ("nowhere.xml", "there is no model file nowhere.xml"),
+        ("<mujoco", "its model cannot be read"),
+        ("<mujoco/>", "lead to models of other shapes"),
+    ),
+)
+def test_bad_models_are_refused_in_one_line(mjcf, words):
+    with pytest.raises(OffDynError, match=words) as refused:
+        offdyn_envs.shifted(make("Humanoid-v5"), Gravity(0.5), mjcf=mjcf)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("twin", (copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))))
+def test_copies_keep_the_shifts(twin):
+    env, nominal = offdyn_envs.shifted(make("Humanoid-v5"), [Gravity(0.5), Mass(2.0)]), make("Humanoid-v5")
+    other = twin(env)
+    assert other is not env and other.unwrapped.model is not env.unwrapped.model
+    assert model_hash(other.unwrapped.model) == model_hash(env.unwrapped.model)
+    for ours, theirs in zip(path(env), path(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert model_hash(offdyn_envs.shifted(other, Gravity(0.5)).unwrapped.model) != model_hash(env.unwrapped.model)
+    assert env.unwrapped.model.opt.gravity[2] == -4.905 == 2.0 * other.unwrapped.model.opt.gravity[2]
+    plain = twin(nominal)  # Of the same class, without shifts.
+    assert model_hash(plain.unwrapped.model) == model_hash(nominal.unwrapped.model)

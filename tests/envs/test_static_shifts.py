@@ -259,6 +259,20 @@ def test_fields():
         ({"kind": "field", "field": "geom_size", "scale": 2.0}, "geom_size hangs together with other fields"),
         ({"kind": "field", "field": "eq_data", "scale": 2.0}, "eq_data has no entries"),
         (
+            {"kind": "field", "field": "opt.viscosity", "scale": 2.0},
+            "field shift: opt.viscosity of Hopper has 0, which no scale changes; give add",
+        ),
+        (
+            {"kind": "field", "field": "dof_damping", "scale": 2.0, "index": 0},
+            r"field shift: dof_damping\[0\] has 0, which no scale",
+        ),
+        (
+            {"kind": "field", "field": "dof_damping", "scale": 2.0, "index": np.array([[3]])},
+            "index must be whole numbers",
+        ),
+        ({"scale": 2.0}, r"shifts\[0\] has no 'kind'; allowed: .*gravity"),
+        ([{"kind": "gravity", "scale": 2.0}, {}], r"shifts\[1\] has no 'kind'"),
+        (
             {"kind": "field", "field": "body_mass", "scale": 2.0, "index": 9},
             r"body_mass has shape \[5\], no entry \[9\]",
         ),

@@ -45,6 +45,7 @@ class mjtGeom:
 
 class mjtJoint:
     mjJNT_HINGE: Any
+    mjJNT_SLIDE: Any
 
 class mjtTrn:
     mjTRN_JOINT: Any

@@ -131,6 +131,7 @@ class RowwiseIQL(IQL):
         """Return IQL's loss on the rows that are kept, and what the method adds; see `Agent.loss`."""
         with torch.no_grad():
             terms = self.terms(params, batch)
+        _check(terms, batch)
         kept = _kept(_with_terms(batch, terms), terms.scores, int(self.settings.keep_share * batch.source_rows))
         loss, metrics = super().loss(params, kept)
         extra = self.actor_extra(params, kept)
@@ -146,6 +147,14 @@ class RowwiseIQL(IQL):
         assert weights.shape == source.shape
         whole = torch.cat([weights, torch.ones_like(target)], dim=-1)
         return (whole.unsqueeze(-2) * errors.square()).mean(-1).sum(-1)
+
+
+def _check(terms: RowTerms, batch: Batch) -> None:
+    """Refuse terms of other shapes: a column [.., n, 1] would broadcast, and say of each row what is said of others."""
+    source = batch.rewards[..., : batch.source_rows].shape
+    assert terms.rewards is None or terms.rewards.shape == batch.rewards.shape
+    assert terms.weights is None or terms.weights.shape == source
+    assert terms.scores is None or terms.scores.shape == source
 
 
 def _with_terms(batch: Batch, terms: RowTerms) -> Batch:

@@ -4,8 +4,9 @@
 
 from two classifiers that tell target from source rows, one by (s, a, s') and one by (s, a): dr is the difference of
 their log odds. Here they are trained before the policy (`schedule=stage`). Public code trains them on beside it, one
-step an update (`schedule=loop`), and takes a softmax before the cross-entropy and again of the answer, which bounds
-|dr| by 2 (`dara.form=code`); `form=code` is both.
+step an update (`schedule=loop`), and feeds a softmax into the cross-entropy as if it were logits, so that dr is mostly
+0 or at its clip (`dara.form=odrl`, as in ODRL). MOBODY's port takes the softmax of the answer once more, which bounds
+|dr| by 2 (`dara.form=code`); `form=code` is this port.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class DARA(RowwiseIQL):
     def loop(self) -> bool:
         """Whether classifiers are trained beside the policy."""
         return self.settings.schedule == "loop" and self.settings.dara.weight > 0.0
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """What is added to rewards, where that is known before the policy."""
+        return {} if self.loop or not self.settings.dara.weight else {"rewards": 1.0}
 
     @property
     def reward_range(self) -> tuple[float, float]:

@@ -103,6 +103,12 @@ class DVDF(RowwiseIQL):
         """The score of dynamics, and A where it counts."""
         return {SCORES: 0} | ({ADVANTAGES: 0} if self.settings.mix < 1.0 else {})
 
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """The score of dynamics, and g, by which rows are kept; A alone says nothing of the target."""
+        share = self.settings.keep_share
+        return {SCORES: 1.0, "g": share} if self.settings.mix < 1.0 else {SCORES: share}
+
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Score the dynamics of all source rows, and learn their advantages."""
         from offdyn_agents.engine.stage_cache import Fitted

@@ -63,6 +63,11 @@ class IGDF(RowwiseIQL):
         wanted = {SCORES: self.settings.keep_share < 1.0, WEIGHTS: self.settings.alpha > 0.0}
         return {name: 0 for name, is_wanted in wanted.items() if is_wanted}
 
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """The cosine h; weights rank rows as it does."""
+        return {SCORES: self.settings.keep_share} if self.columns else {}
+
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Train the encoders, and score all source rows."""
         from offdyn_agents.engine.stage_cache import Fitted

@@ -12,6 +12,7 @@ share are this suite's own. The last cluster is kept whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class DomainSettings(ClassifierSettings):
     """The classifiers' settings; of `weight`, which is about rewards, nothing is read here.
 
     Attributes:
-        noise: Standard deviation of the Gaussian noise on inputs; DARA's 1 hides a shift that is smaller.
+        noise: Standard deviation of the Gaussian noise on inputs; chosen on planted rows, see docs/methods/lodada.md.
     """
 
     noise: float = setting(0.1, low=0.0)
@@ -79,8 +80,14 @@ class LoDADA(RowwiseIQL):
     """IQL on source rows of the clusters whose dynamics are nearest to the target's."""
 
     name = "lodada"
+    reading = "our reading"
     settings_class = LoDADASettings
     settings: LoDADASettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Which rows are kept, and the nearness of their clusters."""
+        return {"keep": 1.0, "nearness": 1.0} if self.settings.share < 1.0 else {}
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Find clusters, train the classifiers, and say which source rows are drawn; no loss reads the rest."""

@@ -51,6 +51,11 @@ class OracleFilter(RowwiseIQL):
         """What the loss reads of source rows."""
         return {SCORES: 0}
 
+    @property
+    def ratings(self) -> dict[str, float]:
+        """The scores, by which rows are kept."""
+        return {SCORES: self.settings.keep_share}
+
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Simulate every source row in the target, and score it by its gap.
 

@@ -83,6 +83,11 @@ class OTDF(RowwiseIQL):
         return {SCORES: 0} if self.settings.keep_share < 1.0 or self.settings.sharpness else {}
 
     @property
+    def ratings(self) -> Mapping[str, float]:
+        """The scores d."""
+        return dict.fromkeys(self.columns, self.settings.keep_share)
+
+    @property
     def _drawn(self) -> bool:
         """Whether actions are drawn about the policy's."""
         return bool(self.settings.regularisation) and self.settings.actions == "sample"

@@ -13,6 +13,7 @@ target's rewards) and kappa = 1 are this suite's own reading.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from offdyn_agents.models.short_training import Nets
 
 __all__ = ["STC", "STCSettings", "corrections"]
+
+SAID = ("corrected", "closeness", "nearness")
+"""Columns that no loss reads, as `corrections` has them behind action and reward."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ def slope_step(nets: Nets, states: Tensor, actions: Tensor, moved: Tensor) -> Te
 def corrections(settings: STCSettings, nets: Nets, units: Units, layout: Layout, rows: Tensor) -> Tensor:
     """Return what becomes of packed source rows [n, W], side by side [n, |A| + 4].
 
-    Action, what is added to the reward, whether the row was corrected (0 or 1), |a^ - a| of the action that was tried,
-    and minus the forward model's error with the row's own action, in units of the target's changes.
+    Action, what is added to the reward, whether the row was corrected (0 or 1), -|a^ - a| of the action that was tried
+    ("closeness"), and minus the forward model's error with the row's own action ("nearness"), in units of the target's
+    changes.
     """
     states, actions, changes, _, _ = layout.split(units.table(layout, rows))
     tried = inverse(nets, states, changes)
@@ -73,7 +78,7 @@ def corrections(settings: STCSettings, nets: Nets, units: Units, layout: Layout,
     # The model's rewards are in standard deviations of the target's.
     added = step.clamp(-settings.reward_clip, settings.reward_clip) * units.rewards[1]
     new = torch.where(accepted.unsqueeze(-1), tried, actions)
-    parts = (added * accepted, accepted.to(own.dtype), (tried - actions).norm(dim=-1), -own)
+    parts = (added * accepted, accepted.to(own.dtype), -(tried - actions).norm(dim=-1), -own)
     return torch.cat([new, torch.stack(parts, dim=-1)], dim=-1)
 
 
@@ -83,6 +88,11 @@ class STC(RowwiseIQL):
     name = "stc"
     settings_class = STCSettings
     settings: STCSettings  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Whether a row was corrected, and how near its own action and next state are to what the target would do."""
+        return dict.fromkeys(SAID, 1.0) if self.settings.kappa else {}
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Train the three networks, and correct all source rows; no loss reads the further columns."""
@@ -98,7 +108,7 @@ class STC(RowwiseIQL):
         def columns(nets: Nets) -> RowColumns:
             said = in_chunks(lambda rows: corrections(self.settings, nets, units, layout, rows), context.source)
             actions, added, *others = said.split([layout.action_dim, 1, 1, 1, 1], dim=1)
-            named = zip(("corrected", "distance", "nearness"), others, strict=True)
+            named = zip(SAID, others, strict=True)
             extras = {name: column.squeeze(1) for name, column in named}
             return RowColumns(rewards=added.squeeze(1), actions=actions, extras=extras)
 

@@ -62,6 +62,7 @@ class TABB(RowwiseIQL):
     """IQL whose critics weigh source rows by how well their target agrees with the target domain's."""
 
     name = "tabb"
+    reading = "our reading"
     settings_class = TABBSettings
     settings: TABBSettings  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -73,6 +74,11 @@ class TABB(RowwiseIQL):
     def columns(self) -> Mapping[str, int]:
         """What the models say of every source row: rewards, next states, and whether episodes go on."""
         return {REWARDS: 0, STATES: self.observation_dim, CONTINUES: 0} if self.settings.strength else {}
+
+    @property
+    def ratings(self) -> Mapping[str, float]:
+        """Nearness of the model's next states; weights hang on V and come with it."""
+        return {"nearness": 1.0} if self.settings.strength else {}
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Train an ensemble on target rows for each seed, and predict all source rows."""

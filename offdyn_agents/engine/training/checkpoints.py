@@ -31,6 +31,7 @@ __all__ = [
     "standing",
     "unite",
     "updates_done",
+    "with_metrics",
 ]
 
 FILE = Path("checkpoints") / "last.ckpt"
@@ -178,8 +179,22 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
     write_bytes(path, made.getbuffer())
 
 
+def with_metrics(content: Mapping[str, Any], count: int) -> Mapping[str, Any]:
+    """Return a checkpoint with room for so many metrics.
+
+    An earlier version's agent may have had fewer: its sums, of the updates since the last line of a log, begin anew.
+    """
+    tensors = content["state_dict"]
+    if tensors["sums"].shape[1] == count:
+        return content
+    empty = {name: tensors[name].new_zeros(len(tensors[name]), count) for name in ("sums", "counts")}
+    return {**content, "state_dict": {**tensors, **empty}}
+
+
 def join(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one checkpoint out of those of several tasks, in their order, after equally many updates."""
+    most = max(content["state_dict"]["sums"].shape[1] for content in contents)
+    contents = [with_metrics(content, most) for content in contents]
     first = contents[0]
     tensors = {
         name: tensor if name in SHARED else torch.cat([content["state_dict"][name] for content in contents])

@@ -33,7 +33,7 @@ from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.settings import DEFAULT_UPDATES, flat, to_json
 from offdyn_agents.engine.termination import Termination
 from offdyn_agents.engine.training.bare import bare_task, supplied
-from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done
+from offdyn_agents.engine.training.checkpoints import FILE, TaskFiles, read_checkpoint, updates_done, with_metrics
 from offdyn_agents.engine.training.extras import NONE, QUIET, Extras
 from offdyn_agents.engine.training.logs import RunLog
 from offdyn_agents.engine.update import Population, initial_population
@@ -427,7 +427,7 @@ def fit(module: PopulationModule, callbacks: Sequence[Callback] = (), extras: Ex
     for logger in extras.loggers:
         logger.log_hyperparams(module.hyperparameters)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    resumed = [content for content in found if content is not None]
+    resumed = [with_metrics(content, len(agent.metrics)) for content in found if content is not None]
     files = TaskFiles([(part.folder, module.runs_of(i), part.identity) for i, part in enumerate(parts)], resumed)
     with warnings.catch_warnings(), module.computing():
         # Its checks of loaders and schedules are about one batch per step.

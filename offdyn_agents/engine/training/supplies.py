@@ -261,8 +261,9 @@ def _with_facts(agent: Agent, context: StageContext) -> StageResults:
     }
     failed = {place: why for place, why in faults.items() if why} | dict(results.failed)
     told = [None if place in failed else columns.figures() for place, columns in enumerate(results.columns)]
-    report = {**results.report, **({"rows": told} if told else {})}
-    return replace(results, frozen={**facts, **results.frozen}, failed=failed, report=report)
+    frozen = {**facts, **results.frozen}
+    report = {**results.report, **agent.told(frozen), **({"rows": told} if told else {})}
+    return replace(results, frozen=frozen, failed=failed, report=report)
 
 
 def _add_results(supply: Supply, results: Sequence[StageResults]) -> None:

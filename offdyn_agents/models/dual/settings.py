@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting
+from offdyn_envs.errors import OffDynError
 
 __all__ = ["BY_FORM", "DualDynamicsSettings"]
 
@@ -19,6 +21,9 @@ BY_FORM: dict[str, dict[str, str | int]] = {
     "paper": {"target_encoder": "own", "schedule": "blocks", "decay": "none", "latent": 16, "action_width": 32},
 }
 """What settings are that are left to the form: `form=paper` alone is what was published."""
+
+_DIFFERENCE, _PAPER = {"form": ("difference",)}, {"form": ("paper",)}
+_INTERLEAVED, _BLOCKS = {"schedule": ("interleaved",)}, {"schedule": ("blocks",)}
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,31 @@ class DualDynamicsSettings:
     epochs: int = setting(1000, low=1)
     patience: int = setting(5, low=1)
     improvement: float = setting(0.01, low=0.0, high=1.0)
+    BELONGS: ClassVar[Belongs] = {
+        **{name: _DIFFERENCE for name in ("latent_noise", "representation", "divergence")},
+        "anchor": _DIFFERENCE | {"structure": ("dual",), "data": ("both",)},
+        "target_encoder": {"structure": ("dual",)},
+        **{name: _PAPER for name in ("loss_weights", "representation_loss", "cycle_loss", "lambda_rep", "standardise")},
+        **{name: _INTERLEAVED for name in ("updates", "source_batch", "target_batch")},
+        **{name: _BLOCKS for name in ("batch_size", "target_passes", "source_share", "epochs", "patience")},
+    }
 
     def __post_init__(self) -> None:
         """Put the form's own values where it is left to the form."""
         for name, value in BY_FORM[self.form].items():
             if getattr(self, name) in ("form", 0):
                 object.__setattr__(self, name, value)
+
+    def check_elites(self) -> None:
+        """Refuse more elites than there are members, for those that ask elites.
+
+        Raises:
+            OffDynError: There are more.
+        """
+        if self.elites > self.members:
+            raise OffDynError(
+                f"setting dynamics.elites is {self.elites}; at most dynamics.members, {self.members}, is allowed"
+            )
 
     @property
     def interleaved(self) -> bool:

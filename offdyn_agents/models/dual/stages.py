@@ -12,8 +12,9 @@ from offdyn_agents.engine.products import exact_fast_products
 from offdyn_agents.engine.stage_cache import Fitted, Keep, cached, in_precision
 from offdyn_agents.engine.stages import StageContext, each_seed, resuming, shares
 from offdyn_agents.models.dual.model import DualDynamics
+from offdyn_agents.models.dual.schedules import stretches
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
-from offdyn_agents.models.dual.training import DualLearner, stretches
+from offdyn_agents.models.dual.training import DualLearner
 
 __all__ = ["fit_dynamics"]
 

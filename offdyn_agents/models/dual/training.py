@@ -9,9 +9,8 @@ bootstrap resample of its own. A member's parameters are kept when its error on 
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -24,7 +23,7 @@ from offdyn_agents.engine.networks import Network, Params
 from offdyn_agents.engine.products import rounded_products
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.soundness import better, fault
-from offdyn_agents.engine.update import adam, scales
+from offdyn_agents.engine.update import adam
 from offdyn_agents.models.dual.differences import LossUnits, anchored, difference_loss
 from offdyn_agents.models.dual.losses import Rows, dynamics_loss
 from offdyn_agents.models.dual.model import (
@@ -38,32 +37,17 @@ from offdyn_agents.models.dual.model import (
     predicted,
 )
 from offdyn_agents.models.dual.parts import Part, Units
+from offdyn_agents.models.dual.schedules import domains_of, rates, steps, stretches
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
-__all__ = ["DualLearner", "State", "stretches"]
+__all__ = ["DualLearner", "State"]
 
-BOTH = "both"
-"""The step on rows of both domains."""
-JUDGEMENTS = 40
-"""How often members are judged where steps are interleaved."""
 SAVE_SECONDS = 60.0
 """Least time between copies of an unfinished training."""
 
 Report = Callable[[int, float], None]
 Save = Callable[[dict[str, Tensor]], None]
 State = Mapping[str, Tensor]
-
-
-def stretches(settings: DualDynamicsSettings) -> int:
-    """Return in how many parts, each judged at its end, training comes: at most, where it may end early."""
-    return min(JUDGEMENTS, settings.updates) if settings.interleaved else settings.epochs
-
-
-def domains_of(settings: DualDynamicsSettings) -> dict[str, tuple[str, ...]]:
-    """Return which domains' rows each kind of step takes."""
-    if settings.data == "target":
-        return {"target": ("target",)}
-    return {BOTH: DOMAINS} if settings.interleaved else {domain: (domain,) for domain in DOMAINS}
 
 
 def names_of(settings: DualDynamicsSettings, step: str) -> list[str]:
@@ -270,7 +254,7 @@ class _Training:
             if save and time.monotonic() - saved > SAVE_SECONDS:
                 save(self.state())
                 saved = time.monotonic()
-        elites = self.errors.argsort()[: min(self.settings.elites, self.settings.members)]
+        elites = self.errors.argsort()[: self.settings.elites]
         failed = fault(self.start, self.errors, self._held_errors(), self._ended())
         center, scale, change = self.units
         return DualDynamics(
@@ -283,25 +267,8 @@ class _Training:
 
     def _epoch(self) -> None:
         self.epoch += 1
-        steps = self._interleaved() if self.settings.interleaved else self._blocks()
-        for kind, numbers in steps:
+        for kind, numbers in steps(self.settings, self.parts, self.epoch, self.generator):
             self.steps[kind](*self._changing(kind), *self._next_batch(kind, numbers))
-
-    def _interleaved(self) -> Iterator[tuple[str, list[Tensor]]]:
-        """Yield the steps of a stretch: what kind, and row numbers [members, batch] of its domains."""
-        parts, updates = stretches(self.settings), self.settings.updates
-        count = updates * self.epoch // parts - updates * (self.epoch - 1) // parts
-        ((kind, domains),) = self.learner.kinds.items()
-        drawn = [self.parts[domain].draws(count, self.generator) for domain in domains]
-        yield from ((kind, list(numbers)) for numbers in zip(*drawn, strict=True))
-
-    def _blocks(self) -> Iterator[tuple[str, list[Tensor]]]:
-        """Yield the steps of an epoch."""
-        passes = {"source": 1, "target": self.settings.target_passes}
-        shares = {"source": self.settings.source_share, "target": 1.0}
-        for domain, part in self.parts.items():
-            for _ in range(passes[domain]):
-                yield from ((domain, [numbers]) for numbers in part.orders(self.generator, shares[domain]))
 
     def _keep(self) -> None:
         """Keep the parameters of members whose error on held-out target rows has fallen."""
@@ -352,7 +319,11 @@ class _Training:
         if len(self.parts) > 1:
             # Where the target moves less than the source its few rows would outweigh all the rest.
             weights = [torch.minimum(own, self.parts["source"].weights) for own in weights]
-        found = [self._rates(kind), self.units.change / self.units.scale, torch.stack(weights)]
+        found = [
+            rates(self.settings, self.parts, self.taken, kind),
+            self.units.change / self.units.scale,
+            torch.stack(weights),
+        ]
         for domain, own in zip(self.learner.kinds[kind], numbers, strict=True):
             noises = [torch.randn(s, generator=generator) if generator else torch.zeros(s) for s in self._noises(own)]
             found += [self.parts[domain].rows[own.to(self.device)], *noises]
@@ -364,22 +335,6 @@ class _Training:
         if settings.differences:
             return [(2, members, size, settings.latent) if settings.latent_noise else (0,), (0,)]
         return [(2, members, size, settings.latent), (members, size, self.learner.layout.observation_dim)]
-
-    def _rates(self, kind: str) -> Tensor:
-        """Return what Adam multiplies with, [2, 3]: of what all kinds of steps train, and of what this one does."""
-        together, alone = sum(self.taken.values()), self.taken[kind]
-        rates = torch.cat([scales(self.settings.learning_rate, done, 1) for done in (together, alone)])
-        if self.settings.decay == "cosine":
-            rates[:, 0] *= 0.5 * (1.0 + math.cos(math.pi * together / self._total()))
-        return rates
-
-    def _total(self) -> int:
-        """Return the most steps there may be."""
-        if self.settings.interleaved:
-            return self.settings.updates
-        counts = {domain: len(part.kept) // part.batch for domain, part in self.parts.items()}
-        shares = {"source": self.settings.source_share, "target": float(self.settings.target_passes)}
-        return self.settings.epochs * sum(max(1, round(shares[domain] * count)) for domain, count in counts.items())
 
     def _groups(self) -> dict[str, dict[str, Params]]:
         return {"params": self.params, "first": self.first, "second": self.second, "best": self.best}

@@ -3,32 +3,28 @@
 import csv
 import json
 import math
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offdyn_envs.atomic import made_folder, named, write_bytes, write_json
-from offdyn_envs.benchmark.entries.submissions import REPLACED, SCHEMA, check_name, load_entry, policy_path, unfinished
-from offdyn_envs.benchmark.gate.gate import ModelKind, inspect_model, read_model
-from offdyn_envs.benchmark.gate.half import halved
+from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.entries.disclosed import is_reference, own_seconds
+from offdyn_envs.benchmark.entries.placing import check_free, placed, store_model
+from offdyn_envs.benchmark.entries.submissions import SCHEMA, policy_path
+from offdyn_envs.benchmark.gate.gate import ModelKind
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.gate.strict_json import read_json
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.errors import OffDynError, unknown
-from offdyn_envs.interruption import undone
-from offdyn_envs.robots import get_robot
-from offdyn_envs.tasks import get_task
 
 __all__ = ["Details", "FinishedRun", "add_entry"]
 
 RUN_FORMAT = 1
+SUITE = "suite"
+"""The setting `form` of this suite's own form of a method."""
 CURVE_POINTS = 50
 """Most points of a learning curve in an entry."""
-REFERENCE_AGENTS = frozenset({"bc", "target-bc", "behaviour-cloning"})
-"""Agents whose entries are reference rows: they stand for the data, not for a method."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Details:
         commit: Commit of that code; None takes the runs' own.
         paper: https link to the paper.
         command: Command that reproduces the training; None takes the suite's own for the run.
-        reference: Whether the entry is a reference row.
+        reference: Whether the entry is a reference row; those of source, target or oracle rows alone always are.
         critics: Whether the runs' own critics are part of the entry, for the attack with an entry's own critic.
     """
 
@@ -82,47 +78,13 @@ def add_entry(
     Raises:
         OffDynError: A run is unfinished, not evaluated or broken, or the entry exists.
     """
-    final = board / "submissions" / check_name(name)
-    _recover(board, name)
-    if final.exists() and not replace:
-        raise OffDynError(f"entry '{name}' exists in '{board}'; give another name or --replace")
+    check_free(board, name, replace)
     if not runs:
         raise OffDynError(f"entry '{name}': at least one run folder is needed")
     loaded = [FinishedRun.load(Path(run)) for run in runs]
-    # No name holds a plus: the folders of entry "a" are never those of an entry "a.b".
-    with made_folder(final.parent), undone(lambda: _recover(board, name)):
-        work = Path(tempfile.mkdtemp(prefix=f".{name}+", suffix=".part", dir=final.parent))
-        try:
-            built = work / name
-            built.mkdir()
-            with named(built, final):
-                _write_entry(loaded, name, built, details or Details())
-            load_entry(built)
-            _put(built, final, work / REPLACED)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return final
-
-
-def _recover(board: Path, name: str) -> None:
-    """Brings back an entry whose replacement was killed between its two steps, and clears what is left over."""
-    final = board / "submissions" / name
-    for stale in unfinished(board, name):
-        if (stale / REPLACED).is_dir() and not final.exists():
-            (stale / REPLACED).rename(final)
-        shutil.rmtree(stale)
-
-
-def _put(built: Path, final: Path, old: Path) -> None:
-    """Moves an entry to its place; whatever stood there is kept until the new one stands."""
-    if final.exists():
-        final.rename(old)
-    try:
-        built.rename(final)
-    except BaseException:
-        if old.exists() and not final.exists():
-            old.rename(final)
-        raise
+    with placed(board, name) as built:
+        _write_entry(loaded, name, built, details or Details())
+    return board / "submissions" / name
 
 
 @dataclass(frozen=True)
@@ -183,9 +145,40 @@ class FinishedRun:
 
     @property
     def method(self) -> str:
-        """The agent, and which variant of it."""
-        variant = self.run.get("variant")
-        return f"{self.run['agent']}@{variant}" if isinstance(variant, str) and variant else str(self.run["agent"])
+        """The agent, which variant of it, as its folder is called, and what tables say behind it: "(our reading)"."""
+        agent = str(self.run["agent"])
+        variant = self.run.get("variant") or self._unwritten()
+        label = f"{agent}@{variant}" if isinstance(variant, str) and variant else agent
+        return f"{label}{self.marked}"
+
+    @property
+    def marked(self) -> str:
+        """What tables say behind the method's name, for instance of one that is read out of an abstract."""
+        reading = self.run.get("reading")
+        return f" ({reading})" if isinstance(reading, str) and reading else ""
+
+    def _unwritten(self) -> str:
+        """The variant of an older run, whose run.json does not name it: its folder does, or the form of its method."""
+        agent, _, variant = self.folder.resolve().name.partition("@")
+        form = self._setting("form")
+        if agent == self.run["agent"] and variant:
+            return variant
+        return f"form-{form}" if isinstance(form, str) and form not in ("", SUITE) else ""
+
+    def _setting(self, name: str) -> Any:
+        settings = self.run.get("settings")
+        return settings.get(name) if isinstance(settings, Mapping) else None
+
+    @property
+    def data(self) -> Any:
+        """The rows that it learned from: "merged", "source", "target" or "oracle"; None where it does not say."""
+        return self._setting("data")
+
+    @property
+    def family(self) -> str | None:
+        """Kind of the method, None where an older run does not say."""
+        found = self.run.get("family")
+        return found if isinstance(found, str) and found else None
 
 
 def _check_seeds(folder: Path, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> None:
@@ -206,6 +199,7 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
         raise OffDynError(
             f"entry '{name}': one run per task and one agent are needed, not {len(runs)} runs of {', '.join(agents)}"
         )
+    family = _family(runs, name, details)
     try:
         results = [item for run in runs for item in _results(run, folder, details.critics)]
         perturbed = [item for run in runs for item in _perturbed(run, details.critics)]
@@ -220,32 +214,39 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
         "schema": SCHEMA,
         "protocol": protocol.PROTOCOL,
         "name": name,
-        "method": details.method or _method(runs, agents[0]),
+        "method": _method(runs, name, details.method),
         "authors": list(details.authors),
         "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},
-        "reference": details.reference or agents[0] in REFERENCE_AGENTS,
+        "reference": details.reference or any(is_reference(family.get("family"), run.data) for run in runs),
         "episodes": episodes,
         "cell_episodes": cell_episodes,
         "disclosure": {"commit": _commit(runs, name) if details.commit is None else details.commit, "tasks": training},
         "results": results,
         "perturbed": perturbed,
     }
-    write_json(folder / "entry.json", entry | _family(runs, name, details) | _curves(runs))
+    write_json(folder / "entry.json", entry | family | _curves(runs))
 
 
-def _method(runs: Sequence[FinishedRun], agent: str) -> str:
-    """Returns the agent's name, with that of its variant where all runs are of the same one."""
-    (method, *others) = {run.method for run in runs}
-    return agent if others else method
+def _method(runs: Sequence[FinishedRun], name: str, given: str | None) -> str:
+    """Returns the name that was given, else that of the agent and its variant; marked."""
+    if given:
+        return given if runs[0].marked in given else f"{given}{runs[0].marked}"
+    method, *others = sorted({run.method for run in runs})
+    if others:
+        raise OffDynError(
+            f"entry '{name}': its runs are of different variants ({', '.join((method, *others))}); name what they have "
+            "in common with --method"
+        )
+    return method
 
 
 def _family(runs: Sequence[FinishedRun], name: str, details: Details) -> dict[str, str]:
     """Returns the kind of the method; nothing where neither the runs nor the details say it."""
-    found = details.family or next((run.run["family"] for run in runs if run.run.get("family")), None)
+    found = details.family or next((run.family for run in runs if run.family), None)
     if found is None:
         return {}
     if found not in protocol.METHOD_FAMILIES:
-        raise unknown(f"entry '{name}': family", found, protocol.METHOD_FAMILIES)
+        raise OffDynError(f"entry '{name}': {unknown('family', found, protocol.METHOD_FAMILIES)}")
     return {"family": found}
 
 
@@ -287,8 +288,6 @@ def _commit(runs: Sequence[FinishedRun], name: str) -> str:
 
 
 def _results(run: FinishedRun, folder: Path, critics: bool) -> Iterable[dict[str, Any]]:
-    robot = get_robot(get_task(run.task).robot)
-    widths = {"observation_dim": robot.observation_dim, "action_dim": robot.action_dim}
     for seed in run.run["seeds"]:
         item: dict[str, Any] = {"task": run.task, "seed": int(seed), "returns": _clean(run, str(seed))}
         kinds: tuple[tuple[ModelKind, str], ...] = (("policy", "onnx"), ("critic", "critic.onnx"))
@@ -296,14 +295,7 @@ def _results(run: FinishedRun, folder: Path, critics: bool) -> Iterable[dict[str
             source = run.folder / "seeds" / str(seed) / f"{kind}.onnx"
             if kind == "critic" and not (critics and source.exists()):
                 continue
-            label = f"{kind} '{source}'"
-            data = read_model(source)
-            inspect_model(data, kind, label=label, **widths)
-            data = halved(data)
-            signature = inspect_model(data, kind, label=label, **widths)
-            path = policy_path(run.task, int(seed), ending)
-            write_bytes(folder / path, data)
-            item |= {kind: path, f"{kind}_sha256": signature.sha256}
+            item |= store_model(source, kind, folder, policy_path(run.task, int(seed), ending), run.task)
         yield item
 
 
@@ -343,7 +335,7 @@ def _training(run: FinishedRun, command: str | None) -> dict[str, Any]:
     default = f"offdyn train {facts['agent']} {run.task} --seeds {count} --updates {facts['updates']}"
     training = {
         "updates": int(facts["updates"]),
-        "wall_clock_s": round(float(facts["wall_clock_s"]), 1),
+        "wall_clock_s": round(own_seconds(facts), 1),
         "device": str(facts["device"]),
         "precision": str(facts["precision"]),
         "parameters": int(facts["parameters"]),

@@ -1,6 +1,6 @@
 """What an entry earned under perturbations, seed by seed: its claim, or the suite's own re-run where there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from offdyn_envs.benchmark.entries.submissions import Entry
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import full_grid
 
-__all__ = ["CLAIM", "RERUN", "Perturbed"]
+__all__ = ["CLAIM", "RERUN", "Perturbed", "missing_cells", "whole"]
 
 CLAIM, RERUN = "claim", "re-run"
 """Where a figure comes from."""
@@ -54,3 +55,27 @@ class Perturbed:
         key = "returns" if rerun else "claimed_returns"
         clean = {task: dict(zip(row["seeds"], row[key], strict=True)) for task, row in tasks.items()}
         return Perturbed(RERUN if rerun else CLAIM, clean, cells)
+
+
+def missing_cells(entry: Entry, verdict: Mapping[str, Any] | None) -> int:
+    """Returns how many cells of the grid, over all tasks and seeds, the suite has not re-run; a place needs all.
+
+    Args:
+        entry: The entry.
+        verdict: The verdict on it, None where there is none.
+    """
+    again = {(one["task"], one["seed"], one["family"], one["level"]) for one in (verdict or {}).get("perturbed", ())}
+    needed = {(one.task, one.seed, *cell) for one in entry.results for cell in full_grid(one.task)}
+    return len(needed - again)
+
+
+def whole(cell: tuple[str, float], own: Mapping[str, Collection[tuple[str, float]]]) -> bool:
+    """Says whether no task lacks a cell that is possible on it: only then is a share told.
+
+    Args:
+        cell: Family and level. One that is in no grid, as of an entry's own critic, is asked of every task.
+        own: The cells that each task has.
+    """
+    grids = {task: full_grid(task) for task in own}
+    asked = [task for task, grid in grids.items() if cell in grid] or list(own)
+    return all(cell in own[task] for task in asked)

@@ -1,46 +1,78 @@
-"""Places, and how they came about: who stood where on the day of each re-run."""
+"""What a place needs and who has which: one rule for the board and the results page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["history", "rank"]
+from offdyn_envs.benchmark.entries.verdicts import REPRODUCED
+from offdyn_envs.benchmark.scoring import protocol
+
+__all__ = ["SELF_REPORTED", "coverage", "lacks", "rank", "thin"]
 
 Json = dict[str, Any]
+SELF_REPORTED = "self-reported"
+"""State of an entry on which there is no verdict."""
+
+
+def coverage(covered: Iterable[str], scored: Sequence[str]) -> str | None:
+    """Returns how many of a track's scored tasks are covered where it is not all of them, for instance "5 of 6 tasks".
+
+    Args:
+        covered: Tasks that are covered.
+        scored: The scored tasks of the track.
+    """
+    count = len(set(covered) & set(scored))
+    return None if count == len(scored) else f"{count} of {len(scored)} tasks"
+
+
+def thin(fewest: int) -> str | None:
+    """Returns that a task has fewer seeds than a place needs, None where it has enough."""
+    return None if fewest >= protocol.RANKED_SEEDS else f"{fewest} seeds, {protocol.RANKED_SEEDS} needed"
+
+
+def lacks(entry: Json, row: Json, scored: Sequence[str]) -> list[str]:
+    """Returns all that stands between an entry and a place on a track, a few words each; nothing where it has one.
+
+    Args:
+        entry: The entry as the standings have it.
+        row: Its row on the track: `tasks`, `seeds`, `division`.
+        scored: The scored tasks of the track.
+    """
+    retired = entry["protocol"] != protocol.PROTOCOL
+    reasons = [
+        f"protocol {entry['protocol']}, retired" if retired else None,
+        "reference row" if entry["reference"] else None,
+        *([] if retired else _verdict(entry)),
+        coverage(row["tasks"], scored),
+        thin(row["seeds"]),
+        None if row["division"] else f"more than {max(protocol.DIVISIONS.values()):,} updates",
+    ]
+    return [reason for reason in reasons if reason is not None]
+
+
+def _verdict(entry: Json) -> list[str | None]:
+    """Returns what the re-run of an entry lacks for a place."""
+    if entry["status"] != REPRODUCED:
+        return ["not verified" if entry["status"] == SELF_REPORTED else entry["status"]]
+    episodes, missing = entry["verdict"]["episodes"], entry["missing_cells"]
+    few = episodes < protocol.CLEAN_EPISODES
+    return [
+        f"re-run over {episodes} episodes, {protocol.CLEAN_EPISODES} needed" if few else None,
+        f"{missing} robustness cells not re-run" if missing else None,
+    ]
 
 
 def rank(rows: Sequence[Json]) -> None:
-    """Ranks rows in place, from 1, separately for each division and set of covered tasks; equal scores share a rank.
+    """Ranks rows of a track in place, from 1, separately for each division; equal scores share a rank.
 
     Args:
-        rows: Rows of a track; those with a reason in `unranked` get None.
+        rows: Rows of a track; those that lack something for a place get None.
     """
-    groups: dict[tuple[Any, ...], list[Json]] = {}
+    divisions: dict[str | None, list[Json]] = {}
     for row in rows:
         row["rank"] = None
-        if row["unranked"] is None:
-            groups.setdefault((row["division"], *row["tasks"]), []).append(row)
-    for ranked in groups.values():
+        if not row["lacks"]:
+            divisions.setdefault(row["division"], []).append(row)
+    for ranked in divisions.values():
         scores = [round(row["iqm"]["mean"], 6) for row in ranked]
         for row, score in zip(ranked, scores, strict=True):
             row["rank"] = 1 + sum(other > score for other in scores)
-
-
-def history(rows: Sequence[Json], dates: Mapping[str, str]) -> list[Json]:
-    """Returns the places of a track after each day on which a verdict was made, where they differ from those before.
-
-    It follows from the verdicts alone, so the same submissions have the same history. An entry counts from the day of
-    its present verdict; one whose verdict has no date counts from the beginning.
-
-    Args:
-        rows: Rows of the track.
-        dates: Day of each entry's verdict, "2026-11-29"; empty where it has none.
-    """
-    ranked = [row for row in rows if row["unranked"] is None]
-    found: list[Json] = []
-    for day in sorted({dates.get(row["name"], "") for row in ranked}):
-        there = [dict(row) for row in ranked if dates.get(row["name"], "") <= day]
-        rank(there)
-        places = {row["name"]: row["rank"] for row in there}
-        if not found or found[-1]["places"] != places:
-            found.append({"date": day, "places": places})
-    return found

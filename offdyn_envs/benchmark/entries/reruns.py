@@ -6,16 +6,19 @@ Several processes work side by side, each on one thread; what they find does not
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from offdyn_envs.attacks import MIN_Q_SAMPLES
 from offdyn_envs.batching.threads import usable_threads
-from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
+from offdyn_envs.benchmark.entries.submissions import Entry, Result
+from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.benchmark.sandbox.sandbox import Limits, run_job
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import Cell, full_grid
 from offdyn_envs.benchmark.scoring.critics import find_critic
 from offdyn_envs.benchmark.scoring.grid import HELD_OUT
 from offdyn_envs.benchmark.scoring.rollouts import target_sigma
@@ -23,12 +26,19 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_dynamics, get_task
 
-__all__ = ["Plan", "Rerun", "Source", "evaluation_seed", "rerun", "sources"]
+__all__ = ["Plan", "Rerun", "Source", "cells_of", "drawn_salt", "evaluation_seed", "rerun", "sources"]
 
 TOGETHER = 5
 """Most policies of one sandboxed process: the seeds of a task that a place needs."""
 
+LONGEST_SALT = 200
+
 Json = dict[str, Any]
+
+
+def drawn_salt() -> str:
+    """Return a salt that nobody knows before."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
@@ -37,19 +47,24 @@ class Plan:
 
     Attributes:
         episodes: Clean episodes per policy, at least 2.
-        perturbed: Whether the robustness cells are re-run as well, and held-out dynamics run.
-        salt: Mixed into the seeds.
+        perturbed: Whether the robustness grid is run as well, and held-out dynamics; a place needs both.
+        salt: Mixed into the seeds, so that nobody knows them who makes an entry; drawn where none is given.
         limits: Replaces the limits of each sandboxed process.
         jobs: Sandboxed processes at a time; 0 for one a processor.
     """
 
     episodes: int = protocol.CLEAN_EPISODES
     perturbed: bool = True
-    salt: str = ""
+    salt: str = field(default_factory=drawn_salt)
     limits: Limits | None = None
     jobs: int = 0
 
     def __post_init__(self) -> None:
+        if not self.salt.strip() or not self.salt.isprintable() or len(self.salt) > LONGEST_SALT:
+            raise OffDynError(
+                f"salt '{printable(self.salt, 40)}': 1 to {LONGEST_SALT} printable characters are allowed; without one "
+                "the seeds could be known before"
+            )
         if self.episodes < 2:
             raise OffDynError(f"verification over {self.episodes} episodes: at least 2 are needed")
 
@@ -74,39 +89,42 @@ class Rerun:
     Attributes:
         result: The claim.
         clean: Returns in the unperturbed target.
-        cells: Claimed cells, each with its new returns.
+        cells: Returns in each cell of the robustness grid, and in claimed ones beyond it.
         held_out: Returns in held-out dynamics; none where they were left out.
         measures: The isolation in force.
     """
 
     result: Result
     clean: list[float]
-    cells: list[tuple[CellResult, list[float]]]
+    cells: dict[Cell, list[float]]
     held_out: list[float]
     measures: list[str]
 
 
-def evaluation_seed(entry: Entry, salt: str = "") -> int:
+def evaluation_seed(entry: Entry, salt: str) -> int:
     """Returns the first reset seed of an entry's re-run.
 
-    It follows from all policies of the entry and from a salt (a commit made after the submission), so that nobody can
-    tune a policy to it or memorise it.
+    It follows from all policies of the entry and from a salt that is made after the submission, so that nobody can
+    tune a policy to it, memorise it, or search for policies whose seed is a good one.
     """
     parts = [f"protocol {entry.protocol}", salt, *sorted(entry.policy_hashes.values())]
     return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:6], "big")
 
 
 def sources(entry: Entry) -> dict[str, Source]:
-    """Return what the attacks need that an entry reports, by task.
+    """Return what the attacks of an entry's cells need, by task.
 
     Raises:
         OffDynError: The suite has no critic of a task, or its target dataset is not on this machine.
     """
-    attacked: dict[str, set[str]] = {}
-    for cell in entry.perturbed:
-        if cell.family in protocol.ATTACKS:
-            attacked.setdefault(cell.task, set()).add(cell.family)
-    return {task: _source(task, families) for task, families in sorted(attacked.items())}
+    attacked = {task: {cell.family for cell in cells_of(entry, task)} & set(protocol.ATTACKS) for task in entry.tasks}
+    return {task: _source(task, families) for task, families in sorted(attacked.items()) if families}
+
+
+def cells_of(entry: Entry, task: str) -> tuple[Cell, ...]:
+    """Return the cells that are run again: all of the grid, whatever is claimed, and claimed ones beyond it."""
+    claimed = [Cell(cell.family, cell.level) for cell in entry.perturbed if cell.task == task]
+    return tuple(dict.fromkeys((*full_grid(task), *claimed)))
 
 
 def _source(task: str, families: set[str]) -> Source:
@@ -120,12 +138,12 @@ def _source(task: str, families: set[str]) -> Source:
 
 @dataclass(frozen=True)
 class _Group:
-    """Policies of one task that share a process, and what is asked of each; all of them have the same cells."""
+    """Policies of one task that share a process, and what is asked of each."""
 
     task: str
     results: tuple[Result, ...]
     asked: tuple[Json, ...] = ()
-    cells: tuple[tuple[CellResult, ...], ...] = ()
+    cells: tuple[Cell, ...] = ()
 
 
 def rerun(entry: Entry, plan: Plan, found: Mapping[str, Source]) -> list[Rerun]:
@@ -181,21 +199,16 @@ def _groups(entry: Entry) -> list[_Group]:
 
 
 def _asking(entry: Entry, group: _Group, plan: Plan) -> _Group:
-    """Return a group with its episodes: the clean ones first, then those of each claimed cell, then the held-out."""
+    """Return a group with its episodes: the clean ones first, then those of each cell, then the held-out."""
     seed = evaluation_seed(entry, plan.salt)
     asked = [{"family": None, "level": None, "episodes": plan.episodes, "seed": seed}]
-    cells: list[tuple[CellResult, ...]] = []
+    cells = cells_of(entry, group.task) if plan.perturbed else ()
     if plan.perturbed:
-        cells = [
-            tuple(cell for cell in entry.perturbed if (cell.task, cell.seed) == (result.task, result.seed))
-            for result in group.results
-        ]
         asked += [
-            {"family": cell.family, "level": cell.level, "episodes": entry.cell_episodes, "seed": seed}
-            for cell in cells[0]
+            {"family": cell.family, "level": cell.level, "episodes": protocol.CELL_EPISODES, "seed": seed}
+            for cell in (*cells, Cell(HELD_OUT, 1.0))
         ]
-        asked.append({"family": HELD_OUT, "level": 1.0, "episodes": protocol.CELL_EPISODES, "seed": seed})
-    return _Group(group.task, group.results, tuple(asked), tuple(cells))
+    return _Group(group.task, group.results, tuple(asked), cells)
 
 
 def _look(entry: Entry, group: _Group, plan: Plan) -> Json:
@@ -267,9 +280,8 @@ def _check_answer(answer: Json, group: _Group, label: str) -> None:
 
 def _split(group: _Group, answer: Json, perturbed: bool) -> list[Rerun]:
     found: list[Rerun] = []
-    for number, (result, returns) in enumerate(zip(group.results, answer["returns"], strict=True)):
+    for result, returns in zip(group.results, answer["returns"], strict=True):
         clean, *rest = returns
         held_out = rest.pop() if perturbed else []
-        cells = list(zip(group.cells[number], rest, strict=True)) if perturbed else []
-        found.append(Rerun(result, clean, cells, held_out, answer["measures"]))
+        found.append(Rerun(result, clean, dict(zip(group.cells, rest, strict=True)), held_out, answer["measures"]))
     return found

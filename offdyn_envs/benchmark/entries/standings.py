@@ -1,9 +1,9 @@
 """Turns entries and verdicts into the figures of the leaderboard: plain JSON that the page only draws.
 
 A figure comes from the suite's own re-run where there is one, and from the claim otherwise; the other stands beside
-it. Ranks are given per track and division among entries that cover the same tasks, and only to entries whose score was
-reproduced with five seeds or more. Nothing is filled in: a task that an entry does not cover is absent. Entries of an
-earlier protocol are shown without a rank.
+it. Ranks are given per track and division, and only to entries that cover all its scored tasks and whose score was
+reproduced with five seeds or more, the whole robustness grid re-run (`places`). Nothing is filled in: a task that an
+entry does not cover is absent. Entries of an earlier protocol are shown without a rank.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed
-from offdyn_envs.benchmark.entries.places import history, rank
+from offdyn_envs.benchmark.entries.disclosed import division_of
+from offdyn_envs.benchmark.entries.history import Step, of_track
+from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed, missing_cells, whole
+from offdyn_envs.benchmark.entries.places import SELF_REPORTED, lacks, rank
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
 from offdyn_envs.benchmark.entries.task_facts import task_facts
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
-from offdyn_envs.benchmark.scoring.scores import Reference, degradation, get_reference, kept_words
+from offdyn_envs.benchmark.scoring.scores import Reference, degradation, find_reference, kept_words, task_reference
 from offdyn_envs.benchmark.scoring.statistics import (
     Interval,
     probability_of_improvement,
@@ -32,8 +34,6 @@ from offdyn_envs.tasks import TRACKS, get_task
 from offdyn_envs.version import __version__
 
 __all__ = ["CLAIM", "RERUN", "Json", "Judged", "compute_standings", "load_board"]
-
-SELF_REPORTED = "self-reported"
 
 Json = dict[str, Any]
 
@@ -59,16 +59,26 @@ def load_board(board: Path) -> tuple[list[Judged], list[str]]:
     return [Judged(entry, _verdict(board, entry, refusals)) for entry in entries], refusals
 
 
-def compute_standings(judged: Sequence[Judged], *, table: Mapping[str, Any] | None = None) -> Json:
+def compute_standings(
+    judged: Sequence[Judged], *, table: Mapping[str, Any] | None = None, past: Sequence[Step] = ()
+) -> Json:
     """Computes the standings as plain JSON.
 
     Args:
         judged: Entries and verdicts.
         table: Contents of a references.json to use instead of the package's.
+        past: Who had which place before, as `history` keeps it.
     """
-    references = _references({*TRACKS["core-6"], *(task for one in judged for task in one.entry.tasks)}, table)
+    covered = {*TRACKS["core-6"], *(task for one in judged for task in one.entry.tasks)}
+    references = {task: find_reference(task, table=table) for task in covered}
     rows = [_entry_row(one.entry, one.verdict, references) for one in judged]
-    tracks = [_track(name, tasks, rows) for name, tasks in TRACKS.items()]
+    scored = {
+        name: [task for task in tasks if task_reference(task, table=table) is not None]
+        for name, tasks in TRACKS.items()
+    }
+    tracks = [
+        _track(name, tasks, scored[name], rows) | {"history": of_track(past, name)} for name, tasks in TRACKS.items()
+    ]
     standings: Json = {
         "protocol": protocol.PROTOCOL,
         "verifier": protocol.VERIFIERS[protocol.PROTOCOL],
@@ -86,18 +96,6 @@ def _verdict(board: Path, entry: Entry, refusals: list[str]) -> Mapping[str, Any
         return load_verdict(board, entry)
     except OffDynError as error:
         refusals.append(str(error))
-        return None
-
-
-def _references(tasks: Iterable[str], table: Mapping[str, Any] | None) -> dict[str, Reference | None]:
-    return {task: _reference(task, table) for task in tasks}
-
-
-def _reference(task: str, table: Mapping[str, Any] | None) -> Reference | None:
-    place = get_task(task)
-    try:
-        return get_reference(place.robot, place.scoring, table=table)
-    except OffDynError:
         return None
 
 
@@ -134,6 +132,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         for task, row in tasks.items():
             row |= _held_out(held_out["returns"], task, row["seeds"], references[task])
     robustness = _robustness(Perturbed.of(entry, tasks, verdict), references)
+    scored = [task for task, row in tasks.items() if "scores" in row]
     row: Json = {
         "name": entry.name,
         "protocol": entry.protocol,
@@ -150,7 +149,8 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
         "policies": entry.policy_hashes,
         "curves": {task: _curve(curve, references[task]) for task, curve in sorted(entry.curves.items())},
         "robustness": robustness,
-        "kept": _kept(robustness),
+        "kept": _kept(robustness, scored),
+        "missing_cells": missing_cells(entry, verdict),
     }
     if held_out is not None:
         row["held_out"] = held_out["shifts"]
@@ -218,14 +218,21 @@ def _mean_score(means: Mapping[int, float], reference: Reference) -> Json:
     return _interval(t_interval(reference.normalise(list(means.values()))))
 
 
-def _kept(robustness: Mapping[str, Json]) -> list[Json]:
-    """Share of the clean score kept in each cell, over the tasks that have it (contract.md, Numbers)."""
+def _kept(robustness: Mapping[str, Json], scored: Sequence[str]) -> list[Json]:
+    """Share of the clean score kept in each cell, over all tasks on which it is possible (contract.md, Numbers).
+
+    A cell that one of them lacks has no share: nobody chooses the tasks over which it is taken.
+    """
     pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
     source = _weakest(row["source"] for row in robustness.values())
     for row in robustness.values():
         for cell in row["cells"]:
             both = (cell["score"]["mean"], row["clean"]["mean"])
             pairs.setdefault((cell["family"], cell["level"]), []).append(both)
+    own = {
+        task: {(cell["family"], cell["level"]) for cell in robustness.get(task, {}).get("cells", ())} for task in scored
+    }
+    pairs = {cell: both for cell, both in pairs.items() if whole(cell, own)}
     kept: list[Json] = []
     for (family, level), both in sorted(pairs.items()):
         lost = degradation(*zip(*both, strict=True))
@@ -235,9 +242,9 @@ def _kept(robustness: Mapping[str, Json]) -> list[Json]:
     return kept
 
 
-def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
+def _track(name: str, tasks: Sequence[str], scored: Sequence[str], entries: Sequence[Json]) -> Json:
     covered = {task for entry in entries for task in entry["tasks"] if task in tasks}
-    rows = [row for entry in entries if (row := _track_row(entry, tasks)) is not None]
+    rows = [row for entry in entries if (row := _track_row(entry, scored)) is not None]
     baseline = next((row for row in rows if row["name"] == protocol.REFERENCE_IQL), None)
     by_name = {entry["name"]: entry for entry in entries}
     for row in rows:
@@ -245,41 +252,34 @@ def _track(name: str, tasks: Sequence[str], entries: Sequence[Json]) -> Json:
     order = [*protocol.DIVISIONS, None]
     rows.sort(
         key=lambda row: (
-            *(-len(row["tasks"]), row["tasks"], order.index(row["division"])),
+            *(-len(row["tasks"]), order.index(row["division"])),
             *(-round(row["iqm"]["mean"], 6), row["name"]),
         )
     )
     rank(rows)
-    dates = {entry["name"]: entry.get("verdict", {}).get("date", "") for entry in entries}
-    return {"name": name, "size": len(tasks), "tasks": sorted(covered), "rows": rows, "history": history(rows, dates)}
+    return {"name": name, "size": len(tasks), "scored": list(scored), "tasks": sorted(covered), "rows": rows}
 
 
-def _track_row(entry: Json, tasks: Sequence[str]) -> Json | None:
-    scored = [task for task in tasks if "scores" in entry["tasks"].get(task, {})]
-    if not scored:
+def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
+    own = [task for task in scored if task in entry["tasks"]]
+    if not own:
         return None
-    strata = [entry["tasks"][task]["scores"] for task in scored]
+    strata = [entry["tasks"][task]["scores"] for task in own]
     means = [float(np.mean(stratum)) for stratum in strata]
     row: Json = {
         "name": entry["name"],
-        "source": _weakest(entry["tasks"][task]["source"] for task in scored),
-        "tasks": sorted(scored),
+        "source": _weakest(entry["tasks"][task]["source"] for task in own),
+        "tasks": sorted(own),
         "seeds": min(len(stratum) for stratum in strata),
         "iqm": _interval(stratified_bootstrap(strata)),
         "mean": float(np.mean(means)),
         "sum": float(np.sum(means)),
-        "division": _division(entry["disclosure"][task]["updates"] for task in scored),
-        "held_out": _held_out_track([entry["tasks"][task] for task in scored]),
-        "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in scored),
+        "division": division_of(max(entry["disclosure"][task]["updates"] for task in own)),
+        "held_out": _held_out_track([entry["tasks"][task] for task in own]),
+        "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in own),
     }
-    row["unranked"] = _why_unranked(entry, row)
-    return row
-
-
-def _division(updates: Iterable[int]) -> str | None:
-    """Returns the smallest division that allows so many policy updates, None where none does."""
-    most = max(updates)
-    return next((name for name, limit in protocol.DIVISIONS.items() if most <= limit), None)
+    reasons = lacks(entry, row, scored)
+    return row | {"lacks": reasons, "unranked": reasons[0] if reasons else None}
 
 
 def _held_out_track(tasks: Sequence[Json]) -> Json | None:
@@ -292,22 +292,6 @@ def _held_out_track(tasks: Sequence[Json]) -> Json | None:
 def _weakest(sources: Iterable[str]) -> str:
     """A figure made of several is re-run only when all of them are."""
     return CLAIM if CLAIM in set(sources) else RERUN
-
-
-def _why_unranked(entry: Json, row: Json) -> str | None:
-    if entry["protocol"] != protocol.PROTOCOL:
-        return f"protocol {entry['protocol']}, retired"
-    if entry["reference"]:
-        return "reference row"
-    if entry["status"] != REPRODUCED:
-        return "not verified" if entry["status"] == SELF_REPORTED else entry["status"]
-    if entry["verdict"]["episodes"] < protocol.CLEAN_EPISODES:
-        return f"re-run over {entry['verdict']['episodes']} episodes, {protocol.CLEAN_EPISODES} needed"
-    if row["seeds"] < protocol.RANKED_SEEDS:
-        return f"{row['seeds']} seeds, {protocol.RANKED_SEEDS} needed"
-    if row["division"] is None:
-        return f"more than {max(protocol.DIVISIONS.values()):,} updates"
-    return None
 
 
 def _improvement(row: Json, baseline: Json | None, entries: Mapping[str, Json]) -> Json | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.benchmark.entries.disclosed import is_reference
 from offdyn_envs.benchmark.entries.schemas import ENTRY_SCHEMA, schema_fault
 from offdyn_envs.benchmark.gate.gate import read_model
 from offdyn_envs.benchmark.gate.printable import printable
@@ -93,7 +94,7 @@ class Entry:
         family: Kind of the method, one of `protocol.METHOD_FAMILIES`, or None.
         authors: Names.
         links: `code`, `paper`, `data`; https only.
-        reference: Whether it is a reference row.
+        reference: Whether it is a reference row: it says so, or by the rows that its runs learned from it is one.
         episodes: Length of every list of clean returns.
         cell_episodes: Length of every list of perturbed returns.
         disclosure: How the runs were trained, as in the schema.
@@ -180,7 +181,7 @@ def load_entry(folder: Path) -> Entry:
         family=data.get("family"),
         authors=tuple(data["authors"]),
         links=data["links"],
-        reference=data["reference"],
+        reference=data["reference"] or _stands_for_data(data),
         episodes=data["episodes"],
         cell_episodes=data["cell_episodes"],
         disclosure=data["disclosure"],
@@ -194,6 +195,12 @@ def load_entry(folder: Path) -> Entry:
     _check_files(entry)
     _check_size(entry)
     return entry
+
+
+def _stands_for_data(data: Mapping[str, Any]) -> bool:
+    """Whether by what it discloses an entry is a reference row, whatever it calls itself."""
+    trainings = data["disclosure"]["tasks"].values()
+    return any(is_reference(data.get("family"), training["hyperparameters"].get("data")) for training in trainings)
 
 
 def load_entries(board: Path) -> tuple[list[Entry], list[str]]:

@@ -101,9 +101,14 @@ def _mismatch(verdict: Mapping[str, Any], entry: Entry) -> str | None:
 
 def _cell_mismatch(verdict: Mapping[str, Any], entry: Entry) -> str | None:
     again = [(cell["task"], cell["seed"], cell["family"], cell["level"]) for cell in verdict["perturbed"]]
-    claimed = [(cell.task, cell.seed, cell.family, cell.level) for cell in entry.perturbed]
-    if sorted(again) != sorted(claimed):
-        return "perturbed: not the cells of the entry"
-    if any(len(cell["returns"]) != entry.cell_episodes for cell in verdict["perturbed"]):
-        return f"perturbed: not {entry.cell_episodes} returns for each cell"
+    claimed = {(cell.task, cell.seed, cell.family, cell.level) for cell in entry.perturbed}
+    # The first protocol's re-runs were those that an entry reported; now every cell is run with all policies of a task.
+    first = entry.protocol == 1
+    asked = {(task, *cell) for task, _, *cell in again}
+    whole = {(one.task, one.seed, *cell) for one in entry.results for task, *cell in asked if task == one.task}
+    if len(set(again)) != len(again) or not claimed <= set(again) or set(again) != (claimed if first else whole):
+        return "perturbed: not the cells of the entry's policies"
+    episodes = entry.cell_episodes if first else protocol.CELL_EPISODES
+    if any(len(cell["returns"]) != episodes for cell in verdict["perturbed"]):
+        return f"perturbed: not {episodes} returns for each cell"
     return None

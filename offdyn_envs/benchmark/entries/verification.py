@@ -4,8 +4,9 @@ The question is one: could these claimed returns and these re-run returns come f
 claim the two samples of a policy are exchangeable, so one permutation test over all policies of the entry decides,
 with no assumption about how returns are distributed (a Hopper that falls once in twenty episodes is far from normal)
 and with both errors counted: the claim is a sample too. All policies are permuted together, episode by episode,
-because they share their reset seeds. Cells whose episodes have dynamics of their own (parts, wear) mix them in the same
-way in both samples, which makes the test a little more lenient there, never stricter.
+because they share their reset seeds. Robustness cells are run again whether or not an entry reports them; those that
+it reports are tested in the same way. Cells whose episodes have dynamics of their own (parts, wear) mix them alike in
+both samples, which makes the test a little more lenient there, never stricter.
 """
 
 import math
@@ -19,7 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
+from offdyn_envs.benchmark.entries.history import add_step, load_history
+from offdyn_envs.benchmark.entries.renewal import renew_command
 from offdyn_envs.benchmark.entries.reruns import Plan, Rerun, Source, evaluation_seed, rerun, sources
+from offdyn_envs.benchmark.entries.standings import compute_standings, load_board
 from offdyn_envs.benchmark.entries.submissions import Entry, entry_folders, load_entry
 from offdyn_envs.benchmark.entries.verdicts import (
     NOT_REPRODUCED,
@@ -128,16 +132,18 @@ def verify_entries(
 ) -> Verification:
     """Verifies entries one after another and writes a verdict for each entry of the board into `board/verdicts`.
 
+    Places that change with a verdict are added to the board's history of places.
+
     Args:
         folders: Entry folders; every entry of the board when None. For a folder outside `board/submissions` no
             verdict is written: it would replace the one of a namesake.
         board: The leaderboard's folder.
-        plan: How the entries are re-run; by the protocol when None.
+        plan: How the entries are re-run; by the protocol, with a salt that is drawn, when None.
         say: Called with each note before anything runs.
 
     Raises:
-        OffDynError: A folder does not exist, there is nothing to verify, this system has no sandbox, or a verdict could
-            not be written; nothing has run then.
+        OffDynError: A folder does not exist, there is nothing to verify, this system has no sandbox, a verdict could
+            not be written, or the history of places is damaged; nothing has run then.
     """
     chosen = entry_folders(board) if folders is None else [Path(folder) for folder in folders]
     if not chosen:
@@ -149,6 +155,7 @@ def verify_entries(
     kept = [folder for folder in chosen if folder.resolve().parent == (board / "submissions").resolve()]
     for folder in kept:
         check_writable(verdict_path(board, folder.absolute().name))
+    load_history(board)
     notes = [
         f"no verdict is written for '{printable(folder)}': it does not lie in '{board / 'submissions'}'"
         for folder in chosen
@@ -157,14 +164,15 @@ def verify_entries(
     if say is not None:
         for note in notes:
             say(note)
-    found = Verification([], [], notes)
+    found, chosen_plan = Verification([], [], notes), plan or Plan()
     for folder in chosen:
-        verdict = _verdict_or_refusal(folder.absolute(), plan or Plan())
+        verdict = _verdict_or_refusal(folder.absolute(), chosen_plan)
         found.verdicts.append(verdict)
         if verdict["status"] not in (REPRODUCED, RETIRED):
             found.refusals.append(verdict["reason"])
         if "policies" in verdict and folder in kept:
             write_json(verdict_path(board, verdict["entry"]), verdict)
+            add_step(board, verdict["date"], compute_standings(load_board(board)[0]))
     return found
 
 
@@ -174,7 +182,10 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
     except OffDynError as error:
         return {"entry": folder.name, "status": REFUSED, "reason": str(error)}
     if entry.protocol != protocol.PROTOCOL:
-        reason = f"entry '{entry.name}' is of protocol {entry.protocol}, retired; its verdict stays as it is"
+        reason = (
+            f"entry '{entry.name}' is of protocol {entry.protocol}, retired; its verdict stays as it is. "
+            f"Its policies are scored anew by: {renew_command(entry.name)}"
+        )
         return {"entry": entry.name, "status": RETIRED, "reason": reason}
     try:
         found = sources(entry) if plan.perturbed else {}
@@ -224,10 +235,11 @@ def _judge(entry: Entry, answers: Sequence[Rerun]) -> dict[str, Any]:
     reruns = [one.clean for one in answers]
     p_clean, distances = agreement(claimed, np.array(reruns, dtype=np.float64))
     p_values = {"clean": p_clean}
-    pairs = [pair for one in answers for pair in one.cells]
-    if pairs:
+    again = {(one.result.task, one.result.seed, *cell): found for one in answers for cell, found in one.cells.items()}
+    if again and entry.perturbed:
         p_values["perturbed"], _ = agreement(
-            np.array([cell.returns for cell, _ in pairs]), np.array([again for _, again in pairs])
+            np.array([cell.returns for cell in entry.perturbed]),
+            np.array([again[cell.task, cell.seed, cell.family, cell.level] for cell in entry.perturbed]),
         )
     worst = _worst(entry, reruns, distances)
     # Bonferroni over the clean and the perturbed test keeps the level of the entry as a whole.
@@ -241,10 +253,10 @@ def _judge(entry: Entry, answers: Sequence[Rerun]) -> dict[str, Any]:
         "worst": {**worst.__dict__},
         "returns": {f"{r.task}/{r.seed}": values for r, values in zip(entry.results, reruns, strict=True)},
     }
-    if pairs:
+    if again:
         findings["perturbed"] = [
-            {"task": cell.task, "seed": cell.seed, "family": cell.family, "level": cell.level, "returns": again}
-            for cell, again in pairs
+            {"task": task, "seed": seed, "family": family, "level": level, "returns": returns}
+            for (task, seed, family, level), returns in again.items()
         ]
     return findings
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from typing import Any
 
+from offdyn_envs.benchmark.entries.renewal import renew_command
 from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["bibtex", "training_commands", "verify_command"]
@@ -24,7 +25,12 @@ def training_commands(entry: Json) -> str:
 
 
 def verify_command(entry: Json) -> str:
-    """Returns the command that re-runs an entry's policies as its verdict did: same seeds, same episodes."""
+    """Returns the command that re-runs an entry's policies as its verdict did: same seeds, same episodes.
+
+    An entry of an earlier protocol is not run again as it is: the command scores its policies under today's.
+    """
+    if entry["protocol"] != protocol.PROTOCOL:
+        return renew_command(entry["name"])
     command = f"offdyn leaderboard verify leaderboard/submissions/{entry['name']}"
     verdict = entry.get("verdict", {})
     if verdict.get("episodes", protocol.CLEAN_EPISODES) != protocol.CLEAN_EPISODES:

@@ -19,6 +19,7 @@ from offdyn_envs.benchmark.page.layout import (
     task_link,
 )
 from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["entry_page"]
 
@@ -48,7 +49,7 @@ def entry_page(
         section("compare", "Compared with", *_compared(entry, standings, looks, comparisons)),
         section("history", "History of places", _history(entry, standings)),
         section("training", "How it was trained", *_training(entry)),
-        section("check", "Check the score", command(verify_command(entry)), _policies(entry)),
+        section("check", "Check the score", *_check(entry), _policies(entry)),
         section("cite", "Cite it", command(bibtex(entry))),
     ]
 
@@ -111,7 +112,7 @@ def _place(track: Json, row: Json) -> list[object]:
         f"{row['rank']} in {row['division']}" if row["rank"] else f"none: {row['unranked']}",
         score(row["iqm"], row["source"]),
         number(row["mean"]),
-        f"{len(row['tasks'])} of {track['size']}",
+        f"{len(row['tasks'])} of {len(track['scored'])}",
         "" if better is None else score(better, better["source"], 2),
         "" if held is None else score(held),
         f"{row['tuning_evaluations']:,}",
@@ -166,7 +167,7 @@ def _curves(entry: Json, look: Look) -> list[Html]:
 
 def _robustness(entry: Json) -> list[Html]:
     if not entry["kept"]:
-        return [element("p", "No perturbed returns are reported.", class_="note")]
+        return [element("p", "No perturbation has returns of all its tasks, so no share is told.", class_="note")]
     claims = any(row["source"] == CLAIM for row in entry["kept"])
     words = "claimed, not re-run" if claims else "re-run like the others"
     rows = [(row["cell"], row["words"], row["tasks"]) for row in entry["kept"]]
@@ -219,8 +220,8 @@ def _history(entry: Json, standings: Json) -> Html:
         last: int | None = None
         for step in track["history"]:
             place = step["places"].get(entry["name"])
-            if place is not None and place != last:
-                rows.append((step["date"] or "before days were kept", track["name"], place, len(step["places"])))
+            if place != last:
+                rows.append((step["date"], track["name"], "none" if place is None else place, len(step["places"])))
                 last = place
     if not rows:
         return element("p", "It has had no place.", class_="note")
@@ -258,6 +259,16 @@ def _trained(name: str, training: Json) -> list[object]:
 def _hyperparameters(name: str, training: Json) -> Html:
     shown = facts((key, str(value)) for key, value in training["hyperparameters"].items())
     return element("details", element("summary", f"Hyperparameters of {name}"), shown)
+
+
+def _check(entry: Json) -> list[Html]:
+    if entry["protocol"] == protocol.PROTOCOL:
+        return [command(verify_command(entry))]
+    note = (
+        f"Protocol {entry['protocol']} is retired, and this entry is not run again under it. This makes an entry of "
+        f"its policies under protocol {protocol.PROTOCOL}, evaluated anew; nothing is trained."
+    )
+    return [element("p", note, class_="note"), command(verify_command(entry))]
 
 
 def _policies(entry: Json) -> Html:

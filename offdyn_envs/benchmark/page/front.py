@@ -16,8 +16,9 @@ HOW = (
     "environment with deterministic actions, as entries act too.",
     "A dot is the interquartile mean (IQM) over runs and tasks, tasks weighing the same; its bar is the "
     f"{protocol.LEVEL:.0%} interval of a stratified bootstrap over runs. Of a single task: mean and Student's t.",
-    f"Places are given within a division (the most policy updates of a task: {' or '.join(protocol.DIVISIONS)}) among "
-    f"entries that cover the same tasks, to scores that this suite reproduced with {protocol.RANKED_SEEDS} seeds.",
+    f"Places are given within a division (the most policy updates of a task: {' or '.join(protocol.DIVISIONS)}) to "
+    f"entries with all scored tasks of a track, {protocol.RANKED_SEEDS} seeds of each, whose scores this suite "
+    "reproduced, every perturbation included. Others stand below them.",
     "Figures come from this suite's own re-run of the policies; those that are only the submitter's say claimed.",
     "Held out: the IQM in dynamics that are in no table, drawn for this entry. Kept: the share of the clean score that "
     "is left under a perturbation; min-Q 0.2 moves what the policy sees, with one critic for all.",

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from offdyn_envs.benchmark.page.charts import Look, Point, forest, forest_axis, key
 from offdyn_envs.benchmark.page.layout import Json, badge, entry_link, mark, score, task_link
 from offdyn_envs.benchmark.page.markup import Html, element, number
-from offdyn_envs.tasks import TRACKS
 
 __all__ = ["track_panel"]
 
 FULL_PRECISION = "fp32"
+"""The precision that needs no tag; entries that name none are taken to have it."""
 MOST_NAMED = 3
 """As many missing tasks are named in a line; more are only counted."""
-"""The precision that needs no tag; entries that name none are taken to have it."""
 COLUMNS = (
     *(("Place", "up"), ("Method", "up"), ("Score (IQM)", "down"), ("Mean", "down"), ("Coverage", "down")),
     *(("P(> IQL)", "down"), ("Held out", "down"), ("Kept, min-Q 0.2", "down"), ("Tuning", "up")),
@@ -72,7 +71,7 @@ def _marks(entry: Json, row: Json) -> dict[str, object]:
 def _forest(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look]) -> Html:
     values = [row["iqm"][end] for row in track["rows"] for end in ("low", "high")]
     span = (min(-5.0, *values), max(105.0, *values))
-    rows = sorted(track["rows"], key=lambda row: -row["iqm"]["mean"])
+    rows = sorted(track["rows"], key=_order)
     items = [_forest_row(row, entries[row["name"]], looks[row["name"]], span) for row in rows]
     axis = element("li", element("span"), forest_axis(span), element("span"), class_="axis-row", aria_hidden="true")
     return element("ol", *items, axis, class_="forest sheet", aria_label=f"Scores of {track['name']} with intervals")
@@ -88,6 +87,11 @@ def _forest_row(row: Json, entry: Json, look: Look, span: tuple[float, float]) -
     return element("li", name, plot, score(iqm, row["source"]), **_marks(entry, row))
 
 
+def _order(row: Json) -> tuple[int, float]:
+    """Who covers more comes first: a high score on few tasks stands under all scores on all of them."""
+    return -len(row["tasks"]), -row["iqm"]["mean"]
+
+
 def _ordinal(place: int) -> str:
     ending = "th" if 10 <= place % 100 < 20 else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
     return f"{place}{ending}"
@@ -95,9 +99,10 @@ def _ordinal(place: int) -> str:
 
 def _table(track: Json, standings: Json, entries: Mapping[str, Json], looks: Mapping[str, Look]) -> Html:
     head = element("tr", *(_head(*column) for column in COLUMNS))
-    rows = [(row["iqm"]["mean"], _row(row, entries[row["name"]], track, looks)) for row in track["rows"]]
-    rows += [(mean, _reference_row(kind, track, standings)) for kind, (_, mean) in REFERENCES.items()]
-    rows.sort(key=lambda pair: -pair[0])
+    rows = [(_order(row), _row(row, entries[row["name"]], track, looks)) for row in track["rows"]]
+    whole = -len(track["scored"])
+    rows += [((whole, -mean), _reference_row(kind, track, standings)) for kind, (_, mean) in REFERENCES.items()]
+    rows.sort(key=lambda pair: pair[0])
     body = element("tbody", *(row for _, row in rows))
     board = element("table", element("thead", head), body, class_="board sortable")
     return element("div", board, class_="sheet", tabindex=0, role="region", aria_label=f"Standings of {track['name']}")
@@ -105,7 +110,7 @@ def _table(track: Json, standings: Json, entries: Mapping[str, Json], looks: Map
 
 def _head(name: str, first: str) -> Html:
     kind = "method" if name == "Method" else None
-    order = "descending" if name == "Score (IQM)" else None
+    order = "descending" if name == "Coverage" else None
     return element("th", name, scope="col", class_=kind, data_first=first, aria_sort=order)
 
 
@@ -179,10 +184,10 @@ def _cell(label: str, content: object, value: object, **attributes: object) -> H
 def _coverage(row: Json, track: Json) -> Html:
     """Returns how many tasks and seeds an entry has, and which tasks it lacks where those are few."""
     seeds = element("span", f"{row['seeds']} seeds", class_="sub")
-    missing = [task for task in TRACKS[track["name"]] if task not in row["tasks"]]
+    missing = [task for task in track["scored"] if task not in row["tasks"]]
     few = 0 < len(missing) <= MOST_NAMED
     lacks = element("span", f"lacks {', '.join(missing)}", class_="sub") if few else None
-    return element("span", f"{len(row['tasks'])} of {track['size']}", seeds, lacks)
+    return element("span", f"{len(row['tasks'])} of {len(track['scored'])}", seeds, lacks)
 
 
 def _by_task(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look]) -> Html:

@@ -18,7 +18,7 @@ EDGE = 15.0
 
 
 def draw(rows: Sequence[Row], tasks: Sequence[str], path: Path) -> None:
-    """Draws all methods over all tasks and on each, best on top.
+    """Draws all methods over all tasks and on each, on top who covers most tasks, then who scores best.
 
     Args:
         rows: The methods.
@@ -28,7 +28,7 @@ def draw(rows: Sequence[Row], tasks: Sequence[str], path: Path) -> None:
     Raises:
         OffDynError: matplotlib is not installed, or there is another file than a picture.
     """
-    ordered = sorted(rows, key=lambda row: (row.covers(tasks), row.overall().mean, row.name))
+    ordered = sorted(rows, key=lambda row: (len(row.scores), row.overall().mean, row.name))
     keys = [row.key for row in rows]
     names = [row.name if keys.count(row.key) > 1 else row.method for row in ordered]
     panels: list[tuple[str, list[Interval | None]]] = [
@@ -52,7 +52,7 @@ def _panel(axes: Any, title: str, rows: Sequence[Row], intervals: Sequence[Inter
     for height, (row, interval) in enumerate(zip(rows, intervals, strict=True)):
         if interval is None:
             continue
-        colour = RANDOM if row.reference or row.target_only else COLOURS[0]
+        colour = RANDOM if row.reference else COLOURS[0]
         face = colour if row.rank is not None else "white"
         axes.plot(
             (interval.low, interval.high),

@@ -102,8 +102,12 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _named(row: Row) -> str:
+    return _code(row.method)
+
+
+def _code(name: str) -> str:
     """Returns a method's name as plain text in code, whoever chose it."""
-    return f"`{row.method.replace('`', '')}`"
+    return f"`{name.replace('`', '')}`"
 
 
 def _scores(material: Material) -> list[str]:
@@ -130,7 +134,7 @@ def _scores(material: Material) -> list[str]:
 def _robustness(material: Material) -> list[str]:
     own = {row.key: row for row in field_of(material.rows)}
     others = [key for key in sorted(own) if key not in DROCO_TABLE and own[key].cells]
-    rows = [[f"`{key}`", *(_cell(own.get(key), condition) for condition in TABLE)] for key in (*DROCO_TABLE, *others)]
+    rows = [[_code(key), *(_cell(own.get(key), condition) for condition in TABLE)] for key in (*DROCO_TABLE, *others)]
     reported = {row.method.lower() for row in lost_shares()}
     rows += [[f"{key.upper()} (paper)", *_reported(key)] for key in DROCO_TABLE if key in reported]
     note = (

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from offdyn_envs.benchmark.entries.disclosed import division_of, is_reference, own_seconds, seconds_an_update
 from offdyn_envs.benchmark.entries.entries_from_runs import FinishedRun
 from offdyn_envs.benchmark.entries.perturbed import Perturbed
+from offdyn_envs.benchmark.entries.places import coverage, thin
 from offdyn_envs.benchmark.entries.standings import Judged, compute_standings
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.scores import Reference, get_reference
+from offdyn_envs.benchmark.scoring.scores import Reference, task_reference
 from offdyn_envs.benchmark.scoring.statistics import Interval, stratified_bootstrap, t_interval
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.tasks import get_task, get_track
+from offdyn_envs.tasks import get_track
 
 __all__ = ["RUN", "Row", "field_of", "gather", "key_of", "run_folders", "short"]
 
@@ -38,7 +40,7 @@ class Row:
         target_only: Whether it learned from target rows alone.
         division: Division by policy updates; None where none allows as many.
         source: Where the scores come from: "re-run", "claim" or "run".
-        rank: Place among entries that cover the whole track; None without one.
+        rank: Place on the track as the board gives it; None without one.
         scores: By task and seed.
         cells: Scores by task, (family, level) and seed; only of today's protocol.
         beside: The clean scores, by task and seed, of the same source as `cells`.
@@ -165,7 +167,7 @@ def gather(
         OffDynError: A run is unfinished, not evaluated, broken, has one seed, or its agent has two runs of a task.
     """
     tasks = get_track(track)
-    references = {task: found for task in tasks if (found := _reference(task, table)) is not None}
+    references = {task: found for task in tasks if (found := task_reference(task, table=table)) is not None}
     standings = compute_standings(judged, table=table)
     placed = next((one["rows"] for one in standings["tracks"] if one["name"] == track), [])
     ranks = {row["name"]: row for row in placed}
@@ -180,25 +182,12 @@ def gather(
     return [row for row in rows if row.division == division]
 
 
-def _reference(task: str, table: Mapping[str, Any] | None) -> Reference | None:
-    place = get_task(task)
-    try:
-        found = get_reference(place.robot, place.scoring, table=table)
-    except OffDynError:
-        return None
-    return found if found.scored else None
-
-
 def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], references: Mapping[str, Reference]) -> Row:
     own = {task: row["tasks"][task] for task in tasks if "scores" in row["tasks"].get(task, {})}
     disclosed = {task: row["disclosure"][task] for task in own}
     scores = {task: dict(zip(facts["seeds"], facts["scores"], strict=True)) for task, facts in own.items()}
     perturbed = Perturbed.of(one.entry, own, one.verdict)
     now = one.entry.protocol == protocol.PROTOCOL
-    lacks = _uncovered(scores, references) + _thin(scores)
-    said = placed["unranked"] is None or row["reference"] or " seeds" in placed["unranked"]
-    lacks += () if said else (str(placed["unranked"]),)
-    work = sum(len(scores[task]) * facts["updates"] for task, facts in disclosed.items())
     return Row(
         name=row["name"],
         method=row["method"],
@@ -206,12 +195,14 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
         target_only=all(facts["hyperparameters"].get("data") == "target" for facts in disclosed.values()),
         division=placed["division"],
         source=placed["source"],
-        rank=placed["rank"] if not lacks else None,
+        rank=placed["rank"],
         scores=scores,
         cells=_scored(perturbed.cells, references) if now else {},
         beside={task: _normal(seeds, references[task]) for task, seeds in perturbed.clean.items()} if now else {},
-        lacks=lacks,
-        seconds=sum(facts["wall_clock_s"] for facts in disclosed.values()) / work if work else None,
+        lacks=_named(placed["lacks"], scores, references),
+        seconds=seconds_an_update(
+            (facts["wall_clock_s"], len(scores[task]), facts["updates"]) for task, facts in disclosed.items()
+        ),
         left=_left(scores, references, max(facts["updates"] for facts in disclosed.values())),
     )
 
@@ -239,22 +230,24 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
         for task, run in runs.items()
     }
     updates = max(int(run.run["updates"]) for run in runs.values())
-    work = sum(len(run.run["seeds"]) * int(run.run["updates"]) for run in runs.values())
-    # A population of several tasks has one clock.
-    spent = sum(float(run.run["wall_clock_s"]) / run.run.get("population", {}).get("tasks", 1) for run in runs.values())
+    # An older run does not tell its family; that of the others is its own.
+    family = next((run.family for run in runs.values() if run.family), None)
+    lacks = [coverage(scores, [*references]), thin(min(map(len, scores.values()))), "no entry"]
     return Row(
         name=f"{method} (runs)",
         method=method,
-        reference=False,
-        target_only=all(run.run["settings"].get("data") == "target" for run in runs.values()),
-        division=next((name for name, most in protocol.DIVISIONS.items() if updates <= most), None),
+        reference=any(is_reference(family, run.data) for run in runs.values()),
+        target_only=all(run.data == "target" for run in runs.values()),
+        division=division_of(updates),
         source=RUN,
         rank=None,
         scores=scores,
         cells=_scored(cells, references),
         beside=scores,
-        lacks=(*_uncovered(scores, references), *_thin(scores), "no entry"),
-        seconds=spent / work,
+        lacks=_named([reason for reason in lacks if reason is not None], scores, references),
+        seconds=seconds_an_update(
+            (own_seconds(run.run), len(run.run["seeds"]), int(run.run["updates"])) for run in runs.values()
+        ),
         left=_left(scores, references, updates),
     )
 
@@ -279,14 +272,11 @@ def _scored(
     }
 
 
-def _uncovered(scores: Mapping[str, Seeds], references: Mapping[str, Reference]) -> tuple[str, ...]:
-    missing = [short(task) for task in references if task not in scores]
-    return (f"{len(scores)} of {len(references)} tasks: lacks {', '.join(missing)}",) if missing else ()
-
-
-def _thin(scores: Mapping[str, Seeds]) -> tuple[str, ...]:
-    fewest = min((len(seeds) for seeds in scores.values()), default=0)
-    return (f"{fewest} seeds of {protocol.RANKED_SEEDS}",) if fewest < protocol.RANKED_SEEDS else ()
+def _named(lacks: Sequence[str], scores: Mapping[str, Seeds], references: Mapping[str, Reference]) -> tuple[str, ...]:
+    """Returns what a row lacks, with the names of the tasks that it does not cover."""
+    short_of = coverage(scores, [*references])
+    missing = ", ".join(short(task) for task in references if task not in scores)
+    return tuple(f"{one}: lacks {missing}" if one == short_of else one for one in lacks)
 
 
 def _left(scores: Mapping[str, Seeds], references: Mapping[str, Reference], updates: int) -> int:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.benchmark.entries.perturbed import whole
 from offdyn_envs.benchmark.results.rows import Condition, Row
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.scores import degradation
@@ -37,6 +38,8 @@ class Kept(NamedTuple):
 def kept(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> Kept | None:
     """Returns the share that a method keeps; None where no task has both figures and a clean score to speak of.
 
+    None as well where a task of the method lacks the condition though it is possible on it: nobody chooses the tasks.
+
     The interval is a percentile bootstrap over seeds within each task; a seed's clean and perturbed score are of the
     same policy and drawn together.
 
@@ -62,12 +65,20 @@ def difference(ours: Row, theirs: Row, condition: Condition) -> Kept | None:
 
 
 def score_under(row: Row, condition: Condition) -> Interval | None:
-    """Returns the mean score over tasks in one condition with its bootstrap interval over seeds."""
+    """Returns the mean score in one condition with its bootstrap interval over seeds, over all tasks or None."""
+    if not _whole(row, condition):
+        return None
     found = [list(cells[condition].values()) for _, cells in sorted(row.cells.items()) if condition in cells]
     return stratified_bootstrap(found, mean_of_strata) if found else None
 
 
+def _whole(row: Row, condition: Condition) -> bool:
+    return whole(condition, {task: row.cells.get(task, {}) for task in row.scores})
+
+
 def _counted(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> tuple[str, ...]:
+    if not _whole(row, condition):
+        return ()
     return tuple(
         task
         for task, cells in sorted(row.cells.items())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.critics import read_index
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot, get_robot
 from offdyn_envs.schedule import Schedule
@@ -24,9 +26,9 @@ from offdyn_envs.shifts import (
     Shift,
     check_shifts,
 )
-from offdyn_envs.tasks import PRESET_SCALES, Task, get_dynamics
+from offdyn_envs.tasks import PRESET_SCALES, Task, get_dynamics, get_task
 
-__all__ = ["Cell", "attack_cells", "cell_name", "cell_rows", "evaluation_cells", "held_out_shifts"]
+__all__ = ["Cell", "attack_cells", "cell_name", "cell_rows", "evaluation_cells", "full_grid", "held_out_shifts"]
 
 Dynamics = tuple[Shift, ...]
 _SCALED = {"gravity": Gravity, "friction": Friction}
@@ -72,6 +74,20 @@ def evaluation_cells(task: Task, *, critic: bool = True, own: bool = False) -> t
     cells += attack_cells(protocol.MIN_Q_OWN) if own else ()
     robot, standing = get_robot(task.robot), get_dynamics(task.robot, task.scoring)
     return tuple(cell for cell in cells if _fits(robot, standing, cell))
+
+
+def full_grid(task: str) -> tuple[Cell, ...]:
+    """List the cells that a place needs on a task: all that are possible, with the min-Q attack where it has a critic.
+
+    Args:
+        task: Name of the task.
+    """
+    return _grid(task, task in read_index())
+
+
+@functools.cache
+def _grid(task: str, critic: bool) -> tuple[Cell, ...]:
+    return evaluation_cells(get_task(task), critic=critic)
 
 
 def _fits(robot: Robot, standing: Dynamics, cell: Cell) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "Reference",
     "ReferenceSet",
     "degradation",
+    "find_reference",
     "get_reference",
     "has_expert",
     "kept_words",
@@ -141,21 +142,35 @@ def get_reference(
     return Reference(float(random["mean"]), float(expert["mean"]), float(random["se"]), float(expert["se"]))
 
 
-def task_reference(name: str) -> Reference | None:
-    """Returns this suite's reference of a task's scoring environment, None where the task is listed but not scored.
+def find_reference(name: str, *, table: Mapping[str, Any] | None = None) -> Reference | None:
+    """Returns the reference of a task's scoring environment, scored or not; None where none is measured.
 
     Args:
         name: Name of the task.
+        table: Contents of a references.json to use instead of the package's.
 
     Raises:
         OffDynError: No such task.
     """
     task = get_task(name)
     try:
-        found = get_reference(task.robot, task.scoring)
+        return get_reference(task.robot, task.scoring, table=table)
     except OffDynError:
         return None
-    return found if found.scored else None
+
+
+def task_reference(name: str, *, table: Mapping[str, Any] | None = None) -> Reference | None:
+    """Returns the reference of a task's scoring environment, None where the task is listed but not scored.
+
+    Args:
+        name: Name of the task.
+        table: Contents of a references.json to use instead of the package's.
+
+    Raises:
+        OffDynError: No such task.
+    """
+    found = find_reference(name, table=table)
+    return found if found is not None and found.scored else None
 
 
 def normaliser(name: str) -> Callable[[ArrayLike], Floats] | None:
@@ -170,11 +185,8 @@ def normaliser(name: str) -> Callable[[ArrayLike], Floats] | None:
     Raises:
         OffDynError: No such task.
     """
-    task = get_task(name)
-    try:
-        return get_reference(task.robot, task.scoring).normalise
-    except OffDynError:
-        return None
+    found = find_reference(name)
+    return None if found is None else found.normalise
 
 
 def normalised_score(

@@ -6,32 +6,31 @@ reads it has been shown the target domain in the source's states.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-import mujoco
-import mujoco.rollout
 import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.checking.admissible import Admission
-from offdyn_envs.datasets.gap.domains import Dynamics, model_of
+from offdyn_envs.datasets.gap.domains import Domain, Dynamics, domain_of
+from offdyn_envs.datasets.gap.simulators import EnvironmentSimulator, ModelSimulator, make_simulator
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model
 from offdyn_envs.progress import progress
 from offdyn_envs.robots import Robot, State, get_robot
-from offdyn_envs.robots.goals import write_goal
-from offdyn_envs.robots.measures import columns_of, measure
-from offdyn_envs.shifts import parse_shifts
+from offdyn_envs.shifts import Shift, parse_shifts
+from offdyn_envs.shifts.local import here, is_local
 
 __all__ = ["REASONS", "Counterfactual", "counterfactual"]
 
 Array = NDArray[Any]
+Shifts = tuple[Shift, ...]
+_Simulator = ModelSimulator | EnvironmentSimulator
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "penetration": "the other body would be inside the floor, or inside itself",
@@ -41,12 +40,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Why a row has no meaningful answer."""
 
-CHUNK = 4096
-OWN_MODELS = 64
-"""Rows at a time where each needs a model of its own, of up to some 7 MB."""
 _NEEDED = "only datasets collected in this simulator can be simulated again"
-_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +96,8 @@ def counterfactual(
     """Simulate stored transitions again under other dynamics.
 
     Each row starts from the stored simulator state before the step and executes the stored action. Under the dataset's
-    own dynamics the answers are the stored ones bit for bit (on the platform that made them). For diagnosis, never for
-    training.
+    own dynamics the answers are the stored ones bit for bit (on the platform that made them). Under a delay the actions
+    under way are those that are stored before the row. For diagnosis, never for training.
 
     Args:
         source: A dataset with simulator states.
@@ -119,17 +113,19 @@ def counterfactual(
         The answers, in the order of `rows`.
 
     Raises:
-        OffDynError: No simulator states, another robot, rows that are empty or out of range, unknown dynamics, or an
-            environment whose rows differ or whose dynamics change in time.
+        OffDynError: No simulator states, another robot, rows that are empty or out of range, unknown dynamics, noise,
+            or an environment whose rows differ or whose dynamics change in time.
     """
     robot = _robot_of(source)
     chosen = _rows(rows, len(source))
-    domain = model_of(env, robot, source.card["profile"] if profile is None else profile)
-    own = compile_model(robot, parse_shifts(source.card["shifts"] or None), source.card["profile"])
-    simulator = _Simulator(robot, domain, num_threads or _usable_threads())
-    admission = Admission(robot, own, domain)
+    domain = domain_of(env, robot, source.card["profile"] if profile is None else profile)
+    threads = num_threads or _usable_threads()
+    if isinstance(threads, bool) or threads < 1:
+        raise OffDynError(f"num_threads must be at least 1, got {threads}")
+    simulator = make_simulator(robot, domain, threads)
+    admission = _Admissions(robot, source, domain)
     try:
-        with progress(f"{source.id} under other dynamics", len(chosen), quiet=quiet) as advance:
+        with progress(f"{source.id} under other dynamics", len(chosen), quiet=quiet, resumes=False) as advance:
             return _collect(source, chosen, simulator, admission, advance)
     finally:
         simulator.close()
@@ -174,76 +170,41 @@ def _rows(rows: Array | Sequence[int] | None, total: int) -> NDArray[np.int64]:
     return chosen.astype(np.int64)
 
 
-class _Simulator:
-    """One control step of many states of one model."""
+class _Admissions:
+    """Tells which states of a dataset other dynamics can take: local shifts make bodies that hold in some of them."""
 
-    def __init__(self, robot: Robot, model: mujoco.MjModel, num_threads: int) -> None:
-        if isinstance(num_threads, bool) or num_threads < 1:
-            raise OffDynError(f"num_threads must be at least 1, got {num_threads}")
-        # Rewards are per second of the simulated model, as in the environments.
-        self.robot = replace(robot, timestep=float(model.opt.timestep))
-        # What reset writes is a row's own.
-        self.chunk = OWN_MODELS if robot.goal else CHUNK
-        self._models = [copy.copy(model) for _ in range(self.chunk)] if robot.goal else [model] * CHUNK
-        self._columns = columns_of(model, robot.measures)
-        self._datas = [mujoco.MjData(model) for _ in range(num_threads)]
-        self._rollout = mujoco.rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
-        size = mujoco.mj_stateSize(model, _PHYSICS)
-        self._state = np.zeros((self.chunk, size))
-        self._control = np.zeros((self.chunk, robot.frame_skip, robot.action_dim))
-        self._trajectory = np.zeros((self.chunk, robot.frame_skip, size))
-        sensors = (self.chunk, robot.frame_skip, model.nsensordata)
-        self._sensed = np.zeros(sensors) if robot.measures else None
+    def __init__(self, robot: Robot, source: Dataset, domain: Domain) -> None:
+        self._robot, self._domain = robot, domain
+        self._own, self._profile = parse_shifts(source.card["shifts"] or None), source.card["profile"]
+        self._local = is_local(self._own) or is_local(domain.shifts)
+        self._known: dict[object, Admission] = {}
 
-    def step(self, before: State, actions: Array) -> tuple[State, NDArray[np.bool_]]:
-        """Return the next states [n, ...] and where the simulation blew up [n]; n up to `chunk`."""
-        qpos, qvel, *goal = before
-        count, nq = len(qpos), self.robot.nq
-        if not count:
-            return before, np.zeros(0, dtype=bool)
-        for model, row in zip(self._models, goal[0] if goal else (), strict=False):
-            write_goal(model, self.robot.goal, row)
-        state, control = self._state[:count], self._control[:count]
-        state[:, 1 : 1 + nq], state[:, 1 + nq :] = qpos, qvel
-        control[:] = self.robot.control(actions)[:, None, :]
-        # Rows in contact cost more than rows in flight: small portions let the threads share them evenly.
-        portion = max(1, count // (8 * len(self._datas)))
-        trajectory = self._trajectory[:count]
-        self._rollout.rollout(
-            self._models[:count],
-            self._datas,
-            state,
-            control,
-            control_spec=_CONTROL,
-            skip_checks=True,
-            nstep=self.robot.frame_skip,
-            state=trajectory,
-            sensordata=None if self._sensed is None else self._sensed[:count],
-            chunk_size=portion,
-        )
-        after = trajectory[:, -1].copy()
-        # rollout repeats the last good state of a row that diverged, so its clock falls behind; the environments keep
-        # the state from before the step there.
-        diverged = after[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
-        after[diverged] = state[diverged]
-        reached = after[:, 1 : 1 + nq], after[:, 1 + nq :]
-        return self.robot.state(*reached, self._goals(goal[0], reached, diverged) if goal else qpos), diverged
+    def refused(self, states: State) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Say which states are too deep inside, and which too far beyond a limit, see `Admission.refused`."""
+        total = len(states.qpos)
+        refused = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool)
+        for bodies, rows in self._groups(states).items():
+            found = self._admission(*bodies).refused(states.qpos[rows], *(values[rows] for values in states[2:]))
+            refused[0][rows], refused[1][rows] = found
+        return refused
 
-    def _goals(self, goal: Array, reached: tuple[Array, Array], diverged: NDArray[np.bool_]) -> Array:
-        """Return the third part of the next states: what was measured on the way, anew where that led nowhere."""
-        if self._sensed is None:
-            return goal
-        after = goal.copy()
-        after[:, -len(self._columns) :] = self._sensed[: len(goal), -1, self._columns]
-        for row in np.flatnonzero(diverged):
-            at = reached[0][row], reached[1][row]
-            found = measure(self._models[row], self._datas[0], self.robot.measures, at)
-            after[row, -len(self._columns) :] = found
-        return after
+    def _groups(self, states: State) -> dict[tuple[Shifts, Shifts], Any]:
+        """Return which rows have the same shifts of both bodies."""
+        if not self._local:
+            return {(self._own, self._domain.shifts): slice(None)}
+        groups: dict[tuple[Shifts, Shifts], list[int]] = {}
+        for row in range(len(states.qpos)):
+            state = type(states)(*(values[row] for values in states))
+            bodies = here(self._own, self._robot, state), here(self._domain.shifts, self._robot, state)
+            groups.setdefault(bodies, []).append(row)
+        return groups
 
-    def close(self) -> None:
-        """Stop the threads."""
-        self._rollout.close()
+    def _admission(self, own: Shifts, other: Shifts) -> Admission:
+        if (own, other) not in self._known:
+            domain = self._domain
+            body = compile_model(self._robot, other, domain.profile) if domain.shifts else domain.model
+            self._known[own, other] = Admission(self._robot, compile_model(self._robot, own, self._profile), body)
+        return self._known[own, other]
 
 
 def _empty(robot: Robot, rows: NDArray[np.int64]) -> Counterfactual:
@@ -261,7 +222,7 @@ def _empty(robot: Robot, rows: NDArray[np.int64]) -> Counterfactual:
 
 
 def _collect(
-    source: Dataset, rows: NDArray[np.int64], simulator: _Simulator, admission: Admission, advance: Any
+    source: Dataset, rows: NDArray[np.int64], simulator: _Simulator, admission: _Admissions, advance: Any
 ) -> Counterfactual:
     """Fill in the answers, one chunk after the other."""
     answers, state_rows = _empty(simulator.robot, rows), source.arrays.state_rows
@@ -270,7 +231,8 @@ def _collect(
         states, actions = source.arrays.states(state_rows[rows[part]]), np.asarray(source.arrays.actions[rows[part]])
         if not all(np.isfinite(values).all() for values in states):
             raise OffDynError(f"dataset '{source.id}' holds no simulator states in some rows; {_NEEDED}")
-        _fill(answers, begin, states, actions, simulator, admission)
+        queue = source.arrays.under_way(rows[part], simulator.delay)
+        _fill(answers, begin, states, (actions, queue), simulator, admission)
         advance(len(actions))
     return answers
 
@@ -279,17 +241,18 @@ def _fill(
     answers: Counterfactual,
     begin: int,
     states: State,
-    actions: Array,
+    sent: tuple[Array, Array],
     simulator: _Simulator,
-    admission: Admission,
+    admission: _Admissions,
 ) -> None:
-    """Fill in the answers of one chunk."""
-    inside, beyond = admission.refused(states[0], *states[2:])
+    """Fill in the answers of one chunk, from its states, its actions and those before them."""
+    inside, beyond = admission.refused(states)
+    actions, queue = sent
     part = slice(begin, begin + len(actions))
     answers.masks["penetration"][part], answers.masks["limit"][part] = inside, beyond
     taken = np.flatnonzero(~(inside | beyond))
     before = type(states)(*(values[taken] for values in states))
-    after, diverged = simulator.step(before, actions[taken])
+    after, diverged = simulator.step(before, actions[taken], queue[taken])
     robot, at = simulator.robot, taken + begin
     rewards, fallen = robot.judge(before, after, actions[taken])
     answers.masks["diverged"][at] = diverged

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.datasets.gap.counterfactuals import Counterfactual, counterfactual
-from offdyn_envs.datasets.gap.domains import Dynamics
+from offdyn_envs.datasets.gap.domains import Dynamics, refuse_noise
 from offdyn_envs.datasets.store.card import same_platform
 from offdyn_envs.datasets.store.spec import Dataset
 from offdyn_envs.errors import OffDynError, unknown
@@ -149,10 +149,12 @@ def dynamics_gap(
         The gap, in the order of `rows`.
 
     Raises:
-        OffDynError: Unknown units, and everything that `counterfactual` refuses.
+        OffDynError: Unknown units, a source with noisy observations, and everything that `counterfactual` refuses.
     """
     if units not in UNITS:
         raise unknown("units", units, UNITS)
+    if isinstance(source, Dataset):
+        refuse_noise(parse_shifts(source.card["shifts"] or None), f"the dynamics of '{source.id}'")
     answer = counterfactual(source, env, rows, profile=profile, num_threads=num_threads, quiet=quiet)
     spread = _spread(source, units)
     if not np.isfinite(spread).all():
@@ -170,7 +172,7 @@ def spaced(total: int, count: int) -> NDArray[np.int64]:
 def pair_gap(
     source: Any,
     target: Any,
-    count: int | None = None,
+    rows: int | NDArray[np.int64] | None = None,
     *,
     who: str = "the exact gap",
     num_threads: int | None = None,
@@ -181,7 +183,7 @@ def pair_gap(
     Args:
         source: A dataset with simulator states.
         target: A dataset of the other dynamics.
-        count: How many evenly spaced rows of the source; all of them where left out.
+        rows: How many evenly spaced rows of the source, or which; all of them where left out.
         who: What needs them, for the message.
         num_threads: Threads of the simulation; by default all usable cores.
         quiet: No progress bar.
@@ -192,8 +194,8 @@ def pair_gap(
     if not isinstance(source, Dataset) or not isinstance(target, Dataset):
         raise OffDynError(f"{who} needs datasets with simulator states; tasks of this suite have them")
     shifts, profile = parse_shifts(target.card["shifts"] or None) or "nominal", target.card["profile"]
-    rows = None if count is None else spaced(len(source), count)
-    return dynamics_gap(source, shifts, rows, units="step", profile=profile, num_threads=num_threads, quiet=quiet)
+    asked = spaced(len(source), rows) if isinstance(rows, int) else rows
+    return dynamics_gap(source, shifts, asked, units="step", profile=profile, num_threads=num_threads, quiet=quiet)
 
 
 def _spread(source: Dataset, units: str) -> NDArray[np.float64]:

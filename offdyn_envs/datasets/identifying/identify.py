@@ -133,7 +133,7 @@ def identify(
     Args:
         target: A task (its target is used), an id of a dataset, a file, a dataset, or arrays by name: `observations`,
             `actions` in [-1, 1], `rewards`, `next_observations`, `terminations`, perhaps `truncations`, and perhaps
-            simulator states before each step, `qpos` [N, nq] and `qvel` [N, nv].
+            simulator states before each step, `qpos` [N, nq] and `qvel` [N, nv], with a goal `goal` [N, G].
         robot: The robot or its name; where left out, the one that the data say they are of.
         free: What is looked for, see `offdyn_envs.datasets.identifying.parameters.read_free`: "gravity,mass:torso", or
             with a range "friction=0.2..5".
@@ -158,7 +158,8 @@ def identify(
     parameters = read_free(free, logs.robot, known, logs.profile)
     starts = _starts(logs, rows, horizon)
     most = most_steps(parameters, len(starts)) * horizon
-    with progress(f"fitting {', '.join(item.key for item in parameters)}", most, quiet=quiet, at_most=True) as advance:
+    title = f"fitting {', '.join(item.key for item in parameters)}"
+    with progress(title, most, quiet=quiet, at_most=True, resumes=False) as advance:
         replay = Replay(logs, starts, horizon, known, num_threads or usable_threads(), advance)
         return _identify(logs, replay, parameters, known, np.random.default_rng(seed))
 

@@ -24,6 +24,7 @@ __all__ = ["Logs", "Target", "read_logs"]
 
 Target = str | Path | AnyDataset | Mapping[str, Any]
 """Ways to name the logs, see `offdyn_envs.datasets.identify`."""
+_STATE = ("qpos", "qvel", "goal")
 STILL = 1e-8
 """A dimension that changes by less in a step does not move."""
 
@@ -39,6 +40,7 @@ class Logs:
         arrays: Actions, next observations and lengths of episodes; its simulator states are not used.
         qpos: Positions before each step, float64 [N, nq].
         qvel: Velocities before each step, float64 [N, nv].
+        goal: Goals before each step, float64 [N, G]; None for most robots.
         usable: Rows that can start a simulation, bool [N].
         from_states: The states are the simulator's own; else they were read from observations.
         spread: Standard deviation of what one step changes, float64 [|S|].
@@ -50,6 +52,7 @@ class Logs:
     arrays: Arrays
     qpos: NDArray[np.float64]
     qvel: NDArray[np.float64]
+    goal: NDArray[np.float64] | None
     usable: NDArray[np.bool_]
     from_states: bool
     spread: NDArray[np.float64]
@@ -82,7 +85,7 @@ def read_logs(target: Target, robot: str | Robot | None = None, profile: str | N
     Args:
         target: A task (its target), an id of a dataset, a file, a dataset, or arrays by name: those of
             `offdyn_envs.datasets.from_arrays`, and perhaps simulator states before each step, `qpos` [N, nq] and `qvel`
-            [N, nv].
+            [N, nv], of a robot with a goal that, too, `goal` [N, G].
         robot: The robot or its name; where left out, the one that the data say they are of.
         profile: Variant of the shifts; by default the dataset's.
 
@@ -102,33 +105,35 @@ def read_logs(target: Target, robot: str | Robot | None = None, profile: str | N
     arrays = _arrays(data)
     if states is None:
         qpos, qvel, usable = Pose(body).states(np.asarray(data.observations))
+        goal: list[NDArray[np.float64]] = []
     else:
-        qpos, qvel = _states(states, len(data), body, name)
-        usable = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
+        qpos, qvel, *goal = found = _states(states, len(data), body, name)
+        usable = np.asarray(np.isfinite(np.concatenate(found, axis=1)).all(axis=1))
     change = np.asarray(data.next_observations) - np.asarray(data.observations)
     spread = change.std(axis=0, dtype=np.float64)
     own = str(data.card["profile"]) if isinstance(data, Dataset) else "default"
-    return Logs(name, body, profile or own, arrays, qpos, qvel, usable, states is not None, spread)
+    aim = goal[0] if goal else None
+    return Logs(name, body, profile or own, arrays, qpos, qvel, aim, usable, states is not None, spread)
 
 
-def _load(target: Target) -> tuple[AnyDataset, tuple[Any, Any] | None]:
+def _load(target: Target) -> tuple[AnyDataset, Mapping[str, Any] | None]:
     """Return the data, and its simulator states where it has any."""
     data: Any = target
     if isinstance(target, Mapping):
         data = from_arrays(target, "target")
-        states = target.get("qpos"), target.get("qvel")
-        if (states[0] is None) != (states[1] is None):
-            raise OffDynError("target: one of 'qpos' and 'qvel' is given; both are needed, or neither")
-        return data, None if states[0] is None else states
+        states = {key: target[key] for key in _STATE if target.get(key) is not None}
+        if states and not {"qpos", "qvel"} <= states.keys():
+            raise OffDynError(
+                f"target: {', '.join(map(repr, states))} is given; both 'qpos' and 'qvel' are needed, or none"
+            )
+        return data, states or None
     if isinstance(target, str | Path):
         task = spelled(str(target), (task.name for task in list_tasks()))
         data = load_any(target) if task is None else load_dataset(get_task(task).target)
     if isinstance(data, Dataset):
-        if data.goal is not None:
-            raise OffDynError(f"'{data.id}': a robot that writes a goal into its model cannot be identified")
-        return data, (data.qpos, data.qvel)
+        return data, {key: getattr(data, key) for key in _STATE}
     if isinstance(data, ImportedDataset):
-        return data, None if data.qpos is None or data.qvel is None else (data.qpos, data.qvel)
+        return data, None if data.qpos is None or data.qvel is None else {"qpos": data.qpos, "qvel": data.qvel}
     if isinstance(data, OwnData):
         return data, None
     raise OffDynError(f"target must be a name, a file, a dataset or arrays by name, got {type(data).__name__}")
@@ -154,13 +159,20 @@ def _arrays(data: AnyDataset) -> Arrays:
     return Arrays(**{key: getattr(data, key) for key in keys}, qpos=none, qvel=none, seeds=np.empty(0, np.int64))
 
 
-def _states(states: tuple[Any, Any], rows: int, robot: Robot, name: str) -> tuple[Any, Any]:
+def _states(states: Mapping[str, Any], rows: int, robot: Robot, name: str) -> list[NDArray[np.float64]]:
+    """Return positions, velocities and, of a robot that has one, the goal."""
     found: list[NDArray[np.float64]] = []
-    for key, value, width in zip(("qpos", "qvel"), states, (robot.nq, robot.nv), strict=True):
-        array = np.asarray(value)
+    for key, width in zip(_STATE, (robot.nq, robot.nv, robot.goal_dim), strict=True):
+        if not width:
+            continue
+        if states.get(key) is None:
+            raise OffDynError(
+                f"'{name}': a state of {robot.title} has a goal, and '{key}' is missing; see `Dataset.goal`"
+            )
+        array = np.asarray(states[key])
         if array.shape != (rows, width) or array.dtype.kind not in "fiu":
             raise OffDynError(
                 f"'{name}': '{key}' is {array.dtype} {list(array.shape)}; expected numbers {[rows, width]}"
             )
         found.append(array.astype(np.float64))
-    return found[0], found[1]
+    return found

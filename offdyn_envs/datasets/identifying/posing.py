@@ -34,6 +34,8 @@ class Pose:
     """
 
     def __init__(self, robot: Robot) -> None:
+        if robot.goal_dim:
+            raise OffDynError(f"{_CANNOT.format(robot.title)}: its states have a goal beside positions and velocities")
         self._robot, size = robot, robot.nq + robot.nv
         self._places = self._find(0.1 + 0.37 * np.arange(size) / size)
         if not np.array_equal(self._places, self._find(0.4 - 0.29 * np.arange(size) / size)):

@@ -18,6 +18,8 @@ __all__ = ["Replay"]
 Floats = NDArray[np.float64]
 BATCH = 256
 """Rows that are simulated side by side, of all candidates together."""
+OWN_MODELS = 64
+"""The same of a robot with a goal: each row has a model of its own, of up to some 7 MB."""
 MOST_MODELS = 64
 """Candidates at a time; each has a model of its own."""
 
@@ -75,7 +77,8 @@ class Replay:
 
     def _errors(self, candidates: Sequence[tuple[Shift, ...]], stored: bool) -> Floats:
         count, moving = len(candidates), self.logs.moving
-        width = min(len(self), max(1, BATCH // count))
+        together = OWN_MODELS if self.logs.robot.goal else BATCH
+        width = min(len(self), max(1, together // count))
         found = np.empty((count, len(self), self.horizon, int(moving.sum())))
         env = OffDynVectorEnv(
             self.logs.robot,
@@ -105,6 +108,7 @@ class Replay:
     def _walk(self, env: OffDynVectorEnv, rows: NDArray[np.int64], steps: int) -> Floats:
         """Return what rows show after each step, [N, H, |S|]."""
         logs = self.logs
-        env.set_state(logs.qpos[rows], logs.qvel[rows], queue=logs.arrays.under_way(rows, steps))
+        goal = None if logs.goal is None else logs.goal[rows]
+        env.set_state(logs.qpos[rows], logs.qvel[rows], queue=logs.arrays.under_way(rows, steps), goal=goal)
         shown = [env.step(np.asarray(logs.arrays.actions[rows + step]))[0] for step in range(self.horizon)]
         return np.stack(shown, axis=1)
