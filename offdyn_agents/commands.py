@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ from offdyn_agents.runs.console import (
     several_agents,
     task_names,
 )
+from offdyn_agents.runs.variants import REFERENCES, named, settings_of
 from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples, group
 from offdyn_envs.errors import OffDynError
 
@@ -67,6 +68,7 @@ def register(app: typer.Typer) -> None:
     dev = group(app, "dev")
     dev.add_typer(behaviour, name="behaviour")
     dev.command("agents-table")(diagnosing.agents_table)
+    dev.command("rates")(diagnosing.rates)
     for name, example in diagnosing.EXAMPLES.items():
         group(app, "examples").command(name, add_help_option=False, context_settings=diagnosing.PASSED_ON)(example)
     # Earlier spellings.
@@ -106,7 +108,7 @@ def train(
         typer.Option(
             metavar="all|A,B,...",
             help="Train several agents one after the other, most requested first, and report how much is left "
-            "and how long it takes.",
+            "and how long it takes. iql@data-target is IQL with --set data=target; all includes these references.",
         ),
     ] = None,
     track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track instead.")] = None,
@@ -214,7 +216,7 @@ def train(
     if agents is not None:
         # Without the agent's name the first word is a task.
         tasks, agent = [*([agent] if agent else []), *(tasks or [])], ""
-        several = several_agents(agents, {"--set": settings, "--settings": show_settings, "--source": source})
+        several = _several(agents, {"--set": settings, "--settings": show_settings, "--source": source})
     else:
         several = ()
         agent = registry.check_name(agent or missing_agent())
@@ -232,14 +234,15 @@ def train(
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
     if pair is None:
-        refuse_without_data(names, target_rows)
+        from offdyn_agents.behaviour.reports import time_told
+
+        refuse_without_data(names, target_rows, time_told)
     else:
         names = [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device
     from offdyn_agents.runs.cluster import connected
     from offdyn_agents.runs.plans import Plan
     from offdyn_agents.runs.runs import refuse_stopped, train_tasks
-    from offdyn_agents.runs.variants import named
     from offdyn_envs.batching.threads import usable_threads
 
     with ExitStack() as stack:
@@ -252,8 +255,12 @@ def train(
 
         def plans_of(name: str) -> list[Plan]:
             more: Any = {"judge": judge, "pair": pair, "typed": str(ctx.obj or "")}
+            called, _, rows = name.partition("@")
+            changed = overrides | (settings_of(rows) if rows else {})
+            # Beside the agent as it is, not in its place.
+            own = f"{variant}+{rows}" if variant and rows else variant
             return [
-                named(Plan(name, title, seeds, overrides, budget, hardware, out, quiet, target_rows, **more), variant)
+                named(Plan(called, title, seeds, changed, budget, hardware, out, quiet, target_rows, **more), own)
                 for title in names
             ]
 
@@ -272,6 +279,26 @@ def train(
     refuse_stopped(outcomes)
 
 
+def _several(text: str, not_with: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the agents that --agents names, and their variants; "all" has the references too.
+
+    Raises:
+        OffDynError: No such agent or variant, or an option that belongs to one agent.
+    """
+    plain = several_agents(",".join(word.partition("@")[0] for word in text.split(",")), not_with)
+    if text == "all":
+        return (*plain, *REFERENCES)
+    return tuple(dict.fromkeys(_variant(word.strip()) for word in text.split(",")))
+
+
+def _variant(text: str) -> str:
+    """Return an agent, or an agent and its variant, as its folder is called."""
+    name, at, rows = text.partition("@")
+    if at:
+        settings_of(rows)
+    return f"{registry.check_name(name)}{at}{rows}"
+
+
 def _train_several(
     agents: Sequence[str], make: Callable[[str], Sequence[Plan]], train_all: Callable[[Sequence[Plan]], list[Trained]]
 ) -> list[Trained]:
@@ -285,13 +312,15 @@ def _train_several(
 
 
 def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], json_output: bool) -> None:
-    from offdyn_agents.runs.campaign import outlook, parts, total
+    from offdyn_agents.runs.campaign import figures, outlook, parts, total
     from offdyn_envs.report import print_table
 
     found = parts(agents, make, _tell)
-    print_table("What is left", outlook(found), json_output)
-    if not json_output:
-        print(total(found))
+    if json_output:
+        print(json.dumps(figures(found), indent=2, allow_nan=False))
+        return
+    print_table("What is left", outlook(found), False)
+    print(total(found))
 
 
 def _tell(line: str) -> None:

@@ -26,7 +26,7 @@ from offdyn_envs.commands.options import Json
 if TYPE_CHECKING:
     from offdyn_agents.judging.rows_cells import Cell
 
-__all__ = ["EXAMPLES", "PASSED_ON", "agents_table", "reward", "rollouts", "rows"]
+__all__ = ["EXAMPLES", "PASSED_ON", "agents_table", "rates", "reward", "rollouts", "rows"]
 
 PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Of commands whose programs read their own arguments."""
@@ -176,6 +176,20 @@ def agents_table(
 
     main(file)
     typer.echo(file)
+
+
+def rates(
+    runs: Annotated[list[Path], typer.Argument(help="Ended runs, or folders of them.")],
+    updates: Annotated[
+        Path | None, typer.Option(help="What `python benchmarks/agents.py --json` printed, for agents without a run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; the package's own by default.")] = None,
+) -> None:
+    """Write what a seed-update of each agent took on each robot, from which `train --plan` estimates."""
+    from offdyn_agents.runs.rates import PLACE, write_rates
+
+    table = write_rates(runs, updates, out or PLACE)
+    typer.echo(f"{out or PLACE}: {len(table['rates'])} rates, {len(table['times_iql'])} agents beside IQL")
 
 
 def _pusher(ctx: typer.Context) -> None:

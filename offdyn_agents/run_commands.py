@@ -167,7 +167,7 @@ def evaluate(
     if offline:
         _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
         return
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, summarise
+    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, left_out, summarise
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.report import print_table
@@ -183,13 +183,14 @@ def evaluate(
     for folder, (label, title) in zip(runs, labels, strict=True):
         result = evaluate_run(folder, plan)
         rows = summarise(result)
-        found.append({"folder": str(folder), "task": result["task"], "agent": label, "rows": rows})
+        told = {"folder": str(folder), "task": result["task"], "agent": label}
+        found.append(told | {"rows": rows, "left_out": left_out(result)})
         if not json_output:
             print_table(f"{result['task']} {title}", rows, False)
             if own_critics and not has_critics(folder):
                 print(f"{result['agent']} has no critic of its own to attack with")
-            if "env" not in result and not any(cell["family"] == protocol.MIN_Q for cell in result["perturbed"]):
-                print(f"the suite has no reference critic of {result['task']}: no min-Q attack")
+            for line in found[-1]["left_out"]:
+                print(line)
     if json_output:
         _print_found(found)
 

@@ -275,3 +275,40 @@ def test_the_picture_of_the_demo_shows_the_end_of_its_screen():
     shown = document("one\ntwo <b>\nthree\n\n", Path("/x/index.html"), lines=2)
     assert "two &lt;b&gt;\nthree</pre>" in shown and "one" not in shown and 'src="file:///x/index.html"' in shown
     assert (Path(__file__).parents[1] / "docs/pictures/demo.png").stat().st_size <= LARGEST
+
+
+def test_what_verification_takes_is_split_and_adds_up(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    import verify
+
+    words = ["--robots", "hopper", "--episodes", "2", "--cell-episodes", "2", "--json"]
+    done = subprocess.run([sys.executable, FOLDER / "verify.py", *words], capture_output=True, text=True, check=True)
+    (result,) = json.loads(done.stdout)["results"]
+    seconds = result["seconds"]
+    assert result["attacked"] and all(seconds[part] > 0.0 for part in verify.PARTS)
+    assert seconds["total"] == pytest.approx(seconds["rest"] + sum(seconds[part] for part in verify.PARTS))
+    assert f"| `{result['task']}` | {seconds['total']:.1f} | " in verify.table([result])
+    assert "| no critic |" in verify.table([result | {"attacked": False}])
+
+
+def test_a_part_inside_another_counts_as_the_outer_ones(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    import verify
+
+    class Inner:
+        def work(self):
+            time.sleep(0.0)
+            return sum(range(200_000))
+
+    class Outer:
+        def work(self):
+            return Inner().work()
+
+    monkeypatch.setattr(verify, "WATCHED", {"outer": (Outer, "work"), "inner": (Inner, "work")})
+    seconds = {"outer": 0.0, "inner": 0.0}
+    with verify.watched(seconds):
+        Outer().work()
+    assert seconds["outer"] > seconds["inner"] == 0.0
+    with verify.watched(seconds):
+        Inner().work()
+    assert seconds["inner"] > 0.0

@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour
+from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, select
+from offdyn_envs.datasets.describing.states import Remedy
 from offdyn_envs.policies import read_card
 from offdyn_envs.shipped import behaviour_path
 
@@ -50,10 +51,25 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["expert"] is None:
             left.setdefault((row["tier"], row["robot"]), []).append(row["seconds_left"])
     for (tier, robot), seconds in left.items():
-        known = [x for x in seconds if x is not None]
-        time = f"about {sum(known) / 3600:.1f} hours of one core" if len(known) == len(seconds) else "time not known"
-        lines.append(f"tier {tier}, {robot}: {len(seconds)} left, {time}")
+        lines.append(f"tier {tier}, {robot}: {len(seconds)} left, {_hours(seconds)}")
     return lines
+
+
+def time_told(missing: Remedy) -> str:
+    """Return how long the training of missing behaviours takes, to be put behind its command; "" where none helps."""
+    if not missing.robots:
+        return ""
+    named = {str(one) for one in select(list(missing.robots), list(missing.dynamics))}
+    rows = [row for row in programme_status(default_root()) if f"{row['robot']} {row['dynamics']}" in named]
+    return f" ({_hours([row['seconds_left'] for row in rows if row['expert'] is None])})"
+
+
+def _hours(seconds: Sequence[float | None]) -> str:
+    known = [x for x in seconds if x is not None]
+    if len(known) < len(seconds):
+        return "time not known"
+    minutes = sum(known) / 60
+    return f"about {minutes:.0f} min of one core" if minutes < 90 else f"about {minutes / 60:.1f} hours of one core"
 
 
 def _paces() -> Callable[[Behaviour], float | None]:

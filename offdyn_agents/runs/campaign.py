@@ -1,6 +1,7 @@
 """Many agents on many tasks, one agent after the other: in which order, what is left, and how long it takes.
 
-Times are those of runs that have ended in the same folder: nothing is said of an agent that was never trained there.
+Times are those of runs that have ended in the same folder, on the same robot where there are any; where there are none,
+those of other machines, which are called estimated.
 """
 
 from __future__ import annotations
@@ -8,20 +9,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import place
 from offdyn_agents.runs.plans import Plan, read_run
+from offdyn_agents.runs.rates import estimate, shipped
 from offdyn_agents.runs.runs import arrange, plan_agent
-from offdyn_agents.runs.track import Trained
+from offdyn_agents.runs.track import Arrangement, Trained
+from offdyn_agents.runs.variants import REFERENCES
 from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_update
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import duration
 
-__all__ = ["Part", "outlook", "parts", "total", "train_campaign"]
+__all__ = ["Part", "figures", "outlook", "parts", "total", "train_campaign"]
 
 Train = Callable[[Sequence[Plan]], list[Trained]]
 
@@ -31,11 +34,12 @@ class Part:
     """What one agent has to do.
 
     Attributes:
-        agent: Its name.
+        agent: Its name, with the variant.
         plans: One a task.
         work: Seed-updates that are left.
         tasks: Tasks that are left.
-        seconds: Of the runs of this agent that have ended, for a seed-update, stages included; None where none has.
+        seconds: About how long that takes; None where nothing is known.
+        estimated: Whether runs of other robots or machines say so.
     """
 
     agent: str
@@ -43,6 +47,7 @@ class Part:
     work: int
     tasks: int
     seconds: float | None
+    estimated: bool = False
 
 
 def parts(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], tell: Callable[[str], None]) -> list[Part]:
@@ -69,17 +74,56 @@ def parts(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], tell: Ca
         except OffDynError as error:
             tell(f"{name}: left out: {error}")
             continue
-        seconds = _seconds(plans)
-        # Where nothing was measured: rollouts in a model cost more than all else, then it is the size that counts.
-        proxy = (seconds is None, seconds or 0.0, isinstance(agent, ModelBased), agent.parameters)
-        # Those by whose results papers are compared; the others follow, cheaper ones first.
-        rank = place(type(agent)) or math.inf
-        left = len(plans) - len(arranged.earlier)
-        part = Part(name, plans, sum(population.work for population in arranged.populations), left, seconds)
+        part = _part(name, plans, arranged)
+        pace = part.seconds / part.work if part.seconds and part.work else None
+        # Where nothing is known: rollouts in a model cost more than all else, then it is the size that counts.
+        proxy = (name in REFERENCES, pace is None, pace or 0.0, isinstance(agent, ModelBased), agent.parameters)
+        # Those by whose results papers are compared; the others follow, cheaper ones first, and then the references.
+        rank = math.inf if name in REFERENCES else place(type(agent)) or math.inf
         found.append(((rank, *proxy, name), part))
     if not found:
         raise OffDynError(f"none of the agents {', '.join(agents)} can be trained")
     return [part for _, part in sorted(found, key=lambda pair: pair[0])]
+
+
+def _part(name: str, plans: tuple[Plan, ...], arranged: Arrangement) -> Part:
+    """Return what is left of plans, and how long it takes: of each population the mean pace of its members."""
+    work = sum(population.work for population in arranged.populations)
+    paces = {
+        plan.problem.robot: _pace(plans, plan)
+        for population in arranged.populations
+        for plan in (plans[index] for index in population.members)
+    }
+    seconds: float | None = 0.0
+    for population in arranged.populations:
+        known = [paces[plans[index].problem.robot][0] for index in population.members]
+        sure = [pace for pace in known if pace is not None]
+        seconds = None if seconds is None or len(sure) < len(known) else seconds + population.work * _mean(sure)
+    left = len(plans) - len(arranged.earlier)
+    return Part(name, plans, work, left, seconds, any(estimated for _, estimated in paces.values()))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _pace(plans: Sequence[Plan], plan: Plan) -> tuple[float | None, bool]:
+    """Return seconds for a seed-update of a plan, and whether they are from another robot or another machine."""
+    wanted = plan.problem.robot
+    robots = {one.problem.robot for one in plans}
+    here = {robot: _seconds([one for one in plans if one.problem.robot == robot]) for robot in robots}
+    own = here.pop(wanted)
+    if own is not None:
+        return own, False
+    usual = {robot: estimate(shipped(), plan.agent, robot, plan.hardware.device) for robot in robots}
+    # This machine's other robots, by how much more this one took elsewhere.
+    scaled = [
+        seconds * (usual[wanted] or 1.0) / (usual[robot] or 1.0)
+        for robot, seconds in here.items()
+        if seconds is not None
+    ]
+    pace = _mean(scaled) if scaled else usual[wanted]
+    return pace, pace is not None
 
 
 def _seconds(plans: Sequence[Plan]) -> float | None:
@@ -93,14 +137,49 @@ def _seconds(plans: Sequence[Plan]) -> float | None:
 
 
 def outlook(found: Sequence[Part]) -> list[dict[str, Any]]:
-    """Return a row for each agent: tasks done, work left, and how long that takes where it is known."""
-    rows: list[dict[str, Any]] = []
-    for part in found:
-        known = 0.0 if not part.work else None if part.seconds is None else part.seconds * part.work
-        time = "not measured yet" if known is None else duration(known) if part.work else "-"
-        done = f"{len(part.plans) - part.tasks} of {len(part.plans)}"
-        rows.append({"agent": part.agent, "tasks done": done, "seed-updates left": f"{part.work:,}", "time left": time})
-    return rows
+    """Return a row for each agent, in words: tasks done, work left, and how long that takes where it is known."""
+    return [
+        {
+            "agent": part.agent,
+            "tasks done": f"{len(part.plans) - part.tasks} of {len(part.plans)}",
+            "seed-updates left": f"{part.work:,}",
+            "time left": _time(part) if part.work else "-",
+        }
+        for part in found
+    ]
+
+
+def _time(part: Part) -> str:
+    if part.seconds is None:
+        return "not measured yet"
+    return f"{duration(part.seconds)}{', estimated' if part.estimated else ''}"
+
+
+def figures(found: Sequence[Part]) -> dict[str, Any]:
+    """Return the same in numbers, with the total: times in seconds, None where nothing is known of an agent."""
+    rows: list[dict[str, Any]] = [
+        {
+            "agent": part.agent,
+            "tasks": len(part.plans),
+            "tasks_done": len(part.plans) - part.tasks,
+            "seed_updates_left": part.work,
+            "seconds_left": part.seconds if part.seconds is None else round(part.seconds, 1),
+            "estimated": part.estimated,
+        }
+        for part in found
+    ]
+    known = [row for row in rows if row["seconds_left"] is not None]
+    summed = {key: sum(row[key] for row in rows) for key in ("tasks", "tasks_done", "seed_updates_left")}
+    return {
+        "agents": rows,
+        "total": {
+            "agents_left": sum(part.work > 0 for part in found),
+            **summed,
+            "seconds_left": round(sum(row["seconds_left"] for row in known), 1),
+            "estimated": any(row["estimated"] for row in known),
+            "not_measured": [row["agent"] for row in rows if row["seconds_left"] is None],
+        },
+    }
 
 
 def total(found: Sequence[Part]) -> str:
@@ -108,14 +187,15 @@ def total(found: Sequence[Part]) -> str:
     left = [part for part in found if part.work]
     if not left:
         return "nothing is left"
-    known = sum(part.seconds * part.work for part in left if part.seconds is not None)
+    known = [part for part in left if part.seconds is not None]
     unknown = [part.agent for part in left if part.seconds is None]
     told = f"{len(left)} of {len(found)} agents left"
-    if not unknown:
-        return f"{told}; about {duration(known)}"
-    if len(unknown) == len(left):
+    if not known:
         return f"{told}; how long they take is known once the first has ended"
-    return f"{told}; about {duration(known)} without {', '.join(unknown)}, not measured yet"
+    time = duration(sum(part.seconds or 0.0 for part in known))
+    guessed = [part for part in known if part.estimated]
+    time += ", estimated" + ("" if len(guessed) == len(known) else " in part") if guessed else ""
+    return f"{told}; about {time}" + (f"; without {', '.join(unknown)}, not measured yet" if unknown else "")
 
 
 def train_campaign(found: Sequence[Part], train: Train, tell: Callable[[str], None]) -> list[Trained]:
@@ -141,7 +221,7 @@ def train_campaign(found: Sequence[Part], train: Train, tell: Callable[[str], No
         except OffDynError as error:
             failed.setdefault(str(error), []).append(part.agent)
             print(f"offdyn: {part.agent}: {error}; the others go on", file=sys.stderr, flush=True)
-        current[number] = Part(part.agent, part.plans, 0, 0, _seconds(part.plans))
+        current[number] = replace(part, work=0, tasks=0, seconds=0.0, estimated=False)
         if part.work:
             tell(total(current))
     if failed:

@@ -16,6 +16,7 @@ from offdyn_envs.errors import OffDynError, beginning
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.own_pairs import OwnPair
+    from offdyn_envs.datasets.describing.states import Remedy
 
 __all__ = [
     "DEFAULT_EVERY",
@@ -138,7 +139,9 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
 
 
-def refuse_without_data(names: Sequence[str], target_rows: str = "") -> None:
+def refuse_without_data(
+    names: Sequence[str], target_rows: str = "", time: Callable[[Remedy], str] = lambda remedy: ""
+) -> None:
     """Refuse tasks whose target dataset is not here and cannot be built; to be called before torch is imported.
 
     Whether the source is needed, only the agent's settings say.
@@ -146,9 +149,10 @@ def refuse_without_data(names: Sequence[str], target_rows: str = "") -> None:
     Args:
         names: Names of tasks.
         target_rows: Another size of the target dataset; "" for the tasks' own.
+        time: Says how long the training of what is missing takes.
 
     Raises:
-        OffDynError: A behaviour policy is missing; the message names the command that shows tasks that have one.
+        OffDynError: A behaviour policy is missing; the message names the command that helps.
     """
     from offdyn_envs.datasets.describing.states import refuse_unbuildable
     from offdyn_envs.datasets.sharing.sources import configured_url
@@ -156,7 +160,7 @@ def refuse_without_data(names: Sequence[str], target_rows: str = "") -> None:
 
     if configured_url() is None:
         targets = [get_task(name).target for name in names]
-        refuse_unbuildable([replace(one, rows=target_rows) if target_rows else one for one in targets])
+        refuse_unbuildable([replace(one, rows=target_rows) if target_rows else one for one in targets], time)
 
 
 def own_pair(

@@ -18,7 +18,7 @@ from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "read_evaluation", "summarise"]
+__all__ = ["EvaluationPlan", "clean_returns", "evaluate_run", "has_critics", "left_out", "read_evaluation", "summarise"]
 
 Floats = NDArray[np.float64]
 
@@ -258,6 +258,16 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
         row = {"condition": cell_name(cell["family"], cell["level"]), **_scored(means, normalise)}
         rows.append(row | {"kept": _kept(means, clean, normalise)})
     return rows
+
+
+def left_out(result: dict[str, Any]) -> list[str]:
+    """Return a line for each part of the robustness grid that an evaluation lacks, and why; own data have no grid."""
+    from offdyn_envs.benchmark.scoring import protocol
+
+    attacked = any(cell["family"] == protocol.MIN_Q for cell in result["perturbed"])
+    if "env" in result or attacked:
+        return []
+    return [f"the suite has no reference critic of {result['task']}: no min-Q attack"]
 
 
 def _means(by_seed: dict[str, list[float]]) -> Floats:

@@ -91,11 +91,20 @@ def verify(
 
 
 @app.command("page")
-def page(leaderboard: Board = DEFAULT_BOARD, json_output: Json = False) -> None:
+def page(
+    films: Annotated[
+        bool, typer.Option("--films", help="First render a short film of each entry that has none; needs OpenGL.")
+    ] = False,
+    leaderboard: Board = DEFAULT_BOARD,
+    json_output: Json = False,
+) -> None:
     """Write standings.json, index.html and a page per entry and task."""
+    from offdyn_envs.benchmark.page.films import make_films
     from offdyn_envs.benchmark.page.page import write_page
     from offdyn_envs.benchmark.page.report import print_standings
 
+    if films:
+        make_films(leaderboard, lambda line: typer.echo(line, err=json_output))
     standings, refusals = write_page(leaderboard)
     print_standings(standings, leaderboard, json_output)
     _end(refusals)

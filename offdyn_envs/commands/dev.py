@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["environments_page"]
+from offdyn_envs.errors import OffDynError
+
+__all__ = ["environments_page", "tracks_page", "tracks_table"]
+
+BEGIN, END = "<!-- tracks: written by `make docs` -->", "<!-- tracks end -->"
+PURPOSES = {
+    "core-6": "one mild and one severe shift each way, small enough for two cores; start here",
+    "core-12": "tasks with published results",
+    "mobody-32": "gravity and friction, as in MOBODY",
+    "odrl-48": "kinematic and morphology levels, as in ODRL",
+    "droco-32": "severe sources, as in DROCO",
+    "single-12": "a single domain, without a shift",
+}
+"""What tracks are for, in the order in which the page has them."""
 
 
 def environments_page(
@@ -17,4 +30,28 @@ def environments_page(
     from offdyn_envs.verification.page import main
 
     main(file)
+    typer.echo(file)
+
+
+def tracks_table() -> str:
+    """Return the table of all tracks in Markdown; a track without a purpose stands at the end."""
+    from offdyn_envs.tasks import TRACKS
+
+    names = sorted(TRACKS, key=lambda name: [*PURPOSES, name].index(name))
+    rows = [f"| `{name}` | {len(TRACKS[name])} | {PURPOSES.get(name, '')} |" for name in names]
+    return "\n".join(["| track | tasks | purpose |", "|---|---|---|", *rows])
+
+
+def tracks_page(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Markdown file with the table's two marks.")],
+) -> None:
+    """Update a page's table of tracks."""
+    from offdyn_envs.atomic import write_text
+
+    page = file.read_text(encoding="utf-8")
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise OffDynError(f"{file}: lacks '{BEGIN}' or, below it, '{END}'")
+    write_text(file, f"{before}{begin}\n{tracks_table()}\n{end}{after}")
     typer.echo(file)

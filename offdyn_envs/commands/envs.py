@@ -57,7 +57,7 @@ def tasks(
     the returns that scores are measured by.
     """
     from offdyn_envs.benchmark.scoring.scores import load_references
-    from offdyn_envs.datasets.describing.states import HERE, task_states
+    from offdyn_envs.datasets.describing.states import HERE, next_steps, task_states
     from offdyn_envs.report import print_table
 
     chosen = Filter(robot, shift, track).tasks()
@@ -83,4 +83,4 @@ def tasks(
         return
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print_table(f"{len(rows)} tasks", [{"task": row["task"], "data": row["data"]} for row in rows], False)
-    print(f"{counts}; next: offdyn data build TASK, then offdyn train AGENT TASK")
+    print(counts, *next_steps(chosen, states), sep="\n")

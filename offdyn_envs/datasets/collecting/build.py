@@ -34,7 +34,7 @@ from offdyn_envs.shipped import REPLAY, shipped_root
 from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
-__all__ = ["Built", "build", "ingredients", "missing_behaviour", "resolve"]
+__all__ = ["Built", "build", "hint", "ingredients", "missing_behaviour", "resolve"]
 
 REFERENCE_ENV_REQUIREMENTS = "mujoco>=3.3,<4"
 
@@ -144,7 +144,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         if scripted is not None:
             return _scripted(dataset.robot, name, scripted, rows)
         raise OffDynError(
-            f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {_hint(dataset, name)}"
+            f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint(dataset, name)}"
         )
     policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
@@ -163,7 +163,13 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
     return _Ingredient(PolicyBehaviour(policy), rows, facts)
 
 
-def _hint(dataset: DatasetId, name: str) -> str:
+def hint(dataset: DatasetId, name: str) -> str:
+    """Return how a behaviour policy that a dataset's collection lacks is had.
+
+    Args:
+        dataset: The dataset.
+        name: The policy: "medium", "expert" or one of `REPLAY`.
+    """
     if dataset.robot in HANDS and name not in REPLAY:
         return f"learn it with: offdyn dev behaviour teach {dataset.robot} --dynamics {dataset.dynamics} --teacher FILE"
     if dataset.robot not in WALKERS:
