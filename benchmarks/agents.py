@@ -23,8 +23,9 @@ from training import Turn, speeds
 from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.resources import Hardware
-from offdyn_agents.engine.settings import build, preset
+from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.training.module import PopulationModule
+from offdyn_agents.presets import preset
 from offdyn_agents.testing.data import dataset
 from offdyn_agents.testing.sizes import small_settings
 from offdyn_envs.batching.threads import usable_threads

@@ -26,7 +26,6 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import exact_fast_products, threads_inside
 from offdyn_agents.engine.rollouts import ModelBased, Refill
 from offdyn_agents.engine.rows import RowRange, RunRows
-from offdyn_agents.engine.settings import forms
 from offdyn_agents.engine.termination import never
 from offdyn_agents.models.classifiers import ClassifierSettings
 from offdyn_agents.models.classifiers import training as classifier_training
@@ -42,6 +41,7 @@ from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Learner
+from offdyn_agents.presets import forms
 from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.robots import get_robot
 

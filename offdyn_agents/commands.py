@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import DEFAULT_UPDATES, chosen, parse_overrides
+from offdyn_agents.engine.settings import DEFAULT_UPDATES, parse_overrides
+from offdyn_agents.presets import chosen
 from offdyn_agents.runs.console import (
     DEFAULT_EVERY,
     DEFAULT_SEEDS,

@@ -14,6 +14,7 @@ LONGEST_FILE, FULLEST_ROOM = 450, 20
 # From the ground up; a room imports rooms of its own floor and of floors below.
 AGENT_FLOORS = (
     ("engine",),
+    ("presets",),
     ("models",),
     ("algorithms",),
     ("judging",),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from offdyn_agents.ablations.morec import MOREC, MOREC_WANDER
 from offdyn_agents.ablations.study import FULL, Study, Variant, sweep
 from offdyn_agents.algorithms.registry import agent_class
-from offdyn_agents.engine.settings import counting
 from offdyn_agents.models.dual.settings import BY_FORM
+from offdyn_agents.presets import counting
 from offdyn_envs.errors import OffDynError, unknown
 
 if TYPE_CHECKING:

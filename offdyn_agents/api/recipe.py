@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.algorithms.registry import agent_class, register
-from offdyn_agents.engine.settings import chosen, flat
+from offdyn_agents.engine.settings import flat
+from offdyn_agents.presets import chosen
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:

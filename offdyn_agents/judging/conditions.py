@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from offdyn_agents.engine.rows import Layout, pack
-from offdyn_agents.engine.settings import chosen, setting_names, to_json
+from offdyn_agents.engine.settings import setting_names, to_json
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.judging.exams import SOURCE, set_paper
 from offdyn_agents.judging.judge import plain_json
@@ -34,6 +34,7 @@ from offdyn_agents.models.dynamics_reward.models import split_rows
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.stages import fit_ensembles
+from offdyn_agents.presets import chosen
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.resources import Hardware

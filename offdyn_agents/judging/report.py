@@ -119,9 +119,10 @@ def judge_task(
 
     from offdyn_agents.algorithms.registry import agent_class
     from offdyn_agents.engine.provenance import made_by
-    from offdyn_agents.engine.settings import build, preset, to_json
+    from offdyn_agents.engine.settings import build, to_json
     from offdyn_agents.judging.judge import judge_datasets
     from offdyn_agents.judging.models import REWARD, JudgeSettings
+    from offdyn_agents.presets import preset
     from offdyn_envs import load_task
     from offdyn_envs.atomic import write_json
     from offdyn_envs.tasks import get_task

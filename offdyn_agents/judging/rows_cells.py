@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rows import Layout, RowColumns, pack
-from offdyn_agents.engine.settings import chosen, flat, to_json
+from offdyn_agents.engine.settings import flat, to_json
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.judging.judge import plain_json
 from offdyn_agents.judging.rows import ASKED, ORACLE, grade, grade_columns, measured, resimulated
+from offdyn_agents.presets import chosen
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 

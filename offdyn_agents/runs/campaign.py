@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.settings import place
+from offdyn_agents.presets import place
 from offdyn_agents.runs.plans import Plan, read_run
 from offdyn_agents.runs.rates import estimate, shipped
 from offdyn_agents.runs.runs import arrange, plan_agent

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
-from offdyn_agents.engine.settings import to_json, tuning
+from offdyn_agents.engine.settings import to_json
+from offdyn_agents.presets import tuning
 from offdyn_agents.runs.console import seeds_text
 from offdyn_envs.errors import OffDynError
 

@@ -16,7 +16,7 @@ from typing import Any
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.settings import chosen, shared
+from offdyn_agents.engine.settings import shared
 from offdyn_agents.engine.training.callbacks import Evaluation
 from offdyn_agents.engine.training.checkpoints import peek
 from offdyn_agents.engine.training.extras import NONE
@@ -25,6 +25,7 @@ from offdyn_agents.engine.training.populations import train_population, train_ru
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply, may_grow
 from offdyn_agents.judging.rows import graded, measured
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
+from offdyn_agents.presets import chosen
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
 from offdyn_agents.runs.locks import holder, working_in

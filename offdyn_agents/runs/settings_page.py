@@ -10,7 +10,8 @@ from functools import reduce
 from typing import Any, get_type_hints
 
 from offdyn_agents.algorithms.registry import agent_class
-from offdyn_agents.engine.settings import bounds_of, chosen, setting_names
+from offdyn_agents.engine.settings import bounds_of, setting_names
+from offdyn_agents.presets import chosen
 
 __all__ = ["setting_rows"]
 

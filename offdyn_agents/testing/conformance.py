@@ -30,11 +30,12 @@ from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import Executor, can_compile
 from offdyn_agents.engine.networks import Network, mlp, twin
 from offdyn_agents.engine.resources import Budget, Hardware
-from offdyn_agents.engine.settings import build, flat, preset, setting_names, to_json, tuning
+from offdyn_agents.engine.settings import build, flat, setting_names, to_json
 from offdyn_agents.engine.training.module import PopulationModule
 from offdyn_agents.engine.training.populations import train_population
 from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
 from offdyn_agents.engine.update import Population, initial_population, make_update, schedule
+from offdyn_agents.presets import preset, tuning
 from offdyn_agents.testing.data import A, S, dataset, first_updates, killed_at
 from offdyn_agents.testing.sizes import small_agent
 from offdyn_envs.benchmark.gate.onnx_policy import load_critic, load_policy

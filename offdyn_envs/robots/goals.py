@@ -27,6 +27,11 @@ class GoalPart:
         field: Name of the field, "body_pos", "body_quat", "site_pos" or "site_quat".
         element: Name of the body or site.
         words: What it is.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.GoalPart("body_pos", "target", "where to reach")
+        GoalPart(field='body_pos', element='target', words='where to reach')
     """
 
     field: str

@@ -33,6 +33,11 @@ class Measure:
         kind: "body_pos" and "body_quat", the frame of a body in the world, "site_pos" and "site_quat", that of a site,
             or "sensor", a sensor of the model that measures one number.
         element: Name of the body, site or sensor.
+
+    Examples:
+        >>> import offdyn_envs
+        >>> offdyn_envs.Measure("body_pos", "palm").size
+        3
     """
 
     kind: str

@@ -8,7 +8,8 @@ from offdyn_agents.ablations.report import markdown, record_rows
 from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.resources import Budget, Hardware
-from offdyn_agents.engine.settings import build, preset, to_json
+from offdyn_agents.engine.settings import build, to_json
+from offdyn_agents.presets import preset
 from offdyn_agents.runs import runs
 from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
 from offdyn_agents.testing import small_settings

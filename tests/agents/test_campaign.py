@@ -6,7 +6,7 @@ import pytest
 
 from offdyn_agents import commands
 from offdyn_agents.algorithms import registry
-from offdyn_agents.engine.settings import place
+from offdyn_agents.presets import place
 from offdyn_agents.runs import campaign, rates, variants
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError

@@ -11,7 +11,8 @@ from offdyn_agents.algorithms.cql import CQL, CQLSettings
 from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.algorithms.sac import SAC, SACSettings
 from offdyn_agents.engine.networks import member
-from offdyn_agents.engine.settings import build, preset
+from offdyn_agents.engine.settings import build
+from offdyn_agents.presets import preset
 from offdyn_agents.testing.conformance import train
 from offdyn_envs.errors import OffDynError
 from tests.agents.golden import net, twins

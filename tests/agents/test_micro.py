@@ -6,7 +6,8 @@ import torch
 
 from offdyn_agents.algorithms.micro import MICRO, MICROSettings
 from offdyn_agents.algorithms.mobile import MOBILE, MOBILESettings
-from offdyn_agents.engine.settings import build, preset
+from offdyn_agents.engine.settings import build
+from offdyn_agents.presets import preset
 from tests.agents.golden import twins
 from tests.agents.synthetic import A, S
 from tests.agents.test_mobile import ELITES, FAKE, SAMPLES, distribution, setup

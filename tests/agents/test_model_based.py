@@ -12,13 +12,14 @@ from offdyn_agents.algorithms.mopo import MOPO
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
-from offdyn_agents.engine.settings import build, tuning
+from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.models.ensemble import settings as ensembles
 from offdyn_agents.models.ensemble.model import gaussians
 from offdyn_agents.models.ensemble.training import EnsembleLearner
+from offdyn_agents.presets import tuning
 from offdyn_agents.runs.runs import make_agent, train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make

@@ -14,7 +14,8 @@ from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.agent import DATA_CHOICES
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import RowCounts
-from offdyn_agents.engine.settings import _preset_file, build, parse_overrides, preset, setting_names, to_json, tuning
+from offdyn_agents.engine.settings import build, parse_overrides, setting_names, to_json
+from offdyn_agents.presets import _preset_file, preset, tuning
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import make_agent, plan_agent
 from offdyn_agents.runs.settings_page import setting_rows
