@@ -42,7 +42,8 @@ def result(page, task, column, cell):
         entry = json.loads((ENTRIES / f"offdyn-{agent}/entry.json").read_text(encoding="utf-8"))
         clean = {str(one["seed"]): one["returns"] for one in entry["results"] if one["task"] == task}
         return {"task": task, "clean": clean, "perturbed": []}
-    return read_evaluation(RESULTS / task / (f"{agent}@paper" if form == "published" else agent))
+    variant = {"": "", "published": "@paper"}.get(form, f"@{form}")
+    return read_evaluation(RESULTS / task / f"{agent}{variant}")
 
 
 CELLS = [
