@@ -75,7 +75,8 @@ JUDGED = {
     "mobody, difference form": ("difference", "mobody"),
     "mobody, published form": ("judge", "mobody"),
     "target, Gaussian": ("difference", "target"),
-    "merged": ("judge", "merged"),
+    "merged, published": ("judge", "merged"),
+    "merged, ours": ("merged", "merged"),
     "mobody, standardised": ("standardised", "mobody"),
     "single": ("single", "single"),
     "mobody, the paper's weights": ("paper", "mobody"),
@@ -146,6 +147,21 @@ def test_hoppers_conditions_are_those_of_their_files(head, file):
     assert shown == [[round(row[name], digits) for name, digits in columns.items()] for row in rankings.values()]
     assert record["real"] == 1.0
     assert all(record["holds"].values())
+
+
+def test_walkers_conditions_are_those_of_their_file():
+    text = read("dynamics-reward").partition("| policy, Walker2d |")[2]
+    record = json.loads((RESULTS / "walker2d-gravity-5.0-medium/judge/merged.json").read_text(encoding="utf-8"))[
+        "reward"
+    ]
+    columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3, "refused": 2}
+    shown = [line.strip("|").replace("%", "").split("|")[1:] for line in text.splitlines()[2:6]]
+    means = [
+        [round(float(np.mean([one[name] for one in seeds])), digits) for name, digits in columns.items()]
+        for seeds in record["rankings"].values()
+    ]
+    np.testing.assert_allclose([[*map(float, row[:-1]), float(row[-1]) / 100] for row in shown], means, atol=1e-9)
+    assert record["real"] == 1.0
 
 
 @pytest.mark.parametrize(("form", "file"), [("", "errors"), (", published form", "published")])
