@@ -187,7 +187,16 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
         assert (record["name"], record["task"]) == (path.stem, path.parts[-3])
     found = {(line["task"], line["method"], line["column"]): line for line in lines(records)}
     hopper, walker = "hopper-from-kinematic-severe-medium", "walker2d-gravity-5.0-medium"
+    ice, mild, ant = "halfcheetah-friction-0.1-medium", "halfcheetah-gravity-0.5-medium", "ant-gravity-5.0-medium"
     said = {
+        "DARA's better half has": (ice, "dara", "rewards", "better half"),
+        "STC's by `nearness` has": (ice, "stc", "nearness", "better half"),
+        "and TABB's has": (ice, "tabb (our reading)", "nearness", "better half"),
+        "The oracle's has": (ice, "oracle", "-gap", "better half"),
+        "DARA says": (walker, "dara", "rewards", "correlation"),
+        "on Walker2d and": (mild, "dara", "rewards", "correlation"),
+        "TABB says": (hopper, "tabb (our reading)", "nearness", "correlation"),
+        "narrow joints and": (ant, "tabb (our reading)", "nearness", "correlation"),
         "oracle's better half has": (walker, "oracle", "-gap", "better half"),
         "`nearness` has": (hopper, "tabb (our reading)", "nearness", "correlation"),
         "`closeness` has": (hopper, "stc", "closeness", "correlation"),
