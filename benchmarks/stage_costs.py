@@ -38,7 +38,7 @@ from offdyn_agents.models.dynamics_reward.scorer import distil
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings, ScorerSettings
 from offdyn_agents.models.dynamics_reward.training import PRETRAINING_BLOCK, Adversaries
 from offdyn_agents.models.ensemble.model import Ensemble
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import EnsembleSettings, GaussianSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Learner
 from offdyn_agents.presets import forms
@@ -154,7 +154,7 @@ def _judging(costs: StageCosts, agent: Agent, source: Tensor, target: Tensor) ->
         costs.add(found[-1], seconds, f"{agent.name}: {note}")
 
     for training in trainings:
-        if isinstance(training, EnsembleSettings):
+        if isinstance(training, GaussianSettings):
             found.append("ensemble, target")
         elif isinstance(training, ClusterSettings):
             points = torch.randn(SLICE, source.shape[1] - 2, generator=torch.Generator().manual_seed(0))

@@ -228,7 +228,6 @@ def train(
         )
         return
     overrides = parse_overrides(settings or [])
-    names = task_names(tasks or [], track) if source is None and target is None else []
     if overrides:
         # Before data are read and Lightning is imported, both of which take seconds.
         chosen(registry.agent_class(agent or ""), overrides=overrides)
@@ -237,6 +236,7 @@ def train(
     if pair is None:
         from offdyn_agents.behaviour.reports import time_told
 
+        names = task_names(tasks or [], track)
         refuse_without_data(names, target_rows, time_told)
     else:
         names = [pair.title]

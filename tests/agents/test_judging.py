@@ -142,9 +142,9 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
         seen.append((chosen.structure, chosen.data))
         return duals(chosen, context)
 
-    def gaussian(chosen, rows, context):
+    def gaussian(chosen, rows, context, target=0):
         seen.append(len(rows))
-        return ensembles(chosen, rows, context)
+        return ensembles(chosen, rows, context, target)
 
     monkeypatch.setattr(models, "fit_dynamics", dual)
     monkeypatch.setattr(models, "fit_in_context", gaussian)

@@ -147,7 +147,8 @@ def by_hand(name, folder, task, data, seed):  # noqa: F811
     agent = agent_class(name)(build(agent_class(name).settings_class, flat(facts["settings"])), 11, 3)
     without, cache = (data == "target", False), folder.parent.parent / ".stages"
     rows = [pack(dataset, "rows")[: 0 if wanted else None] for dataset, wanted in zip(task, without, strict=True)]
-    (ensemble,) = fit_ensembles(agent.settings.dynamics, layout, torch.cat(rows), [seed], cache)
+    joined, target = torch.cat(rows), len(rows[1])
+    (ensemble,) = fit_ensembles(agent.settings.dynamics, layout, joined, [seed], cache, target=target)
     results = ensemble
     if name == "morec":
         reward = fit_dynamics_reward(

@@ -53,8 +53,8 @@ def install(patch):
 
 def shrink(patch):
     """Let presets be of small networks, too."""
-    from offdyn_agents.engine import settings
+    from offdyn_agents import presets
     from offdyn_agents.testing.sizes import small_settings
 
-    preset = settings.preset
-    patch.setattr(settings, "preset", lambda kind, *more: preset(kind, *more) | small_settings(kind.settings_class))
+    preset = presets.preset
+    patch.setattr(presets, "preset", lambda kind, *more: preset(kind, *more) | small_settings(kind.settings_class))

@@ -231,7 +231,7 @@ def test_one_shift_and_an_empty_list_will_do():
         ("broken-joint", "must be a list"),
         (0.5, "must be a list"),
         ([BrokenJoint(0.5), "shrink"], "shifts[1]"),
-        ([{"scale": 0.5}], "unknown shift kind 'None'"),
+        ([{"scale": 0.5}], "shifts[0] has no 'kind'"),
         ([{"kind": "broken-joints", "scale": 0.5}], "did you mean 'broken-joint'"),
         ([{"kind": ["broken-joint"], "scale": 0.5}], "did you mean 'broken-joint'"),
         ([{"kind": "broken-joint"}], "'scale' is missing"),

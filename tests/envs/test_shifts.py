@@ -199,7 +199,7 @@ def test_no_two_named_dynamics_share_a_model():
     (
         ("gravity", "must be a list"),
         (["gravity"], "shifts[0]"),
-        ([{"scale": 0.5}], "shift kind"),
+        ([{"scale": 0.5}], "shifts[0] has no 'kind'"),
         ([{"kind": "gravty", "scale": 0.5}], "did you mean 'gravity'"),
         ([{"kind": "gravity"}], "'scale' is missing"),
         ([{"kind": "gravity", "scale": 0.5, "axis": 1}], "'axis'"),
