@@ -188,11 +188,14 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
     found = {(line["task"], line["method"], line["column"]): line for line in lines(records)}
     hopper, walker = "hopper-from-kinematic-severe-medium", "walker2d-gravity-5.0-medium"
     ice, mild, ant = "halfcheetah-friction-0.1-medium", "halfcheetah-gravity-0.5-medium", "ant-gravity-5.0-medium"
+    half = "hopper-gravity-0.5-medium"
     said = {
         "DARA's better half has": (ice, "dara", "rewards", "better half"),
         "STC's by `nearness` has": (ice, "stc", "nearness", "better half"),
         "and TABB's has": (ice, "tabb (our reading)", "nearness", "better half"),
         "The oracle's has": (ice, "oracle", "-gap", "better half"),
+        "(`dara.form=code`) says between": (ant, "dara@dara.form=code", "rewards", "correlation"),
+        "rows, by up to": (half, "igdf@encoders.updates=0", "scores", "correlation"),
         "DARA says": (walker, "dara", "rewards", "correlation"),
         "on Walker2d and": (mild, "dara", "rewards", "correlation"),
         "TABB says": (hopper, "tabb (our reading)", "nearness", "correlation"),
