@@ -45,6 +45,7 @@ tables: $(INSTALLED)
 # The site, in docs/_build/html; NOTEBOOKS=off leaves the notebooks' outputs out, force runs them again.
 NOTEBOOKS ?= cache
 docs: tables
+	@rm -rf docs/reference/api  # Written anew; pages of modules that are gone would stay.
 	OFFDYN_DOCS_NOTEBOOKS=$(NOTEBOOKS) $(BIN)/python -m sphinx -W --keep-going -b html -j 2 docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
