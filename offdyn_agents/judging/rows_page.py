@@ -108,10 +108,10 @@ def markdown(records: Sequence[Record]) -> str:
     for task in tasks:
         heads = ["method", "column", *FIGURES, "seconds"]
         rows = [_cells(line, heads) for line in found if line["task"] == task]
-        parts += [f"### {task}", _table(heads, rows)]
+        parts += [f"## {task}", _table(heads, rows)]
     moved = [_moved(record) for record in records if record.get("actions")]
     if moved:
-        parts += ["### Changed actions, simulated in the target", _table(["method", "task", *MOVED], moved)]
+        parts += ["## Changed actions, simulated in the target", _table(["method", "task", *MOVED], moved)]
     return "\n\n".join(parts)
 
 
