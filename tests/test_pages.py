@@ -1,5 +1,6 @@
 """The pages of the site: what they say can be done is done, and what they link to is there."""
 
+import itertools
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -137,6 +138,14 @@ def anchors(text):
 def test_sentences_are_short(page):
     for sentence in sentences(read(page)):
         assert len(sentence.split()) <= 30, sentence
+
+
+@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")))
+def test_headings_go_down_step_by_step(page):
+    """The site is built with warnings as errors, and takes minutes to say this."""
+    text = re.sub(r"^(```+).*?^\1", "", read(page), flags=re.DOTALL | re.MULTILINE)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
 
 
 def test_every_agent_has_a_page_with_all_parts():
