@@ -7,7 +7,7 @@ from pathlib import Path
 
 from offdyn_agents.algorithms.registry import AGENTS
 from offdyn_envs.atomic import write_text
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.marks import between
 
 __all__ = ["agents_table", "described", "main", "with_table"]
 
@@ -46,11 +46,7 @@ def with_table(page: str) -> str:
     Raises:
         OffDynError: The page lacks a mark.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise OffDynError(f"the page lacks '{BEGIN}' or, below it, '{END}'")
-    return f"{before}{begin}\n{agents_table()}\n{end}{after}"
+    return between(page, BEGIN, END, agents_table())
 
 
 def main(path: Path) -> None:

@@ -7,12 +7,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, reduce
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from offdyn_envs.errors import OffDynError, unknown
-
-if TYPE_CHECKING:
-    pass
 
 S = TypeVar("S")
 DEFAULT_UPDATES = 20_000

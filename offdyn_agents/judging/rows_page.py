@@ -11,6 +11,7 @@ from offdyn_agents.judging.rows import ORACLE
 from offdyn_agents.judging.rows_report import mean_of, title_of
 from offdyn_envs.atomic import write_text
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.marks import between
 
 __all__ = ["BEGIN", "END", "collect", "lines", "markdown", "with_tables", "write_tables"]
 
@@ -180,11 +181,7 @@ def with_tables(page: str, records: Sequence[Record]) -> str:
     Raises:
         OffDynError: The page lacks a mark.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise OffDynError(f"the page lacks '{BEGIN}' or, below it, '{END}'")
-    return f"{before}{begin}\n\n{markdown(records)}\n\n{end}{after}"
+    return between(page, BEGIN, END, f"\n{markdown(records)}\n")
 
 
 def write_tables(page: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from offdyn_envs.errors import OffDynError
+from offdyn_envs.marks import between
 
 __all__ = ["environments_page", "tracks_page", "tracks_table"]
 
@@ -49,9 +49,5 @@ def tracks_page(
     from offdyn_envs.atomic import write_text
 
     page = file.read_text(encoding="utf-8")
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise OffDynError(f"{file}: lacks '{BEGIN}' or, below it, '{END}'")
-    write_text(file, f"{before}{begin}\n{tracks_table()}\n{end}{after}")
+    write_text(file, between(page, BEGIN, END, tracks_table(), f"{file}:"))
     typer.echo(file)
