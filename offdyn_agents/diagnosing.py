@@ -69,12 +69,19 @@ def reward(
 
 
 def rollouts(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run of MOPO, MOBILE or MOREC.")],
-    starts: Annotated[int, typer.Option(min=1, help="Rollouts from rows of each dataset.")] = 200,
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    starts: Annotated[int, typer.Option(min=1, help="Rollouts from rows of each dataset, and from resets.")] = 200,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Most steps of a rollout; by default the agent's own, or 100.")
+    ] = None,
     threads: ThreadsOption = None,
     json_output: Json = False,
 ) -> None:
-    """Run policies in their learned model and in the simulator, from the same states."""
+    """Run policies from states of source rows, target rows and resets, in the simulator and their learned model.
+
+    A policy that does well from target rows and not from resets has not learned how an episode begins. Where one gets
+    further in its model than in the simulator, it has learned to use the model's errors.
+    """
     from offdyn_agents.runs.plans import read_run
 
     read_run(run)
@@ -82,7 +89,7 @@ def rollouts(
     from offdyn_agents.runs.judging_rollouts import judge_rollouts, lines
     from offdyn_envs.batching.threads import usable_threads
 
-    record = judge_rollouts(run, starts, threads or usable_threads())
+    record = judge_rollouts(run, starts, threads or usable_threads(), horizon=horizon)
     print(json.dumps(record, indent=2) if json_output else "\n".join(lines(record)))
 
 

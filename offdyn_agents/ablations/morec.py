@@ -9,9 +9,15 @@ __all__ = ["MOREC", "MOREC_WANDER"]
 
 _ENSEMBLE = (*PUBLISHED, "epochs")
 """Settings of the ensemble that the published form changes."""
-_OWN = {f"dynamics.{name}": str(getattr(EnsembleSettings(), name)) for name in _ENSEMBLE}
+_OWN = {
+    **{f"dynamics.{name}": str(getattr(EnsembleSettings(), name)) for name in _ENSEMBLE},
+    **{"horizon": "500", "starts": "100", "actor_rate": "3e-4", "alpha_rate": "1e-3"},
+}
 _OLD = {f"dynamics.{name}": str(value) for name, value in {**PUBLISHED, "epochs": 1000}.items()}
 _PLAIN = {"filtered": "false", "threshold": "0"}
+_RATES = {"actor_rate": "1e-4", "alpha_rate": "1e-4"}
+"""Of SAC in MOPO's public kit."""
+_SHORT = {"horizon": "100", "starts": "2000"}
 MOREC = Study(
     "morec",
     "morec",
@@ -25,10 +31,11 @@ MOREC = Study(
         Variant("published", "ensemble, reward and scores as published", {"form": "paper"}),
         Variant(
             "published-reward",
-            "fakes are rollouts of a generator that PPO trains, and all discriminators judge; our ensemble",
+            "fakes are rollouts of a generator that PPO trains, and all discriminators judge; the rest is ours",
             {"form": "paper", **_OWN},
         ),
         Variant("published-ensemble", "raw outputs, early stopping, rows as they come", _OLD),
+        Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _SHORT | _RATES),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
         Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
@@ -40,9 +47,9 @@ MOREC = Study(
         *sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
     ),
 )
-_MOPO = {"horizon": "5", "starts": "50000"}
-"""Rollouts of MOPO's public kit: 50,000 of 5 steps every 1,000 updates, of which five refills are kept. Its SAC is what
-all variants begin with: actor and temperature 1e-4, critics 3e-4, target entropy -|A|, 5% of real rows."""
+_MOPO = {"horizon": "5", "starts": "50000"} | _RATES
+"""MOPO's public kit: 50,000 rollouts of 5 steps every 1,000 updates, of which five refills are kept. Its SAC has
+critics of 3e-4, target entropy -|A| and 5% of real rows."""
 MOREC_WANDER = Study(
     "morec-wander",
     "morec",
@@ -51,15 +58,15 @@ MOREC_WANDER = Study(
         FULL,
         Variant("public", "SAC and rollouts as in MOPO's public kit, filtered", _MOPO),
         Variant("public-plain", "the same without the filter", _MOPO | _PLAIN),
-        Variant("slow-actor", "a third of the actor's step size", {"actor_rate": "3e-5"}),
+        Variant("short-rollouts", "2,000 of at most 100 steps, as published", _SHORT),
+        Variant("public-rates", "actor and temperature at 1e-4", _RATES),
         Variant("slow-critics", "a third of the critics' step size", {"learning_rate": "1e-4"}),
-        Variant("slow", "both", {"actor_rate": "3e-5", "learning_rate": "1e-4"}),
         *sweep("refills_kept", "kept", ("1", "20")),
         *sweep("refill_every", "refill", ("250", "5000")),
         Variant("fixed-entropy", "a temperature of .2, as public MOBILE on Hopper", {"auto_alpha": "false"}),
         Variant("low-entropy", "a temperature of .05", {"auto_alpha": "false", "alpha": "0.05"}),
         Variant("no-entropy-backup", "no entropy in the critics' targets", {"deterministic_backup": "true"}),
-        *sweep("horizon", "horizon", ("5", "20")),
+        *sweep("horizon", "horizon", ("100", "1000")),
         Variant("real-half", "half of a batch are real rows", {"real_ratio": "0.5"}),
     ),
 )

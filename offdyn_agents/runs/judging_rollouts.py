@@ -1,10 +1,10 @@
-"""How far a finished run's policies get in the model they learned from, and in the simulator, from the same states.
+"""How far a finished run's policies get from states of source rows, of target rows, and from resets.
 
     offdyn diagnose rollouts runs/hopper-gravity-0.5-medium/morec
 
-Where a model's errors are what a policy has learned to use, it gets further in the model. States are those of source
-and target rows; with merged rows rollouts in training start in both, too. Actions are the policy's deterministic ones.
-For diagnosis, never for training.
+A policy that does well from target rows and not from resets has not learned how an episode begins. Agents with rollouts
+in an ensemble are run in that model, too: where its errors are what a policy has learned to use, it gets further there
+than in the simulator. Actions are the policy's deterministic ones. For diagnosis, never for training.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Walks", "judge_rollouts", "lines", "walk_in_model", "walk_in_simulator"]
 
 STARTS = 200
+HORIZON = 100
+"""Most steps of a rollout where the agent has no horizon of its own."""
 Policy = Callable[[Any], Any]
 """Maps observations [N, |S|] to actions [N, |A|], both float32 arrays."""
 
@@ -138,42 +140,70 @@ def _none(count: int) -> Walks:
     return Walks(zeros.clone(), zeros.clone(), no.clone(), no.clone())
 
 
-def judge_rollouts(folder: Path, starts: int = STARTS, threads: int = 1, quiet: bool = False) -> dict[str, Any]:
-    """Compare model and simulator for every seed of a finished run on a task's own datasets.
+def judge_rollouts(
+    folder: Path, starts: int = STARTS, threads: int = 1, quiet: bool = False, horizon: int | None = None
+) -> dict[str, Any]:
+    """Run every seed's policy of a finished run on a task's own datasets.
 
     Args:
         folder: The run. Its models are found in the cache of stages beside it; what is not there is trained again.
-        starts: Rollouts from rows of each dataset.
+        starts: Rollouts from rows of each dataset, and from resets.
         threads: CPU threads.
         quiet: Show no progress.
+        horizon: Most steps of a rollout; by default the agent's own, and 100 where it has none.
 
     Returns:
-        "task", "agent", "horizon", "starts" and, under "seeds", for each seed whose training went well, dataset
-        ("source", "target") and place ("model", "simulator") what `Walks.figures` says.
+        "task", "agent", "horizon", "starts" and, under "seeds", for each seed whose training went well, starts
+        ("source", "target", "resets") and place ("simulator", and "model" where there is one) what `Walks.figures`
+        says.
 
     Raises:
-        OffDynError: No finished run of an agent with rollouts in an ensemble, or its data are not the task's of now.
+        OffDynError: No finished run, or its data are not the task's of now.
     """
     import offdyn_envs
 
     facts = read_run(folder)
-    kind = agent_class(facts["agent"])
-    if not hasattr(kind, "world"):
-        raise OffDynError(
-            f"run '{folder}' is of agent '{facts['agent']}'; agents with rollouts in an ensemble are wanted"
-        )
     if facts["status"] not in ENDED:
         raise OffDynError(f"run '{folder}' is {facts['status']}; finish it with: {finishing_command(folder, facts)}")
     env, source, target = offdyn_envs.load_task(facts["task"])
     env.close()
-    settings = build(kind.settings_class, flat(facts["settings"]))
+    kind = agent_class(facts["agent"])
+    settings: Any = build(kind.settings_class, flat(facts["settings"]))
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
     agent: Any = kind(settings, layout.observation_dim, layout.action_dim)
-    seeds, robot = tuple(facts["seeds"]), source.id.robot
-    tables = packed_tables(agent, TaskRuns(source, target, seeds, folder), layout)
+    tables = packed_tables(agent, TaskRuns(source, target, tuple(facts["seeds"]), folder), layout)
     if facts["data"]["sha256"] != digest(*tables):
         raise OffDynError(f"run '{folder}' learned from other rows than task '{facts['task']}' has now")
-    policies = _policies(folder, facts, layout)
+    horizon = horizon or getattr(settings, "horizon", HORIZON)
+    begins = _begins(source, target, starts, threads)
+    with threads_inside(threads):
+        models = _models(agent, folder, facts, source.id.robot, tables, layout, threads, quiet)
+        found = [
+            {"seed": seed}
+            | {
+                name: _compare(models.get(seed), policy, begin, target, horizon, threads)
+                for name, begin in begins.items()
+            }
+            for seed, policy in _policies(folder, facts, layout).items()
+        ]
+    facts = {name: facts[name] for name in ("task", "agent")}
+    return {**facts, "horizon": horizon, "starts": starts, "seeds": found}
+
+
+def _models(
+    agent: Any,
+    folder: Path,
+    facts: dict[str, Any],
+    robot: str,
+    tables: tuple[Tensor, Tensor],
+    layout: Layout,
+    threads: int,
+    quiet: bool,
+) -> dict[int, RolloutModel]:
+    """Return the model of each seed, none of an agent without rollouts in an ensemble."""
+    if not hasattr(agent, "world"):
+        return {}
+    seeds, ended = tuple(facts["seeds"]), termination(robot)
     context = StageContext(
         layout,
         *tables,
@@ -181,26 +211,16 @@ def judge_rollouts(folder: Path, starts: int = STARTS, threads: int = 1, quiet: 
         updates=facts["updates"],
         cache=folder.resolve().parent.parent / ".stages",
         robot=robot,
-        terminated=termination(robot),
+        terminated=ended,
         threads=threads,
         quiet=quiet,
         precision=facts["precision"],
     )
     products = partial(rounded_products, "cpu", facts["precision"])
-    found: list[dict[str, Any]] = []
-    with threads_inside(threads):
-        results = dict(zip(seeds, agent.stages(context).results, strict=True))
-        for seed, policy in policies.items():
-            view = RunView(
-                seed, context.updates, {}, results[seed], *tables, layout, termination(robot), products=products
-            )
-            figures = {
-                name: _compare(agent.world(view), policy, dataset, target, starts, settings.horizon, threads)
-                for name, dataset in (("source", source), ("target", target))
-            }
-            found.append({"seed": seed, **figures})
-    facts = {name: facts[name] for name in ("task", "agent")}
-    return {**facts, "horizon": settings.horizon, "starts": starts, "seeds": found}
+    return {
+        seed: agent.world(RunView(seed, context.updates, {}, result, *tables, layout, ended, products=products))
+        for seed, result in zip(seeds, agent.stages(context).results, strict=True)
+    }
 
 
 def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, Policy]:
@@ -217,27 +237,64 @@ def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, 
     }
 
 
-def _compare(
-    model: RolloutModel, policy: Policy, dataset: Dataset, target: Dataset, starts: int, horizon: int, threads: int
-) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True)
+class Begin:
+    """States in which N rollouts begin.
+
+    Attributes:
+        observations: [N, |S|].
+        qpos: Positions, [N, nq].
+        qvel: Velocities, [N, nv].
+        goal: Goals, [N, G], of a robot that has one.
+    """
+
+    observations: Any
+    qpos: Any
+    qvel: Any
+    goal: Any
+
+
+def _begins(source: Dataset, target: Dataset, starts: int, threads: int) -> dict[str, Begin]:
+    """Draw the states of rows of both datasets, and those of resets in the target."""
+    found = dict[str, Begin]()
+    for name, dataset in (("source", source), ("target", target)):
+        rows = np.random.default_rng(0).integers(0, len(dataset), starts)
+        goal = None if dataset.goal is None else dataset.goal[rows]
+        found[name] = Begin(dataset.observations[rows], dataset.qpos[rows], dataset.qvel[rows], goal)
+    env = _batch(target, starts, threads)
+    try:
+        observations, _ = env.reset(seed=0)
+        goal = None if target.goal is None else env.goal.copy()
+        return found | {"resets": Begin(observations, env.qpos.copy(), env.qvel.copy(), goal)}
+    finally:
+        env.close()
+
+
+def _batch(target: Dataset, rows: int, threads: int) -> OffDynVectorEnv:
     from offdyn_envs.vector import OffDynVectorEnv
 
-    rows = np.random.default_rng(0).integers(0, len(dataset), starts)
-    env = OffDynVectorEnv(
+    return OffDynVectorEnv(
         target.id.robot,
-        starts,
+        rows,
         shifts=target.card["shifts"] or None,
         profile=target.card["profile"],
         num_threads=threads,
         autoreset_mode="disabled",
     )
+
+
+def _compare(
+    model: RolloutModel | None, policy: Policy, begin: Begin, target: Dataset, horizon: int, threads: int
+) -> dict[str, dict[str, float]]:
+    env = _batch(target, len(begin.qpos), threads)
     try:
-        goal = None if dataset.goal is None else dataset.goal[rows]
-        real = walk_in_simulator(env, policy, dataset.qpos[rows], dataset.qvel[rows], horizon, goal)
+        real = walk_in_simulator(env, policy, begin.qpos, begin.qvel, horizon, begin.goal).figures()
     finally:
         env.close()
-    observations = torch.from_numpy(np.ascontiguousarray(dataset.observations[rows]))
-    return {"model": walk_in_model(model, policy, observations, horizon).figures(), "simulator": real.figures()}
+    if model is None:
+        return {"simulator": real}
+    observations = torch.from_numpy(np.ascontiguousarray(begin.observations, dtype=np.float32))
+    return {"model": walk_in_model(model, policy, observations, horizon).figures(), "simulator": real}
 
 
 def lines(record: dict[str, Any]) -> list[str]:
@@ -245,7 +302,7 @@ def lines(record: dict[str, Any]) -> list[str]:
     head = f"{'seed':<5}{'starts':<8}{'where':<11}{'steps':>7}{'reward':>8}{'fell':>7}{'refused':>9}{'at once':>9}"
     found = [f"{record['task']} {record['agent']}: {record['starts']} rollouts of {record['horizon']} steps", head]
     for seed in record["seeds"]:
-        for name in ("source", "target"):
+        for name in ("source", "target", "resets"):
             for where, f in seed[name].items():
                 shares = f"{f['fell']:>7.1%}{f['refused']:>9.1%}{f['refused_at_once']:>9.1%}"
                 found.append(f"{seed['seed']:<5}{name:<8}{where:<11}{f['steps']:>7.1f}{f['reward']:>8.2f}{shares}")

@@ -82,8 +82,8 @@ def test_what_the_papers_ask():
     assert names["droco-target-size"] == ["target-500", "target-5k", "target-50k", "target-100k"]
 
 
-def test_published_rewards_and_ensembles_are_those_of_the_published_form():
-    """So there is one meaning of "published"; the two halves differ in nothing else."""
+def test_published_rewards_ensembles_and_rollouts_are_those_of_the_published_form():
+    """So there is one meaning of "published"; its three parts differ in nothing else."""
     variants = {variant.name: variant.settings for variant in get_study("morec").variants}
 
     def settings(name):
@@ -91,15 +91,16 @@ def test_published_rewards_and_ensembles_are_those_of_the_published_form():
         return {key: value for key, value in found.items() if key != "form"}
 
     own, whole = settings("full"), settings("published")
-    halves = {name: settings(f"published-{name}") for name in ("reward", "ensemble")}
-    changed = {name: {key for key in own if found[key] != own[key]} for name, found in halves.items()}
+    parts = {name: settings(f"published-{name}") for name in ("reward", "ensemble", "rollouts")}
+    changed = {name: {key for key in own if found[key] != own[key]} for name, found in parts.items()}
     assert changed["reward"] == {"dynamics_reward.opponent", "dynamics_reward.changes", "scorer.form"}
     assert {key.partition(".")[0] for key in changed["ensemble"]} == {"dynamics"}
-    assert whole == own | {key: halves[name][key] for name in halves for key in changed[name]}
+    assert changed["rollouts"] == {"horizon", "starts", "actor_rate", "alpha_rate"}
+    assert whole == own | {key: parts[name][key] for name in parts for key in changed[name]}
 
 
-def test_the_public_settings_of_sac_are_those_that_wandering_policies_have():
-    """What the reference does not name, because all variants begin with it (specifications of MOPO and SAC)."""
+def test_the_reference_for_wandering_policies_is_the_public_kit():
+    """Specifications of MOPO and SAC."""
     found = make_agent("morec", "hopper", 11, 3, dict(get_study("morec-wander").only(["public"]).variants[0].settings))
     settings = found.settings
     assert (settings.actor_rate, settings.learning_rate, settings.alpha_rate) == (1e-4, 3e-4, 1e-4)

@@ -19,7 +19,7 @@ from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs.judging_rollouts import STARTS, judge_rollouts, walk_in_model, walk_in_simulator
+from offdyn_agents.runs.judging_rollouts import judge_rollouts, walk_in_model, walk_in_simulator
 from offdyn_agents.runs.plans import read_run
 from offdyn_envs import cli
 from offdyn_envs.benchmark.gate.onnx_policy import load_policy
@@ -131,8 +131,8 @@ def test_a_finished_run(agent, data, task, tmp_path, capsys, monkeypatch):  # no
     assert record["seeds"] == [by_hand(agent, folder, task, data, seed) for seed in (0, 1)]
     offdyn("diagnose", "rollouts", folder.name, "--starts", "20")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 + 2 * 2 * 2
-    assert lines[-1].split()[:3] == ["1", "target", "simulator"]
+    assert len(lines) == 2 + 2 * 3 * 2
+    assert lines[-1].split()[:3] == ["1", "resets", "simulator"]
 
 
 def offdyn(*words):
@@ -169,7 +169,26 @@ def by_hand(name, folder, task, data, seed):  # noqa: F811
             "simulator": walk_in_simulator(env, policy, dataset.qpos[numbers], dataset.qvel[numbers], 2),
         }
         found[label] = {where: walk.figures() for where, walk in walks.items()}
+    env = OffDynVectorEnv("hopper", 20, shifts=task[1].card["shifts"], autoreset_mode="disabled")
+    observations, _ = env.reset(seed=0)
+    model = walk_in_model(agent.world(view), policy, torch.from_numpy(observations.astype(np.float32)), 2)
+    walks = {"model": model, "simulator": walk_in_simulator(env, policy, env.qpos.copy(), env.qvel.copy(), 2)}
+    found["resets"] = {where: walk.figures() for where, walk in walks.items()}
     return found
+
+
+def test_an_agent_without_a_model_is_run_in_the_simulator_alone(task, tmp_path):  # noqa: F811
+    _, folder = trained("bc", tmp_path / "runs")
+    record = judge_rollouts(folder, 10, quiet=True)
+    assert record["horizon"] == 100
+    assert [list(seed) for seed in record["seeds"]] == [["seed", "source", "target", "resets"]] * 2
+    for seed in record["seeds"]:
+        assert all(list(seed[name]) == ["simulator"] for name in ("source", "target", "resets"))
+        # An untrained Hopper falls, and from the same states it does so again.
+        assert 1 <= seed["resets"]["simulator"]["steps"] < 100
+    assert judge_rollouts(folder, 10, quiet=True) == record
+    short = judge_rollouts(folder, 10, quiet=True, horizon=1)
+    assert all(seed["resets"]["simulator"]["steps"] == 1 for seed in short["seeds"])
 
 
 def test_a_nominal_target(task, tmp_path, monkeypatch):  # noqa: F811
@@ -182,9 +201,6 @@ def test_a_nominal_target(task, tmp_path, monkeypatch):  # noqa: F811
 
 def test_runs_of_which_nothing_can_be_said(task, tmp_path, monkeypatch):  # noqa: F811
     source, target = task
-    _, folder = trained("bc", tmp_path / "runs")
-    with pytest.raises(OffDynError, match=r"is of agent 'bc'; agents with rollouts in an ensemble are wanted"):
-        judge_rollouts(folder, STARTS)
     with pytest.raises(OffDynError, match=r"is no run"):
         judge_rollouts(tmp_path)
     _, folder = trained("mopo", tmp_path / "runs")

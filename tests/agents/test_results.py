@@ -133,6 +133,22 @@ def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     assert rows == 6
 
 
+def test_what_policies_do_from_target_rows_and_from_resets_is_that_of_their_files():
+    section = read("severe-shift").partition("| task and agent |")[2]
+    rows = re.findall(r"^\| (\S+) \| (\S+) \| ([\d,]+) \| (\S+) \| ([\d,]+) \| (\S+) \|$", section, re.MULTILINE)
+    assert len(rows) == 10
+    for task, agent, *cells in rows:
+        file = RESULTS / f"{task}-medium" / agent.lower() / "judged_rollouts.json"
+        record = json.loads(file.read_text(encoding="utf-8"))
+        assert (record["horizon"], record["starts"], len(record["seeds"])) == (1000, 50, 3)
+        means = {
+            (starts, name): np.mean([seed[starts]["simulator"][name] for seed in record["seeds"]])
+            for starts in ("target", "resets")
+            for name in ("steps", "reward")
+        }
+        assert cells == [f"{mean:,.0f}" if name == "steps" else f"{mean:.2f}" for (_, name), mean in means.items()]
+
+
 @pytest.mark.parametrize(
     ("head", "file"),
     [("| policy | correlation of r_D", "conditions"), ("| policy, published form |", "conditions-published")],
