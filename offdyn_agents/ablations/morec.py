@@ -17,7 +17,7 @@ _OLD = {f"dynamics.{name}": str(value) for name, value in {**PUBLISHED, "epochs"
 _PLAIN = {"filtered": "false", "threshold": "0"}
 _RATES = {"actor_rate": "1e-4", "alpha_rate": "1e-4"}
 """Of SAC in MOPO's public kit."""
-_SHORT = {"horizon": "100", "starts": "2000"}
+_PUBLISHED = {"horizon": "100", "starts": "2000"} | _RATES
 MOREC = Study(
     "morec",
     "morec",
@@ -35,7 +35,7 @@ MOREC = Study(
             {"form": "paper", **_OWN},
         ),
         Variant("published-ensemble", "raw outputs, early stopping, rows as they come", _OLD),
-        Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _SHORT | _RATES),
+        Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _PUBLISHED),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
         Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
@@ -58,7 +58,7 @@ MOREC_WANDER = Study(
         FULL,
         Variant("public", "SAC and rollouts as in MOPO's public kit, filtered", _MOPO),
         Variant("public-plain", "the same without the filter", _MOPO | _PLAIN),
-        Variant("short-rollouts", "2,000 of at most 100 steps, as published", _SHORT),
+        Variant("short-rollouts", "500 of at most 100 steps: as many rows", {"horizon": "100", "starts": "500"}),
         Variant("public-rates", "actor and temperature at 1e-4", _RATES),
         Variant("slow-critics", "a third of the critics' step size", {"learning_rate": "1e-4"}),
         *sweep("refills_kept", "kept", ("1", "20")),
