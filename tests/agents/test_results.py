@@ -149,6 +149,23 @@ def test_what_policies_do_from_target_rows_and_from_resets_is_that_of_their_file
         assert cells == [f"{mean:,.0f}" if name == "steps" else f"{mean:.2f}" for (_, name), mean in means.items()]
 
 
+def test_rollouts_early_and_late_are_those_of_their_files():
+    text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec"
+    rows = re.findall(r"^\| ([\d,]+) \((\d) seeds\) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    for updates, seeds, starts, cells in rows:
+        name = {"40,000": "judged_rollouts-40k", "100,000": "judged_rollouts"}[updates]
+        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        assert (record["horizon"], record["starts"], len(record["seeds"])) == (300, 100, int(seeds))
+        found = [seed[starts.partition(" ")[0]] for seed in record["seeds"]]
+        means = [
+            f"{np.mean([one[where][what] for one in found]):.{digits}f}"
+            for what, digits in (("steps", 0), ("reward", 2))
+            for where in ("model", "simulator")
+        ]
+        assert cells.split(" | ") == means
+
+
 @pytest.mark.parametrize(
     ("head", "file"),
     [("| policy | correlation of r_D", "conditions"), ("| policy, published form |", "conditions-published")],
@@ -165,11 +182,17 @@ def test_hoppers_conditions_are_those_of_their_files(head, file):
     assert all(record["holds"].values())
 
 
-def test_walkers_conditions_are_those_of_their_file():
-    text = read("dynamics-reward").partition("| policy, Walker2d |")[2]
-    record = json.loads((RESULTS / "walker2d-gravity-5.0-medium/judge/merged.json").read_text(encoding="utf-8"))[
-        "reward"
-    ]
+@pytest.mark.parametrize(
+    ("robot", "task"),
+    [
+        ("Walker2d", "walker2d-gravity-5.0-medium"),
+        ("Hopper", "hopper-gravity-0.5-medium"),
+        ("HalfCheetah", "halfcheetah-friction-0.1-medium"),
+    ],
+)
+def test_conditions_on_tasks_are_those_of_their_files(robot, task):
+    text = read("dynamics-reward").partition(f"| policy, {robot} |")[2]
+    record = json.loads((RESULTS / task / "judge/merged.json").read_text(encoding="utf-8"))["reward"]
     columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3, "refused": 2}
     shown = [line.strip("|").replace("%", "").split("|")[1:] for line in text.splitlines()[2:6]]
     means = [
