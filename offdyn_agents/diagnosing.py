@@ -79,8 +79,9 @@ def rollouts(
 ) -> None:
     """Run policies from states of source rows, target rows and resets, in the simulator and their learned model.
 
-    A policy that does well from target rows and not from resets has not learned how an episode begins. Where one gets
-    further in its model than in the simulator, it has learned to use the model's errors.
+    A policy that does well from target rows and not from resets has not learned how an episode begins; where speed
+    builds up, hold resets against the data's own return. Where one gets further in its model than in the simulator,
+    it has learned to use the model's errors.
     """
     from offdyn_agents.runs.plans import read_run
 

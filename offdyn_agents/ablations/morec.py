@@ -28,7 +28,7 @@ MOREC = Study(
         Variant("no-early-stop", "the threshold ends no rollout", {"threshold": "0"}),
         Variant("neither", "plain rollouts of the same length", _PLAIN),
         Variant("single-discriminator", "the last discriminator alone", {"discriminators": "1"}),
-        Variant("published", "ensemble, reward and scores as published", {"form": "paper"}),
+        Variant("published", "ensemble, reward, scores, rollouts and rates as published", {"form": "paper"}),
         Variant(
             "published-reward",
             "fakes are rollouts of a generator that PPO trains, and all discriminators judge; the rest is ours",

@@ -2,7 +2,8 @@
 
     offdyn diagnose rollouts runs/hopper-gravity-0.5-medium/morec
 
-A policy that does well from target rows and not from resets has not learned how an episode begins. Agents with rollouts
+A policy that does well from target rows and not from resets has not learned how an episode begins. Where speed builds
+up, the data's own return is what resets are to be held against. Agents with rollouts
 in an ensemble are run in that model, too: where its errors are what a policy has learned to use, it gets further there
 than in the simulator. Actions are the policy's deterministic ones. For diagnosis, never for training.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from offdyn_envs.datasets.store.spec import Dataset
     from offdyn_envs.vector import OffDynVectorEnv
 
-__all__ = ["Walks", "judge_rollouts", "lines", "walk_in_model", "walk_in_simulator"]
+__all__ = ["Begin", "Walks", "judge_rollouts", "lines", "walk_in_model", "walk_in_simulator"]
 
 STARTS = 200
 HORIZON = 100
@@ -72,21 +74,38 @@ class Walks:
         }
 
 
-def walk_in_simulator(
-    env: OffDynVectorEnv, policy: Policy, qpos: Any, qvel: Any, horizon: int, goal: Any = None
-) -> Walks:
+@dataclass(frozen=True)
+class Begin:
+    """Simulator states in which N rollouts begin.
+
+    Attributes:
+        qpos: Positions, [N, nq].
+        qvel: Velocities, [N, nv].
+        goal: Goals, [N, G], of a robot that has one.
+        queue: Actions under way, [N, K, |A|], under a delay; none have been sent where left out.
+    """
+
+    qpos: Any
+    qvel: Any
+    goal: Any = None
+    queue: Any = None
+
+    def put(self, env: OffDynVectorEnv, mask: Any = None) -> Any:
+        """Put rows of a batch there, all or some [N], and return its observations [N, |S|]."""
+        return env.set_state(self.qpos, self.qvel, mask, self.queue, self.goal)
+
+
+def walk_in_simulator(env: OffDynVectorEnv, policy: Policy, begin: Begin, horizon: int) -> Walks:
     """Let a policy act from N simulator states.
 
     Args:
         env: The target's dynamics, N rows, without resets of its own.
         policy: The policy.
-        qpos: Positions, [N, nq].
-        qvel: Velocities, [N, nv].
+        begin: The states.
         horizon: Most steps.
-        goal: Goals, [N, G], of a robot that has one.
     """
     env.reset(seed=0)
-    observations = env.set_state(qpos, qvel, goal=goal)
+    observations = begin.put(env)
     count = len(observations)
     walks = _none(count)
     live = np.ones(count, dtype=bool)
@@ -101,7 +120,7 @@ def walk_in_simulator(
             break
         if not live.all():
             # All rows are stepped: put back, those that have ended stay where the simulation is sound.
-            observations = env.set_state(qpos, qvel, ~live, goal=goal)
+            observations = begin.put(env, ~live)
     return walks
 
 
@@ -158,9 +177,10 @@ def judge_rollouts(
         says.
 
     Raises:
-        OffDynError: No finished run, or its data are not the task's of now.
+        OffDynError: No finished run, or one whose model learned from other data than the task has now.
     """
     import offdyn_envs
+    from offdyn_envs.vector import OffDynVectorEnv
 
     facts = read_run(folder)
     if facts["status"] not in ENDED:
@@ -171,56 +191,64 @@ def judge_rollouts(
     settings: Any = build(kind.settings_class, flat(facts["settings"]))
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
     agent: Any = kind(settings, layout.observation_dim, layout.action_dim)
-    tables = packed_tables(agent, TaskRuns(source, target, tuple(facts["seeds"]), folder), layout)
-    if facts["data"]["sha256"] != digest(*tables):
-        raise OffDynError(f"run '{folder}' learned from other rows than task '{facts['task']}' has now")
     horizon = horizon or getattr(settings, "horizon", HORIZON)
-    begins = _begins(source, target, starts, threads)
-    with threads_inside(threads):
-        models = _models(agent, folder, facts, source.id.robot, tables, layout, threads, quiet)
+    policies = _policies(folder, facts, layout)
+    models = _models(agent, folder, facts, source, target, layout, threads, quiet)
+    env = OffDynVectorEnv(
+        target.id.robot,
+        starts,
+        shifts=target.card["shifts"] or None,
+        profile=target.card["profile"],
+        num_threads=threads,
+        autoreset_mode="disabled",
+    )
+    with closing(env), threads_inside(threads):
+        begins = _begins(source, target, env)
         found = [
             {"seed": seed}
-            | {
-                name: _compare(models.get(seed), policy, begin, target, horizon, threads)
-                for name, begin in begins.items()
-            }
-            for seed, policy in _policies(folder, facts, layout).items()
+            | {name: _compare(models.get(seed), policy, begin, env, horizon) for name, begin in begins.items()}
+            for seed, policy in policies.items()
         ]
-    facts = {name: facts[name] for name in ("task", "agent")}
-    return {**facts, "horizon": horizon, "starts": starts, "seeds": found}
+    return {"task": facts["task"], "agent": facts["agent"], "horizon": horizon, "starts": starts, "seeds": found}
 
 
 def _models(
     agent: Any,
     folder: Path,
     facts: dict[str, Any],
-    robot: str,
-    tables: tuple[Tensor, Tensor],
+    source: Dataset,
+    target: Dataset,
     layout: Layout,
     threads: int,
     quiet: bool,
 ) -> dict[int, RolloutModel]:
-    """Return the model of each seed, none of an agent without rollouts in an ensemble."""
+    """Return the model of each sound seed, none of an agent without rollouts in an ensemble."""
     if not hasattr(agent, "world"):
         return {}
-    seeds, ended = tuple(facts["seeds"]), termination(robot)
+    seeds, ended = tuple(facts["seeds"]), termination(source.id.robot)
+    tables = packed_tables(agent, TaskRuns(source, target, seeds, folder), layout)
+    if facts["data"]["sha256"] != digest(*tables):
+        raise OffDynError(f"run '{folder}' learned from other rows than task '{facts['task']}' has now")
     context = StageContext(
         layout,
         *tables,
         seeds=seeds,
         updates=facts["updates"],
         cache=folder.resolve().parent.parent / ".stages",
-        robot=robot,
+        robot=source.id.robot,
         terminated=ended,
         threads=threads,
         quiet=quiet,
         precision=facts["precision"],
     )
     products = partial(rounded_products, "cpu", facts["precision"])
-    return {
-        seed: agent.world(RunView(seed, context.updates, {}, result, *tables, layout, ended, products=products))
-        for seed, result in zip(seeds, agent.stages(context).results, strict=True)
-    }
+    with threads_inside(threads):
+        results = zip(seeds, agent.stages(context).results, strict=True)
+        return {
+            seed: agent.world(RunView(seed, context.updates, {}, result, *tables, layout, ended, products=products))
+            for seed, result in results
+            if seed in sound_seeds(facts)
+        }
 
 
 def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, Policy]:
@@ -237,63 +265,25 @@ def _policies(folder: Path, facts: dict[str, Any], layout: Layout) -> dict[int, 
     }
 
 
-@dataclass(frozen=True)
-class Begin:
-    """States in which N rollouts begin.
-
-    Attributes:
-        observations: [N, |S|].
-        qpos: Positions, [N, nq].
-        qvel: Velocities, [N, nv].
-        goal: Goals, [N, G], of a robot that has one.
-    """
-
-    observations: Any
-    qpos: Any
-    qvel: Any
-    goal: Any
-
-
-def _begins(source: Dataset, target: Dataset, starts: int, threads: int) -> dict[str, Begin]:
+def _begins(source: Dataset, target: Dataset, env: OffDynVectorEnv) -> dict[str, Begin]:
     """Draw the states of rows of both datasets, and those of resets in the target."""
     found = dict[str, Begin]()
     for name, dataset in (("source", source), ("target", target)):
-        rows = np.random.default_rng(0).integers(0, len(dataset), starts)
+        rows = np.random.default_rng(0).integers(0, len(dataset), env.num_envs)
         goal = None if dataset.goal is None else dataset.goal[rows]
-        found[name] = Begin(dataset.observations[rows], dataset.qpos[rows], dataset.qvel[rows], goal)
-    env = _batch(target, starts, threads)
-    try:
-        observations, _ = env.reset(seed=0)
-        goal = None if target.goal is None else env.goal.copy()
-        return found | {"resets": Begin(observations, env.qpos.copy(), env.qvel.copy(), goal)}
-    finally:
-        env.close()
-
-
-def _batch(target: Dataset, rows: int, threads: int) -> OffDynVectorEnv:
-    from offdyn_envs.vector import OffDynVectorEnv
-
-    return OffDynVectorEnv(
-        target.id.robot,
-        rows,
-        shifts=target.card["shifts"] or None,
-        profile=target.card["profile"],
-        num_threads=threads,
-        autoreset_mode="disabled",
-    )
+        queue = dataset.arrays.under_way(rows, env.queue.shape[1])
+        found[name] = Begin(dataset.qpos[rows], dataset.qvel[rows], goal, queue)
+    env.reset(seed=0)
+    return found | {"resets": Begin(env.qpos, env.qvel, None if target.goal is None else env.goal)}
 
 
 def _compare(
-    model: RolloutModel | None, policy: Policy, begin: Begin, target: Dataset, horizon: int, threads: int
+    model: RolloutModel | None, policy: Policy, begin: Begin, env: OffDynVectorEnv, horizon: int
 ) -> dict[str, dict[str, float]]:
-    env = _batch(target, len(begin.qpos), threads)
-    try:
-        real = walk_in_simulator(env, policy, begin.qpos, begin.qvel, horizon, begin.goal).figures()
-    finally:
-        env.close()
+    real = walk_in_simulator(env, policy, begin, horizon).figures()
     if model is None:
         return {"simulator": real}
-    observations = torch.from_numpy(np.ascontiguousarray(begin.observations, dtype=np.float32))
+    observations = torch.from_numpy(begin.put(env).astype(np.float32))
     return {"model": walk_in_model(model, policy, observations, horizon).figures(), "simulator": real}
 
 

@@ -19,7 +19,7 @@ from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs.judging_rollouts import judge_rollouts, walk_in_model, walk_in_simulator
+from offdyn_agents.runs.judging_rollouts import Begin, judge_rollouts, walk_in_model, walk_in_simulator
 from offdyn_agents.runs.plans import read_run
 from offdyn_envs import cli
 from offdyn_envs.benchmark.gate.onnx_policy import load_policy
@@ -78,7 +78,7 @@ def test_the_simulator_as_a_model_walks_like_itself(datasets):  # noqa: F811
         shifts = target.card["shifts"]
         return OffDynVectorEnv("hopper", len(rows), shifts=shifts, autoreset_mode="disabled")
 
-    real = walk_in_simulator(env(), policy, qpos, qvel, HORIZON)
+    real = walk_in_simulator(env(), policy, Begin(qpos, qvel), HORIZON)
     assert 0 < int(real.fell.sum()) < len(rows)
     # Each row alone, with the environment's own words.
     for place in range(0, len(rows), 4):
@@ -166,18 +166,18 @@ def by_hand(name, folder, task, data, seed):  # noqa: F811
         env = OffDynVectorEnv("hopper", 20, shifts=task[1].card["shifts"], autoreset_mode="disabled")
         walks = {
             "model": walk_in_model(agent.world(view), policy, torch.from_numpy(dataset.observations[numbers]), 2),
-            "simulator": walk_in_simulator(env, policy, dataset.qpos[numbers], dataset.qvel[numbers], 2),
+            "simulator": walk_in_simulator(env, policy, Begin(dataset.qpos[numbers], dataset.qvel[numbers]), 2),
         }
         found[label] = {where: walk.figures() for where, walk in walks.items()}
     env = OffDynVectorEnv("hopper", 20, shifts=task[1].card["shifts"], autoreset_mode="disabled")
     observations, _ = env.reset(seed=0)
     model = walk_in_model(agent.world(view), policy, torch.from_numpy(observations.astype(np.float32)), 2)
-    walks = {"model": model, "simulator": walk_in_simulator(env, policy, env.qpos.copy(), env.qvel.copy(), 2)}
+    walks = {"model": model, "simulator": walk_in_simulator(env, policy, Begin(env.qpos, env.qvel), 2)}
     found["resets"] = {where: walk.figures() for where, walk in walks.items()}
     return found
 
 
-def test_an_agent_without_a_model_is_run_in_the_simulator_alone(task, tmp_path):  # noqa: F811
+def test_an_agent_without_a_model_is_run_in_the_simulator_alone(task, tmp_path, capsys):  # noqa: F811
     _, folder = trained("bc", tmp_path / "runs")
     record = judge_rollouts(folder, 10, quiet=True)
     assert record["horizon"] == 100
@@ -187,8 +187,22 @@ def test_an_agent_without_a_model_is_run_in_the_simulator_alone(task, tmp_path):
         # An untrained Hopper falls, and from the same states it does so again.
         assert 1 <= seed["resets"]["simulator"]["steps"] < 100
     assert judge_rollouts(folder, 10, quiet=True) == record
-    short = judge_rollouts(folder, 10, quiet=True, horizon=1)
+    offdyn("diagnose", "rollouts", str(folder), "--starts", "10", "--horizon", "1", "--json")
+    short = json.loads(capsys.readouterr().out)
     assert all(seed["resets"]["simulator"]["steps"] == 1 for seed in short["seeds"])
+
+
+def test_under_a_delay_actions_under_way_are_those_of_the_episode(datasets):  # noqa: F811
+    """Put back into a state of its own episode, with what was sent before, the target repeats what it recorded."""
+    _, target = datasets
+    rows = np.array([3, 30, 41])
+    env = OffDynVectorEnv("hopper", 3, shifts=[{"kind": "delay", "steps": 2}], autoreset_mode="disabled")
+    env.reset(seed=0)
+    sent = target.arrays.under_way(rows, 2)
+    Begin(target.qpos[rows], target.qvel[rows], queue=sent).put(env)
+    np.testing.assert_array_equal(env.queue, sent)
+    Begin(target.qpos[rows], target.qvel[rows]).put(env)
+    assert not env.queue.any()
 
 
 def test_a_nominal_target(task, tmp_path, monkeypatch):  # noqa: F811

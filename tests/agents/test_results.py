@@ -1,5 +1,6 @@
 """The figures of README and docs/results are those of the files beside them and of the leaderboard's entries."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_errors_of_judged_dynamics_are_those_of_their_files():
 
 def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     text, rows = read("dynamics-reward"), 0
-    for task, section in re.findall(r"offdyn diagnose rollouts runs/([^/]+)/morec\n```\n\n(.*?)\n\n", text, re.DOTALL):
+    for task, section in re.findall(r"offdyn diagnose rollouts runs/([^/]+)/morec@paper\n```\n\n(.*?)\n\n", text, re.DOTALL):
         folder = RESULTS / task / "morec@paper"
         record = json.loads((folder / "judged_rollouts.json").read_text(encoding="utf-8"))
         returns = read_evaluation(folder)["clean"]
@@ -149,15 +150,30 @@ def test_what_policies_do_from_target_rows_and_from_resets_is_that_of_their_file
         assert cells == [f"{mean:,.0f}" if name == "steps" else f"{mean:.2f}" for (_, name), mean in means.items()]
 
 
+def test_values_are_those_of_their_files():
+    pattern = r"^\| ([a-z0-9.-]+) \| ([\d,]+) \| (-?[\d,]+) \| ([\d,]+) \|"
+    rows = re.findall(pattern, read("runaway-values"), re.MULTILINE)
+    assert len(rows) == 6
+    for task, value, low, high in rows:
+        folder = RESULTS / f"{task}-medium/droco"
+        with (folder / "metrics.csv").open(encoding="utf-8") as file:
+            *_, last = csv.DictReader(file)
+        assert value == f"{float(last['v']):,.0f}"
+        # Runs of before do not say.
+        told = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"].get("values")
+        assert told is None or (low, high) == (f"{told['low'][0]:,.0f}", f"{told['high'][0]:,.0f}")
+
+
 def test_rollouts_early_and_late_are_those_of_their_files():
     text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec"
-    rows = re.findall(r"^\| ([\d,]+) \((\d) seeds\) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d,]+) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 4
-    for updates, seeds, starts, cells in rows:
+    for updates, starts, cells in rows:
         name = {"40,000": "judged_rollouts-40k", "100,000": "judged_rollouts"}[updates]
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        assert (record["horizon"], record["starts"], len(record["seeds"])) == (300, 100, int(seeds))
-        found = [seed[starts.partition(" ")[0]] for seed in record["seeds"]]
+        assert (record["horizon"], record["starts"]) == (300, 100)
+        assert [seed["seed"] for seed in record["seeds"][:2]] == [0, 1]
+        found = [seed[starts.partition(" ")[0]] for seed in record["seeds"][:2]]
         means = [
             f"{np.mean([one[where][what] for one in found]):.{digits}f}"
             for what, digits in (("steps", 0), ("reward", 2))
