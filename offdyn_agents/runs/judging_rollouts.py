@@ -191,7 +191,7 @@ def judge_rollouts(
     settings: Any = build(kind.settings_class, flat(facts["settings"]))
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
     agent: Any = kind(settings, layout.observation_dim, layout.action_dim)
-    horizon = horizon or getattr(settings, "horizon", HORIZON)
+    steps: int = horizon or getattr(settings, "horizon", HORIZON)
     policies = _policies(folder, facts, layout)
     models = _models(agent, folder, facts, source, target, layout, threads, quiet)
     env = OffDynVectorEnv(
@@ -206,10 +206,10 @@ def judge_rollouts(
         begins = _begins(source, target, env)
         found = [
             {"seed": seed}
-            | {name: _compare(models.get(seed), policy, begin, env, horizon) for name, begin in begins.items()}
+            | {name: _compare(models.get(seed), policy, begin, env, steps) for name, begin in begins.items()}
             for seed, policy in policies.items()
         ]
-    return {"task": facts["task"], "agent": facts["agent"], "horizon": horizon, "starts": starts, "seeds": found}
+    return {"task": facts["task"], "agent": facts["agent"], "horizon": steps, "starts": starts, "seeds": found}
 
 
 def _models(

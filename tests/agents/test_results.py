@@ -112,7 +112,8 @@ def test_errors_of_judged_dynamics_are_those_of_their_files():
 
 def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     text, rows = read("dynamics-reward"), 0
-    for task, section in re.findall(r"offdyn diagnose rollouts runs/([^/]+)/morec@paper\n```\n\n(.*?)\n\n", text, re.DOTALL):
+    pattern = r"offdyn diagnose rollouts runs/([^/]+)/morec@paper\n```\n\n(.*?)\n\n"
+    for task, section in re.findall(pattern, text, re.DOTALL):
         folder = RESULTS / task / "morec@paper"
         record = json.loads((folder / "judged_rollouts.json").read_text(encoding="utf-8"))
         returns = read_evaluation(folder)["clean"]
