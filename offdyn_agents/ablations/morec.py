@@ -9,15 +9,16 @@ __all__ = ["MOREC", "MOREC_WANDER"]
 
 _ENSEMBLE = (*PUBLISHED, "epochs")
 """Settings of the ensemble that the published form changes."""
-_OWN = {
-    **{f"dynamics.{name}": str(getattr(EnsembleSettings(), name)) for name in _ENSEMBLE},
-    **{"horizon": "500", "starts": "100", "actor_rate": "3e-4", "alpha_rate": "1e-3"},
+_OWN = {"horizon": "500", "starts": "100", "actor_rate": "3e-4", "alpha_rate": "1e-3"} | {
+    f"dynamics.{name}": str(getattr(EnsembleSettings(), name)) for name in _ENSEMBLE
 }
+"""Of ensemble and rollouts, what the published form changes, as it is here."""
 _OLD = {f"dynamics.{name}": str(value) for name, value in {**PUBLISHED, "epochs": 1000}.items()}
 _PLAIN = {"filtered": "false", "threshold": "0"}
 _RATES = {"actor_rate": "1e-4", "alpha_rate": "1e-4"}
 """Of SAC in MOPO's public kit."""
-_PUBLISHED = {"horizon": "100", "starts": "2000"} | _RATES
+_ROLLOUTS = {"horizon": "100", "starts": "2000"} | _RATES
+"""As published."""
 MOREC = Study(
     "morec",
     "morec",
@@ -35,7 +36,7 @@ MOREC = Study(
             {"form": "paper", **_OWN},
         ),
         Variant("published-ensemble", "raw outputs, early stopping, rows as they come", _OLD),
-        Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _PUBLISHED),
+        Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _ROLLOUTS),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
         Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),

@@ -19,7 +19,7 @@ from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
 from offdyn_agents.models.ensemble.stages import fit_ensembles
 from offdyn_agents.models.ensemble.training import EnsembleLearner
-from offdyn_agents.runs.judging_rollouts import Begin, judge_rollouts, walk_in_model, walk_in_simulator
+from offdyn_agents.runs.judging_rollouts import Begin, _begins, judge_rollouts, walk_in_model, walk_in_simulator
 from offdyn_agents.runs.plans import read_run
 from offdyn_envs import cli
 from offdyn_envs.benchmark.gate.onnx_policy import load_policy
@@ -192,16 +192,18 @@ def test_an_agent_without_a_model_is_run_in_the_simulator_alone(task, tmp_path, 
     assert all(seed["resets"]["simulator"]["steps"] == 1 for seed in short["seeds"])
 
 
-def test_under_a_delay_actions_under_way_are_those_of_the_episode(datasets):  # noqa: F811
-    """Put back into a state of its own episode, with what was sent before, the target repeats what it recorded."""
-    _, target = datasets
-    rows = np.array([3, 30, 41])
-    env = OffDynVectorEnv("hopper", 3, shifts=[{"kind": "delay", "steps": 2}], autoreset_mode="disabled")
-    env.reset(seed=0)
-    sent = target.arrays.under_way(rows, 2)
-    Begin(target.qpos[rows], target.qvel[rows], queue=sent).put(env)
-    np.testing.assert_array_equal(env.queue, sent)
-    Begin(target.qpos[rows], target.qvel[rows]).put(env)
+def test_under_a_delay_rollouts_begin_with_the_actions_under_way(datasets):  # noqa: F811
+    """From resets there are none."""
+    env = OffDynVectorEnv("hopper", 9, shifts=[{"kind": "delay", "steps": 2}], autoreset_mode="disabled")
+    found = _begins(*datasets, env)
+    for name, dataset in zip(("source", "target"), datasets, strict=True):
+        rows = np.random.default_rng(0).integers(0, len(dataset), 9)
+        sent = dataset.arrays.under_way(rows, 2)
+        assert sent.any()
+        found[name].put(env)
+        np.testing.assert_array_equal(env.queue, sent)
+        np.testing.assert_array_equal(env.qpos, dataset.qpos[rows])
+    found["resets"].put(env)
     assert not env.queue.any()
 
 
