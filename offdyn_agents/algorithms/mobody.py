@@ -18,6 +18,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -30,11 +31,11 @@ from offdyn_agents.engine.rollouts import ModelBased, RunView
 from offdyn_agents.engine.rows import Batch, RowColumns, RowCounts
 from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.models.classifiers import ClassifierSettings
+from offdyn_agents.models.dual.rollouts import Imagined
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
 if TYPE_CHECKING:
     from offdyn_agents.engine.stages import StageContext, StageResults
-    from offdyn_agents.models.dual.model import DualDynamics
 
 __all__ = ["BY_UNIT", "MOBODY", "MOBODYSettings", "imitation_weights"]
 
@@ -258,43 +259,20 @@ class MOBODY(ModelBased):
 
     def refill(self, run: RunView, generator: torch.Generator) -> Tensor:
         """Roll the policy out in the learned target, and relabel source rows; see `ModelBased.refill`."""
-        settings = self.settings
-        picked = [
-            rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)]
+        settings, layout = self.settings, run.layout
+        source, target = (
+            layout.split(rows[torch.randint(len(rows), (count,), generator=generator).to(rows.device)])
             for rows, count in ((run.source, settings.source_starts), (run.target, settings.target_starts))
-        ]
-        parts, tried = list[Tensor](), 0
-        lengths = {"source": settings.source_length, "target": settings.target_length}
-        for (name, length), starts in zip(lengths.items(), picked, strict=True):
-            observations = run.layout.split(starts)[0]
-            for step in range(1, length + 1):
-                if not len(observations):
-                    break
-                tried += len(observations)
-                actions = self.act(run.params, observations)
-                rows, observations = self._imagine(run, f"{name}_{step}", observations, actions, generator)
-                parts.append(rows)
+        )
+        beta = self.number(run.params, "beta")
+        made = Imagined(run, beta, settings.uncertainty, settings.uncertainty_limit, generator)
+        made.roll_out("source", partial(self.act, run.params), source[0], settings.source_length)
+        made.roll_out("target", partial(self.act, run.params), target[0], settings.target_length)
         if settings.relabel and settings.source_starts:
-            observations, actions, *_ = run.layout.split(picked[0])
-            tried += len(observations)
-            parts.append(self._imagine(run, "relabelled", observations, actions, generator)[0])
-        made = torch.cat(parts)
-        if len(made) < FEW * tried:
-            told = f"{len(made):,} of {tried:,} rows of rollouts in the model have u of at most"
+            made.step("relabelled", source[0], source[1])
+        rows = torch.cat(made.parts)
+        if len(rows) < FEW * made.tried:
+            told = f"{len(rows):,} of {made.tried:,} rows of rollouts in the model have u of at most"
             limit = f"uncertainty_limit={settings.uncertainty_limit:g} (uncertainty={settings.uncertainty})"
             print(f"mobody seed {run.seed}, {run.updates:,} updates: {told} {limit}", file=sys.stderr, flush=True)
-        return made
-
-    def _imagine(
-        self, run: RunView, name: str, observations: Tensor, actions: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Return the certain ones of N imagined rows, and the next states from which rollouts go on."""
-        dynamics: DualDynamics = run.stages
-        found = dynamics.predict(observations, actions, generator, self.settings.uncertainty)
-        rewards = found.rewards - self.number(run.params, "beta") * found.uncertainty
-        ends = run.terminated(found.following)
-        kept = found.uncertainty <= self.settings.uncertainty_limit
-        rows = run.layout.join(observations, actions, found.following, rewards, ends)[kept]
-        run.report[f"{name}_kept"] = float(kept.float().mean())
-        run.report[f"{name}_uncertainty"] = float(found.uncertainty.mean())
-        return rows, found.following[kept & ~ends]
+        return rows
