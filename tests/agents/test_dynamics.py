@@ -27,6 +27,7 @@ def learner(**settings):
     return EnsembleLearner(DynamicsSettings(**(SMALL | settings)), LAYOUT, CPU, compiled=False)
 
 
+@pytest.mark.usefixtures("float64")
 def test_loss_is_its_formula():
     network = ensemble_network(DynamicsSettings(width=8, members=3), S, A)
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +46,7 @@ def test_loss_is_its_formula():
         lv = 0.5 - np.log1p(np.exp(0.5 - lv))
         lv = -10.0 + np.log1p(np.exp(lv + 10.0))
         expected += np.mean((mean - y[k].double().numpy()) ** 2 * np.exp(-lv) + lv)
-    np.testing.assert_allclose(float(ensemble_loss(params, x, y)), expected, rtol=1e-5)
+    np.testing.assert_allclose(float(ensemble_loss(params, x, y)), expected, rtol=1e-6)
 
 
 def test_the_ensemble_learns_the_dynamics():

@@ -53,6 +53,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.usefixtures("float64")
 def test_min_max_normalisation():
     states, actions, following = (t.double().numpy() for t in transitions())
     scaling = Scaling.of(*transitions())
@@ -65,7 +66,7 @@ def test_min_max_normalisation():
         [scaled(states, both, 0.8), scaled(actions, actions, 1.0), scaled(change, change, 0.8)], axis=1
     )
     found = scaling.inputs(*transitions())
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
     assert float(found[:, S : S + A].amax()) == pytest.approx(1.0)
     assert float(found[:, S + A :].amin()) == pytest.approx(-0.8, abs=1e-5)
 
@@ -78,6 +79,7 @@ def test_numbers_that_are_not_finite_are_no_verdict():
     assert not bool(reward.able.any())
 
 
+@pytest.mark.usefixtures("float64")
 def test_changes_as_differences_of_normalised_states():
     """The method's form: (s, a, s' - s) of states that are normalised before the difference is taken."""
     states, _, following = (t.double().numpy() for t in transitions())
@@ -85,7 +87,7 @@ def test_changes_as_differences_of_normalised_states():
     low, high = both.min(0), both.max(0)
     before, after = ((2 * (x - low) / (high - low) - 1) * 0.8 for x in (states, following))
     scaling = Scaling.of(*transitions(), "states")
-    np.testing.assert_allclose(scaling.inputs(*transitions())[:, S + A :], after - before, atol=1e-4)
+    np.testing.assert_allclose(scaling.inputs(*transitions())[:, S + A :], after - before, rtol=1e-6, atol=1e-12)
     own = Scaling.of(*transitions())
     torch.testing.assert_close(scaling.pairs(*transitions()[:2]), own.pairs(*transitions()[:2]))
 
@@ -107,6 +109,7 @@ def test_discriminator_shape():
     assert discriminator_network(11, 3, 40).shapes()[0] == (40, 25, 128)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("entropy", [0.0, 1e-3, 0.5])
 def test_cross_entropy_with_bonus(entropy):
     params = [2.0 * p for p in discriminator_network(S, A).initial(torch.Generator().manual_seed(0))]
@@ -116,7 +119,7 @@ def test_cross_entropy_with_bonus(entropy):
     everyone = np.concatenate([p, q])
     shannon = -(everyone * np.log(everyone) + (1 - everyone) * np.log(1 - everyone))
     expected = -(np.log(p).sum() + np.log(1 - q).sum()) / 50 - entropy * shannon.mean()
-    assert float(discriminator_loss(params, real, fake, entropy)) == pytest.approx(expected, rel=1e-5)
+    assert float(discriminator_loss(params, real, fake, entropy)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_loss_of_stacked_discriminators():
@@ -127,6 +130,7 @@ def test_loss_of_stacked_discriminators():
     torch.testing.assert_close(together, torch.stack(alone))
 
 
+@pytest.mark.usefixtures("float64")
 def test_reward_of_an_ensemble():
     reward = make_reward()
     states, actions, following = transitions(30, seed=5)
@@ -139,10 +143,10 @@ def test_reward_of_an_ensemble():
         verdicts.append(sigmoid(y))
     expected = -np.log(1 - np.mean(verdicts, axis=0))
     assert np.ptp(expected) > 0.3
-    np.testing.assert_allclose(reward(states, actions, following), expected, atol=1e-5)
+    np.testing.assert_allclose(reward(states, actions, following), expected, rtol=1e-6)
     # Any shape in front, in any portions.
     many = [t.repeat(50, 1).view(5, 300, -1) for t in (states, actions, following)]
-    np.testing.assert_allclose(reward(*many).flatten(), np.tile(expected, 50), atol=1e-5)
+    np.testing.assert_allclose(reward(*many).flatten(), np.tile(expected, 50), rtol=1e-6)
 
 
 def test_range_normalisation_by_hand():
@@ -275,24 +279,26 @@ def gaussian_params(seed=0):
     return [0.4 * torch.randn(shape, generator=generator) for shape in shapes]
 
 
+@pytest.mark.usefixtures("float64")
 def test_likelihood_loss():
     params, x, y = gaussian_params(), draw(25, S + A, seed=1), draw(25, S, seed=2)
     expected = -gaussian_density(params, x.double().numpy(), y.double().numpy()).mean()
-    assert float(likelihood_loss(params, x, y)) == pytest.approx(expected, rel=1e-5)
+    assert float(likelihood_loss(params, x, y)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("likelihood", [0.0, 0.3])
 def test_surrogate_loss(likelihood):
     params, x, y = gaussian_params(), draw(25, S + A, seed=1), draw(25, S, seed=2)
     new = gaussian_density(params, x.double().numpy(), y.double().numpy())
-    density, gains = torch.from_numpy(new).float() + draw(25, seed=3, scale=0.4), draw(25, seed=4)
+    density, gains = torch.from_numpy(new) + draw(25, seed=3, scale=0.4), draw(25, seed=4)
     real = draw(9, S + A, seed=5), draw(9, S, seed=6)
     found = surrogate_loss(params, x, y, density, gains, *real, clip=0.2, likelihood=likelihood)
     ratio, a = np.exp(new - density.double().numpy()), gains.double().numpy()
     assert ((ratio < 0.8) & (a < 0)).any() and ((ratio > 1.2) & (a > 0)).any()
     expected = -np.minimum(ratio * a, np.clip(ratio, 0.8, 1.2) * a).mean()
     expected -= likelihood * gaussian_density(params, *(t.double().numpy() for t in real)).mean()
-    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
 def make_play(terminated=never, settle=None, generator=None):

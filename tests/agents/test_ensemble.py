@@ -54,7 +54,7 @@ def golden(params, x, y):
 
 
 @pytest.fixture
-def case():
+def case(float64):
     network = ensemble_network(EnsembleSettings(width=8, members=3), S, A)
     generator = torch.Generator().manual_seed(0)
     params = [0.5 * torch.randn(shape, generator=generator) for shape in network.shapes()]
@@ -64,7 +64,7 @@ def case():
 
 
 def test_loss_is_its_formula(case):
-    np.testing.assert_allclose(float(ensemble_loss(*case)), golden(*case), rtol=1e-5)
+    np.testing.assert_allclose(float(ensemble_loss(*case)), golden(*case), rtol=1e-6)
 
 
 def test_the_bounds_are_pulled_together(case):

@@ -129,6 +129,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("domains", [("source", "target"), ("source",), ("target",)])
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_terms_equal_their_formulas(overrides, domains):
@@ -138,8 +139,8 @@ def test_terms_equal_their_formulas(overrides, domains):
     found = difference_terms(nets, parts, chosen, units)
     assert found.keys() == expected.keys()
     for name, term in found.items():
-        np.testing.assert_allclose(term.numpy(), expected[name], rtol=3e-5, err_msg=name)
-    np.testing.assert_allclose(float(difference_loss(nets, parts, chosen, units)), total, rtol=3e-5)
+        np.testing.assert_allclose(term.numpy(), expected[name], rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(float(difference_loss(nets, parts, chosen, units)), total, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,7 @@ def model(chosen, seed=0):
     return DualDynamics(make_nets(chosen, seed), torch.tensor([2, 0]), torch.zeros(K), **UNITS, differences=True)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "overrides", [{}, {"target_encoder": "own"}, {"structure": "single"}, {"structure": "plain"}], ids=str
 )
@@ -194,16 +196,16 @@ def test_predictions_equal_their_formulas(overrides):
     for domain in B:
         expected = np.stack([mean_of(k, domain) for k in range(K)])
         found = dynamics.means(s, a, domain)
-        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
         rows = LAYOUT.join(s, a, s, torch.zeros(count), torch.zeros(count, dtype=torch.bool))
         assert torch.equal(dynamics.next_states(LAYOUT, rows, domain), found.transpose(0, 1))
     means = np.stack([mean_of(k, "target") for k in range(K)])
     said = dynamics.predict(s, a, torch.Generator().manual_seed(5), "changes")
     away = (means - means.mean(axis=0)) / change
-    np.testing.assert_allclose(said.uncertainty, np.sqrt((away**2).mean(axis=-1)).max(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(said.uncertainty, np.sqrt((away**2).mean(axis=-1)).max(axis=0), rtol=1e-6)
     y = (said.following.double().numpy() - states) / change
     rewards = np.mean([net(nets["reward"], k, cat(x, actions, y))[:, 0] for k in range(K)], axis=0)
-    np.testing.assert_allclose(said.rewards, rewards, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(said.rewards, rewards, rtol=1e-6)
 
 
 def test_psi_0_is_no_change():
@@ -242,21 +244,21 @@ def walks(lengths, seed=0, step=1.0):
 
 
 def test_both_domains_count_alike():
-    source, target = walks([400, 500]), walks([60, 40], seed=1, step=0.25)
+    source, target = walks([400, 500]).double(), walks([60, 40], seed=1, step=0.25).double()
     units = Units.of([source, target], LAYOUT, settings())
     tables = [[part.double().numpy() for part in LAYOUT.split(rows)] for rows in (source, target)]
     center = np.mean([s.mean(axis=0) for s, *_ in tables], axis=0)
     scale = np.sqrt(np.mean([((s - center) ** 2).mean(axis=0) for s, *_ in tables], axis=0))
     changes = np.array([((s2 - s) ** 2).mean(axis=0) for s, _, s2, *_ in tables])
-    np.testing.assert_allclose(units.center, center, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(units.scale, scale, rtol=1e-4)
-    np.testing.assert_allclose(units.change, np.sqrt(changes.mean(axis=0)), rtol=1e-4)
+    np.testing.assert_allclose(units.center, center, rtol=1e-6)
+    np.testing.assert_allclose(units.scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(units.change, np.sqrt(changes.mean(axis=0)), rtol=1e-6)
     for rows, (s, a, s2, r, _), own in zip((source, target), tables, changes, strict=True):
         weights = loss_weights(rows, units, LAYOUT)
-        np.testing.assert_allclose(weights, [*(changes.mean(axis=0) / own), 1.0 / r.var()], rtol=1e-3)
+        np.testing.assert_allclose(weights, [*(changes.mean(axis=0) / own), 1.0 / r.var()], rtol=1e-6)
         seen = LAYOUT.split(units.seen(rows, LAYOUT, settings()))
-        np.testing.assert_allclose(seen[0], (s - center) / scale, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(seen[2], (s2 - s) / np.sqrt(changes.mean(axis=0)), rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(seen[0], (s - center) / scale, rtol=1e-6)
+        np.testing.assert_allclose(seen[2], (s2 - s) / np.sqrt(changes.mean(axis=0)), rtol=1e-6)
         assert torch.equal(seen[1].double(), torch.from_numpy(a))
 
 

@@ -191,6 +191,7 @@ def model(chosen, seed=0):
     return DualDynamics(make_nets(chosen, seed), torch.tensor([2, 0]), torch.zeros(K), torch.zeros(S), torch.ones(S))
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("structure", ["dual", "single", "plain"])
 def test_predictions_equal_their_formulas(structure):
     chosen = settings(structure=structure)
@@ -209,10 +210,10 @@ def test_predictions_equal_their_formulas(structure):
         return net(nets["transition"], k, z + net(psi, k, cat(z, rows.a)))
 
     means = np.stack([mean_of(k) for k in range(K)])
-    np.testing.assert_allclose(dynamics.means(s, a).numpy(), means, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dynamics.means(s, a).numpy(), means, rtol=1e-6)
     away = means - means.mean(axis=0)
-    np.testing.assert_allclose(paper.uncertainty, np.linalg.norm(away, axis=-1).max(axis=0), rtol=1e-4)
-    np.testing.assert_allclose(code.uncertainty, np.linalg.norm(away[..., :-1], axis=-1).max(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(paper.uncertainty, np.linalg.norm(away, axis=-1).max(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(code.uncertainty, np.linalg.norm(away[..., :-1], axis=-1).max(axis=0), rtol=1e-6)
     assert torch.equal(paper.following, code.following)
     # Every sample is an elite's mean plus sigma times a standard normal number.
     sigma = means.std(axis=0, ddof=1)
@@ -224,7 +225,7 @@ def test_predictions_equal_their_formulas(structure):
     rewards = np.mean(
         [net(nets["reward"], k, cat(rows.s, rows.a, paper.following.double().numpy()))[:, 0] for k in range(K)], axis=0
     )
-    np.testing.assert_allclose(paper.rewards, rewards, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(paper.rewards, rewards, rtol=1e-6)
 
 
 def test_members_that_agree_are_certain():

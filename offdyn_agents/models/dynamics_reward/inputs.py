@@ -55,7 +55,7 @@ def whitening(values: Tensor, floor: float) -> Tensor:
     # What does not vary is as good as a number of its own.
     correlations += torch.diag((correlations.diagonal() < CONSTANT).double())
     eigenvalues, vectors = torch.linalg.eigh(correlations)
-    return ((vectors * eigenvalues.clamp(min=floor).rsqrt()) @ vectors.mT).float()
+    return ((vectors * eigenvalues.clamp(min=floor).rsqrt()) @ vectors.mT).to(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Standardised:
         if kind == "standardised":
             return Standardised(mean, std)
         count = values.shape[1] if kind == "whitened" else values.shape[1] - following.shape[1]
-        matrix = torch.eye(values.shape[1], device=values.device)
+        matrix = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         matrix[:count, :count] = whitening(((values - mean) / std)[:, :count], floor)
         return Standardised(mean, std, matrix)
 
