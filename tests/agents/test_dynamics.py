@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.algorithms.droco import Ball
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
@@ -125,6 +126,17 @@ def test_the_variances_of_models_that_have_none_are_refused():
     with pytest.raises(OffDynError, match="robust_min is 'coordinate'") as told:
         make("droco", ensemble="dual", robust_min="coordinate")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("radius", [0.5, 2.0, np.inf])
+def test_the_ball_equals_its_formula(radius):
+    target, rows, predicted = unequal_rows(50).double(), unequal_rows(20).double(), torch.randn(20, 3, S)
+    (before, _, after, *_), (_, _, center, *_) = (LAYOUT.split(table) for table in (target, rows))
+    reach = radius * np.sqrt(np.square((after - before).numpy()).mean(axis=0))
+    center = center.numpy()[:, None]
+    expected = np.clip(predicted.numpy(), center - reach, center + reach)
+    np.testing.assert_allclose(Ball(LAYOUT, target, radius).clip(rows, predicted.clone()), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("radius", [0.5, 2.0])

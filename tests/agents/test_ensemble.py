@@ -34,21 +34,27 @@ def fit(rows, seed=0, report=None, **settings):
     return learner.fit(rows, seed, report)
 
 
+def heads(params, k, h):
+    """Means and log variances of member k in float64, its bounds as they are learned."""
+    arrays = [tensor.double().numpy() for tensor in params]
+    low, high = (bound[k] if len(bound) > 1 else bound[0] for bound in arrays[MATRICES:])
+    for layer in range(5):
+        h = h @ arrays[2 * layer][k] + arrays[2 * layer + 1][k]
+        if layer < 4:
+            h = h / (1.0 + np.exp(-h))
+    mean, lv = h[:, : 1 + S], h[:, 1 + S :]
+    lv = high - np.log1p(np.exp(high - lv))
+    return mean, low + np.log1p(np.exp(lv - low))
+
+
 def golden(params, x, y):
     """The loss in float64, member by member."""
     arrays = [tensor.double().numpy() for tensor in params]
     low, high = arrays[MATRICES:]
     total = 0.01 * (high.sum() - low.sum())
     for k in range(len(arrays[0])):
-        h = x[k].double().numpy()
-        for layer in range(5):
-            h = h @ arrays[2 * layer][k] + arrays[2 * layer + 1][k]
-            if layer < 4:
-                h = h / (1.0 + np.exp(-h))
-            total += 0.5 * DECAY[layer] * np.square(arrays[2 * layer][k]).sum()
-        mean, lv = h[:, : 1 + S], h[:, 1 + S :]
-        lv = high[0] - np.log1p(np.exp(high[0] - lv))
-        lv = low[0] + np.log1p(np.exp(lv - low[0]))
+        total += sum(0.5 * DECAY[layer] * np.square(arrays[2 * layer][k]).sum() for layer in range(5))
+        mean, lv = heads(params, k, x[k].double().numpy())
         total += np.mean((mean - y[k].double().numpy()) ** 2 * np.exp(-lv) + lv)
     return total
 
@@ -331,6 +337,28 @@ def test_annealed_steps_are_bounded_and_end_at_a_rate_of_zero():
     settings = EnsembleSettings(**CURED, updates=0, epochs=3)
     assert (settings.steps(400), settings.passes(400)) == (15, 3)
     assert EnsembleSettings(**SMALL, updates=13, epochs=3).steps(400) == 15
+
+
+@pytest.mark.usefixtures("float64")
+def test_units_of_a_change_equal_their_formulas():
+    """Units, held-out errors in them, and predictions multiplied back: published members see the same rows raw."""
+    rows = pack(dataset(440, 0), "both").double()
+    found, raw = (training_of(rows, 40, outputs=outputs) for outputs in ("changes", "raw"))
+    unit = np.sqrt(np.square(raw.outputs.numpy()).mean(axis=0))
+    np.testing.assert_allclose(found.scale, unit, rtol=1e-6)
+    np.testing.assert_allclose(found.outputs, raw.outputs.numpy() / unit, rtol=1e-6)
+    x, y = found.held_inputs.numpy(), raw.held_outputs.numpy() / unit
+    errors = [np.mean((heads(found.params, k, x)[0] - y) ** 2) for k in range(len(found.errors))]
+    np.testing.assert_allclose(found.errors, errors, rtol=1e-6)
+    ensemble = Ensemble(found.params, found.mean, found.std, torch.arange(len(errors)), scale=found.scale)
+    s, a = torch.randn(9, S), torch.rand(9, A)
+    inputs = (np.concatenate([s, a], axis=1) - found.mean.numpy()) / found.std.numpy()
+    rewards, states, variances = ensemble.predict(s, a)
+    for k in range(len(errors)):
+        mean, lv = heads(found.params, k, inputs)
+        np.testing.assert_allclose(rewards[k], mean[:, 0] * unit[0], rtol=1e-6)
+        np.testing.assert_allclose(states[k], s.numpy() + mean[:, 1:] * unit[1:], rtol=1e-6)
+        np.testing.assert_allclose(variances[k], np.exp(lv) * unit**2, rtol=1e-6)
 
 
 def test_elites_are_those_with_the_lowest_error_in_units_of_a_change():

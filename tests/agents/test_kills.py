@@ -39,6 +39,7 @@ CASES = [
     ("iql", "updates"),
     ("droco", "dynamics"),
     ("droco", "predictions"),
+    ("droco dual", "dual dynamics"),
     ("mopo", "dynamics"),
     ("mopo", "refill"),
     ("mobody", "dual dynamics"),
@@ -55,7 +56,12 @@ CASES = [
 def settings(agent):
     """More epochs than one; and so many rows a batch that DROCO's predictions are worth a table."""
     passes = {"dynamics.epochs": 3}
-    more = {"iql": {}, "mobody": {"dynamics.updates": 3}, "droco": passes | {"batch_size": 32}}
+    more = {
+        "iql": {},
+        "mobody": {"dynamics.updates": 3},
+        "droco": passes | {"batch_size": 32},
+        "droco dual": {"ensemble": "dual", "dual.updates": 3},
+    }
     return more.get(agent, passes | {"dynamics.updates": 0})
 
 
@@ -97,7 +103,7 @@ def be_killed(agent, where, folder):
 
 
 def run(agent, folder):
-    train(agent_class(agent), folder / "run", SEEDS, folder / "stages", settings(agent))
+    train(agent_class(agent.split()[0]), folder / "run", SEEDS, folder / "stages", settings(agent))
 
 
 @pytest.fixture(scope="module")
