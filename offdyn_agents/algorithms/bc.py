@@ -1,4 +1,7 @@
-"""Behaviour cloning, by default on target rows: the baseline in every table."""
+"""Behaviour cloning, by default on target rows: the baseline in every table.
+
+L_pi = mean (tanh f(s) - a)^2
+"""
 
 from __future__ import annotations
 

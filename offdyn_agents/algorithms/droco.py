@@ -6,7 +6,8 @@ r + gamma m (V(s') - beta u), fitted with a Huber loss. beta = 0 and delta = inf
 
 Two properties that the paper's proofs need are kept here by construction, where the published form only assumes them
 (`form=paper`): values stay inside what the data's rewards allow (`value_bounds`), and the ball has a finite radius and
-holds its centre (`radius`, `penalty_clamp`). Without them V falls without end where the ensemble is wrong.
+holds its centre (`radius`, `penalty_clamp`). Without them V falls without end where the ensemble is wrong. Beside these
+the ensemble predicts in units of a change at a rate that falls, and rewards are scaled as in IQL.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ Where this departs from the method: fakes are drawn around the real next states 
 what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`), and inputs are standardised.
 `dynamics_reward.opponent=ppo` is the published form, rollouts of a generator that PPO trains. Candidates are scored by
 one network that has learned r_D (`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all.
+The ensemble predicts in units of a change; a refill is 100 rollouts of 500 steps, not 2,000 of 100, and actor and
+temperature learn faster. `form=paper` is all of the published form.
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
 """TD3 with a behaviour-cloning term (Fujimoto and Gu, 2021): a deterministic actor that stays close to the data.
 
-Target policy smoothing, delayed actor and target actor are those of TD3. One update computes every part from the
-parameters before it: the actor is judged by the critic as it was before the critic's step of the same update.
+    L_Q  = sum_j mean (r + gamma m min_j Q'_j(s', a') - Q_j(s, a))^2,     a' = clip(pi'(s') + clip(noise))
+    L_pi = mean (pi(s) - a)^2 - lambda mean Q_1(s, pi(s)),                lambda = alpha / mean |Q_1(s, pi(s))|
+
+Q' and pi' are averaged copies, and only every second update trains the actor, as in TD3. One update computes every
+part from the parameters before it: the actor is judged by the critic as it was before the critic's step of the same
+update.
+
+Ours departs in one thing: min Q' is clipped to what the data's rewards allow. `value_bounds=none` is published.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from offdyn_agents.engine.settings import build
 from offdyn_agents.models.dual.differences import LossUnits, difference_loss, difference_terms
 from offdyn_agents.models.dual.losses import Rows
 from offdyn_agents.models.dual.model import DualDynamics, dual_networks
-from offdyn_agents.models.dual.parts import LARGEST_WEIGHT, Part, Units, episodes, loss_weights
+from offdyn_agents.models.dual.parts import LARGEST_WEIGHT, Part, Units, episodes, error_weights
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 from tests.agents.golden import net as numpy_net
 from tests.agents.golden import swish
@@ -254,7 +254,7 @@ def test_both_domains_count_alike():
     np.testing.assert_allclose(units.scale, scale, rtol=1e-6)
     np.testing.assert_allclose(units.change, np.sqrt(changes.mean(axis=0)), rtol=1e-6)
     for rows, (s, a, s2, r, _), own in zip((source, target), tables, changes, strict=True):
-        weights = loss_weights(rows, units, LAYOUT)
+        weights = error_weights(rows, units, LAYOUT)
         np.testing.assert_allclose(weights, [*(changes.mean(axis=0) / own), 1.0 / r.var()], rtol=1e-6)
         seen = LAYOUT.split(units.seen(rows, LAYOUT, settings()))
         np.testing.assert_allclose(seen[0], (s - center) / scale, rtol=1e-6)
@@ -268,10 +268,10 @@ def test_units_of_what_does_not_move():
         rows[:, still] = rows[:, [S + A + i for i in still]] = 2.0
     units = Units.of([source, target], LAYOUT, settings())
     assert units.scale[0] == units.change[0] == 1.0
-    assert loss_weights(target, units, LAYOUT)[:2].tolist() == [1.0, 1.0]
+    assert error_weights(target, units, LAYOUT)[:2].tolist() == [1.0, 1.0]
     # It moves in one domain, and hardly in the other.
     target[:, S + A + 1] += 1e-2 * torch.randn(40, generator=torch.Generator().manual_seed(0))
-    assert loss_weights(target, Units.of([source, target], LAYOUT, settings()), LAYOUT)[1] == LARGEST_WEIGHT
+    assert error_weights(target, Units.of([source, target], LAYOUT, settings()), LAYOUT)[1] == LARGEST_WEIGHT
 
 
 def test_episodes_of_packed_rows():

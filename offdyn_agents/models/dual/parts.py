@@ -11,7 +11,7 @@ from torch import Tensor
 from offdyn_agents.engine.rows import Layout, last_packed
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
-__all__ = ["Part", "Units", "episodes", "loss_weights"]
+__all__ = ["Part", "Units", "episodes", "error_weights"]
 
 HOLDOUT = 0.2
 HOLDOUT_ROWS = {"source": 1000, "target": 500}
@@ -67,7 +67,7 @@ class Units(NamedTuple):
         return torch.cat([(s - self.center) / self.scale, a, after, rows[:, -2:]], dim=-1)
 
 
-def loss_weights(rows: Tensor, units: Units, layout: Layout) -> Tensor:
+def error_weights(rows: Tensor, units: Units, layout: Layout) -> Tensor:
     """Return what squared errors of (s' - s) / D and of rewards count: in units of these rows' own.
 
     Args:
@@ -150,7 +150,7 @@ class Part:
         generator: torch.Generator,
     ) -> None:
         self.rows = seen = units.seen(rows, layout, settings)
-        self.weights = loss_weights(rows, units, layout)
+        self.weights = error_weights(rows, units, layout)
         if settings.differences:
             held, self.kept = _held_episodes(rows, layout, generator)
             self.held = seen[held.to(seen.device)]

@@ -2,9 +2,8 @@
 
 Interleaved, the default, every step is on source and target rows, the learning rate falls to 0 over a number of steps
 that is fixed, and members are judged forty times. In blocks, as published, an epoch is one pass over the source rows,
-then three over the target rows; training ends after 5 epochs in which no member became better. Every member sees a
-bootstrap resample of its own. A member's parameters are kept when its error on held-out target rows falls by more than
-1%.
+then three over the target rows, every member on a bootstrap resample of its own; training ends after 5 epochs in which
+no member became better. A member's parameters are kept when its error on held-out target rows falls by more than 1%.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.engine.data import stream
-from offdyn_agents.engine.networks import Network, Params, mlp
+from offdyn_agents.engine.networks import Network, Params
 from offdyn_agents.engine.rows import Layout
 from offdyn_agents.models.dynamics_reward.discriminator import (
     DynamicsReward,
@@ -27,10 +27,11 @@ from offdyn_agents.models.dynamics_reward.discriminator import (
     discriminator_loss,
     discriminator_network,
     joined,
+    snapshot,
 )
 from offdyn_agents.models.dynamics_reward.generator import heads, likelihood_loss
 from offdyn_agents.models.dynamics_reward.inputs import Inputs, Standardised, standard_units
-from offdyn_agents.models.dynamics_reward.learned import Learned
+from offdyn_agents.models.dynamics_reward.learned import Learned, falling
 from offdyn_agents.models.dynamics_reward.models import (
     GRADIENT_NORM,
     LIKELIHOOD_ROWS,
@@ -46,8 +47,6 @@ BLOCK = 100
 """Steps at a time."""
 FIRST_COPY = 10
 """Steps of likelihood after which the first copy of a generator is taken."""
-LAST_RATE = 0.1
-"""Share of the discriminator's step size that is left at the end."""
 
 
 def seen_as(settings: DynamicsRewardSettings, observations: Tensor, actions: Tensor, following: Tensor) -> Inputs:
@@ -220,7 +219,7 @@ class NoiseContrast:
         settings, milestones = self.settings, self.milestones
         for _ in range(min(BLOCK, settings.updates - self.discriminator.steps)):
             gone = self.discriminator.steps / settings.updates
-            self.discriminator.rate = settings.discriminator_rate * (1.0 - (1.0 - LAST_RATE) * gone)
+            self.discriminator.rate = falling(settings.discriminator_rate, gone)
             self.discriminator.step(*self._noisy(*self.opposed(settings.batch_size)))
             if self.discriminator.steps in milestones:
                 self.shots.append(self._snapshot())
@@ -253,11 +252,7 @@ class NoiseContrast:
 
     def _snapshot(self) -> DynamicsReward:
         """Return a copy of the discriminator with its mean logits on real rows and on fakes."""
-        params = [tensor.detach().clone()[None] for tensor in self.discriminator.params]
-        with torch.no_grad():
-            sides = self.opposed(self.settings.batch_size)
-            expert, learner = (mlp(self.discriminator.params, rows).mean().reshape(1) for rows in sides)
-        return DynamicsReward(params, expert, learner, self.scaling)
+        return snapshot(self.discriminator.params, *self.opposed(self.settings.batch_size), self.scaling)
 
     def result(self) -> DynamicsReward:
         """Return the snapshots, also useless ones."""

@@ -31,6 +31,7 @@ __all__ = [
     "ensemble_reward",
     "joined",
     "range_normalised",
+    "snapshot",
 ]
 
 WIDTH = 256
@@ -272,6 +273,20 @@ class DynamicsReward:
         kind = Scaling if "scaling.centre" in moved else Standardised
         scaling = kind.from_tensors(moved)
         return DynamicsReward(params, moved["expert"], moved["learner"], scaling)
+
+
+def snapshot(params: Params, real: Tensor, fake: Tensor, scaling: Inputs) -> DynamicsReward:
+    """Return a copy of a discriminator with its mean logits on real rows and on fakes.
+
+    Args:
+        params: Parameters of one.
+        real: What it sees of real transitions [n, 2 |S| + |A|].
+        fake: Likewise of fakes.
+        scaling: How it sees transitions.
+    """
+    with torch.no_grad():
+        expert, learner = (mlp(params, rows).mean().reshape(1) for rows in (real, fake))
+    return DynamicsReward([tensor.detach().clone()[None] for tensor in params], expert, learner, scaling)
 
 
 def joined(rewards: Sequence[DynamicsReward]) -> DynamicsReward:

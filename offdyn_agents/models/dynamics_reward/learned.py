@@ -13,10 +13,19 @@ from offdyn_agents.engine.execution import bound, can_compile, compile_flat, war
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.update import adam, scales
 
-__all__ = ["Learned"]
+__all__ = ["Learned", "falling"]
 
 Objective = Callable[..., Tensor]
 """Maps parameters and any tensors to a loss []."""
+
+
+LAST_RATE = 0.1
+"""Share of a falling step size that is left at the end."""
+
+
+def falling(rate: float, gone: float) -> float:
+    """Return a step size that falls in a straight line to a tenth; `gone` is the share of the training that is over."""
+    return rate * (1.0 - (1.0 - LAST_RATE) * gone)
 
 
 class Learned:

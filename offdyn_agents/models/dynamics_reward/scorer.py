@@ -20,7 +20,7 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stage_cache import Keep, Tensors, cached
 from offdyn_agents.engine.stages import Advance, each_seed, shares
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward, discriminator_network
-from offdyn_agents.models.dynamics_reward.learned import Learned
+from offdyn_agents.models.dynamics_reward.learned import Learned, falling
 from offdyn_agents.models.dynamics_reward.settings import ScorerSettings
 from offdyn_agents.models.ensemble.rollouts import Proposer
 
@@ -33,7 +33,6 @@ NOISE = 0.3
 """Standard deviation of what is added to half of the actions, as a share of what the data's actions span."""
 HELD = 0.1
 """Share of the states whose candidates are kept to tell how well a scorer does."""
-LAST_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def distil(
     initial = discriminator_network(s, a, width=settings.width).initial(generator)
     learned = Learned([tensor.to(starts.device) for tensor in initial], scorer_loss, settings.learning_rate)
     for step in range(settings.updates):
-        learned.rate = settings.learning_rate * (1.0 - (1.0 - LAST_RATE) * step / settings.updates)
+        learned.rate = falling(settings.learning_rate, step / settings.updates)
         rows = torch.randint(len(inputs), (settings.batch_size,), generator=generator).to(starts.device)
         learned.step(inputs[rows], wanted[rows])
     one = torch.ones(1, device=starts.device)

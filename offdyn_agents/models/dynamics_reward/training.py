@@ -25,6 +25,7 @@ from offdyn_agents.models.dynamics_reward.discriminator import (
     discriminator_loss,
     discriminator_network,
     joined,
+    snapshot,
 )
 from offdyn_agents.models.dynamics_reward.generator import Rollouts, Settle, as_drawn, heads, surrogate_loss
 from offdyn_agents.models.dynamics_reward.learned import Learned
@@ -119,10 +120,7 @@ class Adversaries:
 
     def _snapshot(self, fakes: Tensor) -> DynamicsReward:
         """Return a copy of the discriminator with its mean logits on real and on generated transitions."""
-        params = [tensor.detach().clone()[None] for tensor in self.discriminator.params]
-        with torch.no_grad():
-            real, fake = (mlp(self.discriminator.params, rows).mean().reshape(1) for rows in self._opposed(fakes))
-        return DynamicsReward(params, real, fake, self.models.scaling)
+        return snapshot(self.discriminator.params, *self._opposed(fakes), self.models.scaling)
 
     def _judges(self, newest: DynamicsReward) -> DynamicsReward | None:
         """Return the newest snapshot and earlier ones, of those that can tell real from generated; None if none can."""

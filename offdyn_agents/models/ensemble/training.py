@@ -1,8 +1,9 @@
-"""Training of an ensemble: members stacked, one compiled step, early stopping on held-out rows.
+"""Training of an ensemble: members stacked, one compiled step; every member sees a bootstrap resample of its own.
 
-Every member sees a bootstrap resample of its own. A member's parameters are kept when its hold-out error falls by more
-than 1%; training ends after 5 epochs in which none did. Learned bounds of the log-variance, which members train
-together, are kept with each member as they were at its best epoch.
+Annealed, the default, the learning rate falls to 0 over a number of steps that is fixed, and the last parameters count.
+With early stopping, as published, a member's parameters are kept when its error on held-out rows falls by more than 1%,
+and training ends after 5 epochs in which none did. Learned bounds of the log-variance, which members train together,
+are kept with each member as they were at its best epoch.
 """
 
 from __future__ import annotations
