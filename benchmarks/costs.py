@@ -200,7 +200,7 @@ Written by `python benchmarks/costs.py`. Measured on {machine}, threads: {thread
 as one population.
 
 **All of it is extrapolated from slices of a few seconds** on random rows and untrained models. Seconds are processor
-time over the number of threads, as if both cores were free and never waited: a little less than a clock on the wall
+time over the number of threads, as if its cores were free and never waited: a little less than a clock on the wall
 will show, and much less on a busy machine. Not in it: compiling (about a minute for each agent and each robot's
 dimensions, cached) and building the datasets. MOPO, MOBILE and MOREC roll out at most what is counted here: rollouts
 that end early, as most of MOREC's are meant to, cost less, and with them so do tasks and tracks. bf16 costs less on
@@ -237,7 +237,7 @@ Hours for {seeds} seeds of {updates} updates at Walker2d's dimensions; {episodes
 ## A whole track
 
 Days for {seeds} seeds of {updates} updates on every task, on this one machine, one task after the other: tasks that
-share a population gain nothing here, where both cores are busy with one task already.
+share a population gain nothing here, where all threads are busy with one task already.
 
 {tracks}"""
 
