@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
-from offdyn_agents.engine.settings import bounds_of
+from offdyn_agents.engine.settings import bounds_of, parse_overrides
+from offdyn_agents.presets import chosen
 
 ROOT = Path(__file__).parents[2]
 METHODS = ROOT / "docs/methods"
@@ -31,6 +32,18 @@ def test_every_fault_has_the_test_that_names_it():
     assert {number: bool(re.search(rf"\b{number}\b", told[test])) for number, test in named.items()} == dict.fromkeys(
         named, True
     )
+
+
+def test_shares_of_planted_rows_are_those_of_their_tests():
+    rows = re.findall(r"^\| `([^`]+)` \| .* \| ([\d% to]+) \| `(test_\w+)` \|$", PAGE, re.MULTILINE)
+    told = docstrings()
+    for words, shares, test in rows:
+        agent, *settings = words.split()
+        chosen(agent_class(agent), overrides=parse_overrides(settings))
+        for share in re.findall(r"\d+", shares):
+            assert re.search(rf"(?<!\d){share}%|\.{share}", told[test]), words
+    filters = {name for name in AGENTS if agent_class(name).family == "filtering or reweighting"}
+    assert {words.split()[0] for words, *_ in rows} >= filters - {"srpo", "oracle-filter"}
 
 
 def test_methods_that_take_merged_rows_alone_are_told():
