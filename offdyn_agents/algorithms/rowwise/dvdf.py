@@ -4,8 +4,8 @@
 
 with the smallest and largest A of each batch's source rows; the top xi (`keep_share`) by g are kept, and w multiplies
 their squared critic errors. h is the score of a filter of dynamics: IGDF's cosine, or OTDF's relative cost of transport
-(`score=otdf`); A = min Q - V is learned before
-the policy by sparse Q-learning on source rows alone (`offdyn_agents.models.sparse_q`).
+(`score=otdf`); A = min Q - V is learned before the policy by sparse Q-learning on source rows alone
+(`offdyn_agents.models.sparse_q`).
 
 The paper writes the indicator of the top xi times g as the weight, where its code has exp(h): `weighting=value`. Its
 code for A cannot be built as released, so that the A of its numbers is not known exactly.
