@@ -1,5 +1,6 @@
 """The site: docstrings as plain text, what pages take from the code, every public name; `pytest -m slow` builds it."""
 
+import json
 import os
 import re
 import subprocess
@@ -89,6 +90,28 @@ def test_results_are_those_of_the_files(generated):
     assert "| `walker2d-gravity-5.0-medium` | `droco@paper` | 40.6 \\[15.4, 65.7\\] |" in droco
     assert "| `hopper-gravity-0.5-medium` | `leaderboard: offdyn-droco` |" in droco
     assert generated.results("oracle-filter") == "No run of `oracle-filter` is published yet."
+
+
+def test_scores_of_a_variant_are_those_of_its_runs(generated, tmp_path, monkeypatch):
+    """An agent a row, a task a column; other variants and plain runs stay out."""
+    hopper, walker = "hopper-gravity-0.5-medium", "walker2d-gravity-5.0-medium"
+    shown = dict(re.findall(r"\| `([^`]+)` \| `iql` \| (.*) \|", generated.results("iql")))
+    monkeypatch.setattr(generated, "DOCS", tmp_path)
+    assert generated.scores("first") == "No run `@first` is published yet."
+    names = ["iql@first", "lodada@first", "oracle-filter@first", "iql", "droco@first-other"]
+    for task, name in [(hopper, "iql@first"), *((walker, name) for name in names)]:
+        folder = tmp_path / "results" / task / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"updates": 50_000}))
+        shipped = ROOT / f"docs/results/{task}/iql/evaluation.json"
+        (folder / "evaluation.json").write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    about, _, heads, _, *lines = generated.scores("first").splitlines()
+    assert "after 50,000 updates" in about and heads == f"| agent | {hopper} | {walker} |"
+    assert lines == [
+        f"| `iql` | {shown[hopper]} | {shown[walker]} |",
+        f"| `oracle-filter` (diagnosis) | - | {shown[walker]} |",
+        f"| `lodada` (our reading) | - | {shown[walker]} |",
+    ]
 
 
 def test_every_command_is_in_the_reference(generated):

@@ -4,6 +4,7 @@ A page says where, with a block of one line, which anyone who reads the file its
 
     ```{settings} dara         the settings of an agent, from the registry
     ```{results} dara          scores of an agent, from docs/results and the leaderboard's entries
+    ```{scores} first          scores of every agent's run of that variant, by task, from docs/results
     ```{commands}              every command with its arguments, from the application
     ```{page} CHANGELOG.md     a file of the repository that is a page of the site too
 """
@@ -26,7 +27,7 @@ from plain_docstrings import plain as escaped
 
 PACKAGES = ("offdyn", "offdyn_envs", "offdyn_agents")
 DOCS = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```\{(settings|results|commands|page)\} ?(.*)\n```$", re.MULTILINE)
+BLOCK = re.compile(r"^```\{(settings|results|scores|commands|page)\} ?(.*)\n```$", re.MULTILINE)
 PATTERN = re.compile(r"^([\w/-]+\*)\n", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[((?:[^]\[]|\[[^]]*\])*)\]\((\.\.?/[^)#\s]*|[^)#\s:]+/?)(#[^)]*)?\)")
 IMAGE = re.compile(r"(!\[[^]]*\])\(([^)#:\s]+)\)")
@@ -64,6 +65,27 @@ def results(agent: str) -> str:
         return f"No run of `{agent}` is published yet."
     about = "Normalised scores of the final policies, with 95% intervals over seeds."
     return f"{about}\n\n{table(rows, ('task', 'run', 'score'), code=('task', 'run'))}"
+
+
+def scores(variant: str) -> str:
+    """Return the table of all agents' runs of a variant, a column a task, or that there are none."""
+    from offdyn_agents.algorithms.registry import AGENTS, agent_class
+    from offdyn_agents.runs.evaluation import summarise
+
+    rows: list[dict[str, Any]] = []
+    for kind in map(agent_class, AGENTS):
+        found = [summarise(one)[0] | one for name, one in _runs(kind.name) if name == f"{kind.name}@{variant}"]
+        said = kind.reading or ("diagnosis" if kind.diagnosis else "")
+        cells = {one["task"]: f"{one['score']} {one['95% interval']}" for one in found}
+        rows += [{"agent": f"`{kind.name}`" + (f" ({said})" if said else ""), **cells}] if found else []
+    if not rows:
+        return f"No run `@{variant}` is published yet."
+    tasks = sorted({task for row in rows for task in row} - {"agent"})
+    whole = [{task: "-" for task in tasks} | row for row in rows]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in DOCS.glob(f"results/*/*@{variant}/run.json")]
+    updates = " or ".join(f"{count:,}" for count in sorted({run["updates"] for run in runs}))
+    about = f"Normalised scores of the final policies after {updates} updates, with 95% intervals over seeds."
+    return f"{about}\n\n{table(whole, ('agent', *tasks))}"
 
 
 def _runs(agent: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -208,7 +230,7 @@ def submodules(module: str) -> list[str]:
 
 def _replaced(app: Any, page: str, source: list[str]) -> None:
     """Put what a page takes from the code into its text."""
-    makers = {"settings": settings, "results": results, "commands": commands, "page": page_text}
+    makers = {"settings": settings, "results": results, "scores": scores, "commands": commands, "page": page_text}
     text = BLOCK.sub(lambda found: makers[found[1]](found[2].strip()), source[0])
     # Sphinx warns of a pattern without pages, and nothing silences it: pages of parts that are still to come have one.
     text = PATTERN.sub(lambda found: found[0] if any(DOCS.glob(f"{found[1]}.*")) else "", text)

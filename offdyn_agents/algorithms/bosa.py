@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from torch import Tensor
 from offdyn_agents.algorithms.td3_bc import TD3BC, TD3BCSettings
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting, setting_names
 from offdyn_agents.models.behaviour_cvae import CVAE, CVAESettings, behaviour, fit_behaviour, frozen, unfrozen
 from offdyn_agents.models.support import SupportSettings
 
@@ -72,6 +72,7 @@ class BOSASettings(TD3BCSettings):
     masked: bool = setting(True)
     support: SupportSettings = field(default_factory=SupportSettings)
     behaviour: BehaviourSettings = field(default_factory=BehaviourSettings)
+    BELONGS: ClassVar[Belongs] = {name: {"masked": ("true",)} for name in setting_names(SupportSettings, "support.")}
 
 
 class BOSA(TD3BC):

@@ -112,7 +112,7 @@ def idle(settings: Any, by_hand: Iterable[str]) -> dict[str, tuple[str, Any, tup
         while True:
             belongs: Belongs = getattr(owner, "BELONGS", {})
             for other, allowed in belongs.get(rest, {}).items():
-                value = reduce(getattr, other.split("."), owner)
+                value = _word(reduce(getattr, other.split("."), owner))
                 if value not in allowed:
                     found.setdefault(name, (f"{prefix}{other}", value, allowed))
             head, dot, tail = rest.partition(".")
@@ -180,6 +180,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return found
+
+
+def _word(value: Any) -> Any:
+    """Return a value as `--set` takes it, which for true and false is no capital."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _plain(value: Any) -> Any:

@@ -109,8 +109,8 @@ def test_identical_domains_support_each_other(cache):
     assert float(masks[0][0].mean()) > 0.95 and float(masks[0][1].mean()) > 0.95
 
 
-def test_planted_rows(cache):
-    """The two kinds of rows differ by at most 1, which the mask does not see: all pass, so that half of them are good.
+def test_mask_of_planted_rows(cache):
+    """The two kinds of rows differ by at most 1, which the mask does not see: all pass, so that 50% of them are good.
 
     With states in a unit four times as small, it sees them: measured .77 of the rows that pass are good, all good ones
     among them.

@@ -54,7 +54,7 @@ def test_published_constants():
     dara = own.dara
     assert (dara.weight, dara.clip, dara.updates, dara.noise, dara.form) == (0.1, 10.0, 5000, 1.0, "paper")
     assert (dara.batch_size, dara.width, dara.learning_rate, own.schedule) == (128, 256, 3e-4, "stage")
-    assert (own.temperature, own.expectile, own.keep_share) == (3.0, 0.7, 1.0)
+    assert (own.temperature, own.expectile) == (3.0, 0.7)
     assert paper.dara == dara
     assert (paper.value_bounds, paper.reward_scale, paper.schedule) == ("none", "none", "stage")
     assert (code.value_bounds, code.reward_scale, code.schedule) == ("none", "none", "loop")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.mobile import MOBILE
+from offdyn_agents.algorithms.model_based import ModelBasedSAC
 from offdyn_agents.algorithms.mopo import MOPO
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
 from offdyn_agents.engine.settings import build
@@ -99,7 +100,10 @@ def test_published_constants(name):
     assert tuning(agent_class(name))["tuning_evaluations"] >= 6
 
 
-@pytest.mark.parametrize("name", ["mopo", "mobile", "micro", "morec", "morec-mobile"])
+MODEL_BASED = [name for name in AGENTS if issubclass(agent_class(name), ModelBasedSAC)]
+
+
+@pytest.mark.parametrize("name", MODEL_BASED)
 def test_published_ensembles_are_trained_in_raw_units_until_none_improves(name):
     """Ours take at most a third of ten passes over a million source and 5,000 target rows."""
     own, published = (make_agent(name, "ant", 27, 8, {"form": form}).settings.dynamics for form in ("suite", "paper"))
@@ -122,7 +126,7 @@ def test_mobile_reads_its_elites_in_raw_units():
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mopo", "mobile", "morec", "morec-mobile"])
+@pytest.mark.parametrize("name", MODEL_BASED)
 def test_more_elites_than_members_are_refused_before_any_training(name):
     with pytest.raises(OffDynError, match=r"setting elites is 5; at most dynamics\.members, 3, is allowed"):
         make(name, dynamics__members=3)

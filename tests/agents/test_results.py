@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.engine.settings import build, flat, to_json
 from offdyn_agents.judging.exams import HOLDOUT, SOURCE
 from offdyn_agents.judging.report import table
 from offdyn_agents.judging.rows_page import collect, lines, with_tables
@@ -241,6 +243,9 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
     for path in RESULTS.glob("*/rows/*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
         assert (record["name"], record["task"]) == (path.stem, path.parts[-3])
+        # Other settings than an agent has would be computed again.
+        kind = agent_class(record["agent"]).settings_class
+        assert to_json(build(kind, flat(record["settings"]))) == record["settings"], path
     found = {(line["task"], line["method"], line["column"]): line for line in lines(records)}
     hopper, walker = "hopper-from-kinematic-severe-medium", "walker2d-gravity-5.0-medium"
     ice, mild, ant = "halfcheetah-friction-0.1-medium", "halfcheetah-gravity-0.5-medium", "ant-gravity-5.0-medium"

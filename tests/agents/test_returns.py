@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.algorithms.registry import AGENTS, agent_class
 from offdyn_agents.algorithms.returns import FACTS, episode_returns, returns_scale, told, value_bounds, value_facts
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import Layout
+from offdyn_agents.engine.settings import setting_names
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.training.supplies import TaskRuns, make_supply
 from tests.agents.synthetic import dataset, tiny
@@ -79,7 +81,10 @@ def test_what_run_json_says_of_values():
     json.dumps(told(facts), allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["iql", "td3-bc", "droco", "dara", "bosa"])
+SETTINGS = {name: setting_names(agent_class(name).settings_class) for name in AGENTS}
+
+
+@pytest.mark.parametrize("name", [name for name, settings in SETTINGS.items() if "value_bounds" in settings])
 def test_bounds_are_told_of_every_run(name, tmp_path):
     agent = tiny(name)
     task = TaskRuns(dataset(120, 0), dataset(60, 1), (0, 1), tmp_path)
@@ -88,5 +93,5 @@ def test_bounds_are_told_of_every_run(name, tmp_path):
     scale = np.array(found["reward_scale"])
     np.testing.assert_allclose([scale, found["low"] * scale, found["high"] * scale], torch.stack(frozen).numpy())
     assert all(low <= 0.0 <= high for low, high in zip(found["low"], found["high"], strict=True))
-    free = tiny(name, **{"value_bounds": "none"} | ({} if name in ("td3-bc", "bosa") else {"reward_scale": "none"}))
+    free = tiny(name, **{other: "none" for other in ("value_bounds", "reward_scale") if other in SETTINGS[name]})
     assert "values" not in make_supply(free, [task], Budget(1, 1, 1), Hardware(compiled=False)).reports[0]

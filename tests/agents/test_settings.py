@@ -11,14 +11,16 @@ import pytest
 
 from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowwiseIQL
 from offdyn_agents.engine.agent import DATA_CHOICES
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.rows import RowCounts
 from offdyn_agents.engine.settings import build, parse_overrides, setting_names, to_json
-from offdyn_agents.presets import _preset_file, preset, tuning
+from offdyn_agents.presets import _preset_file, forms, preset, tuning
 from offdyn_agents.runs.plans import Plan
 from offdyn_agents.runs.runs import make_agent, plan_agent
 from offdyn_agents.runs.settings_page import setting_rows
+from offdyn_agents.testing.sizes import small_agent
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import HANDS, WALKERS
 from offdyn_envs.shifts.registry import KINDS
@@ -85,6 +87,12 @@ def test_published_forms_of_stages():
         ("morec", {"dynamics_reward.opponent": "ppo", "dynamics_reward.inputs": "whitened"}, "opponent=nce"),
         ("droco", {"ensemble": "dual", "dynamics.epochs": "5"}, "dynamics.epochs .* ensemble=gaussian"),
         ("droco", {"dual.updates": "5"}, "dual.updates .* ensemble=dual"),
+        ("dara", {"schedule": "loop", "dara.updates": "5"}, "dara.updates .* schedule=loop; .* schedule=stage"),
+        ("dara", {"form": "code", "dara.batch_size": "64"}, "dara.batch_size .* schedule=stage"),
+        ("dara", {"schedule": "loop", "dara.learning_rate": "1e-3"}, "dara.learning_rate .* schedule=stage"),
+        ("dvdf", {"score": "otdf", "encoders.updates": "5"}, "encoders.updates .* score=otdf; .* score=igdf"),
+        ("dvdf", {"transport.chunk": "5"}, "transport.chunk .* score=igdf; .* score=otdf"),
+        ("bosa", {"masked": "false", "support.members": "2"}, "support.members .* masked=false; .* masked=true"),
     ],
 )
 def test_settings_that_would_count_for_nothing_are_refused(agent, settings, message):
@@ -99,8 +107,27 @@ def test_settings_that_count_are_taken():
         ("mobody", {"dynamics.schedule": "blocks", "dynamics.epochs": "5", "dynamics.elites": "7"}),
         ("mobody", {"bc_weight": "awr", "expectile": "0.9", "temperature": "1"}),
         ("droco", {"ensemble": "dual", "dual.updates": "5", "dynamics.memory_gb": "1", "dual.members": "3"}),
+        ("dara", {"dara.updates": "5", "dara.batch_size": "64", "dara.learning_rate": "1e-3"}),
+        ("dara", {"schedule": "loop", "dara.noise": "0", "dara.width": "64", "dara.clip": "5", "dara.weight": "0.2"}),
+        ("dvdf", {"score": "otdf", "transport.chunk": "5"}),
+        ("dvdf", {"encoders.updates": "5"}),
+        ("bosa", {"support.members": "2"}),
     ):
         make_agent(agent, "hopper", 11, 3, settings)
+
+
+@pytest.mark.parametrize("name", [name for name in AGENTS if issubclass(agent_class(name), RowwiseIQL)])
+def test_a_share_of_rows_is_kept_by_those_that_score_rows(name):
+    """Elsewhere nothing is ranked, and a share would count for nothing."""
+    agent = small_agent(agent_class(name))
+    keeps = "keep_share" in setting_names(type(agent.settings))
+    assert keeps == (SCORES in agent.columns)
+    if not keeps:
+        assert agent.kept_share == 1.0
+        with pytest.raises(OffDynError, match="unknown setting 'keep_share'"):
+            make_agent(name, "hopper", 11, 3, {"keep_share": "0.5"})
+    else:
+        assert small_agent(agent_class(name), {"keep_share": 0.3}).kept_share == 0.3
 
 
 def test_names_in_tables_of_what_belongs_to_what_are_settings():
@@ -121,12 +148,6 @@ def test_names_in_tables_of_what_belongs_to_what_are_settings():
     for name in AGENTS:
         check(agent_class(name).settings_class, found)
     assert len(set(found)) > 20
-
-
-def test_a_form_that_an_agent_has_not_is_refused():
-    with pytest.raises(OffDynError, match="form of agent 'bc' 'paper'") as told:
-        make_agent("bc", "hopper", 11, 3, {"form": "paper"})
-    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(("robot", "beta"), [("hopper", 0.1), ("halfcheetah", 0.3), ("walker2d", 1.0), ("ant", 1.0)])
@@ -188,10 +209,19 @@ def test_shifts_that_both_domains_have_are_no_difference():
     assert [task.shift_kinds for task in tasks] == [(), ("kinematic", "gravity"), ("gravity",)]
 
 
-@pytest.mark.parametrize("name", ["bosa", "stc", "lodada", "tabb"])
-def test_methods_whose_published_values_are_not_known_claim_no_published_form(name):
-    with pytest.raises(OffDynError, match=f"unknown form of agent '{name}' 'paper'"):
+UNPUBLISHED = [name for name in AGENTS if "paper" not in forms(agent_class(name))]
+
+
+@pytest.mark.parametrize("name", UNPUBLISHED)
+def test_a_form_that_an_agent_has_not_is_refused(name):
+    with pytest.raises(OffDynError, match=f"unknown form of agent '{name}' 'paper'") as told:
         make_agent(name, "hopper", 11, 3, {"form": "paper"})
+    assert "\n" not in str(told.value)
+
+
+def test_readings_of_abstracts_claim_no_published_form():
+    readings = {name for name in AGENTS if agent_class(name).reading}
+    assert readings and readings <= {*UNPUBLISHED}
 
 
 def test_sizes_of_networks():

@@ -96,7 +96,7 @@ def test_planted_rows_of_the_mirror_get_the_action_of_the_target(corrected):
 
 
 def test_the_error_before_tells_the_kinds_apart(corrected):
-    """As a score it would keep rows of the target's kind alone: measured, all of the better half but 1%."""
+    """As a score it would keep rows of the target's kind alone: measured, 99% of the better half."""
     _, good, columns = corrected
     better = columns.extras["nearness"].argsort(descending=True)[: len(good) // 2]
     assert float(good[better].float().mean()) > 0.95

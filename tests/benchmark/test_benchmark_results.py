@@ -449,6 +449,19 @@ def test_runs_that_are_no_entries_stand_beside_entries(tmp_path: Path) -> None:
         rows.gather([], [tmp_path / "nothing"], "core-6", "100k")
 
 
+def test_fewer_updates_than_others_have_are_told_in_the_table_of_scores(tmp_path: Path) -> None:
+    for agent, updates in (("iql", (100_000, 100_000)), ("bc", (50_000, 50_000)), ("dara", (50_000, 100_000))):
+        for task, count in zip((boards.HOPPER, boards.CHEETAH), updates, strict=True):
+            file = boards.write_run(tmp_path / task / agent, agent, task) / "run.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"updates": count}))
+    found = rows.gather(BOARD[:1], [tmp_path], "core-6", "100k")
+    text = page(publish.material_of(found, "core-6"), command="o", latest="", version="0").partition("## Scores")[2]
+    names = ("`droco`", "`iql` (run)", "`bc` (run) (50,000 updates)", "`dara` (run) (50,000 to 100,000 updates)")
+    assert all(f"\n| {name} |" in text for name in names)
+    note = "fewer than the division allows"
+    assert note in text and note not in usual_page()
+
+
 def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
     few = judged("iql-old", {WALKER: 90.0}, (0, 1, 2), method="IQL (merged)")
     keys = {row.key: row.name for row in rows.field_of(rows.gather([few, *BOARD[3:5]], [], "core-6", "100k"))}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.stage_cache import Fitted
     from offdyn_agents.engine.stages import StageContext, StageResults
 
-__all__ = ["SCORES", "WEIGHTS", "RowTerms", "RowwiseIQL", "RowwiseSettings"]
+__all__ = ["SCORES", "WEIGHTS", "FilterSettings", "RowTerms", "RowwiseIQL", "RowwiseSettings"]
 
 SCORES, WEIGHTS = "scores", "weights"
 """Columns that the default of `RowwiseIQL.terms` knows."""
@@ -41,11 +41,20 @@ class RowwiseSettings(IQLSettings):
 
     Attributes:
         data: Always "merged": the methods are about two kinds of rows.
+    """
+
+    data: str = setting("merged", choices=("merged",))
+
+
+@dataclass(frozen=True)
+class FilterSettings(RowwiseSettings):
+    """Settings of methods that score rows.
+
+    Attributes:
         keep_share: Share of a batch's source rows that is kept, those of the highest scores; rows of equal scores in
             their order. 1 keeps all.
     """
 
-    data: str = setting("merged", choices=("merged",))
     keep_share: float = setting(1.0, low=0.0, high=1.0, open_low=True)
 
 
@@ -74,6 +83,11 @@ class RowwiseIQL(IQL):
     def reward_range(self) -> tuple[float, float]:
         """Smallest and largest number that `terms` adds to a reward."""
         return (0.0, 0.0)
+
+    @property
+    def kept_share(self) -> float:
+        """Share of a batch's source rows that is kept: all where no setting is about scores."""
+        return self.settings.keep_share if isinstance(self.settings, FilterSettings) else 1.0
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Return what is said of every source row before the first update, for each seed.
@@ -132,7 +146,7 @@ class RowwiseIQL(IQL):
         with torch.no_grad():
             terms = self.terms(params, batch)
         _check(terms, batch)
-        kept = _kept(_with_terms(batch, terms), terms.scores, int(self.settings.keep_share * batch.source_rows))
+        kept = _kept(_with_terms(batch, terms), terms.scores, int(self.kept_share * batch.source_rows))
         loss, metrics = super().loss(params, kept)
         extra = self.actor_extra(params, kept)
         return (loss if extra is None else loss + extra), metrics

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from offdyn_agents.algorithms.rowwise.agent import RowTerms, RowwiseIQL, RowwiseSettings
 from offdyn_agents.engine.networks import Network, Params
 from offdyn_agents.engine.rows import Batch, Layout, RowColumns
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.models.classifiers import (
     ClassifierSettings,
     classifier_loss,
@@ -51,6 +51,11 @@ class DARASettings(RowwiseSettings):
 
     schedule: str = setting("stage", choices=("stage", "loop"))
     dara: ClassifierSettings = field(default_factory=ClassifierSettings)
+    BELONGS: ClassVar[Belongs] = {
+        # A loop has the policy's updates, batches and step size.
+        f"dara.{name}": {"schedule": ("stage",)}
+        for name in ("updates", "batch_size", "learning_rate")
+    }
 
 
 class DARA(RowwiseIQL):

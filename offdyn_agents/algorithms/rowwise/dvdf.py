@@ -4,8 +4,8 @@
 
 with the smallest and largest A of each batch's source rows; the top xi (`keep_share`) by g are kept, and w multiplies
 their squared critic errors. h is the score of a filter of dynamics: IGDF's cosine, or OTDF's relative cost of transport
-(`score=otdf`); A = min Q - V is learned before
-the policy by sparse Q-learning on source rows alone (`offdyn_agents.models.sparse_q`).
+(`score=otdf`); A = min Q - V is learned before the policy by sparse Q-learning on source rows alone
+(`offdyn_agents.models.sparse_q`).
 
 The paper writes the indicator of the top xi times g as the weight, where its code has exp(h): `weighting=value`. Its
 code for A cannot be built as released, so that the A of its numbers is not known exactly.
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from offdyn_agents.algorithms.returns import returns_scale
-from offdyn_agents.algorithms.rowwise.agent import SCORES, RowTerms, RowwiseIQL, RowwiseSettings
+from offdyn_agents.algorithms.rowwise.agent import SCORES, FilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.algorithms.rowwise.otdf import relative
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
-from offdyn_agents.engine.settings import setting
+from offdyn_agents.engine.settings import Belongs, setting, setting_names
 from offdyn_agents.models.contrastive import EncoderSettings
 from offdyn_agents.models.sparse_q import SparseSettings
 from offdyn_agents.models.transport import TransportSettings
@@ -63,7 +63,7 @@ SCORERS: Mapping[str, Callable[[DVDFSettings, StageContext], Fitted[Tensor]]] = 
 
 
 @dataclass(frozen=True)
-class DVDFSettings(RowwiseSettings):
+class DVDFSettings(FilterSettings):
     """Settings of DVDF.
 
     Attributes:
@@ -83,6 +83,10 @@ class DVDFSettings(RowwiseSettings):
     encoders: EncoderSettings = field(default_factory=EncoderSettings)
     transport: TransportSettings = field(default_factory=TransportSettings)
     sql: SparseSettings = field(default_factory=SparseSettings)
+    BELONGS: ClassVar[Belongs] = {
+        **{name: {"score": ("igdf",)} for name in setting_names(EncoderSettings, "encoders.")},
+        **{name: {"score": ("otdf",)} for name in setting_names(TransportSettings, "transport.")},
+    }
 
 
 def mixed(similarity: Tensor, advantages: Tensor, mix: float) -> Tensor:

@@ -114,7 +114,7 @@ def _scores(material: Material) -> list[str]:
     ordered = sorted(material.rows, key=lambda row: (-len(row.scores), -row.overall().mean, row.name))
     rows = [
         [
-            _named(row) + MARKS.get(row.source, "") + (" (reference)" if row.reference else ""),
+            _named(row) + MARKS.get(row.source, "") + (" (reference)" if row.reference else "") + _fewer(row),
             "" if row.rank is None else str(row.rank),
             figure(row.overall()) if row.covers(material.tasks) else "",
             *("" if (score := row.score(task)) is None else figure(score) for task in material.tasks),
@@ -128,7 +128,17 @@ def _scores(material: Material) -> list[str]:
     )
     if any(row.source == RUN for row in ordered):
         note += " Runs have the settings of their time, which need not be today's."
+    if any(map(_fewer, ordered)):
+        note += " Behind a name: its updates, where they are fewer than the division allows."
     return [*_table(heads, rows), "", note]
+
+
+def _fewer(row: Row) -> str:
+    """Returns how many updates a row has had, where that is less than its division allows."""
+    least, most = min(row.updates.values()), max(row.updates.values())
+    if row.division is None or least >= protocol.DIVISIONS[row.division]:
+        return ""
+    return f" ({least:,} updates)" if least == most else f" ({least:,} to {most:,} updates)"
 
 
 def _robustness(material: Material) -> list[str]:

@@ -42,6 +42,7 @@ class Row:
         source: Where the scores come from: "re-run", "claim" or "run".
         rank: Place on the track as the board gives it; None without one.
         scores: By task and seed.
+        updates: Policy updates by task.
         cells: Scores by task, (family, level) and seed; only of today's protocol.
         beside: The clean scores, by task and seed, of the same source as `cells`.
         lacks: What it needs for a place, a few words each.
@@ -57,6 +58,7 @@ class Row:
     source: str
     rank: int | None
     scores: Mapping[str, Seeds]
+    updates: Mapping[str, int]
     cells: Mapping[str, Mapping[Condition, Seeds]]
     beside: Mapping[str, Seeds]
     lacks: tuple[str, ...]
@@ -187,6 +189,7 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
     disclosed = {task: row["disclosure"][task] for task in own}
     scores = {task: dict(zip(facts["seeds"], facts["scores"], strict=True)) for task, facts in own.items()}
     perturbed = Perturbed.of(one.entry, own, one.verdict)
+    updates = {task: int(facts["updates"]) for task, facts in disclosed.items()}
     now = one.entry.protocol == protocol.PROTOCOL
     return Row(
         name=row["name"],
@@ -197,13 +200,14 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
         source=placed["source"],
         rank=placed["rank"],
         scores=scores,
+        updates=updates,
         cells=_scored(perturbed.cells, references) if now else {},
         beside={task: _normal(seeds, references[task]) for task, seeds in perturbed.clean.items()} if now else {},
         lacks=_named(placed["lacks"], scores, references),
         seconds=seconds_an_update(
-            (facts["wall_clock_s"], len(scores[task]), facts["updates"]) for task, facts in disclosed.items()
+            (facts["wall_clock_s"], len(scores[task]), updates[task]) for task, facts in disclosed.items()
         ),
-        left=_left(scores, references, max(facts["updates"] for facts in disclosed.values())),
+        left=_left(scores, references, max(updates.values())),
     )
 
 
@@ -229,7 +233,7 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
         }
         for task, run in runs.items()
     }
-    updates = max(int(run.run["updates"]) for run in runs.values())
+    updates = {task: int(run.run["updates"]) for task, run in runs.items()}
     # An older run does not tell its family; that of the others is its own.
     family = next((run.family for run in runs.values() if run.family), None)
     lacks = [coverage(scores, [*references]), thin(min(map(len, scores.values()))), "no entry"]
@@ -238,17 +242,18 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
         method=method,
         reference=any(is_reference(family, run.data) for run in runs.values()),
         target_only=all(run.data == "target" for run in runs.values()),
-        division=division_of(updates),
+        division=division_of(max(updates.values())),
         source=RUN,
         rank=None,
         scores=scores,
+        updates=updates,
         cells=_scored(cells, references),
         beside=scores,
         lacks=_named([reason for reason in lacks if reason is not None], scores, references),
         seconds=seconds_an_update(
-            (own_seconds(run.run), len(run.run["seeds"]), int(run.run["updates"])) for run in runs.values()
+            (own_seconds(run.run), len(run.run["seeds"]), updates[task]) for task, run in runs.items()
         ),
-        left=_left(scores, references, updates),
+        left=_left(scores, references, max(updates.values())),
     )
 
 
