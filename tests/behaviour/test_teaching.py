@@ -1,20 +1,25 @@
 """Behaviours from a teacher: what it does is learned, an interrupted lesson goes on where it was."""
 
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from offdyn_agents.behaviour import publish
 from offdyn_agents.behaviour.commands import app
+from offdyn_agents.behaviour.evaluation import Evaluation
 from offdyn_agents.behaviour.imitation import ImitationLearner, ImitationSettings
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
 from offdyn_agents.behaviour.programme import Behaviour, taught
 from offdyn_agents.behaviour.recipes import Recipe
 from offdyn_agents.behaviour.teacher import Teacher
-from offdyn_agents.behaviour.training import repeatable
+from offdyn_agents.behaviour.training import Run, repeatable
+from offdyn_agents.runs.locks import held
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import get_robot
@@ -166,3 +171,93 @@ def check_card(card: dict[str, Any], quality: str, teacher: Path) -> None:
     assert card["returns"]["sampled"]["mean"] > card["random_return"]
     assert (card["share_of_gain"] == 1.0) == (quality == "expert")
     assert {"stage", "algorithm", "settings", "seed", "run_seconds", "model_hash", "versions"} < card.keys()
+
+
+DOOR = Behaviour("adroit-door", "nominal")
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, folder: Path, returns: dict[int, float]) -> dict[str, dict[str, Any]]:
+    """Publish of a lesson that ends at 100 steps and a run up to 2,000; policies earn by their steps, chance 0."""
+    monkeypatch.setattr("offdyn_envs.shipped.shipped_root", lambda: folder)
+    monkeypatch.setattr(publish, "random_returns", lambda *_: {"mean": 0.0, "se": 1.0})
+    monkeypatch.setattr(publish, "_measure", lambda _, run, episodes, steps: returns[steps])
+    monkeypatch.setattr(publish, "_policy", lambda run, steps: Steps(steps))
+
+    def report(_: Behaviour, policy: Steps) -> dict[str, Evaluation]:
+        mean = returns[policy.steps]
+        return {"sampled": Evaluation(np.array([mean - 1.0, mean + 1.0]), np.full(2, 200))}
+
+    monkeypatch.setattr(publish, "_report", report)
+    taught, tuned = lesson(teacher_file(folder)), PpoLearner("adroit-door", "nominal", 7, PpoSettings(rows=2))
+    taught.steps, tuned.steps = 100, 2000
+    runs = [Run(folder / str(number), [(steps, 0.0, 0.0) for steps in kept]) for number, kept in PLANTED]
+    return publish.publish_taught(DOOR, (taught, runs[0]), (tuned, runs[1]))
+
+
+PLANTED = ((0, (50, 100)), (1, (0, 1000, 2000)))
+
+
+class Steps:
+    """A policy that is known by its steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def save(self, path: Path, card: dict[str, Any]) -> None:
+        """Write nothing."""
+
+
+def test_a_medium_out_of_the_lesson_tells_of_the_lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = planted(monkeypatch, tmp_path, {50: 48.0, 100: 80.0, 0: 80.0, 1000: 90.0, 2000: 100.0})
+    expert, medium = cards["expert"], cards["medium"]
+    assert (expert["stage"], expert["algorithm"], expert["training_steps"], expert["run_steps"]) == (
+        *("tuned", "ppo", 2000, 2000),
+    )
+    assert (medium["stage"], medium["algorithm"], medium["training_steps"], medium["run_steps"]) == (
+        *("lesson", "imitation", 50, 100),
+    )
+    assert (medium["seed"], medium["settings"]) == (1, SETTINGS.to_json())
+    assert (medium["share_of_gain"], expert["share_of_gain"]) == (0.48, 1.0)
+    cards = planted(monkeypatch, tmp_path, {50: 20.0, 100: 80.0, 0: 80.0, 1000: 50.0, 2000: 100.0})
+    assert (cards["medium"]["stage"], cards["medium"]["algorithm"], cards["medium"]["seed"]) == ("tuned", "ppo", 7)
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [(-100.0, r"return -100\.0 .* is not above chance's 0\.0"), (6.0, "by 5 standard errors"), (8.0, None)],
+)
+def test_an_expert_that_gains_nothing_is_refused(
+    best: float, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The medium has half of what the expert gains or loses; standard errors are 1 each.
+    returns = dict.fromkeys((100, 0, 1000), -2.0 * abs(best)) | {2000: best, 50: 0.5 * best}
+    if words is None:
+        assert planted(monkeypatch, tmp_path, returns)["medium"]["training_steps"] == 50
+        return
+    with pytest.raises(OffDynError, match=words):
+        planted(monkeypatch, tmp_path, returns)
+
+
+def test_a_lesson_that_another_process_takes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(publish, "learn", lambda *_, **__: threads.append(torch.get_num_threads()))
+    monkeypatch.setattr(publish, "publish_taught", lambda *_: {"expert": {}})
+    monkeypatch.setattr(publish, "ADOPTION_OF_A_LESSON", 0)
+    made = publish.make_lesson
+    monkeypatch.setattr(publish, "make_lesson", lambda *x: threads.append(torch.get_num_threads()) or made(*x))
+    folder = tmp_path / "adroit-door" / "lesson"
+    folder.mkdir(parents=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ExitStack() as other:
+            assert other.enter_context(held(folder / "lock"))
+            monkeypatch.setattr("offdyn_agents.runs.locks.time.sleep", lambda _: other.close())
+            assert publish.teach_behaviour(DOOR, teacher_file(tmp_path), tmp_path) == {"expert": {}}
+    finally:
+        torch.set_num_threads(before)
+    # Networks are made under the same conditions as they learn.
+    assert threads == [1, 1, 1]
+    monkeypatch.setattr(publish, "PATIENCE", 0.0)
+    with held(folder / "lock"), pytest.raises(OffDynError, match=r"begins with a lesson that process .* is taking"):
+        publish.teach_behaviour(DOOR, tmp_path / "teacher.npz", tmp_path)
