@@ -18,13 +18,24 @@ from offdyn_envs.schedule import Schedule
 from offdyn_envs.shifts import Shift, check_shifts
 from offdyn_envs.shifts.local import everywhere, here, is_local, outside
 
-__all__ = ["RowModels"]
+__all__ = ["RowModels", "rows_together"]
 
 # Older versions search for islands only when asked.
 _NO_ISLANDS = int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
 
-
 _KEPT = 256
+OWN_MODELS = 64
+"""Rows at a time of a robot with a goal, where each needs a model of its own, of up to some 7 MB."""
+
+
+def rows_together(robot: Robot, most: int) -> int:
+    """Return how many rows to simulate side by side, so that their models fit into memory.
+
+    Args:
+        robot: The robot.
+        most: How many where rows of equal dynamics share a model.
+    """
+    return min(most, OWN_MODELS) if robot.goal else most
 
 
 def _compiled(robot: Robot, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:

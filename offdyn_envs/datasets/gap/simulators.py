@@ -11,6 +11,7 @@ import mujoco.rollout
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.datasets.gap.domains import Domain
 from offdyn_envs.robots import Robot, State
 from offdyn_envs.robots.goals import write_goal
@@ -22,8 +23,6 @@ __all__ = ["EnvironmentSimulator", "ModelSimulator", "make_simulator"]
 Array = NDArray[Any]
 CHUNK, SIDE_BY_SIDE = 4096, 256
 """States at a time, of a model and in an environment."""
-OWN_MODELS = 64
-"""Rows at a time where each needs a model of its own, of up to some 7 MB."""
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
@@ -43,7 +42,7 @@ class ModelSimulator:
         # Rewards are per second of the simulated model, as in the environments.
         self.robot = replace(robot, timestep=float(model.opt.timestep))
         # What reset writes is a row's own.
-        self.chunk = OWN_MODELS if robot.goal else CHUNK
+        self.chunk = rows_together(robot, CHUNK)
         self._models = [copy.copy(model) for _ in range(self.chunk)] if robot.goal else [model] * CHUNK
         self._columns = columns_of(model, robot.measures)
         self._datas = [mujoco.MjData(model) for _ in range(num_threads)]
@@ -125,7 +124,7 @@ class EnvironmentSimulator:
     """
 
     def __init__(self, robot: Robot, domain: Domain, num_threads: int) -> None:
-        self.chunk = OWN_MODELS if robot.goal else SIDE_BY_SIDE
+        self.chunk = rows_together(robot, SIDE_BY_SIDE)
         self._env = OffDynVectorEnv(
             robot,
             self.chunk,
