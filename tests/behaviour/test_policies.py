@@ -225,6 +225,25 @@ def test_programme_and_selection() -> None:
             select(robots, dynamics)
 
 
+@pytest.mark.parametrize("dynamics", [[], ["--dynamics", "nominal"]])
+@pytest.mark.parametrize(
+    ("robot", "words"),
+    [
+        ("adroit-pen", "learns from a teacher, not from nothing; use: offdyn dev behaviour teach adroit-pen --teacher"),
+        ("crane", "'crane' has no recipe (allowed: halfcheetah, hopper, walker2d, ant); give its package a scripted"),
+        ("hoper", "unknown robot 'hoper'; did you mean 'hopper'?"),
+    ],
+)
+def test_robots_outside_the_programme_are_refused(
+    robot: str, words: str, dynamics: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offdyn_envs.robots.registry._points", lambda: {"crane": "crane:register"})
+    with pytest.raises(OffDynError) as refused:
+        runner.invoke(app, ["train", "--robot", robot, *dynamics, "--runs", str(tiny)], catch_exceptions=False)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("robot", "dynamics", "discount"),
     [
