@@ -111,9 +111,15 @@ def _check_value(robot: Robot) -> None:
 
 def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
     """Refuse what positions and velocities do not say everything about."""
+    import mujoco
+
+    # Older versions have neither delays nor sleep.
+    sleep = int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))
     for count, what in (
         (model.na, "motors with a state of their own (activations)"),
         (model.npluginstate, "plugins with a state"),
+        (getattr(model, "nhistory", 0), "motors or sensors that remember (delay); the shift 'delay' needs none"),
+        (model.opt.enableflags & sleep, "bodies that fall asleep (flag sleep)"),
     ):
         if count:
             raise OffDynError(

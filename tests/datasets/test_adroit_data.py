@@ -61,5 +61,5 @@ def test_tasks_and_names():
     assert task.env_id == "OffDyn/AdroitPen-broken-joint-easy-v0"
     with pytest.raises(OffDynError, match="behaviour teach adroit-hammer --dynamics nominal"):
         build(DatasetId.parse("adroit-hammer/nominal/expert-500"), quiet=True)
-    with pytest.raises(OffDynError, match="; medium-replay exists for the four walkers alone$"):
+    with pytest.raises(OffDynError, match=r"; medium-replay exists for the four walkers alone$"):
         build(DatasetId.parse("adroit-pen/nominal/medium-replay-500"), quiet=True)

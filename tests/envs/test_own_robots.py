@@ -430,6 +430,29 @@ def test_bad_robots(changes, words):
     assert dict(registry.ROBOTS) == before and "OffDyn/Pendulum-v0" not in gymnasium.registry
 
 
+@pytest.mark.skipif(not hasattr(mujoco.MjModel, "nhistory"), reason="this MuJoCo knows neither delays nor sleep")
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('joint="turn" ctrl', 'joint="turn" delay="0.02" nsample="3" ctrl', "motors or sensors that remember (delay)"),
+        (
+            "</mujoco>",
+            '<sensor><jointpos joint="turn" delay="0.02" nsample="3"/></sensor></mujoco>',
+            "motors or sensors that remember (delay)",
+        ),
+        (
+            '<option timestep="0.01"/>',
+            '<option><flag sleep="enable"/></option>',
+            "bodies that fall asleep (flag sleep)",
+        ),
+    ],
+)
+def test_states_that_nobody_stores_are_refused(old, new, words):
+    said = refused(lambda: offdyn_envs.register_robot(pendulum(mjcf=PENDULUM.replace(old, new))))
+    assert said.startswith(f"robot 'pendulum': its model has {words}")
+    assert "state of a robot" in said
+
+
 @pytest.mark.parametrize(
     ("slug", "shifts", "words"),
     [
