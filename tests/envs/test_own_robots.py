@@ -363,10 +363,6 @@ def failing(**methods):
         ({"mjcf": "no_such.xml"}, "there is no model file no_such.xml"),
         ({"mjcf": Path("/nowhere/arm.xml")}, "there is no model file /nowhere/arm.xml"),
         ({"mjcf": "no_such_package:arm.xml"}, "the package 'no_such_package', which is not installed"),
-        (
-            {"mjcf": PENDULUM.replace('<motor name="turn"', '<general dyntype="filter" dynprm="1"')},
-            "motors with a state of their own",
-        ),
         ({"name": "Pendulum 1"}, "its name must be small letters"),
         ({"title": "my-arm"}, "its title must be letters"),
         ({"name": "hopper"}, "robot 'hopper': the name is taken, by offdyn_envs.robots.walkers.Walker"),
