@@ -27,10 +27,13 @@ from offdyn_envs import (
     Robot,
     vector,
 )
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
 from offdyn_envs.models import compile_model, model_hash, published_hash
 from offdyn_envs.robots import WALKERS, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
+from offdyn_envs.tasks import DatasetId
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import extra_missing, robot_checks
 from offdyn_envs.verification.subjects import find_subject
@@ -122,6 +125,14 @@ def test_equals_gymnasiums_own_class(robot):
                 np.testing.assert_allclose(part, expected[4][name], rtol=1e-14)
         if got[2]:
             np.testing.assert_array_equal(theirs.reset()[0], ours.reset()[0])
+
+
+@pytest.mark.parametrize("robot", EXAMPLES, ids=lambda robot: robot.name)
+def test_small_datasets_are_simulated_again(robot, tmp_path, monkeypatch):
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path))
+    offdyn_envs.register_robot(robot)
+    report = verify(build(DatasetId.parse(f"{robot.name}/nominal/random-500"), quiet=True).path, rows=500)
+    assert (report.mode, report.largest_gap, report.rows) == ("exact", 0.0, 500)
 
 
 def test_functions_take_any_leading_dimensions():
