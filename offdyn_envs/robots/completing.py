@@ -114,8 +114,8 @@ def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
     """Refuse what positions, velocities and activations do not say everything about."""
     import mujoco
 
-    # Older versions have neither delays nor sleep.
-    sleep = int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))
+    library: Any = mujoco  # Whose stubs do not know these bits; older versions have neither delays nor sleep.
+    sleep = int(getattr(library.mjtEnableBit, "mjENBL_SLEEP", 0))
     for count, what in (
         (model.npluginstate, "plugins with a state"),
         (getattr(model, "nhistory", 0), "motors or sensors that remember (delay); the shift 'delay' needs none"),
