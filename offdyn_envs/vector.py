@@ -154,7 +154,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         self._queue = ActionQueue([delay_of(shifts) for shifts in self.row_shifts], robot.action_dim)
         self._last = self._state
         self._qpos = slice(1, 1 + robot.nq)
-        self._qvel = slice(1 + robot.nq, 1 + robot.nq + robot.nv)
+        self._qvel = slice(self._qpos.stop, self._qpos.stop + robot.nv)
+        self._act = slice(self._qvel.stop, self._qvel.stop + robot.na)
 
     def _hire(self) -> None:
         stop_step_timers()
@@ -199,9 +200,9 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
 
     @property
     def goal(self) -> Floats:
-        """What the last reset wrote into each row's model, and what the last physics step measured, [N, G]; a copy.
+        """What the last reset wrote into each row's model, and what else belongs to its state, [N, G]; a copy.
 
-        Nothing for most robots.
+        The states of its motors, and what the last physics step measured. Nothing for most robots.
         """
         return self._rows.goals.copy()
 
@@ -231,7 +232,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             mask: Which rows to set, [N]; all where left out.
             queue: Actions under way, as `queue` returns them, [N, K, |A|]; none have been sent where left out.
             goal: Goals, as `goal` returns them, [N, G]; they stay where left out. Without the last numbers, those that
-                are measured, these are measured anew.
+                are measured, these are measured anew; without the motors' states, too, these are 0.
 
         Returns:
             The observations of all rows, [N, |S|], never attacked and without noise.
@@ -326,15 +327,17 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         return self._seen(None), rewards, terminations, truncations, infos
 
     def _goals(self, goal: NDArray[Any], chosen: Bools) -> Floats:
-        """Return goals that were given, checked, [N, G] or without what is measured."""
+        """Return goals that were given, checked, [N, G] or without what is measured, or without motors either."""
         rows, size = self._rows.goals.shape
-        aims = size - len(self._rows.columns)
-        return finite_rows("goal", goal, (rows, aims if np.shape(goal) == (rows, aims) else size), chosen)
+        parts = self.robot.acts
+        width = next((some for some in (parts.start, parts.stop) if np.shape(goal) == (rows, some)), size)
+        return finite_rows("goal", goal, (rows, width), chosen)
 
     def _aim(self, row: int, goal: Floats | None) -> None:
         """Give a row, whose positions and velocities stand, a goal; measure what it does not say."""
         if goal is not None:
             self._rows.aim(row, goal)
+            self._state[row, self._act] = self._rows.goals[row, self.robot.acts]
         if goal is None or len(goal) < self._rows.goals.shape[1]:
             self._rows.measure(row, self._state[row, self._qpos], self._state[row, self._qvel])
 
@@ -352,14 +355,19 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         if diverged.any():
             after[diverged] = self._state[diverged]
         self._state = after
-        if self._sensed is not None:
-            aims = self._rows.goals[:, : -len(self._rows.columns)]
-            self._rows.goals = np.concatenate((aims, self._sensed[:, -1, self._rows.columns]), axis=1)
-            self._rows.leave(np.flatnonzero(diverged).tolist())
-            for row in np.flatnonzero(diverged).tolist():
-                self._aim(row, None)
+        if self.robot.na or self._sensed is not None:
+            self._take_rest(np.flatnonzero(diverged).tolist())
         self._steps += 1
         return diverged
+
+    def _take_rest(self, diverged: list[int]) -> None:
+        """Take the states of the motors, and what was measured, into the third part of the states."""
+        aims = self._rows.goals[:, : self.robot.acts.start]
+        measured = [] if self._sensed is None else [self._sensed[:, -1, self._rows.columns]]
+        self._rows.goals = np.concatenate((aims, self._state[:, self._act], *measured), axis=1)
+        self._rows.leave(diverged)
+        for row in diverged:
+            self._aim(row, None)
 
     def _judge(self, before: State, actions: NDArray[Any], diverged: Bools) -> tuple[Floats, Bools, Bools]:
         rewards, fallen = self.robot.judge(before, self._parts(self._state), actions)
@@ -390,7 +398,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel
-            self._aim(int(row), goal[0] if goal else None)
+            self._aim(int(row), goal[0] if goal else np.zeros(0))
         self._begin(chosen)
 
     def _begin(self, chosen: Bools) -> None:

@@ -14,7 +14,7 @@ from offdyn_envs.datasets.collecting.scripted import ScriptedBehaviour
 from offdyn_envs.robots.registry import scripted_policies
 
 PAGE = (Path(__file__).parents[1] / "docs/own-robot.md").read_text(encoding="utf-8")
-FOUND = {"observation_dim", "action_dim", "nq", "nv", "timestep", "model_sha256"}
+FOUND = {"observation_dim", "action_dim", "nq", "nv", "na", "timestep", "model_sha256"}
 """Numbers of a robot that `register_robot` finds in its model."""
 INTERNAL = {"spec", "published_spec", "state"}
 (CODE,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)

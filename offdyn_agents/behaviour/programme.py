@@ -11,6 +11,7 @@ from types import MappingProxyType
 from offdyn_agents.behaviour.recipes import TAUGHT, Recipe, recipe_of
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots.registry import is_robot
 from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS, SEVERE_SLUGS, get_dynamics
 
@@ -141,13 +142,26 @@ def select(robots: list[str], dynamics: list[str]) -> list[Behaviour]:
         Behaviours in the order given.
 
     Raises:
-        OffDynError: an unknown name, or counts that do not match.
+        OffDynError: an unknown name, a robot outside the programme, or counts that do not match.
     """
+    for robot in robots:
+        _check_in_programme(robot)
     if dynamics and len(robots) != len(dynamics):
         raise OffDynError(f"--robot is given {len(robots)} times and --dynamics {len(dynamics)} times; give one each")
     if dynamics:
         return [Behaviour(robot, slug) for robot, slug in zip(robots, dynamics, strict=True)]
-    for robot in robots:
-        if robot not in WALKERS:
-            raise unknown("robot", robot, WALKERS)
     return [x for x in PROGRAMME if not robots or x.robot in robots]
+
+
+def _check_in_programme(robot: str) -> None:
+    if robot in WALKERS:
+        return
+    if robot in TAUGHT:
+        helps = f"offdyn dev behaviour teach {robot} --teacher FILE"
+        raise OffDynError(f"robot '{robot}' learns from a teacher, not from nothing; use: {helps}")
+    if is_robot(robot):
+        raise OffDynError(
+            f"robot '{robot}' has no recipe (allowed: {', '.join(WALKERS)}); give its package a scripted policy, "
+            f"register_robot(..., behaviours={{...}}), then: offdyn data build {robot}/nominal/medium-5k"
+        )
+    raise unknown("robot", robot, WALKERS)

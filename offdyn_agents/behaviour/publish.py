@@ -27,7 +27,9 @@ from offdyn_agents.behaviour.recipes import HeadStart
 from offdyn_agents.behaviour.references import random_returns
 from offdyn_agents.behaviour.training import Learner, Run, learn, repeatable
 from offdyn_agents.engine.provenance import git_commit, package_versions
-from offdyn_agents.runs.locks import held
+from offdyn_agents.runs.locks import held, holder
+from offdyn_envs.benchmark.scoring.protocol import SCORED_GAP
+from offdyn_envs.benchmark.scoring.scores import Reference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.policies import BehaviourPolicy, read_card
@@ -37,6 +39,8 @@ from offdyn_envs.tasks import get_dynamics
 
 EXPERT_EPISODES, MEDIUM_EPISODES = 30, 20
 CARD_EPISODES = 100
+PATIENCE = 3600.0
+"""Seconds to wait for another process that takes the same lesson, which takes minutes."""
 _ROUGHLY, _CLOSELY = 40, 8
 _SHARED_KEYS = ("format", "robot", "dynamics", "algorithm", "settings", "seed", "training_unit", "model_hash")
 # Policies are chosen and reported on different episodes, or the report would be too good.
@@ -122,75 +126,104 @@ def teach_behaviour(
         The cards, by quality.
 
     Raises:
-        OffDynError: the teacher cannot be read, another process is at the lesson, a checkpoint belongs to other
-            settings, or no policy qualifies as medium.
+        OffDynError: the teacher cannot be read, another process is at the lesson for over an hour, a checkpoint belongs
+            to other settings, the expert is not clearly better than chance, or no policy qualifies as medium.
     """
+    # As in `train_behaviour`.
+    with repeatable():
+        lesson, tuned = _taught(behaviour, teacher, root, quiet)
+    return publish_taught(behaviour, lesson, tuned)
+
+
+def _taught(
+    behaviour: Behaviour, teacher: Path, root: Path, quiet: bool
+) -> tuple[tuple[Learner, Run], tuple[Learner, Run]]:
+    """The lesson and the run that goes on from it, both at their ends."""
     learner, facts = make_lesson(behaviour.robot, teacher)
     lesson = Run(root / behaviour.robot / "lesson", origin={"teacher": facts})
     lesson.directory.mkdir(parents=True, exist_ok=True)
-    with held(lesson.directory / "lock") as mine:
+    lock = lesson.directory / "lock"
+    with held(lock, wait=PATIENCE) as mine:
         if not mine:
-            raise OffDynError(f"{behaviour} begins with a lesson that another process is taking; try later")
+            raise OffDynError(f"{behaviour} begins with a lesson that {holder(lock)} is taking; try later")
         learn(learner, lesson, f"{behaviour.robot} (lesson)", quiet=quiet)
     run = Run(behaviour.directory(root), origin={"lesson": facts})
-    with repeatable():
-        tuned = make_tuned_learner(behaviour)
-        if not run.checkpoint.exists():
-            tuned.adopt(policy_from_snapshot(learner.snapshot()), ADOPTION_OF_A_LESSON)
-            run.remember(tuned)
-            run.save(tuned)
-        learn(tuned, run, str(behaviour), quiet=quiet)
-    return publish_taught(behaviour, lesson, (tuned, run))
+    tuned = make_tuned_learner(behaviour)
+    if not run.checkpoint.exists():
+        tuned.adopt(policy_from_snapshot(learner.snapshot()), ADOPTION_OF_A_LESSON)
+        run.remember(tuned)
+        run.save(tuned)
+    learn(tuned, run, str(behaviour), quiet=quiet)
+    return (learner, lesson), (tuned, run)
 
 
-def publish_taught(behaviour: Behaviour, lesson: Run, tuned: tuple[Learner, Run]) -> dict[str, dict[str, Any]]:
+def publish_taught(
+    behaviour: Behaviour, lesson: tuple[Learner, Run], tuned: tuple[Learner, Run]
+) -> dict[str, dict[str, Any]]:
     """Write `medium` and `expert` of a behaviour that was taught.
 
     The medium has a third to two thirds of what the expert gains over chance; policies of the lesson may be it.
 
     Args:
         behaviour: the behaviour.
-        lesson: the run of imitation.
+        lesson: the run of imitation, and its learner.
         tuned: the run that went on from it, and its learner.
 
     Returns:
         The two cards, by quality.
 
     Raises:
-        OffDynError: no policy qualifies as medium.
+        OffDynError: the expert is not clearly better than chance, or no policy qualifies as medium.
     """
-    learner, run = tuned
-    chance = random_returns(behaviour.robot, behaviour.dynamics, CARD_EPISODES)["mean"]
+    run = tuned[1]
     history = [(steps, training) for steps, training, _ in run.history]
     first, measure = history[0][0], partial(_measure, behaviour, run, EXPERT_EPISODES)
     best = max((find_expert(history, measure), (first, measure(first))), key=lambda found: found[1])[0]
     returns = {"expert": _report(behaviour, _policy(run, best))}
-    gain = returns["expert"]["sampled"].mean - chance
-    candidates = [(each, steps) for each in (lesson, run) for steps, _, _ in each.history]
+    scale = _scale(behaviour, returns["expert"]["sampled"])
+    candidates = [(each, steps) for each in (lesson, tuned) for steps, _, _ in each[1].history]
     middle = _find_middle(
         len(candidates),
-        gain,
-        lambda at, episodes: _measure(behaviour, candidates[at][0], episodes, candidates[at][1]) - chance,
+        scale.span,
+        lambda at, episodes: _measure(behaviour, candidates[at][0][1], episodes, candidates[at][1]) - scale.random,
     )
-    sources = {"expert": (run, best), "medium": candidates[middle]}
-    returns["medium"] = _report(behaviour, _policy(*sources["medium"]))
-    share = (returns["medium"]["sampled"].mean - chance) / gain
-    if not MEDIUM_LOW <= share <= MEDIUM_HIGH:
-        raise OffDynError(f"{behaviour}: the medium's share of the expert's gain is {share:.3f} on fresh episodes")
+    sources = {"expert": (tuned, best), "medium": candidates[middle]}
+    returns["medium"] = _report(behaviour, _policy(sources["medium"][0][1], sources["medium"][1]))
+    shares = {quality: (each["sampled"].mean - scale.random) / scale.span for quality, each in returns.items()}
+    if not MEDIUM_LOW <= shares["medium"] <= MEDIUM_HIGH:
+        share = f"{shares['medium']:.3f}"
+        raise OffDynError(f"{behaviour}: the medium's share of the expert's gain is {share} on fresh episodes")
     cards: dict[str, dict[str, Any]] = {}
     for quality, (source, steps) in sources.items():
         cards[quality] = {
             **run.origin,
-            **_common_card(behaviour, learner, run),
+            **_common_card(behaviour, *source),
             "quality": quality,
             "stage": "lesson" if source is lesson else "tuned",
             "training_steps": steps,
             "returns": {kind: evaluation.summary() for kind, evaluation in returns[quality].items()},
-            "random_return": chance,
-            "share_of_gain": (returns[quality]["sampled"].mean - chance) / gain,
+            "random_return": scale.random,
+            "share_of_gain": shares[quality],
         }
-        _policy(source, steps).save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
+        policy = _policy(source[1], steps)
+        policy.save(behaviour_path(behaviour.robot, behaviour.dynamics, quality), cards[quality])
     return cards
+
+
+def _scale(behaviour: Behaviour, expert: Evaluation) -> Reference:
+    """From chance to the expert, by the rule that tells whether a task is scored.
+
+    Raises:
+        OffDynError: the expert gains too little.
+    """
+    chance = random_returns(behaviour.robot, behaviour.dynamics, CARD_EPISODES)
+    scale = Reference(chance["mean"], expert.mean, chance["se"], expert.standard_error)
+    if not scale.scored:
+        raise OffDynError(
+            f"{behaviour}: the expert's return {scale.expert:.1f} (standard error {scale.expert_se:.1f}) is not above "
+            f"chance's {scale.random:.1f} ({scale.random_se:.1f}) by {SCORED_GAP:.0f} standard errors of the difference"
+        )
+    return scale
 
 
 def _find_middle(count: int, gain: float, measure: Callable[[int, int], float]) -> int:

@@ -8,27 +8,34 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, select
+from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, select, taught
+from offdyn_agents.behaviour.recipes import TAUGHT
 from offdyn_envs.datasets.describing.states import Remedy
 from offdyn_envs.policies import read_card
 from offdyn_envs.shipped import behaviour_path
 
 
 def programme_status(root: Path) -> list[dict[str, Any]]:
-    """One row per behaviour of the programme.
+    """One row per behaviour of the programme, and per behaviour that a teacher teaches.
 
     Args:
         root: folder of all runs.
 
     Returns:
-        Rows of plain types: tier, robot, dynamics, algorithm, state ("done", "replay missing", "training" or "left"),
-        progress (share of the budget), mean_return (of the latest training episodes, or null), for medium and expert
-        the sampled returns' mean and standard error, or null; and seconds_left, what is missing would take of one core
-        by the cards of finished runs of its algorithm, or null where there are none.
+        Rows of plain types: tier ("D" for what is taught), robot, dynamics, algorithm, state ("done", "replay missing",
+        "training" or "left"), progress (share of the budget), mean_return (of the latest training episodes, or null),
+        for medium and expert the sampled returns' mean and standard error, or null; and seconds_left, what is missing
+        would take of one core by the cards of finished runs of its algorithm, or null where there are none.
     """
-    rows = [_row(behaviour, root) for behaviour in PROGRAMME]
-    pace_of = _paces()
-    for row, behaviour in zip(rows, PROGRAMME, strict=True):
+    learned = [each for robot in TAUGHT for each in taught(robot, [])]
+    return _status(PROGRAMME, "medium", root) + _status(learned, "expert", root)
+
+
+def _status(behaviours: Sequence[Behaviour], of: str, root: Path) -> list[dict[str, Any]]:
+    """Rows of behaviours; `of` is the quality whose card tells of the run that their budgets are about."""
+    rows = [_row(behaviour, root) for behaviour in behaviours]
+    pace_of = _paces(behaviours, of)
+    for row, behaviour in zip(rows, behaviours, strict=True):
         units = sum(units for _, units in behaviour.stages(root)) * (1.0 - row["progress"])
         pace = pace_of(behaviour)
         row["seconds_left"] = units * pace if pace is not None else 0.0 if not units else None
@@ -72,15 +79,15 @@ def _hours(seconds: Sequence[float | None]) -> str:
     return f"about {minutes:.0f} min of one core" if minutes < 90 else f"about {minutes / 60:.1f} hours of one core"
 
 
-def _paces() -> Callable[[Behaviour], float | None]:
+def _paces(behaviours: Sequence[Behaviour], of: str) -> Callable[[Behaviour], float | None]:
     """Seconds per unit of a behaviour's learner: the median over the cards of finished runs of its algorithm.
 
     Those of its own robot, where there are any. Units of different algorithms cannot be compared.
     """
     found: dict[tuple[str, str], list[float]] = {}
-    for behaviour in PROGRAMME:
+    for behaviour in behaviours:
         if behaviour.measured:
-            card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, "medium"))
+            card = read_card(behaviour_path(behaviour.robot, behaviour.dynamics, of))
             for robot in (behaviour.robot, "any"):
                 found.setdefault((robot, card["algorithm"]), []).append(card["run_seconds"] / card["run_steps"])
 
@@ -93,7 +100,7 @@ def _paces() -> Callable[[Behaviour], float | None]:
 
 
 def _tier(behaviour: Behaviour) -> str:
-    return next(tier for tier, members in TIERS.items() if behaviour in members)
+    return next((tier for tier, members in TIERS.items() if behaviour in members), "D")
 
 
 def _row(behaviour: Behaviour, root: Path) -> dict[str, Any]:

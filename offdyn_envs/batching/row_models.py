@@ -18,13 +18,24 @@ from offdyn_envs.schedule import Schedule
 from offdyn_envs.shifts import Shift, check_shifts
 from offdyn_envs.shifts.local import everywhere, here, is_local, outside
 
-__all__ = ["RowModels"]
+__all__ = ["RowModels", "rows_together"]
 
 # Older versions search for islands only when asked.
 _NO_ISLANDS = int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
 
-
 _KEPT = 256
+OWN_MODELS = 64
+"""Rows at a time of a robot with a goal, where each needs a model of its own, of up to some 7 MB."""
+
+
+def rows_together(robot: Robot, most: int) -> int:
+    """Return how many rows to simulate side by side, so that their models fit into memory.
+
+    Args:
+        robot: The robot.
+        most: How many where rows of equal dynamics share a model.
+    """
+    return min(most, OWN_MODELS) if robot.goal else most
 
 
 def _compiled(robot: Robot, profile: str, shifts: tuple[Shift, ...]) -> mujoco.MjModel:
@@ -44,8 +55,8 @@ class RowModels:
     Attributes:
         models: One compiled model per row, N; rows of equal dynamics share one, and no other environment has it. They
             do not search for islands, which changes no number but `model_hash`: compare hashes of `compile_model`.
-        goals: What is written into the model of each row, and then what is measured there, [N, G]; nothing for most
-            robots.
+        goals: What is written into the model of each row, then the states of its motors, then what is measured there,
+            [N, G]; nothing for most robots.
         columns: Where in the sensors' data the latter is, [P].
         start_qpos: The pose around which each row's episodes start, [N, nq].
         timestep: Seconds per physics step, the same for all rows.
@@ -77,7 +88,7 @@ class RowModels:
         if robot.goal:  # What reset writes is a row's own.
             self.models = [copy.copy(model) for model in self.models]
         self.columns = columns_of(self.models[0], robot.measures)
-        rest = np.zeros(len(self.columns))
+        rest = np.zeros(robot.na + len(self.columns))
         self.goals = np.stack([np.concatenate((read_goal(model, robot.goal), rest)) for model in self.models])
         self._data = mujoco.MjData(self.models[0]) if robot.measures else None
         self.start_qpos = np.stack([start_qpos(robot, shifts, profile) for shifts in self._active])
@@ -86,14 +97,16 @@ class RowModels:
             self._check_timestep(model)
 
     def aim(self, row: int, goal: NDArray[np.float64]) -> None:
-        """Write a goal into the model of a row: what reset writes, with or without what is measured."""
+        """Write a goal into the model of a row: what reset writes, with or without the rest; motors begin with 0."""
         self.goals[row, : len(goal)] = goal
+        self.goals[row, len(goal) : self._robot.acts.stop] = 0.0
         write_goal(self.models[row], self._robot.goal, goal)
 
     def measure(self, row: int, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
         """Measure anew what belongs to a state of a row, from which nothing has been simulated yet."""
         if self._data is not None:
-            found = measure(self.models[row], self._data, self._robot.measures, (qpos, qvel))
+            state = (qpos, qvel, self.goals[row, self._robot.acts])
+            found = measure(self.models[row], self._data, self._robot.measures, state)
             self.goals[row, self.goals.shape[1] - len(found) :] = found
 
     def begin_episodes(self, rows: NDArray[np.intp], number: int | None = None) -> None:

@@ -49,13 +49,13 @@ class State(NamedTuple):
 
 
 class GoalState(NamedTuple):
-    """States of a robot with a goal, which takes three arguments where others take two.
+    """States of a robot with a goal, motors that have states, or measures: it takes three arguments, others take two.
 
     Attributes:
         qpos: Positions, [..., nq].
         qvel: Velocities, [..., nv].
-        goal: What the last reset wrote into the model, the parts of `Robot.goal` in order, and what the last physics
-            step measured, those of `Robot.measures`, [..., G].
+        goal: What the last reset wrote into the model, the parts of `Robot.goal` in order, the states of the motors
+            (activations) [..., na], and what the last physics step measured, those of `Robot.measures`, [..., G].
     """
 
     qpos: Floats
@@ -89,6 +89,8 @@ class Robot:
         action_dim: |A|; actions of environments and data lie in [-1, 1].
         nq: Length of qpos.
         nv: Length of qvel.
+        na: How many numbers the states of the motors are (activations); they stand in every goal before what is
+            measured, and an episode begins with 0.
         timestep: Seconds per physics step.
         model_sha256: Hash of the model without any shift (`offdyn_envs.models.model_hash`), by which two robots of one
             name are told apart; empty for those of the suite.
@@ -108,6 +110,7 @@ class Robot:
     action_dim: int = 0
     nq: int = 0
     nv: int = 0
+    na: int = 0
     timestep: float = 0.0
     model_sha256: str = field(default="", repr=False)
 
@@ -222,7 +225,13 @@ class Robot:
     @property
     def goal_dim(self) -> int:
         """How many numbers the third part of a state has, G; 0 for most robots."""
-        return goal_size(self.goal) + measured_size(self.measures)
+        return self.acts.stop + measured_size(self.measures)
+
+    @property
+    def acts(self) -> slice:
+        """Where in the third part of a state the states of the motors are, [na]."""
+        begin = goal_size(self.goal)
+        return slice(begin, begin + self.na)
 
     @property
     def height_index(self) -> int | None:

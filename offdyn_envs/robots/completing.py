@@ -82,7 +82,8 @@ def complete(robot: Robot) -> Robot:
     spec = _tried(robot, "edit", robot.spec)
     model = compile_mjcf(spec, f"robot '{robot.name}': its model does not compile")
     _check_model(robot, model)
-    found = {"nq": model.nq, "nv": model.nv, "action_dim": model.nu, "timestep": float(model.opt.timestep)}
+    sizes = {"nq": model.nq, "nv": model.nv, "na": model.na, "action_dim": model.nu}
+    found = {**sizes, "timestep": float(model.opt.timestep)}
     for what, value in found.items():
         if getattr(robot, what) not in (0, value):
             raise OffDynError(
@@ -110,14 +111,19 @@ def _check_value(robot: Robot) -> None:
 
 
 def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
-    """Refuse what positions and velocities do not say everything about."""
+    """Refuse what positions, velocities and activations do not say everything about."""
+    import mujoco
+
+    library: Any = mujoco  # Whose stubs do not know these bits; older versions have neither delays nor sleep.
+    sleep = int(getattr(library.mjtEnableBit, "mjENBL_SLEEP", 0))
     for count, what in (
-        (model.na, "motors with a state of their own (activations)"),
         (model.npluginstate, "plugins with a state"),
+        (getattr(model, "nhistory", 0), "motors or sensors that remember (delay); the shift 'delay' needs none"),
+        (model.opt.enableflags & sleep, "bodies that fall asleep (flag sleep)"),
     ):
         if count:
             raise OffDynError(
-                f"robot '{robot.name}': its model has {what}; only qpos and qvel may be the state of a robot"
+                f"robot '{robot.name}': its model has {what}; only qpos, qvel and act may be the state of a robot"
             )
     if not model.nu:
         raise OffDynError(f"robot '{robot.name}': its model has no motors")
@@ -160,14 +166,14 @@ def _tried(robot: Robot, what: str, function: Callable[..., Any], *given: Any) -
         ) from error
 
 
-def _with_measured(robot: Robot, model: mujoco.MjModel, start: Any) -> Any:
-    """Append what is measured in a first state to its goal."""
+def _with_rest(robot: Robot, model: mujoco.MjModel, start: Any) -> Any:
+    """Append the states of the motors in a first state, and what is measured there, to its goal."""
     import mujoco
 
     qpos, qvel, *goal = start
-    aim = goal[0] if goal else np.zeros(0)
-    found = measure(model, mujoco.MjData(model), robot.measures, (qpos, qvel), (robot.goal, aim))
-    return qpos, qvel, np.concatenate((aim, found))
+    aim, act = goal[0] if goal else np.zeros(0), np.zeros(robot.na)
+    found = measure(model, mujoco.MjData(model), robot.measures, (qpos, qvel, act), (robot.goal, aim))
+    return qpos, qvel, np.concatenate((aim, act, found))
 
 
 class _Trial:
@@ -175,13 +181,14 @@ class _Trial:
 
     def __init__(self, robot: Robot, model: mujoco.MjModel) -> None:
         self.name, self.robot = robot.name, robot
+        self._check_arguments()
         init_qpos = np.array(model.qpos0)
         rng = np.random.default_rng(0)
         starts = [self._tried("sample_reset", robot.sample_reset, rng, init_qpos.copy()) for _ in range(6)]
         for start in starts:
             self._check_reset(start)
-        if robot.measures:
-            starts = [_with_measured(robot, model, start) for start in starts]
+        if robot.na or robot.measures:
+            starts = [_with_rest(robot, model, start) for start in starts]
         parts = [np.stack(part) for part in zip(*starts, strict=True)]
         self.observation_dim = self._observation_dim(self._states(part[0] for part in parts))
         for rows in _ROWS:
@@ -190,6 +197,14 @@ class _Trial:
 
     def _states(self, parts: Iterable[Any]) -> State:
         return self.robot.state(*parts, *([] if self.robot.goal_dim else [np.zeros(0)]))
+
+    def _check_arguments(self) -> None:
+        for what in ("observe", "terminated") if self.robot.goal_dim else ():
+            if getattr(type(self.robot), what) is getattr(Robot, what):
+                raise OffDynError(
+                    f"robot '{self.name}': its states have a third part (goal, activations or measures); give the "
+                    f"class a method {what}(self, qpos, qvel, goal)"
+                )
 
     def _check_reset(self, start: Any) -> None:
         sizes = {"qpos": self.robot.nq, "qvel": self.robot.nv}

@@ -99,7 +99,7 @@ def measure(
     model: mujoco.MjModel,
     data: mujoco.MjData,
     measures: Sequence[Measure],
-    state: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
+    state: tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.floating[Any]]],
     goal: tuple[Sequence[GoalPart], NDArray[np.floating[Any]]] | None = None,
 ) -> NDArray[np.float64]:
     """Return what is measured in a state where nothing is under way, [P].
@@ -108,14 +108,14 @@ def measure(
         model: The model; a goal is written into it.
         data: Workplace.
         measures: What is measured.
-        state: Positions [nq] and velocities [nv].
+        state: Positions [nq], velocities [nv] and states of the motors [na].
         goal: Parts of the goal and their numbers, [G].
     """
     import mujoco
 
     if goal is not None:
         write_goal(model, *goal)
-    data.qpos[:], data.qvel[:] = state
+    data.qpos[:], data.qvel[:], data.act[:] = state
     # As in a fresh simulation: what is left of earlier steps would show in forces and touches.
     data.ctrl[:], data.qacc_warmstart[:] = 0.0, 0.0
     mujoco.mj_forward(model, data)

@@ -1,7 +1,7 @@
 """A robot as a scalar environment, on a model compiled from its shifts.
 
-The state is Markov in (time, qpos, qvel), because the solver's warm start is zeroed before every control step. Scalar,
-batched and re-simulated transitions then agree bit for bit.
+The state is Markov in (time, qpos, qvel, act), because the solver's warm start is zeroed before every control step.
+Scalar, batched and re-simulated transitions then agree bit for bit.
 """
 
 from __future__ import annotations
@@ -159,21 +159,22 @@ class ShiftedRobot(ScalarEnvironment):
         if is_local(self.shifts) or (self.schedule is not None and self.schedule.unit == "step"):
             self._follow(lambda shifts: here(shifts, self.robot, self._state()))
         self._elapsed += 1
-        time, before = self.data.time, self.robot.state(self.data.qpos.copy(), self.data.qvel.copy(), self._goal)
+        time, act = self.data.time, self.data.act.copy()
+        before = self.robot.state(self.data.qpos.copy(), self.data.qvel.copy(), self._goal)
         self.do_simulation(self.robot.control(self._arriving(action)), self.frame_skip)
         diverged = any(self.data.warning[kind].number > 0 for kind in _DIVERGENCE)
         if diverged:
-            self.data.time, self.data.qpos[:], self.data.qvel[:] = time, before.qpos, before.qvel
+            self.data.time, self.data.qpos[:], self.data.qvel[:], self.data.act[:] = time, before.qpos, before.qvel, act
             if len(self._columns):
                 self.set_state(self.data.qpos.copy(), self.data.qvel.copy())
-        self._measure()
+        self._take_rest()
         reward, terminated, info = self._judge(before, action)
         if self.render_mode == "human":
             self.render()
         return self._seen(), reward, terminated or diverged, False, info | {"diverged": diverged}
 
     def set_state(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> None:
-        """Set positions and velocities; what a robot measures is up to date then.
+        """Set positions and velocities; what a robot measures is up to date then, and its motors keep their states.
 
         Args:
             qpos: Positions, [nq].
@@ -184,11 +185,13 @@ class ShiftedRobot(ScalarEnvironment):
         if len(self._columns):  # What is left of earlier steps would show in what sensors feel.
             self.data.ctrl[:], self.data.qacc_warmstart[:] = 0.0, 0.0
         super().set_state(qpos, qvel)
-        self._measure()
+        self._take_rest()
 
-    def _measure(self) -> None:
-        if size := len(self._columns):
-            self._goal = np.concatenate((self._goal[:-size], self.data.sensordata[self._columns]))
+    def _take_rest(self) -> None:
+        """Take the states of the motors, and what was measured, into the third part of the state."""
+        if self.robot.na or len(self._columns):
+            aim = self._goal[: self.robot.acts.start]
+            self._goal = np.concatenate((aim, self.data.act, self.data.sensordata[self._columns]))
 
     def _stock_kwargs(self) -> dict[str, Any]:
         """Return the arguments of the class that simulates."""
@@ -236,19 +239,23 @@ class ShiftedRobot(ScalarEnvironment):
 
     @property
     def goal(self) -> NDArray[np.float64]:
-        """What the last reset wrote into the model, and what the last physics step measured, [G]; a copy.
+        """What the last reset wrote into the model, and what else belongs to the state, [G]; a copy.
 
-        It may be set, without or with what is measured, which `set_state` measures anew. Nothing for most robots.
+        The states of the motors, and what the last physics step measured. It may be set without the latter, which
+        `set_state` measures anew, and without both: motors then begin with 0. Nothing for most robots.
         """
         return self._goal.copy()
 
     @goal.setter
     def goal(self, value: NDArray[Any]) -> None:
-        sizes = self._goal.shape, (self._goal.size - len(self._columns),)
+        acts = self.robot.acts
+        sizes = self._goal.shape, (acts.stop,), (acts.start,)
         if np.shape(value) not in sizes or not np.isfinite(value).all():
             raise OffDynError(f"goal must be finite numbers of shape {self._goal.shape}, got shape {np.shape(value)}")
-        self._goal = np.concatenate((np.array(value, dtype=np.float64), self._goal[len(value) :]))
+        given, begun = np.array(value, dtype=np.float64), np.zeros(max(0, acts.stop - len(value)))
+        self._goal = np.concatenate((given, begun, self._goal[len(given) + len(begun) :]))
         write_goal(self.model, self.robot.goal, self._goal)
+        self.data.act[:] = self._goal[acts]
 
     @property
     def queue(self) -> NDArray[np.float64]:
@@ -287,7 +294,7 @@ class ShiftedRobot(ScalarEnvironment):
                 raise OffDynError(f"local shift: the timestep may not change, from {model.opt.timestep} s")
         self.robot = replace(self.robot, timestep=float(model.opt.timestep))
         self._columns = columns_of(model, self.robot.measures)
-        self._goal = np.concatenate((read_goal(model, self.robot.goal), np.zeros(len(self._columns))))
+        self._goal = np.concatenate((read_goal(model, self.robot.goal), np.zeros(self.robot.na + len(self._columns))))
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, self.width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, self.height)
         return model, mujoco.MjData(model)

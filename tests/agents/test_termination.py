@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from offdyn_agents.engine.termination import termination
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots.hands import DROP_HEIGHT
+from offdyn_envs.vector import OffDynVectorEnv
 
 LIMITS = [0.0, 0.2, -0.2, 0.7, 0.8, 1.0, -1.0, 2.0, 100.0, -100.0, np.inf, -np.inf, np.nan]
 
@@ -37,6 +39,28 @@ def test_equal_to_numpy(name, kind, data):
     found = termination(name)(torch.from_numpy(observations)[:, None])
     assert found.dtype == torch.bool
     np.testing.assert_array_equal(found[:, 0], robot.terminated_from_observation(observations))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_hands_is_asked_in_numpy(kind):
+    height = np.array([*around(DROP_HEIGHT, kind), 1.0, -np.inf, np.nan], dtype=kind)
+    observations = np.zeros((2, len(height), 45), dtype=kind)
+    observations[..., 26] = height  # Of the pen, behind 24 joints and two coordinates.
+    found = termination("adroit-pen")(torch.from_numpy(observations).requires_grad_())
+    assert found.dtype == torch.bool
+    assert found.tolist() == [[True, False, False, False, True, False]] * 2
+    assert termination("adroit-door")(torch.full((2, 3, 39), torch.nan)).tolist() == [[False] * 3] * 2
+
+
+def test_a_hands_observations_end_where_its_states_do():
+    env, rng = OffDynVectorEnv("adroit-pen", 8, autoreset_mode="disabled"), np.random.default_rng(0)
+    env.reset(seed=0)
+    ended = np.zeros(8, dtype=bool)
+    for _ in range(60):
+        observations, _, terminated, *_ = env.step(rng.uniform(-1, 1, (8, 24)).astype(np.float32))
+        assert termination("adroit-pen")(torch.from_numpy(observations)).tolist() == terminated.tolist()
+        ended |= terminated
+    assert ended.any() and not terminated.all()
 
 
 def test_limits_are_met_on_both_sides():

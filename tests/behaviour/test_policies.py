@@ -30,6 +30,7 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import REPLAY, behaviour_path
+from offdyn_envs.tasks import DYNAMICS
 
 runner = CliRunner()
 
@@ -225,6 +226,25 @@ def test_programme_and_selection() -> None:
             select(robots, dynamics)
 
 
+@pytest.mark.parametrize("dynamics", [[], ["--dynamics", "nominal"]])
+@pytest.mark.parametrize(
+    ("robot", "words"),
+    [
+        ("adroit-pen", "learns from a teacher, not from nothing; use: offdyn dev behaviour teach adroit-pen --teacher"),
+        ("crane", "'crane' has no recipe (allowed: halfcheetah, hopper, walker2d, ant); give its package a scripted"),
+        ("hoper", "unknown robot 'hoper'; did you mean 'hopper'?"),
+    ],
+)
+def test_robots_outside_the_programme_are_refused(
+    robot: str, words: str, dynamics: list[str], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offdyn_envs.robots.registry._points", lambda: {"crane": "crane:register"})
+    with pytest.raises(OffDynError) as refused:
+        runner.invoke(app, ["train", "--robot", robot, *dynamics, "--runs", str(tiny)], catch_exceptions=False)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("robot", "dynamics", "discount"),
     [
@@ -247,6 +267,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     only = (Behaviour("hopper", "gravity-0.5"),)
     for module in ("programme", "reports", "references"):
         monkeypatch.setattr(f"offdyn_agents.behaviour.{module}.PROGRAMME", only)
+    monkeypatch.setattr("offdyn_agents.behaviour.reports.TAUGHT", {})
     warm = WarmStart(after=16_384 * 2, units=16_384, discount=0.995, seed=7)
     own = {("hopper", "gravity-0.5"): Recipe("ppo", 16_384 * 3, 0.99, warm)}
     monkeypatch.setattr("offdyn_agents.behaviour.recipes.OWN", own)
@@ -494,6 +515,7 @@ def test_status_fits_80_columns(tmp_path: Path) -> None:
     shown = runner.invoke(app, ["status", "--runs", str(tmp_path)], env={"COLUMNS": "80"}).output
     rows = [line.split() for line in shown.splitlines()]
     assert ["halfcheetah", "nominal", "done"] in [row[:3] for row in rows]
+    assert sum(row[:1] == ["adroit-relocate"] for row in rows) == len(DYNAMICS["adroit-relocate"])
     assert "…" not in shown
 
 
@@ -501,6 +523,7 @@ def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytes
     finished, left, soft = (Behaviour("hopper", x) for x in ("nominal", "kinematic-foot-hard", "kinematic-severe"))
     cheetah = Behaviour("halfcheetah", "nominal")
     monkeypatch.setattr(reports, "PROGRAMME", (finished, left, soft))
+    monkeypatch.setattr(reports, "TAUGHT", {})
     monkeypatch.setattr(Behaviour, "measured", property(lambda self: self.dynamics == "nominal"))
 
     def seconds(of: Behaviour, like: Behaviour) -> float:
@@ -521,6 +544,29 @@ def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytes
     _, second, third, _ = reports.programme_status(tmp_path)
     assert second["seconds_left"] == pytest.approx(seconds(left, finished))
     assert third["seconds_left"] == pytest.approx(seconds(soft, cheetah))
+
+
+def test_status_tells_of_the_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "PROGRAMME", (Behaviour("hopper", "nominal"),))
+    done = Behaviour("adroit-pen", "nominal")
+    card = {
+        "algorithm": "ppo",
+        "run_seconds": 100.0,
+        "run_steps": 1000,
+        "returns": {"sampled": {"mean": 1.0, "se": 0.0}},
+    }
+    walker, *left = reports.programme_status(tmp_path)
+    assert (walker["robot"], len(left), {row["tier"] for row in left}) == ("hopper", 28, {"D"})
+    # A step of a hand takes longer than one of a walker.
+    assert {row["seconds_left"] for row in left if row["state"] == "left"} == {None}
+    measured = Behaviour.measured.fget
+    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self == done or measured(self)))
+    monkeypatch.setattr(reports, "read_card", lambda path: card if "adroit" in str(path) else read_card(path))
+    left = reports.programme_status(tmp_path)[2:]
+    assert {row["seconds_left"] for row in left} == {
+        0.1 * Behaviour("adroit-pen", "broken-joint-easy").recipe.budget,
+        0.1 * Behaviour("adroit-door", "nominal").recipe.budget,
+    }
 
 
 def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

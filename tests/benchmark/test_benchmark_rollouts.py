@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import benchmark_models as models
@@ -13,6 +14,7 @@ from offdyn_envs.attacks import MinQAttack, RandomAttack
 from offdyn_envs.benchmark.gate import onnx_policy
 from offdyn_envs.benchmark.scoring import rollouts
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
 from offdyn_envs.shifts import Delay, Gravity, Noise
 
 HALF = (Gravity(0.5),)
@@ -73,6 +75,32 @@ def test_dropping_finished_rows_loses_no_action_under_way_and_no_noise(shift: An
     together = rollouts.episode_returns(act, "hopper", (*HALF, shift), 6, seed=3)
     alone = [rollouts.episode_returns(act, "hopper", (*HALF, shift), 1, seed=3 + episode)[0] for episode in range(6)]
     assert together.tolist() == alone
+
+
+def test_portions_of_rows_with_own_models_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    robot = replace(get_robot("adroit-pen"), max_episode_steps=30)
+    attack = RandomAttack(0.5, np.full(45, 0.3))
+    rows = [rollouts.Row(row % 2, HALF if row < 2 else (), row, attack if row > 2 else None) for row in range(5)]
+
+    def first(observations: Any) -> Any:
+        return np.sin(17.0 * observations[..., :24])  # elementwise: the same bits in any batch
+
+    def both() -> tuple[list[float], list[float]]:
+        one = rollouts.row_returns([first, lambda seen: -first(seen)], robot, rows, stepped=ended.append)
+        many = rollouts.population_returns(first, 2, robot, HALF, 5, seed=3, attacks=[attack, attack])
+        return one.tolist(), many.ravel().tolist()
+
+    ended: list[int] = []
+    build, sizes = rollouts._Flight._build, []
+    monkeypatch.setattr(rollouts._Flight, "_build", lambda self: sizes.append(len(self.rows)) or build(self))
+    whole = both()
+    assert sizes == [5, 10]
+    monkeypatch.setattr("offdyn_envs.batching.row_models.OWN_MODELS", 4)
+    assert both() == whole
+    assert sizes[2:] == [4, 1, 4, 4, 2]
+    assert sum(ended) == 10
+    assert len(set(whole[0])) == 5
+    assert rollouts.row_returns([first], robot, []).shape == (0,)
 
 
 def test_a_population_plays_what_each_member_would_alone() -> None:

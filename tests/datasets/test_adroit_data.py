@@ -5,12 +5,14 @@ import pytest
 
 import offdyn_envs
 from offdyn_envs.datasets import load_dataset
-from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.checking.check import resimulate, verify
 from offdyn_envs.datasets.collecting.build import build
+from offdyn_envs.datasets.describing.derived import shift_size
 from offdyn_envs.datasets.gap.counterfactuals import counterfactual
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import HANDS
 from offdyn_envs.tasks import DatasetId
+from offdyn_envs.vector import OffDynVectorEnv
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,20 @@ def test_built_stored_and_simulated_again(name, root, monkeypatch):
     assert not np.array_equal(other.next_observations, data.next_observations[:100])
 
 
+@pytest.mark.parametrize("together", [3, 7])
+def test_portions_change_no_number(together, root, monkeypatch):
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(root))
+    data = load_dataset(build(DatasetId.parse("adroit-pen/broken-joint-easy/random-500"), quiet=True).id)
+    whole = shift_size(data, 16), resimulate(data, rows=16)
+    widths = []
+    make = OffDynVectorEnv.__init__
+    monkeypatch.setattr(OffDynVectorEnv, "__init__", lambda self, *x, **y: widths.append(x[1]) or make(self, *x, **y))
+    monkeypatch.setattr("offdyn_envs.batching.row_models.OWN_MODELS", together)
+    assert (shift_size(data, 16), resimulate(data, rows=16)) == whole
+    assert whole[0] > 0.0
+    assert widths == [together] * 3
+
+
 def test_tasks_and_names():
     task = offdyn_envs.get_task("adroit-pen-broken-joint-easy-medium")
     assert str(task.source) == "offdyn/adroit-pen/nominal/medium-1m-v0"
@@ -45,3 +61,5 @@ def test_tasks_and_names():
     assert task.env_id == "OffDyn/AdroitPen-broken-joint-easy-v0"
     with pytest.raises(OffDynError, match="behaviour teach adroit-hammer --dynamics nominal"):
         build(DatasetId.parse("adroit-hammer/nominal/expert-500"), quiet=True)
+    with pytest.raises(OffDynError, match=r"; medium-replay exists for the four walkers alone$"):
+        build(DatasetId.parse("adroit-pen/nominal/medium-replay-500"), quiet=True)

@@ -27,10 +27,13 @@ from offdyn_envs import (
     Robot,
     vector,
 )
+from offdyn_envs.datasets.checking.check import verify
+from offdyn_envs.datasets.collecting.build import build
 from offdyn_envs.datasets.collecting.collect import RandomBehaviour, collect
 from offdyn_envs.models import compile_model, model_hash, published_hash
 from offdyn_envs.robots import WALKERS, State, get_robot, registry
 from offdyn_envs.robots.examples import HUMANOID, PUSHER, SHADOW_HAND, Humanoid
+from offdyn_envs.tasks import DatasetId
 from offdyn_envs.vector import OffDynVectorEnv
 from offdyn_envs.verification.robot_checks import extra_missing, robot_checks
 from offdyn_envs.verification.subjects import find_subject
@@ -122,6 +125,14 @@ def test_equals_gymnasiums_own_class(robot):
                 np.testing.assert_allclose(part, expected[4][name], rtol=1e-14)
         if got[2]:
             np.testing.assert_array_equal(theirs.reset()[0], ours.reset()[0])
+
+
+@pytest.mark.parametrize("robot", EXAMPLES, ids=lambda robot: robot.name)
+def test_small_datasets_are_simulated_again(robot, tmp_path, monkeypatch):
+    monkeypatch.setenv("OFFDYN_DATA_DIR", str(tmp_path))
+    offdyn_envs.register_robot(robot)
+    report = verify(build(DatasetId.parse(f"{robot.name}/nominal/random-500"), quiet=True).path, rows=500)
+    assert (report.mode, report.largest_gap, report.rows) == ("exact", 0.0, 500)
 
 
 def test_functions_take_any_leading_dimensions():
@@ -363,10 +374,6 @@ def failing(**methods):
         ({"mjcf": "no_such.xml"}, "there is no model file no_such.xml"),
         ({"mjcf": Path("/nowhere/arm.xml")}, "there is no model file /nowhere/arm.xml"),
         ({"mjcf": "no_such_package:arm.xml"}, "the package 'no_such_package', which is not installed"),
-        (
-            {"mjcf": PENDULUM.replace('<motor name="turn"', '<general dyntype="filter" dynprm="1"')},
-            "motors with a state of their own",
-        ),
         ({"name": "Pendulum 1"}, "its name must be small letters"),
         ({"title": "my-arm"}, "its title must be letters"),
         ({"name": "hopper"}, "robot 'hopper': the name is taken, by offdyn_envs.robots.walkers.Walker"),
@@ -428,6 +435,29 @@ def test_bad_robots(changes, words):
     said = refused(lambda: offdyn_envs.register_robot(pendulum(**changes)))
     assert words in said and name in said
     assert dict(registry.ROBOTS) == before and "OffDyn/Pendulum-v0" not in gymnasium.registry
+
+
+@pytest.mark.skipif(not hasattr(mujoco.MjModel, "nhistory"), reason="this MuJoCo knows neither delays nor sleep")
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('joint="turn" ctrl', 'joint="turn" delay="0.02" nsample="3" ctrl', "motors or sensors that remember (delay)"),
+        (
+            "</mujoco>",
+            '<sensor><jointpos joint="turn" delay="0.02" nsample="3"/></sensor></mujoco>',
+            "motors or sensors that remember (delay)",
+        ),
+        (
+            '<option timestep="0.01"/>',
+            '<option><flag sleep="enable"/></option>',
+            "bodies that fall asleep (flag sleep)",
+        ),
+    ],
+)
+def test_states_that_nobody_stores_are_refused(old, new, words):
+    said = refused(lambda: offdyn_envs.register_robot(pendulum(mjcf=PENDULUM.replace(old, new))))
+    assert said.startswith(f"robot 'pendulum': its model has {words}")
+    assert "state of a robot" in said
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Every episode runs to its own end and counts once, so that no episode is favoured for being short. Rows that have
 finished stay idle (their rewards are no longer added) until half of the batch is, and are then dropped. Under a delay
-or noise they stay to the end: what the environment holds beside the state of a row would be lost.
+or noise they stay to the end: what the environment holds beside the state of a row would be lost. Robots with a goal
+take off in portions: each row needs a model of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offdyn_envs.attacks import Attack
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import Robot
 from offdyn_envs.robots.registry import known_robot
@@ -119,15 +121,30 @@ def population_returns(
         raise OffDynError(f"{members} members and {episodes} episodes: at least 1 of each is needed")
     if attacks is not None and len(attacks) != members:
         raise OffDynError(f"{len(attacks)} attacks for {members} members: one per member is needed")
-    wanted = (members, episodes)
+    dynamics, width = parse_shifts(shifts or None), max(1, rows_together(body, members * episodes) // members)
+    seeds = range(seed, seed + episodes)
+    found = [
+        _population(act, members, body, dynamics, seeds[first : first + width], attacks, num_threads, discount)
+        for first in range(0, episodes, width)
+    ]
+    return np.concatenate(found, axis=1)
+
+
+def _population(
+    act: Policy,
+    members: int,
+    body: Robot,
+    shifts: tuple[Shift, ...],
+    seeds: range,
+    attacks: Sequence[Attack] | None,
+    num_threads: int,
+    discount: float,
+) -> Floats:
+    """Returns of as many episodes as are simulated together, [R, E]."""
+    wanted = (members, len(seeds))
     # The attack has its own generators: it must not change the draws of the reset.
-    rngs = [[np.random.default_rng([seed + episode, 1]) for episode in range(episodes)] for _ in range(members)]
-    flight = _Flight(
-        body,
-        [parse_shifts(shifts or None)] * (members * episodes),
-        [*range(seed, seed + episodes)] * members,
-        num_threads,
-    )
+    rngs = [[np.random.default_rng([seed, 1]) for seed in seeds] for _ in range(members)]
+    flight = _Flight(body, [shifts] * (members * len(seeds)), [*seeds] * members, num_threads)
     with closing(flight):
         while flight.rows.size:
             columns = flight.rows[: len(flight.rows) // members]
@@ -188,8 +205,19 @@ def row_returns(
     Raises:
         OffDynError: Actions of a wrong shape, or dynamics that do not go together.
     """
-    if not rows:
-        return np.zeros(0)
+    width = max(1, rows_together(robot, len(rows)))
+    parts = [rows[first : first + width] for first in range(0, len(rows), width)]
+    return np.concatenate([np.zeros(0), *(_rows(policies, robot, part, num_threads, stepped) for part in parts)])
+
+
+def _rows(
+    policies: Sequence[Policy],
+    robot: Robot,
+    rows: Sequence[Row],
+    num_threads: int,
+    stepped: Callable[[int], None],
+) -> Floats:
+    """Returns of as many episodes as are simulated together, [N]."""
     flight = _Flight(robot, [row.shifts for row in rows], [row.seed for row in rows], num_threads)
     members = np.array([row.member for row in rows])
     attacked = _Attacked(rows)

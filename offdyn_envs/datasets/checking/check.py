@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.datasets.store.card import same_platform, statistics, versions
 from offdyn_envs.datasets.store.folders import HDF5_NAME, file_digest, metadata_digest, read_dataset, read_metadata
 from offdyn_envs.datasets.store.manifest import compare, manifest_path, read_manifest
@@ -211,7 +212,7 @@ def resimulate(dataset: Dataset, *, rows: int = 1000, seed: int = 0, num_threads
     robot, state_rows = get_robot(dataset.id.robot), dataset.arrays.state_rows[chosen]
     env = OffDynVectorEnv(
         robot,
-        min(CHUNK, len(chosen)),
+        min(rows_together(robot, CHUNK), len(chosen)),
         shifts=_shifts(dataset),
         profile=dataset.card["profile"],
         num_threads=num_threads,

@@ -170,12 +170,13 @@ def hint(dataset: DatasetId, name: str) -> str:
         dataset: The dataset.
         name: The policy: "medium", "expert" or one of `REPLAY`.
     """
-    if dataset.robot in HANDS and name not in REPLAY:
+    if name in REPLAY:
+        whose = "nominal and severe dynamics, the sources" if dataset.robot in WALKERS else "the four walkers alone"
+        return f"medium-replay exists for {whose}"
+    if dataset.robot in HANDS:
         return f"learn it with: offdyn dev behaviour teach {dataset.robot} --dynamics {dataset.dynamics} --teacher FILE"
     if dataset.robot not in WALKERS:
         return "or give a scripted one: register_robot(..., behaviours={...})"
-    if name in REPLAY:
-        return "medium-replay exists for nominal and severe dynamics, the sources"
     return f"train it with: offdyn dev behaviour train --robot {dataset.robot} --dynamics {dataset.dynamics}"
 
 

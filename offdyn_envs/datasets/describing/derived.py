@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.datasets.store.spec import Dataset
+from offdyn_envs.robots import get_robot
 from offdyn_envs.shifts import Shift, parse_shifts
 from offdyn_envs.vector import OffDynVectorEnv
 
@@ -66,12 +69,15 @@ def shift_size(dataset: Dataset, states: int = STATES) -> float:
 
 def _step(dataset: Dataset, rows: NDArray[np.int64], shifts: Sequence[Shift] | None) -> NDArray[np.float64]:
     """Simulate one step from stored states; return the next observations [rows, |S|]."""
-    arrays, profile = dataset.arrays, dataset.card["profile"]
-    env = OffDynVectorEnv(dataset.id.robot, len(rows), shifts=shifts, profile=profile, autoreset_mode="disabled")
-    try:
-        states = arrays.state_rows[rows]
-        qpos, qvel, *goal = arrays.states(states)
-        env.set_state(qpos, qvel, goal=goal[0] if goal else None)
-        return env.step(np.asarray(arrays.actions[rows]))[0]
-    finally:
-        env.close()
+    arrays, profile, robot = dataset.arrays, dataset.card["profile"], get_robot(dataset.id.robot)
+    width = rows_together(robot, len(rows))
+    env = OffDynVectorEnv(robot, width, shifts=shifts, profile=profile, autoreset_mode="disabled")
+    found: list[NDArray[np.float64]] = []
+    with closing(env):
+        for first in range(0, len(rows), width):
+            part = rows[first : first + width]
+            filled = np.resize(part, width)  # The last part may be short.
+            qpos, qvel, *goal = arrays.states(arrays.state_rows[filled])
+            env.set_state(qpos, qvel, goal=goal[0] if goal else None)
+            found.append(env.step(np.asarray(arrays.actions[filled]))[0][: len(part)])
+    return np.concatenate(found)

@@ -11,6 +11,7 @@ import mujoco.rollout
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.datasets.gap.domains import Domain
 from offdyn_envs.robots import Robot, State
 from offdyn_envs.robots.goals import write_goal
@@ -22,8 +23,6 @@ __all__ = ["EnvironmentSimulator", "ModelSimulator", "make_simulator"]
 Array = NDArray[Any]
 CHUNK, SIDE_BY_SIDE = 4096, 256
 """States at a time, of a model and in an environment."""
-OWN_MODELS = 64
-"""Rows at a time where each needs a model of its own, of up to some 7 MB."""
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
@@ -43,7 +42,7 @@ class ModelSimulator:
         # Rewards are per second of the simulated model, as in the environments.
         self.robot = replace(robot, timestep=float(model.opt.timestep))
         # What reset writes is a row's own.
-        self.chunk = OWN_MODELS if robot.goal else CHUNK
+        self.chunk = rows_together(robot, CHUNK)
         self._models = [copy.copy(model) for _ in range(self.chunk)] if robot.goal else [model] * CHUNK
         self._columns = columns_of(model, robot.measures)
         self._datas = [mujoco.MjData(model) for _ in range(num_threads)]
@@ -67,13 +66,13 @@ class ModelSimulator:
             The next states [n, ...], and where the simulation blew up [n].
         """
         qpos, qvel, *goal = before
-        count, nq = len(qpos), self.robot.nq
+        count = len(qpos)
         if not count:
             return before, np.zeros(0, dtype=bool)
         for model, row in zip(self._models, goal[0] if goal else (), strict=False):
             write_goal(model, self.robot.goal, row)
         state, control = self._state[:count], self._control[:count]
-        state[:, 1 : 1 + nq], state[:, 1 + nq :] = qpos, qvel
+        state[:, 1:] = np.concatenate((qpos, qvel, *(each[:, self.robot.acts] for each in goal)), axis=1)
         control[:] = self.robot.control(actions)[:, None, :]
         # Rows in contact cost more than rows in flight: small portions let the threads share them evenly.
         portion = max(1, count // (8 * len(self._datas)))
@@ -95,17 +94,21 @@ class ModelSimulator:
         # the state from before the step there.
         diverged = after[:, 0] < self.robot.dt - 0.5 * self.robot.timestep
         after[diverged] = state[diverged]
-        reached = after[:, 1 : 1 + nq], after[:, 1 + nq :]
-        return self.robot.state(*reached, self._goals(goal[0], reached, diverged) if goal else qpos), diverged
+        ends = np.cumsum([1, self.robot.nq, self.robot.nv])
+        _, qpos, qvel, act = np.split(after, ends, axis=1)
+        return self.robot.state(
+            qpos, qvel, self._goals(goal[0], (qpos, qvel, act), diverged) if goal else act
+        ), diverged
 
-    def _goals(self, goal: Array, reached: tuple[Array, Array], diverged: NDArray[np.bool_]) -> Array:
+    def _goals(self, goal: Array, reached: tuple[Array, Array, Array], diverged: NDArray[np.bool_]) -> Array:
         """Return the third part of the next states: what was measured on the way, anew where that led nowhere."""
-        if self._sensed is None:
-            return goal
         after = goal.copy()
+        after[:, self.robot.acts] = reached[2]
+        if self._sensed is None:
+            return after
         after[:, -len(self._columns) :] = self._sensed[: len(goal), -1, self._columns]
         for row in np.flatnonzero(diverged):
-            at = reached[0][row], reached[1][row]
+            at = reached[0][row], reached[1][row], reached[2][row]
             found = measure(self._models[row], self._datas[0], self.robot.measures, at)
             after[row, -len(self._columns) :] = found
         return after
@@ -125,7 +128,7 @@ class EnvironmentSimulator:
     """
 
     def __init__(self, robot: Robot, domain: Domain, num_threads: int) -> None:
-        self.chunk = OWN_MODELS if robot.goal else SIDE_BY_SIDE
+        self.chunk = rows_together(robot, SIDE_BY_SIDE)
         self._env = OffDynVectorEnv(
             robot,
             self.chunk,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from offdyn_envs.batching.row_models import rows_together
 from offdyn_envs.datasets.identifying.logs import Logs
 from offdyn_envs.shifts import Shift
 from offdyn_envs.shifts.delay import delay_of
@@ -18,8 +19,6 @@ __all__ = ["Replay"]
 Floats = NDArray[np.float64]
 BATCH = 256
 """Rows that are simulated side by side, of all candidates together."""
-OWN_MODELS = 64
-"""The same of a robot with a goal: each row has a model of its own, of up to some 7 MB."""
 MOST_MODELS = 64
 """Candidates at a time; each has a model of its own."""
 
@@ -77,8 +76,7 @@ class Replay:
 
     def _errors(self, candidates: Sequence[tuple[Shift, ...]], stored: bool) -> Floats:
         count, moving = len(candidates), self.logs.moving
-        together = OWN_MODELS if self.logs.robot.goal else BATCH
-        width = min(len(self), max(1, together // count))
+        width = min(len(self), max(1, rows_together(self.logs.robot, BATCH) // count))
         found = np.empty((count, len(self), self.horizon, int(moving.sum())))
         env = OffDynVectorEnv(
             self.logs.robot,

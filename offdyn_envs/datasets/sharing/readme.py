@@ -13,6 +13,7 @@ from offdyn_envs.datasets.describing.derived import score
 from offdyn_envs.datasets.describing.pictures import picture_path
 from offdyn_envs.datasets.store.manifest import read_manifest
 from offdyn_envs.policies import read_card
+from offdyn_envs.robots import HANDS, WALKERS
 from offdyn_envs.tasks import DYNAMICS, QUALITIES, DatasetId
 
 __all__ = ["readme", "write_readme"]
@@ -144,14 +145,18 @@ def _behaviours(root: Path) -> str:
 
 
 def _missing(root: Path) -> str:
-    """Return which dynamics have no policies; "" if all have them."""
-    lines: list[str] = []
-    for robot, slugs in DYNAMICS.items():
-        without = [slug for slug in slugs if not _policies(root, robot, slug)]
-        if without:
-            lines.append(f"- {robot} ({len(without)}): {', '.join(without)}")
-    head = "Still to be trained, with `offdyn dev behaviour train`; `offdyn dev behaviour status` tells how long:"
-    return "\n".join([head, "", *lines]) if lines else ""
+    """Return which dynamics have no policies, and how they are had; "" if all have them."""
+    status = "`offdyn dev behaviour status` tells how long:"
+    heads = {
+        f"Still to be trained, with `offdyn dev behaviour train`; {status}": WALKERS,
+        "Still to be learned from a teacher, with `offdyn dev behaviour teach ROBOT --teacher FILE`:": HANDS,
+    }
+    parts: list[str] = []
+    for head, robots in heads.items():
+        lacking = {robot: [slug for slug in DYNAMICS[robot] if not _policies(root, robot, slug)] for robot in robots}
+        lines = [f"- {robot} ({len(slugs)}): {', '.join(slugs)}" for robot, slugs in lacking.items() if slugs]
+        parts += ["\n".join([head, "", *lines])] if lines else []
+    return "\n\n".join(parts)
 
 
 def _policies(root: Path, robot: str, dynamics: str) -> list[str]:
