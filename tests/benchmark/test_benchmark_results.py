@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,7 @@ from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
 from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
+from offdyn_envs.benchmark.results.plan import Planned, read_plan
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import full_grid
 from offdyn_envs.benchmark.scoring.scores import get_reference
@@ -157,6 +159,19 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
+
+
+def test_methods_without_figures_are_named_with_what_they_would_take() -> None:
+    plan = (Planned("droco", 3_000_000, 60.0), Planned("otdf", 3_000_000, 7_200.0), Planned("iql@data-oracle", 5, None))
+    text = page(replace(usual(), plan=plan), command="offdyn", latest="", version="0")
+    missing = text.partition("## What is missing")[2]
+    assert "| `otdf` | no figures yet | 3,000,000 | 2 h 0 min |" in missing
+    assert "| `iql@data-oracle` | no figures yet | 5 | not measured yet |" in missing
+    assert "| `droco` | no figures yet" not in missing
+    # What cannot be trained here is still named where papers have it.
+    assert "No figures at all of bosa, cql, dara, mopo, reag, which" in missing
+    assert "No figures at all of bosa, cql, dara, mopo, otdf, reag, which" in usual_page()
+    assert "no figures yet" not in usual_page()
 
 
 def test_one_easy_task_is_no_first_place_on_the_board_or_the_page() -> None:
@@ -495,6 +510,8 @@ def test_a_method_s_name_ends_no_cell() -> None:
         (["--division", "2m"], "division '2m'"),
         (["--leaderboard", "nowhere"], "leaderboard 'nowhere' does not exist"),
         (["--leaderboard", "."], "no entry and no run has figures on 'core-6'"),
+        (["--plan", "none.json"], "plan 'none.json' cannot be read"),
+        (["--plan", "odd.json"], "plan 'odd.json' is not what `offdyn train --agents all --plan --json` prints"),
         (["runs"], "'runs' is no run and has no evaluated runs below it"),
     ],
 )
@@ -503,6 +520,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "leaderboard").mkdir()
+    (tmp_path / "odd.json").write_text('{"agents": [{"agent": "iql", "seed_updates_left": "all"}]}')
     with pytest.raises(SystemExit) as ended:
         cli.main(["leaderboard", "results", *words])
     error = capsys.readouterr().err
@@ -515,6 +533,8 @@ def test_the_page_of_the_site_is_what_its_command_makes(tmp_path: Path, monkeypa
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs/results/core-6.md").read_text()
     command = text.strip().splitlines()[-2].split()
+    planned = read_plan(Path(command[command.index("--plan") + 1]))
+    assert all(f"| `{one.method}`" in text.partition("## What is missing")[2] for one in planned)
     with pytest.raises(SystemExit) as ended:
         cli.main([*command[1:], "--out", str(tmp_path)])
     assert ended.value.code == 0
