@@ -120,8 +120,8 @@ def results(
     plan: Annotated[
         Path | None,
         typer.Option(
-            help="What `offdyn train --agents all --track TRACK --plan --json` printed: its methods without figures are "
-            "named, with the time that they would take.",
+            help="What `offdyn train --agents all --track TRACK --plan --json` printed: methods without figures are "
+            "named with the time that they would take.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go.")] = Path("docs/results"),

@@ -69,6 +69,10 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         *_gaps(material),
         "",
+        "## Precision",
+        "",
+        *_precision(material),
+        "",
         "## What is missing",
         "",
         *_missing(material),
@@ -230,6 +234,29 @@ def _gaps(material: Material) -> list[str]:
 
 def _signed(value: float) -> str:
     return "" if value != value else f"{value:+.1f}"
+
+
+def _precision(material: Material) -> list[str]:
+    rule = (
+        "bf16 is allowed where it has been held against fp32 on one task of the method "
+        "([the protocol](../protocol.md)). `offdyn train AGENT TASK --variant fp32` trains the other side."
+    )
+    if not material.held:
+        return [rule, "", "No figures here are in bf16."]
+    rows = [
+        [
+            _code(one.method),
+            "not held against fp32 yet" if one.final is None else figure(one.final),
+            "" if one.curve is None else figure(one.curve),
+            ", ".join(map(short, one.tasks)),
+        ]
+        for one in material.held
+    ]
+    note = (
+        "Score in bf16 minus score in fp32, with 95% intervals over seeds: of final policies, and of the mean over all "
+        "evaluations during training. Methods that are not named have no figures in bf16."
+    )
+    return [rule, "", *_table(["method", "final policies", "whole curve", "tasks"], rows), "", note]
 
 
 def _missing(material: Material) -> list[str]:

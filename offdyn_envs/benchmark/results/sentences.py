@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from offdyn_envs.benchmark.results.order import FEWEST, Agreement, GapFit, pooled
 from offdyn_envs.benchmark.results.plan import Planned
+from offdyn_envs.benchmark.results.precision import Held
 from offdyn_envs.benchmark.results.rows import Row, field_of, short
 from offdyn_envs.benchmark.results.shares import TABLE, Kept, kept
 from offdyn_envs.benchmark.scoring.cells import cell_name
@@ -29,6 +30,7 @@ class Material:
         gaps: Mean exact gap of the tasks where it is known.
         fit: How gains go with the gaps.
         plan: Methods that can be trained, with what that takes; those that have no figures are missing.
+        held: Methods with figures in bf16, with how they differ from fp32.
     """
 
     track: str
@@ -38,6 +40,7 @@ class Material:
     gaps: dict[str, float]
     fit: GapFit
     plan: Sequence[Planned] = ()
+    held: Sequence[Held] = ()
 
 
 class Answer(NamedTuple):
