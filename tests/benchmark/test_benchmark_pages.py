@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,24 @@ def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: 
     assert facts["gap"]["command"] == f"offdyn data gap {task} --rows 5000"
     assert (Path(__file__).parents[2] / f"leaderboard/pictures/task-{task}.png").is_file()
     assert facts["behaviour"]["score"] < 110.0
+
+
+def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -> None:
+    """Whoever changes an entry, a verdict or the pages' code writes them anew: `offdyn leaderboard page`."""
+    committed, copy = Path(__file__).parents[2] / "leaderboard", tmp_path / "leaderboard"
+    files = [*committed.glob("*.html"), *committed.glob("*.json"), *committed.glob("pages/*")]
+    shutil.copytree(committed, copy)
+    for path in files:
+        (copy / path.relative_to(committed)).unlink()
+    _, refusals = page.write_page(copy)
+    assert refusals == []
+    written = [*copy.glob("*.html"), *copy.glob("*.json"), *copy.glob("pages/*")]
+    now, then = (
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
+        for root, found in ((copy, written), (committed, files))
+    )
+    assert now.keys() == then.keys()
+    assert [name for name in now if now[name] != then[name]] == []
 
 
 def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
