@@ -141,6 +141,10 @@ def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     ant = empty["pages/task-ant-gravity-5.0-medium.html"]
     for expected in ("standard deviations", "Random actions", "Behaviour of the target", "Figures of "):
         assert expected in ant
+    assert "No entry covers this task yet." in ant and "Entries of ant" not in ant
+    assert "offdyn leaderboard add runs/ant-gravity-5.0-medium/AGENT --name NAME" in ant
+    covered = page.render(built)[f"pages/task-{boards.HOPPER}.html"]
+    assert "Entries of hopper" in covered and "No entry covers this task yet." not in covered
     assert "<dt>tasks with entries</dt><dd>2</dd>" in page.render(built)["index.html"]
     with_entry = tmp_path / "board"
     boards.write_entry(with_entry, *boards.entry_json("any", ("hopper-gravity-2.0-medium",)))
