@@ -41,6 +41,7 @@ tables: $(INSTALLED)
 	$(OFFDYN) dev environments-page docs/environments.md
 	$(OFFDYN) dev agents-table docs/methods/README.md
 	$(OFFDYN) dev tracks-table docs/concepts/tasks-and-tracks.md
+	$(OFFDYN) dev behaviour status --table docs/concepts/tasks-and-tracks.md
 
 # The site, in docs/_build/html; NOTEBOOKS=off leaves the notebooks' outputs out, force runs them again.
 NOTEBOOKS ?= cache

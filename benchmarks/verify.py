@@ -5,7 +5,8 @@
 
 What the sandbox runs is run here, in one process on one thread, with timers around the simulator, the attack and the
 policy: everything but the isolation itself. The policies are made of the expert of each task's scoring environment, so
-that episodes are as long as those of a good entry. Prints the table of docs/protocol.md.
+that episodes are as long as those of a good entry. Prints a row a task: the total, of which docs/protocol.md
+has one for each robot, and its parts.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def measure(task: Task, episodes: int, cell_episodes: int) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Return the table of docs/protocol.md."""
+    """Return a row a task: the total and its parts, "no critic" where the task has none to attack with."""
     kinds = ("total", *PARTS, "rest")
     rows = ["| task | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for one in results:

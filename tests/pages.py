@@ -21,7 +21,7 @@ OUTSIDE = (
 )
 """Files outside docs/ that are pages of the site too."""
 NOT_RUN = re.compile(r"<!-- not run: (.{10,}) -->")
-FENCE = re.compile(r"^(?:(<!--.*-->)\n)?```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^(?:(<!--(?:(?!-->).)*-->)\n)?```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXECUTED = ("", "python", "yaml")
 """Languages of blocks that do something; blocks without one are commands, where a line begins with one."""
 COMMAND = re.compile(r"^(offdyn|python|make|pip|git|tensorboard) ", re.MULTILINE)
@@ -81,4 +81,4 @@ def sentences(text: str) -> list[str]:
     prose = re.sub(r"!?\[((?:[^]\[]|\[[^]]*\])*)\]\([^)]*\)", r"\1", prose)
     pieces = re.split(r"\n\s*\n|\n(?=\s*(?:[-*:|#]|\d+\.) )|\|", prose)
     joined = [" ".join(piece.split()) for piece in pieces]
-    return [one for piece in joined for one in re.split(r"(?<=[.!?])\s+(?=\S)", piece) if re.search(r"\w", one)]
+    return [one for piece in joined for one in re.split(r"(?<=[.!?])\**\s+(?=\S)", piece) if re.search(r"\w", one)]

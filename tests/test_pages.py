@@ -63,6 +63,15 @@ def test_pages_that_run_elsewhere_do():
     assert len(RUN) >= 10
 
 
+def test_a_comment_belongs_to_the_block_below_it_alone():
+    above = "<!-- mark -->\n**This runs.** That too.\n\n```\noffdyn tasks\n```\n\n"
+    text = above + "<!-- not run: it takes minutes -->\n```\nmake\n```\n"
+    first, second = blocks(text)
+    assert (first.text, first.why_not) == ("offdyn tasks\n", "")
+    assert (second.text, second.why_not) == ("make\n", "it takes minutes")
+    assert sentences(text) == ["**This runs.", "That too."]
+
+
 @pytest.mark.parametrize("page", pages())
 def test_languages_of_blocks_are_known(page):
     known = {*EXECUTED, "python from the package", "toml", "text", "bibtex", "{toctree}", "{eval-rst}"}
@@ -84,7 +93,8 @@ def test_commands_exist_with_their_options(page):
         if program == "offdyn":
             command, rest = found_command(words)
             given = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
-            assert given <= options(command), (page, words)
+            passed_on = command.context_settings.get("ignore_unknown_options")
+            assert passed_on or given <= options(command), (page, words)
         elif program == "python" and words[0] == "-m":
             assert find_spec(words[1]), (page, words)
         elif program == "python":

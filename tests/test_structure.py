@@ -1,6 +1,8 @@
 """Where things live: floors that import only what is below them, no circles, rooms and files of a size to take in."""
 
 import ast
+import shutil
+import subprocess
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("offdyn_envs", "offdyn_agents", "offdyn")
 LONGEST_FILE, FULLEST_ROOM = 450, 20
+LARGEST_REPOSITORY = 300_000_000
+"""Bytes of a checkout with its history: entries bring policies, and what was committed once stays."""
 
 # From the ground up; a room imports rooms of its own floor and of floors below.
 AGENT_FLOORS = (
@@ -120,3 +124,20 @@ def test_every_room_says_what_lives_there():
         if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert not silent
+
+
+def git(*words: str) -> str:
+    """Return what git says of this repository; "" where there is no git, or the files come from an archive."""
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def test_the_repository_stays_small_with_its_history():
+    counted = dict(line.split(": ") for line in git("count-objects", "-v").splitlines())
+    if not counted:
+        pytest.skip("no git repository")
+    tracked = [ROOT / name for name in git("ls-files", "-z").split("\0") if name]
+    files = sum(path.lstat().st_size for path in tracked if path.exists())
+    assert files > 0
+    assert 1024 * int(counted["size-pack"]) + files < LARGEST_REPOSITORY

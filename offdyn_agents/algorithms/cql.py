@@ -6,9 +6,10 @@ over 30 actions u_i of each row with q_i = Q_j(s, u_i) - log p(u_i): 10 uniform 
 policy takes in s and 10 that it takes in s'. Actor and temperature are SAC's. w = 0 is SAC.
 
 Networks and numbers are those of CORL, whose scores are the ones that are known: three hidden layers, orthogonal
-critics, a log standard deviation with a trained scale and offset, standardised states. On two domains the rows are
-merged (CQL* of the papers). `form=code` is the cross-domain repository's: the conservative term on source rows alone,
-two hidden layers, a fixed temperature whose entropy enters y, states as they are.
+critics, a log standard deviation with a trained scale and offset, standardised states. Only the actor has two hidden
+layers, as that of all other agents, so that it fits an entry of the leaderboard; `form=paper` has three. On two domains
+the rows are merged (CQL* of the papers). `form=code` is the cross-domain repository's: the conservative term on source
+rows alone, two hidden layers, a fixed temperature whose entropy enters y, states as they are.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ __all__ = ["CQL", "CQLSettings"]
 EACH = 10
 """Sampled actions of each of the three kinds."""
 LOG_STD = (-20.0, 2.0)
-HIDDEN_LAYERS = 3
+HIDDEN_LAYERS = {"short-actor": (3, 2), "corl": (3, 3)}
+"""Of CORL's critics and actor."""
 LAST_GAIN = 1e-2
 
 
@@ -51,7 +53,8 @@ class CQLSettings(SACSettings):
         temperature: T of the conservative term.
         conservative_on: Rows of the conservative term: "all", or those of the "source" alone.
         networks: "corl" for three hidden layers, CORL's initial values and a log standard deviation with a trained
-            scale and offset; "plain" for the two hidden layers of the other agents.
+            scale and offset; "short-actor" for the same with two hidden layers of the actor; "plain" for the networks
+            of the other agents.
         normalise: Standardise states with the moments of the rows; they are folded into the networks that are exported.
         normalise_eps: Added to the standard deviations.
         reward_scale: "returns" multiplies rewards with 1000 / (largest - smallest return of an episode), at most 1, as
@@ -64,7 +67,7 @@ class CQLSettings(SACSettings):
     weight: float = setting(10.0, low=0.0)
     temperature: float = setting(1.0, low=0.0, open_low=True)
     conservative_on: str = setting("all", choices=("all", "source"))
-    networks: str = setting("corl", choices=("corl", "plain"))
+    networks: str = setting("short-actor", choices=("short-actor", "corl", "plain"))
     normalise: bool = setting(True)
     normalise_eps: float = setting(1e-3, low=0.0)
     reward_scale: str = setting("none", choices=("none", "returns"))
@@ -129,8 +132,8 @@ class CQL(SAC):
 
     @property
     def deep(self) -> bool:
-        """Whether networks are CORL's."""
-        return self.settings.networks == "corl"
+        """Whether networks are CORL's, the actor's depth aside."""
+        return self.settings.networks in HIDDEN_LAYERS
 
     @property
     def rates(self) -> dict[str, float]:
@@ -143,10 +146,11 @@ class CQL(SAC):
         found = super().networks()
         if not self.deep:
             return found
-        s, a, hidden = self.observation_dim, self.action_dim, (self.settings.width,) * HIDDEN_LAYERS
+        s, a = self.observation_dim, self.action_dim
+        critic, actor = ((self.settings.width,) * layers for layers in HIDDEN_LAYERS[self.settings.networks])
         return found | {
-            "critic": CORLNetwork((s + a, *hidden, 1), copies=2, orthogonal=True),
-            "actor": CORLNetwork((s, *hidden, 2 * a)),
+            "critic": CORLNetwork((s + a, *critic, 1), copies=2, orthogonal=True),
+            "actor": CORLNetwork((s, *actor, 2 * a)),
             "log_std_scale": Constant(1.0),
             "log_std_offset": Constant(-1.0),
         }

@@ -105,13 +105,23 @@ def teach(
 @app.command("status")
 def status(
     runs: _Root = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE", help="Instead, update a page's table of what is missing, whatever runs there are."
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Show which behaviour policies are done, in progress and missing, and how long the rest would take."""
     from offdyn_agents.behaviour.programme import default_root
-    from offdyn_agents.behaviour.reports import programme_status, summary
+    from offdyn_agents.behaviour.reports import programme_status, summary, write_missing
     from offdyn_envs.report import print_table
 
+    if table is not None:
+        write_missing(table)
+        print(table)
+        return
     rows = programme_status(runs or default_root())
     # Narrow enough for 80 columns; --json has the learners and standard errors too.
     print_table("Behaviour policies", rows if json_output else [_shown(row) for row in rows], json_output)

@@ -10,9 +10,13 @@ from typing import Any
 
 from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, select, taught
 from offdyn_agents.behaviour.recipes import TAUGHT
+from offdyn_envs.atomic import write_text
 from offdyn_envs.datasets.describing.states import Remedy
+from offdyn_envs.marks import between
 from offdyn_envs.policies import read_card
 from offdyn_envs.shipped import behaviour_path
+
+BEGIN, END = "<!-- missing behaviours: written by `make docs` -->", "<!-- missing behaviours end -->"
 
 
 def programme_status(root: Path) -> list[dict[str, Any]]:
@@ -60,6 +64,35 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for (tier, robot), seconds in left.items():
         lines.append(f"tier {tier}, {robot}: {len(seconds)} left, {_hours(seconds)}")
     return lines
+
+
+def missing_table() -> str:
+    """What every missing behaviour would take from its beginning, as a table in Markdown, whatever runs there are."""
+    pace_of = _paces(PROGRAMME, "medium")
+    rows: list[str] = []
+    times: list[float | None] = []
+    for behaviour in PROGRAMME:
+        if not behaviour.measured:
+            pace = pace_of(behaviour)
+            times.append(None if pace is None else pace * sum(units for _, units in behaviour.stages(Path())))
+            told = "not known" if times[-1] is None else f"{times[-1] / 60:.0f}"
+            rows.append(f"| `{behaviour.robot}` | `{behaviour.dynamics}` | {told} |")
+    if not rows:
+        return "None is missing."
+    head = ["| robot | dynamics | minutes of one core |", "|---|---|---|"]
+    return "\n".join([*head, *rows, "", f"Together, {len(rows)}: {_hours(times)}."])
+
+
+def write_missing(page: Path) -> None:
+    """Put the table of missing behaviours between its two marks.
+
+    Args:
+        page: a Markdown file.
+
+    Raises:
+        OffDynError: the page lacks a mark.
+    """
+    write_text(page, between(page.read_text(encoding="utf-8"), BEGIN, END, missing_table(), f"{page}:"))
 
 
 def time_told(missing: Remedy) -> str:

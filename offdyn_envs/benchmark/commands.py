@@ -117,6 +117,13 @@ def results(
     ] = None,
     track: Annotated[str, typer.Option(help="The track; `offdyn tasks` names them.")] = "core-6",
     division: Annotated[str, typer.Option(help="Division by policy updates: 100k or 1m.")] = "100k",
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `offdyn train --agents all --track TRACK --plan --json` printed: methods without figures are "
+            "named with the time that they would take.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go.")] = Path("docs/results"),
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
@@ -127,11 +134,12 @@ def results(
     for option, value, usual in (
         ("--track", track, "core-6"),
         ("--division", division, "100k"),
+        ("--plan", str(plan or ""), ""),
         ("--leaderboard", str(leaderboard), str(DEFAULT_BOARD)),
     ):
         words += [option, value] if value != usual else []
     files, refusals = write_results(
-        leaderboard, runs or [], out, track=track, division=division, command=shlex.join(words)
+        leaderboard, runs or [], out, track=track, division=division, plan=plan, command=shlex.join(words)
     )
     for path in files:
         typer.echo(path)

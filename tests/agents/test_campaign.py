@@ -1,6 +1,7 @@
 """`offdyn train --agents`: the order, what is left, what one failure does."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins
 
+ROOT = Path(__file__).parents[2]
 TASK = "hopper-gravity-0.5-medium"
 TASKS = (TASK, "walker2d-gravity-5.0-medium")
 SHORT = ("--updates", 4, "--quiet", "--threads", 1)
@@ -243,6 +245,14 @@ def test_a_plan_of_runs_that_are_partly_there_trains_nothing(data, tmp_path, cap
     _, _, err = offdyn(capsys, "train", "--agents", "bc", TASK, "--seeds", 5, *SHORT, "--out", folder)
     assert "offdyn: agent bc, tasks done 0 of 1, seed-updates left 8, time left 8 min" in err
     assert json.loads((folder / TASK / "bc/run.json").read_text())["seeds"] == [0, 1, 2, 3, 4]
+
+
+def test_the_plan_of_the_results_page_is_what_its_command_prints(tmp_path, capsys, monkeypatch):
+    """Whoever adds an agent or a rate makes it and the page anew, as docs/contribute/releases.md says."""
+    monkeypatch.setattr(campaign, "shipped", rates.shipped)
+    line = ("--agents", "all", "--track", "core-6", "--seeds", 5, "--updates", "100k", "--plan", "--json")
+    _, out, _ = offdyn(capsys, "train", *line, "--device", "cpu", "--out", tmp_path)
+    assert json.loads(out) == json.loads((ROOT / "docs/results/core-6/plan.json").read_text())
 
 
 @pytest.mark.parametrize(

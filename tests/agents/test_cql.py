@@ -145,7 +145,7 @@ def test_a_population_is_its_runs(settings):
 
 
 def test_initial_networks_are_corls():
-    agent = CQL(CQLSettings(), 11, 3)
+    agent = CQL(build(CQLSettings, preset(CQL, form="paper")), 11, 3)
     networks, generator = agent.networks(), torch.Generator().manual_seed(0)
     assert networks["critic"].sizes == (14, 256, 256, 256, 1) and networks["actor"].sizes == (11, 256, 256, 256, 6)
     critic = networks["critic"].initial(generator)
@@ -167,6 +167,12 @@ def test_initial_networks_are_corls():
     torch.testing.assert_close(log_std, torch.full((5, 3), -1.0), rtol=0.0, atol=0.05)
 
 
+def test_the_actor_alone_is_as_shallow_as_the_other_agents():
+    short, corl = (CQL(build(CQLSettings, preset(CQL, form=form)), 11, 3).networks() for form in ("", "paper"))
+    assert short["actor"] == dataclasses.replace(corl["actor"], sizes=(11, 256, 256, 6))
+    assert {name for name in corl if short[name] != corl[name]} == {"actor"}
+
+
 def test_numbers_are_corls():
     """Those of its files for locomotion; F23 (docs/methods/README.md): the defaults of its code scale rewards."""
     agent = CQL(build(CQLSettings, preset(CQL)), S, A)
@@ -184,7 +190,7 @@ def test_the_published_form():
     assert build(CQLSettings, preset(CQL, "hopper", "medium")).reward_scale == "returns"
 
 
-@pytest.mark.parametrize("form", ["code", "suite"])
+@pytest.mark.parametrize("form", ["code", "paper", "suite"])
 @pytest.mark.parametrize("data", ["merged", "source"])
 def test_both_forms_train(tmp_path, form, data):
     settings = preset(CQL, form="" if form == "suite" else form) | {"data": data}

@@ -33,6 +33,7 @@ from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS
 
 runner = CliRunner()
+ROOT = Path(__file__).parents[2]
 
 
 def observations_for(size: int) -> np.ndarray:
@@ -567,6 +568,35 @@ def test_status_tells_of_the_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         0.1 * Behaviour("adroit-pen", "broken-joint-easy").recipe.budget,
         0.1 * Behaviour("adroit-door", "nominal").recipe.budget,
     }
+
+
+def test_the_page_of_tasks_has_the_time_of_every_missing_behaviour(tmp_path: Path) -> None:
+    page = ROOT / "docs/concepts/tasks-and-tracks.md"
+    copy = tmp_path / "page.md"
+    copy.write_text(page.read_text(encoding="utf-8").replace("of one core", "of somebody's core"), encoding="utf-8")
+    shown = runner.invoke(app, ["status", "--table", str(copy)])
+    assert (shown.exit_code, shown.output.split()) == (0, [str(copy)])
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8"), "stale: make docs"
+    assert f"behaviour status --table {page.relative_to(ROOT)}" in (ROOT / "Makefile").read_text()
+    copy.write_text("# A page")
+    with pytest.raises(OffDynError, match="lacks '<!-- missing behaviours: written"):
+        reports.write_missing(copy)
+
+
+def test_the_table_of_missing_behaviours_has_no_finished_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished, left, soft = (Behaviour("hopper", x) for x in ("nominal", "kinematic-foot-hard", "kinematic-severe"))
+    monkeypatch.setattr(reports, "PROGRAMME", (finished, left, soft))
+    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self.dynamics == "nominal"))
+    card = read_card(behaviour_path("hopper", "nominal", "medium"))
+    minutes = left.recipe.budget * card["run_seconds"] / card["run_steps"] / 60
+    assert reports.missing_table().splitlines()[2:] == [
+        f"| `hopper` | `kinematic-foot-hard` | {minutes:.0f} |",
+        "| `hopper` | `kinematic-severe` | not known |",
+        "",
+        "Together, 2: time not known.",
+    ]
+    monkeypatch.setattr(reports, "PROGRAMME", (finished,))
+    assert reports.missing_table() == "None is missing."
 
 
 def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -149,6 +149,22 @@ def test_in_a_workflow_the_salt_is_the_number_of_its_run(tmp_path: Path) -> None
     assert verdict["seed"] == evaluation_seed(load_entry(folder), verdict["salt"])
 
 
+def test_in_a_workflow_steps_and_refusal_stand_in_its_summary(tmp_path: Path) -> None:
+    """As code: a name with a link or a picture in it is shown as it is written."""
+    summary = tmp_path / "summary.md"
+    summary.write_text("of an earlier command\n\n")
+    folder = boards.write_entry(tmp_path, *good("mine"))
+    done = checked(folder, "--leaderboard", tmp_path, GITHUB_STEP_SUMMARY=str(summary))
+    assert done.returncode == 0, done.stderr
+    passed = summary.read_text()
+    assert passed == "of an earlier command\n\n" + "".join(f"    {line}\n" for line in done.stdout.splitlines())
+    (folder / "![a](b)").write_text("")
+    done = checked(folder, "--leaderboard", tmp_path, GITHUB_STEP_SUMMARY=str(summary))
+    assert done.returncode == 2
+    refusal = "verify-submission: entry 'mine': '![a](b)' is no file that its entry.json names"
+    assert summary.read_text() == f"{passed}    {refusal}\n" and refusal in done.stderr
+
+
 def test_what_git_says_is_one_line_and_no_list(repository: Path) -> None:
     done = checked("--commit", "nothing", "--root", repository)
     assert done.returncode == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,24 @@ def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: 
     assert facts["behaviour"]["score"] < 110.0
 
 
+def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -> None:
+    """Whoever changes an entry, a verdict or the pages' code writes them anew: `offdyn leaderboard page`."""
+    committed, copy = Path(__file__).parents[2] / "leaderboard", tmp_path / "leaderboard"
+    files = [*committed.glob("*.html"), *committed.glob("*.json"), *committed.glob("pages/*")]
+    shutil.copytree(committed, copy)
+    for path in files:
+        (copy / path.relative_to(committed)).unlink()
+    _, refusals = page.write_page(copy)
+    assert refusals == []
+    written = [*copy.glob("*.html"), *copy.glob("*.json"), *copy.glob("pages/*")]
+    now, then = (
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
+        for root, found in ((copy, written), (committed, files))
+    )
+    assert now.keys() == then.keys()
+    assert [name for name in now if now[name] != then[name]] == []
+
+
 def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     built: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -122,6 +141,10 @@ def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     ant = empty["pages/task-ant-gravity-5.0-medium.html"]
     for expected in ("standard deviations", "Random actions", "Behaviour of the target", "Figures of "):
         assert expected in ant
+    assert "No entry covers this task yet." in ant and "Entries of ant" not in ant
+    assert "offdyn leaderboard add runs/ant-gravity-5.0-medium/AGENT --name NAME" in ant
+    covered = page.render(built)[f"pages/task-{boards.HOPPER}.html"]
+    assert "Entries of hopper" in covered and "No entry covers this task yet." not in covered
     assert "<dt>tasks with entries</dt><dd>2</dd>" in page.render(built)["index.html"]
     with_entry = tmp_path / "board"
     boards.write_entry(with_entry, *boards.entry_json("any", ("hopper-gravity-2.0-medium",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,8 @@ from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
 from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
+from offdyn_envs.benchmark.results.plan import Planned, read_plan
+from offdyn_envs.benchmark.results.precision import held_against
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import full_grid
 from offdyn_envs.benchmark.scoring.scores import get_reference
@@ -159,6 +162,19 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     assert "3 methods have a place, of 6 with figures." in text
 
 
+def test_methods_without_figures_are_named_with_what_they_would_take() -> None:
+    plan = (Planned("droco", 3_000_000, 60.0), Planned("otdf", 3_000_000, 7_200.0), Planned("iql@data-oracle", 5, None))
+    text = page(replace(usual(), plan=plan), command="offdyn", latest="", version="0")
+    missing = text.partition("## What is missing")[2]
+    assert "| `otdf` | no figures yet | 3,000,000 | 2 h 0 min |" in missing
+    assert "| `iql@data-oracle` | no figures yet | 5 | not measured yet |" in missing
+    assert "| `droco` | no figures yet" not in missing
+    # What cannot be trained here is still named where papers have it.
+    assert "No figures at all of bosa, cql, dara, mopo, reag, which" in missing
+    assert "No figures at all of bosa, cql, dara, mopo, otdf, reag, which" in usual_page()
+    assert "no figures yet" not in usual_page()
+
+
 def test_one_easy_task_is_no_first_place_on_the_board_or_the_page() -> None:
     board = [judged("whole", everywhere(50)), judged("easy", {CORE[0]: 90.0})]
     (track,) = (one for one in compute_standings(board)["tracks"] if one["name"] == "core-6")
@@ -216,7 +232,7 @@ def test_other_reasons_against_a_place_are_told() -> None:
     board = [
         judged("old", everywhere(40), protocol=1),
         Judged(BOARD[0].entry, None),
-        judged("long", everywhere(40), disclosure=_updates(1_000_000)),
+        judged("long", everywhere(40), disclosure=_told(updates=1_000_000)),
     ]
     found = by_name(board)
     assert set(found) == {"old", "droco"}
@@ -225,8 +241,8 @@ def test_other_reasons_against_a_place_are_told() -> None:
     assert [row.name for row in rows.gather(board, [], "core-6", "1m")] == ["long"]
 
 
-def _updates(number: int) -> dict[str, Any]:
-    return {"commit": "", "tasks": {task: boards.training(updates=number) for task in CORE}}
+def _told(**changes: Any) -> dict[str, Any]:
+    return {"commit": "", "tasks": {task: boards.training(**changes) for task in CORE}}
 
 
 def test_the_first_sentence_tells_winners_and_whether_they_are_clear() -> None:
@@ -462,6 +478,58 @@ def test_fewer_updates_than_others_have_are_told_in_the_table_of_scores(tmp_path
     assert note in text and note not in usual_page()
 
 
+def in_both(folder: Path, task: str, gain: float, **exact: Any) -> None:
+    """A run in bf16 beside the same in fp32, which scores `gain` points less; curves are twice as far apart."""
+    for name, precision, lead in (("iql", "bf16", gain), ("iql@fp32", "fp32", 0.0)):
+        place = boards.write_run(folder / task / name, task=task)
+        run = json.loads((place / "run.json").read_text()) | {"precision": precision}
+        (place / "run.json").write_text(json.dumps(run | (exact if precision == "fp32" else {})))
+        told = json.loads((place / "evaluation.json").read_text())
+        told["clean"] = {str(seed): [_raw(task, 40 + seed + lead)] * 2 for seed in range(3)}
+        (place / "evaluation.json").write_text(json.dumps(told))
+        lines = [[10 * step, *(_raw(task, 10 + step + seed + 2 * lead) for seed in range(3))] for step in (1, 2)]
+        head = "updates,return_0,return_1,return_2"
+        (place / "metrics.csv").write_text("\n".join([head, *(",".join(map(str, line)) for line in lines)]))
+
+
+def test_bf16_is_held_against_fp32_with_an_interval(tmp_path: Path) -> None:
+    for task, gain in ((boards.HOPPER, 5.0), (boards.CHEETAH, 1.0)):
+        in_both(tmp_path, task, gain)
+    boards.write_run(tmp_path / WALKER / "bc", agent="bc", task=WALKER)
+    board = [judged("droco", everywhere(50), disclosure=_told(precision="bf16")), BOARD[1]]
+    found = rows.gather(board, [tmp_path], "core-6", "100k")
+    assert "iql@fp32 (runs)" not in {row.name for row in found}
+    droco, iql = held_against(found, [tmp_path], rows.references_of("core-6"))
+    # The boards' other entry and BC are in fp32.
+    assert droco == ("droco", (), None, None)
+    # Four samples of three seeds, each of variance 1: 8 degrees of freedom, and half of 2.306 * sqrt(4 / 3).
+    assert iql.method == "iql" and iql.tasks == (boards.CHEETAH, boards.HOPPER)
+    assert iql.final == pytest.approx((3.0, 3.0 - 1.3314, 3.0 + 1.3314), abs=1e-3)
+    assert iql.curve is not None and iql.curve.mean == pytest.approx(6.0, abs=1e-4)
+    text = page(replace(usual(), held=(droco, iql)), command="offdyn", latest="", version="0")
+    assert "| `droco` | not held against fp32 yet | - | - |" in text
+    assert "| `iql` | 3.0 [1.7, 4.3] | 6.0 [4.7, 7.3] | halfcheetah-gravity-0.5, hopper-gravity-0.5 |" in text
+    assert "No figures here are in bf16." in usual_page()
+    (tmp_path / boards.HOPPER / "iql@fp32/metrics.csv").unlink()
+    assert held_against(found, [tmp_path], rows.references_of("core-6"))[1].curve is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"precision": "tf32"}, "are in bf16 and tf32, not bf16 and fp32"),
+        ({"updates": 2000}, "differ in updates, not in precision alone"),
+        ({"settings": {}}, "differ in settings, not in precision alone"),
+    ],
+)
+def test_two_runs_that_differ_in_more_than_precision_are_no_evidence(
+    changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    in_both(tmp_path, boards.HOPPER, 1.0, **changed)
+    with pytest.raises(OffDynError, match=message):
+        held_against([], [tmp_path], rows.references_of("core-6"))
+
+
 def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
     few = judged("iql-old", {WALKER: 90.0}, (0, 1, 2), method="IQL (merged)")
     keys = {row.key: row.name for row in rows.field_of(rows.gather([few, *BOARD[3:5]], [], "core-6", "100k"))}
@@ -508,6 +576,8 @@ def test_a_method_s_name_ends_no_cell() -> None:
         (["--division", "2m"], "division '2m'"),
         (["--leaderboard", "nowhere"], "leaderboard 'nowhere' does not exist"),
         (["--leaderboard", "."], "no entry and no run has figures on 'core-6'"),
+        (["--plan", "none.json"], "plan 'none.json' cannot be read"),
+        (["--plan", "odd.json"], "plan 'odd.json' is not what `offdyn train --agents all --plan --json` prints"),
         (["runs"], "'runs' is no run and has no evaluated runs below it"),
     ],
 )
@@ -516,6 +586,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "leaderboard").mkdir()
+    (tmp_path / "odd.json").write_text('{"agents": [{"agent": "iql", "seed_updates_left": "all"}]}')
     with pytest.raises(SystemExit) as ended:
         cli.main(["leaderboard", "results", *words])
     error = capsys.readouterr().err
@@ -528,6 +599,8 @@ def test_the_page_of_the_site_is_what_its_command_makes(tmp_path: Path, monkeypa
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs/results/core-6.md").read_text()
     command = text.strip().splitlines()[-2].split()
+    planned = read_plan(Path(command[command.index("--plan") + 1]))
+    assert all(f"| `{one.method}`" in text.partition("## What is missing")[2] for one in planned)
     with pytest.raises(SystemExit) as ended:
         cli.main([*command[1:], "--out", str(tmp_path)])
     assert ended.value.code == 0

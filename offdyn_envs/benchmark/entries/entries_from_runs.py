@@ -251,16 +251,27 @@ def _family(runs: Sequence[FinishedRun], name: str, details: Details) -> dict[st
 
 
 def _curves(runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Returns the mean returns of evaluations during training, of runs that have them; thinned out where many."""
-    found: dict[str, Any] = {}
-    for run in runs:
-        columns = {str(seed): f"return_{seed}" for seed in run.run["seeds"]}
-        rows = [row for row in _metrics(run.folder / "metrics.csv") if _evaluated(row, columns.values())]
-        rows = rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
-        if rows:
-            returns = {seed: [round(float(row[name]), 3) for row in rows] for seed, name in columns.items()}
-            found[run.task] = {"updates": [int(row["updates"]) for row in rows], "returns": returns}
+    """Returns the curves of runs that have one."""
+    found = {run.task: curve for run in runs if (curve := learning_curve(run))}
     return {"curves": found} if found else {}
+
+
+def learning_curve(run: FinishedRun) -> dict[str, Any]:
+    """Returns the mean returns of evaluations during training, thinned out where many.
+
+    Args:
+        run: The run.
+
+    Returns:
+        "updates" and, by seed, "returns", lists of one length; empty where it was not evaluated during training.
+    """
+    columns = {str(seed): f"return_{seed}" for seed in run.run["seeds"]}
+    rows = [row for row in _metrics(run.folder / "metrics.csv") if _evaluated(row, columns.values())]
+    rows = rows[:: -(-len(rows) // CURVE_POINTS)] if rows else []
+    if not rows:
+        return {}
+    returns = {seed: [round(float(row[name]), 3) for row in rows] for seed, name in columns.items()}
+    return {"updates": [int(row["updates"]) for row in rows], "returns": returns}
 
 
 def _metrics(path: Path) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from offdyn_envs.benchmark.page.charts import Look, key
 from offdyn_envs.benchmark.page.curves import robustness_panels
 from offdyn_envs.benchmark.page.layout import Json, badge, command, entry_link, facts, grid, score, section
 from offdyn_envs.benchmark.page.markup import Html, element, join, number
+from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["task_page"]
 
@@ -68,9 +69,20 @@ def _gap(task: Json) -> Html:
 
 def _entries(name: str, standings: Json, looks: Mapping[str, Look]) -> Html:
     covering = [entry for entry in standings["entries"] if name in entry["tasks"]]
+    if not covering:
+        return join([element("p", "No entry covers this task yet.", class_="sheet empty"), command(_first(name))])
     covering.sort(key=lambda entry: -entry["tasks"][name].get("score", entry["tasks"][name]["return"])["mean"])
     heads = ("Method", "Score", "Held out", "Return", "Seeds", "State")
     return grid(f"Entries of {name}", heads, [_entry(entry, name, looks) for entry in covering])
+
+
+def _first(name: str) -> str:
+    """Returns the commands that make an entry of a task."""
+    return (
+        f"offdyn train AGENT {name} --seeds {protocol.RANKED_SEEDS} --updates 100k\n"
+        f"offdyn evaluate runs/{name}/AGENT\n"
+        f"offdyn leaderboard add runs/{name}/AGENT --name NAME"
+    )
 
 
 def _entry(entry: Json, name: str, looks: Mapping[str, Look]) -> Sequence[object]:

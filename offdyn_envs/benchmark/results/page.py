@@ -6,6 +6,7 @@ from offdyn_envs.benchmark.entries.perturbed import CLAIM
 from offdyn_envs.benchmark.entries.published import lost_shares, papers, published_scores
 from offdyn_envs.benchmark.results.claims import HOLDS, Outcome, judge, known_claims
 from offdyn_envs.benchmark.results.order import Agreement, pooled, target_only
+from offdyn_envs.benchmark.results.plan import Planned
 from offdyn_envs.benchmark.results.rows import RUN, Row, field_of, short
 from offdyn_envs.benchmark.results.sentences import Answer, Material, figure, sentences, share
 from offdyn_envs.benchmark.results.shares import TABLE, kept, score_under
@@ -67,6 +68,10 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "## The true gap",
         "",
         *_gaps(material),
+        "",
+        "## Precision",
+        "",
+        *_precision(material),
         "",
         "## What is missing",
         "",
@@ -241,20 +246,51 @@ def _signed(value: float) -> str:
     return "" if value != value else f"{value:+.1f}"
 
 
-def _missing(material: Material) -> list[str]:
+def _precision(material: Material) -> list[str]:
+    rule = (
+        "bf16 is allowed where it has been held against fp32 on one task of the method "
+        "([the protocol](../protocol.md)). `offdyn train AGENT TASK --variant fp32` trains the other side."
+    )
+    if not material.held:
+        return [rule, "", "No figures here are in bf16."]
     rows = [
-        [f"{_named(row)} ({row.name})", "; ".join(row.lacks), f"{row.left:,}" if row.left else "", _time(row)]
+        [
+            _code(one.method),
+            "not held against fp32 yet" if one.final is None else figure(one.final),
+            "" if one.curve is None else figure(one.curve),
+            ", ".join(map(short, one.tasks)),
+        ]
+        for one in material.held
+    ]
+    note = (
+        "Score in bf16 minus score in fp32, with 95% intervals over seeds: of final policies, and of the mean over all "
+        "evaluations during training. Methods that are not named have no figures in bf16."
+    )
+    return [rule, "", *_table(["method", "final policies", "whole curve", "tasks"], rows), "", note]
+
+
+def _missing(material: Material) -> list[str]:
+    known = {row.key for row in material.rows}
+    rows = [
+        [f"{_named(row)} ({row.name})", "; ".join(row.lacks), *_left(row.left, row.seconds)]
         for row in material.rows
         if row.lacks and not row.reference
     ]
-    note = "Seed-updates: of seeds and tasks that are not there. Time: as fast as the method was trained so far."
-    known = {row.key for row in material.rows}
+    planned = [one for one in material.plan if one.method.lower() not in known]
+    rows += [[_code(one.method), "no figures yet", *_planned(one)] for one in planned]
+    note = "Seed-updates: of seeds and tasks that are not there. Time: as fast as the method was trained so far"
+    note += "; without figures, as `offdyn train --plan` estimates." if planned else "."
     asked = [*DROCO_TABLE, *(name for one in material.orders for name in (*one.published, *one.unknown))]
-    absent = sorted({name.lower() for name in asked} - known)
+    absent = sorted({name.lower() for name in asked} - known - {one.method.lower() for one in planned})
     lines = [*_table(["method", "lacks", "seed-updates left", "time left"], rows), "", note] if rows else []
     lines += ["", f"No figures at all of {', '.join(absent)}, which papers have on these tasks."] if absent else []
     return lines or ["Nothing: every method has all tasks and seeds."]
 
 
-def _time(row: Row) -> str:
-    return duration(row.seconds * row.left) if row.left and row.seconds is not None else ""
+def _left(updates: int, seconds: float | None) -> list[str]:
+    """Returns the cells of the seed-updates that are left and of the time that they take, given that of one."""
+    return [f"{updates:,}" if updates else "", duration(seconds * updates) if updates and seconds is not None else ""]
+
+
+def _planned(one: Planned) -> list[str]:
+    return [f"{one.left:,}", "not measured yet" if one.seconds is None else duration(one.seconds)]

@@ -1,6 +1,7 @@
 """Writes the results page of a track with its plot and its figures as CSV."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from offdyn_envs.benchmark.results.claims import judge, known_claims
 from offdyn_envs.benchmark.results.forest import draw
 from offdyn_envs.benchmark.results.order import agreements, gap_fit, pooled
 from offdyn_envs.benchmark.results.page import BEGINS, page
-from offdyn_envs.benchmark.results.rows import Row, gather
+from offdyn_envs.benchmark.results.plan import read_plan
+from offdyn_envs.benchmark.results.precision import Held, held_against
+from offdyn_envs.benchmark.results.rows import Row, gather, references_of
 from offdyn_envs.benchmark.results.sentences import Material
 from offdyn_envs.benchmark.results.shares import kept
 from offdyn_envs.benchmark.scoring import protocol
@@ -37,6 +40,7 @@ def write_results(
     track: str = "core-6",
     division: str = "100k",
     command: str,
+    plan: Path | None = None,
     table: Mapping[str, Any] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Writes `TRACK.md`, `TRACK/forest.png` and `TRACK/figures.csv`; the same entries and runs give the same page.
@@ -48,21 +52,25 @@ def write_results(
         track: Name of the track.
         division: Division by policy updates.
         command: What makes the page again, which it tells.
+        plan: What `offdyn train --plan --json` printed; the page then names each of its methods that has no figures.
         table: Contents of a references.json to use instead of the package's.
 
     Returns:
         The files, and one line for each refused entry or verdict.
 
     Raises:
-        OffDynError: No such track, division or leaderboard; a run cannot be read; nothing has figures; or a file of
-            these names is somebody else's.
+        OffDynError: No such track, division or leaderboard; a run or the plan cannot be read; nothing has figures; or a
+            file of these names is somebody else's.
     """
     if division not in protocol.DIVISIONS:
         raise unknown("division", division, protocol.DIVISIONS)
     if not board.is_dir():
         raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
     judged, refusals = load_board(board)
-    material = material_of(gather(judged, runs, track, division, table), track)
+    planned = () if plan is None else read_plan(plan)
+    rows = gather(judged, runs, track, division, table)
+    held = held_against(rows, runs, references_of(track, table))
+    material = replace(material_of(rows, track), plan=planned, held=held)
     latest = max((str(one.verdict.get("date", "")) for one in judged if one.verdict is not None), default="")
     text = page(material, command=command, latest=latest, version=__version__)
     text_file, figures, plot = out / f"{track}.md", out / track / "figures.csv", out / track / "forest.png"
@@ -109,10 +117,22 @@ def _lines(material: Material) -> Iterable[Sequence[object]]:
         yield "gap", None, task, None, "offdyn data gap", None, value, None, None
     if material.fit.correlation is not None:
         yield "gain and gap", None, "all", None, None, None, *material.fit.correlation
+    for one in material.held:
+        yield from _of_held(one)
+    yield from _of_claims(material.rows)
+
+
+def _of_claims(rows: Sequence[Row]) -> Iterable[Sequence[object]]:
     for claim in known_claims():
-        found = judge(claim, material.rows)
+        found = judge(claim, rows)
         if found.difference is not None:
             yield f"claim: {claim.text}", claim.ours, "all", found.verdict, None, None, *found.difference
+
+
+def _of_held(one: Held) -> Iterable[Sequence[object]]:
+    for condition, apart in (("clean", one.final), ("curve", one.curve)):
+        if apart is not None:
+            yield "bf16 minus fp32", one.method, " ".join(one.tasks), condition, "run", None, *apart
 
 
 def _of_row(row: Row, tasks: Sequence[str]) -> Iterable[Sequence[object]]:

@@ -20,7 +20,18 @@ from offdyn_envs.benchmark.scoring.statistics import Interval, stratified_bootst
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import get_track
 
-__all__ = ["RUN", "Row", "field_of", "gather", "key_of", "run_folders", "short"]
+__all__ = [
+    "RUN",
+    "Row",
+    "Seeds",
+    "clean_scores",
+    "field_of",
+    "gather",
+    "key_of",
+    "references_of",
+    "run_folders",
+    "short",
+]
 
 Json = dict[str, Any]
 Seeds = Mapping[int, float]
@@ -48,6 +59,7 @@ class Row:
         lacks: What it needs for a place, a few words each.
         seconds: Of training for a seed-update; None where unknown.
         left: Seed-updates that a place still needs.
+        precisions: Number formats of training, for instance "bf16", of all runs that say it.
     """
 
     name: str
@@ -64,6 +76,7 @@ class Row:
     lacks: tuple[str, ...]
     seconds: float | None
     left: int
+    precisions: frozenset[str]
 
     @property
     def key(self) -> str:
@@ -169,7 +182,7 @@ def gather(
         OffDynError: A run is unfinished, not evaluated, broken, has one seed, or its agent has two runs of a task.
     """
     tasks = get_track(track)
-    references = {task: found for task in tasks if (found := task_reference(task, table=table)) is not None}
+    references = references_of(track, table)
     standings = compute_standings(judged, table=table)
     placed = next((one["rows"] for one in standings["tracks"] if one["name"] == track), [])
     ranks = {row["name"]: row for row in placed}
@@ -182,6 +195,19 @@ def gather(
         [FinishedRun.load(run, tuple(protocol.VERIFIERS)) for run in run_folders(runs)], references
     )
     return [row for row in rows if row.division == division]
+
+
+def references_of(track: str, table: Mapping[str, Any] | None = None) -> dict[str, Reference]:
+    """Returns the references of a track's tasks that have them.
+
+    Args:
+        track: Name of the track.
+        table: Contents of a references.json to use instead of the package's.
+
+    Raises:
+        OffDynError: No such track.
+    """
+    return {task: found for task in get_track(track) if (found := task_reference(task, table=table)) is not None}
 
 
 def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], references: Mapping[str, Reference]) -> Row:
@@ -208,6 +234,7 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
             (facts["wall_clock_s"], len(scores[task]), updates[task]) for task, facts in disclosed.items()
         ),
         left=_left(scores, references, max(updates.values())),
+        precisions=_precisions(disclosed.values()),
     )
 
 
@@ -224,7 +251,7 @@ def _of_runs(runs: Sequence[FinishedRun], references: Mapping[str, Reference]) -
 
 
 def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping[str, Reference]) -> Row:
-    scores = {task: _normal(_means(run, run.evaluation["clean"]), references[task]) for task, run in runs.items()}
+    scores = {task: clean_scores(run, references[task]) for task, run in runs.items()}
     cells = {
         task: {
             (cell["family"], float(cell["level"])): _means(run, cell["returns"])
@@ -254,7 +281,21 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
             (own_seconds(run.run), len(run.run["seeds"]), updates[task]) for task, run in runs.items()
         ),
         left=_left(scores, references, max(updates.values())),
+        precisions=_precisions(run.run for run in runs.values()),
     )
+
+
+def clean_scores(run: FinishedRun, reference: Reference) -> Seeds:
+    """Returns the scores of a run's final policies by seed.
+
+    Raises:
+        OffDynError: It has one seed.
+    """
+    return _normal(_means(run, run.evaluation["clean"]), reference)
+
+
+def _precisions(told: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(str(facts["precision"]) for facts in told if facts.get("precision"))
 
 
 def _means(run: FinishedRun, returns: Mapping[str, Sequence[float]]) -> Seeds:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from offdyn_envs.benchmark.results.order import FEWEST, Agreement, GapFit, pooled
+from offdyn_envs.benchmark.results.plan import Planned
+from offdyn_envs.benchmark.results.precision import Held
 from offdyn_envs.benchmark.results.rows import Row, field_of, short
 from offdyn_envs.benchmark.results.shares import TABLE, Kept, kept
 from offdyn_envs.benchmark.scoring.cells import cell_name
@@ -27,6 +29,8 @@ class Material:
         orders: How each task's order of methods goes with each paper's.
         gaps: Mean exact gap of the tasks where it is known.
         fit: How gains go with the gaps.
+        plan: Methods that can be trained, with what that takes; those that have no figures are missing.
+        held: Methods with figures in bf16, with how they differ from fp32.
     """
 
     track: str
@@ -35,6 +39,8 @@ class Material:
     orders: Sequence[Agreement]
     gaps: dict[str, float]
     fit: GapFit
+    plan: Sequence[Planned] = ()
+    held: Sequence[Held] = ()
 
 
 class Answer(NamedTuple):
