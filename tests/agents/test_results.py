@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offdyn_agents.ablations.report import record_rows
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.settings import build, flat, to_json
 from offdyn_agents.judging.exams import HOLDOUT, SOURCE
@@ -77,7 +78,9 @@ def test_a_figure_is_that_of_its_file(page, task, column, cell):
 JUDGED = {
     "mobody, difference form": ("difference", "mobody"),
     "mobody, published form": ("judge", "mobody"),
-    "target, Gaussian": ("difference", "target"),
+    "target, published": ("difference", "target"),
+    "target, ours": ("target-alone", "target"),
+    "target, MOBODY's networks": ("target-alone", "alone"),
     "merged, published": ("judge", "merged"),
     "merged, ours": ("merged", "merged"),
     "mobody, standardised": ("standardised", "mobody"),
@@ -183,6 +186,29 @@ def test_rollouts_early_and_late_are_those_of_their_files():
             for where in ("model", "simulator")
         ]
         assert cells.split(" | ") == means
+
+
+@pytest.mark.parametrize("study", ["droco", "iql", "td3-bc", "mobody"])
+def test_scores_of_ablations_are_those_of_their_files(study):
+    record = json.loads((RESULTS / f"ablations/{study}.json").read_text(encoding="utf-8"))
+    table = read("ablations").partition(f"offdyn ablate {study} ")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    shown = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    tasks = record["tasks"]
+    assert table.splitlines()[0].endswith(f"| {' | '.join(tasks)} |")
+    scores = {(row["variant"], row["task"]): row["score"] for row in record_rows(record)}
+    about = {row["variant"]: row["about"] for row in record["rows"]}
+    assert shown == [[name, about[name], *(scores[name, task] for task in tasks)] for name in about]
+
+
+def test_dynamics_of_ablations_are_those_of_their_files():
+    record = json.loads((RESULTS / "ablations/mobody-dynamics.json").read_text(encoding="utf-8"))
+    section = read("ablations").partition("--dynamics-only")[2]
+    shown = {tuple(cells[:2]): cells[2:] for cells in re.findall(r"^\| (\S+) \| (.+?) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)}
+    found = {}
+    for row in record["rows"]:
+        cells = [f"{one['state']:.3g}" for exam in (HOLDOUT, SOURCE) for one in row["errors"][exam]]
+        found.setdefault((row["variant"], row["about"]), []).extend(cells)
+    assert shown == found
 
 
 @pytest.mark.parametrize(
