@@ -194,7 +194,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def queue(self) -> Floats:
         """Actions sent in the last K control steps, oldest first, [N, K, |A|]; a copy.
 
-        K is the longest delay of any row; positions, velocities and this are the whole state.
+        K is the longest delay of any row; positions, velocities, goal and this are the whole state.
         """
         return self._queue.sent.copy()
 
@@ -398,7 +398,7 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
             self._state[row, 0] = 0.0
             self._state[row, self._qpos] = qpos
             self._state[row, self._qvel] = qvel
-            self._aim(int(row), goal[0] if goal else np.zeros(0))
+            self._aim(int(row), goal[0] if goal else np.zeros(0) if self.robot.na else None)
         self._begin(chosen)
 
     def _begin(self, chosen: Bools) -> None:

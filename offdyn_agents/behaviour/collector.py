@@ -144,4 +144,4 @@ class Collector:
                 goals[row] = goal[0]
         self._elapsed[mask] = 0
         self._returns[mask] = 0.0
-        self.observations = self._env.set_state(qpos, qvel, mask, goal=goals)
+        self.observations = self._env.set_state(qpos, qvel, mask, goal=goals if self._robot.goal_dim else None)

@@ -261,7 +261,7 @@ class ShiftedRobot(ScalarEnvironment):
     def queue(self) -> NDArray[np.float64]:
         """Actions sent in the last K control steps, oldest first, [K, |A|]; a copy, and may be set.
 
-        K is the delay; positions, velocities and this are the whole state.
+        K is the delay; positions, velocities, goal and this are the whole state.
         """
         return self._queue.sent[0].copy()
 

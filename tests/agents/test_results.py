@@ -188,27 +188,44 @@ def test_rollouts_early_and_late_are_those_of_their_files():
         assert cells.split(" | ") == means
 
 
-@pytest.mark.parametrize("study", ["droco", "iql", "td3-bc", "mobody"])
+def ablation(name):
+    return json.loads((RESULTS / f"ablations/{name}.json").read_text(encoding="utf-8"))
+
+
+def ablation_rows(command):
+    """Return header and rows of the table below a command of the page of ablations."""
+    table = read("ablations").partition(command)[2].partition("\n\n|")[2].partition("\n\n")[0]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    return header, rows
+
+
+@pytest.mark.parametrize("study", ["droco", "iql", "td3-bc"])
 def test_scores_of_ablations_are_those_of_their_files(study):
-    record = json.loads((RESULTS / f"ablations/{study}.json").read_text(encoding="utf-8"))
-    table = read("ablations").partition(f"offdyn ablate {study} ")[2].partition("\n\n|")[2].partition("\n\n")[0]
-    shown = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
-    tasks = record["tasks"]
-    assert table.splitlines()[0].endswith(f"| {' | '.join(tasks)} |")
+    record = ablation(study)
+    header, shown = ablation_rows(f"offdyn ablate {study} ")
+    assert header[2:] == [task.removesuffix("-medium") for task in record["tasks"]]
     scores = {(row["variant"], row["task"]): row["score"] for row in record_rows(record)}
     about = {row["variant"]: row["about"] for row in record["rows"]}
-    assert shown == [[name, about[name], *(scores[name, task] for task in tasks)] for name in about]
+    assert shown == [
+        [name, about[name], *(scores.get((name, task), "-") for task in record["tasks"])] for name in about
+    ]
 
 
 def test_dynamics_of_ablations_are_those_of_their_files():
-    record = json.loads((RESULTS / "ablations/mobody-dynamics.json").read_text(encoding="utf-8"))
-    section = read("ablations").partition("--dynamics-only")[2]
-    shown = {tuple(cells[:2]): cells[2:] for cells in re.findall(r"^\| (\S+) \| (.+?) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", section, re.M)}
     found = {}
-    for row in record["rows"]:
+    for row in ablation("mobody-dynamics")["rows"]:
         cells = [f"{one['state']:.3g}" for exam in (HOLDOUT, SOURCE) for one in row["errors"][exam]]
         found.setdefault((row["variant"], row["about"]), []).extend(cells)
-    assert shown == found
+    assert ablation_rows("--set dynamics.elites=2")[1] == [[*names, *cells] for names, cells in found.items()]
+
+
+def test_errors_of_drocos_ensembles_are_those_of_their_files():
+    found = {}
+    for row in ablation("droco-dynamics")["rows"]:
+        means = [np.mean([one[unit] for one in row["errors"][HOLDOUT]]) for unit in ("state", "mse")]
+        cells = [*(f"{mean:.3g}" for mean in means), f"{row['seconds']:.0f}"]
+        found.setdefault((row["variant"], row["about"]), []).extend(cells)
+    assert ablation_rows("--dynamics-only --seeds 3")[1] == [[*names, *cells] for names, cells in found.items()]
 
 
 @pytest.mark.parametrize(

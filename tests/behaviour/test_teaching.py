@@ -1,6 +1,7 @@
 """Behaviours from a teacher: what it does is learned, an interrupted lesson goes on where it was."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def test_a_behaviour_is_taught_once_and_goes_on_where_it_was_cut(short: Path, mo
     whole, cut = short / "whole", short / "cut"
     whole.mkdir()
     cut.mkdir()
-    lines = teach(whole, monkeypatch).splitlines()
+    with counted(monkeypatch) as steps:
+        lines = teach(whole, monkeypatch).splitlines()
     assert [line.split(":")[0] for line in lines] == [
         f"adroit-door broken-joint-easy {x}" for x in ("expert", "medium")
     ]
@@ -138,7 +140,10 @@ def test_a_behaviour_is_taught_once_and_goes_on_where_it_was_cut(short: Path, mo
             patch.setattr(learner, "iterate", dies_in_the_second(learner))
             teach(cut, patch)
         assert not (cut / "behaviours").exists()
-    teach(cut, monkeypatch)
+    with counted(monkeypatch) as rest:
+        teach(cut, monkeypatch)
+    # The lesson was whole, and of the run one step was kept.
+    assert rest == {"ImitationLearner": 0, "PpoLearner": steps["PpoLearner"] - 1}
     seen = np.random.default_rng(0).standard_normal((20, 39))
     for quality in ("expert", "medium"):
         files = [each / policies.relative_to(whole) / f"{quality}.safetensors" for each in (whole, cut)]
@@ -147,6 +152,26 @@ def test_a_behaviour_is_taught_once_and_goes_on_where_it_was_cut(short: Path, mo
         assert again["returns"] == card["returns"]
         first, second = (BehaviourPolicy.load(file).act(seen) for file in files)
         np.testing.assert_array_equal(first, second)
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Count the steps of both learners in the block."""
+    calls = {"ImitationLearner": 0, "PpoLearner": 0}
+
+    def counting(learner: Any) -> Any:
+        iterate = learner.iterate
+
+        def call(self: Any) -> int:
+            calls[learner.__name__] += 1
+            return iterate(self)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for learner in (ImitationLearner, PpoLearner):
+            patch.setattr(learner, "iterate", counting(learner))
+        yield calls
 
 
 def dies_in_the_second(learner: Any) -> Any:

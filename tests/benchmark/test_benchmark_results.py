@@ -509,7 +509,7 @@ def test_bf16_is_held_against_fp32_with_an_interval(tmp_path: Path) -> None:
     text = page(replace(usual(), held=(droco, iql)), command="offdyn", latest="", version="0")
     assert "| `droco` | not held against fp32 yet | - | - |" in text
     assert "| `iql` | 3.0 [1.7, 4.3] | 6.0 [4.7, 7.3] | halfcheetah-gravity-0.5, hopper-gravity-0.5 |" in text
-    assert "No figures here are in bf16." in usual_page()
+    assert "No figures here say that they are in bf16." in usual_page()
     (tmp_path / boards.HOPPER / "iql@fp32/metrics.csv").unlink()
     assert held_against(found, [tmp_path], rows.references_of("core-6"))[1].curve is None
 

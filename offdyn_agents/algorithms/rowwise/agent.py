@@ -87,7 +87,7 @@ class RowwiseIQL(IQL):
     @property
     def kept_share(self) -> float:
         """Share of a batch's source rows that is kept: all where no setting is about scores."""
-        return self.settings.keep_share if isinstance(self.settings, FilterSettings) else 1.0
+        return getattr(self.settings, "keep_share", 1.0)
 
     def row_columns(self, context: StageContext) -> Fitted[RowColumns]:
         """Return what is said of every source row before the first update, for each seed.

@@ -248,11 +248,11 @@ def _signed(value: float) -> str:
 
 def _precision(material: Material) -> list[str]:
     rule = (
-        "bf16 is allowed where it has been held against fp32 on one task of the method "
+        "bf16 should be held against fp32 on one task of the method "
         "([the protocol](../protocol.md)). `offdyn train AGENT TASK --variant fp32` trains the other side."
     )
     if not material.held:
-        return [rule, "", "No figures here are in bf16."]
+        return [rule, "", "No figures here say that they are in bf16."]
     rows = [
         [
             _code(one.method),
@@ -264,7 +264,7 @@ def _precision(material: Material) -> list[str]:
     ]
     note = (
         "Score in bf16 minus score in fp32, with 95% intervals over seeds: of final policies, and of the mean over all "
-        "evaluations during training. Methods that are not named have no figures in bf16."
+        "evaluations during training. Methods that are not named have no figures that say so."
     )
     return [rule, "", *_table(["method", "final policies", "whole curve", "tasks"], rows), "", note]
 

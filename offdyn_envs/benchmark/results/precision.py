@@ -46,17 +46,19 @@ def held_against(rows: Sequence[Row], runs: Sequence[Path], references: Mapping[
     Raises:
         OffDynError: A run cannot be read, has one seed, or is not what its name says.
     """
-    pairs = [pair for pair in _pairs(runs) if pair[0].task in references]
+    pairs = list(_pairs(runs, references))
     methods = sorted({row.key.partition("@")[0] for row in rows if BF16 in row.precisions})
     return [_held(method, [pair for pair in pairs if pair[0].run["agent"] == method], references) for method in methods]
 
 
-def _pairs(runs: Sequence[Path]) -> Iterator[tuple[FinishedRun, FinishedRun]]:
-    """Yields runs in bf16 and fp32 of the same agent on the same task."""
+def _pairs(runs: Sequence[Path], references: Mapping[str, Reference]) -> Iterator[tuple[FinishedRun, FinishedRun]]:
+    """Yields runs in bf16 and fp32 of the same agent on the same task, of those that count."""
     versions = tuple(protocol.VERIFIERS)
-    for path in sorted(path.parent for folder in runs for path in folder.glob(f"*/*@{FP32}/evaluation.json")):
+    named = [path.with_name(f"{path.name}@{FP32}") for path in runs]
+    below = [path.parent for folder in runs for path in folder.glob(f"*/*@{FP32}/evaluation.json")]
+    for path in sorted({*named, *below}):
         plain = path.with_name(path.name.removesuffix(f"@{FP32}"))
-        if (plain / "evaluation.json").is_file():
+        if path.parent.name in references and all((one / "evaluation.json").is_file() for one in (plain, path)):
             pair = FinishedRun.load(plain, versions), FinishedRun.load(path, versions)
             _refuse_unlike(*pair)
             yield pair
@@ -80,7 +82,9 @@ def _held(method: str, pairs: Sequence[tuple[FinishedRun, FinishedRun]], referen
         return Held(method)
     final = [[clean_scores(run, references[run.task]) for run in pair] for pair in pairs]
     curves = [[_over_curve(run, references[run.task]) for run in pair] for pair in pairs]
-    complete = all(scores for pair in curves for scores in pair)
+    # Of runs that were looked at on other occasions, means over a curve are no pair.
+    alike = all(len({tuple(learning_curve(run).get("updates", ())) for run in pair}) == 1 for pair in pairs)
+    complete = alike and all(scores for pair in curves for scores in pair)
     tasks = tuple(plain.task for plain, _ in pairs)
     return Held(method, tasks, _difference(final), _difference(curves) if complete else None)
 
