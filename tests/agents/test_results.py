@@ -254,15 +254,16 @@ def test_hoppers_conditions_are_those_of_their_files(head, file):
 )
 def test_conditions_on_tasks_are_those_of_their_files(robot, task):
     text = read("dynamics-reward").partition(f"| policy, {robot} |")[2]
-    record = json.loads((RESULTS / task / "judge/merged.json").read_text(encoding="utf-8"))["reward"]
+    record = json.loads((RESULTS / task / "conditions-task.json").read_text(encoding="utf-8"))
+    assert record["command"].startswith(f"offdyn diagnose reward {task} --seeds 3")
     columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3, "refused": 2}
     shown = [line.strip("|").replace("%", "").split("|")[1:] for line in text.splitlines()[2:6]]
     means = [
         [round(float(np.mean([one[name] for one in seeds])), digits) for name, digits in columns.items()]
-        for seeds in record["rankings"].values()
+        for seeds in (*record["rankings"].values(), record["source"])
     ]
     np.testing.assert_allclose([[*map(float, row[:-1]), float(row[-1]) / 100] for row in shown], means, atol=1e-9)
-    assert record["real"] == 1.0
+    assert record["real"] == [1.0] * 3
 
 
 @pytest.mark.parametrize(("form", "file"), [("", "errors"), (", published form", "published")])
