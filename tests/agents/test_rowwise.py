@@ -6,7 +6,7 @@ import torch
 
 from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.returns import FACTS
-from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, FilterSettings, RowTerms, RowwiseIQL
+from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, RowFilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, RowRange, RunRows, pack
 from offdyn_agents.engine.stages import StageContext
@@ -20,7 +20,7 @@ class Said(RowwiseIQL):
     """Says what it is told to."""
 
     name = "said"
-    settings_class = FilterSettings
+    settings_class = RowFilterSettings
     said = RowTerms()
 
     def terms(self, params, batch):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.stage_cache import Fitted
     from offdyn_agents.engine.stages import StageContext, StageResults
 
-__all__ = ["SCORES", "WEIGHTS", "FilterSettings", "RowTerms", "RowwiseIQL", "RowwiseSettings"]
+__all__ = ["SCORES", "WEIGHTS", "RowFilterSettings", "RowTerms", "RowwiseIQL", "RowwiseSettings"]
 
 SCORES, WEIGHTS = "scores", "weights"
 """Columns that the default of `RowwiseIQL.terms` knows."""
@@ -47,7 +47,7 @@ class RowwiseSettings(IQLSettings):
 
 
 @dataclass(frozen=True)
-class FilterSettings(RowwiseSettings):
+class RowFilterSettings(RowwiseSettings):
     """Settings of methods that score rows.
 
     Attributes:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from offdyn_agents.algorithms.returns import returns_scale
-from offdyn_agents.algorithms.rowwise.agent import SCORES, FilterSettings, RowTerms, RowwiseIQL
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowFilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.algorithms.rowwise.otdf import relative
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
@@ -63,7 +63,7 @@ SCORERS: Mapping[str, Callable[[DVDFSettings, StageContext], Fitted[Tensor]]] = 
 
 
 @dataclass(frozen=True)
-class DVDFSettings(FilterSettings):
+class DVDFSettings(RowFilterSettings):
     """Settings of DVDF.
 
     Attributes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, FilterSettings, RowwiseIQL
+from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, RowFilterSettings, RowwiseIQL
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
 from offdyn_agents.engine.settings import setting
@@ -33,7 +33,7 @@ __all__ = ["IGDF", "IGDFSettings"]
 
 
 @dataclass(frozen=True)
-class IGDFSettings(FilterSettings):
+class IGDFSettings(RowFilterSettings):
     """Settings of IGDF.
 
     Attributes:

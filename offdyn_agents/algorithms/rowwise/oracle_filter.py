@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from offdyn_agents.algorithms.rowwise.agent import SCORES, FilterSettings, RowwiseIQL
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowFilterSettings, RowwiseIQL
 from offdyn_agents.engine.rows import RowColumns
 from offdyn_agents.engine.settings import setting
 
@@ -28,7 +28,7 @@ __all__ = ["OracleFilter", "OracleFilterSettings"]
 
 
 @dataclass(frozen=True)
-class OracleFilterSettings(FilterSettings):
+class OracleFilterSettings(RowFilterSettings):
     """Settings of the oracle filter.
 
     Attributes:

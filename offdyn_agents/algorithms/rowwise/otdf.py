@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.rowwise.agent import SCORES, FilterSettings, RowTerms, RowwiseIQL
+from offdyn_agents.algorithms.rowwise.agent import SCORES, RowFilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.engine.networks import Network, Params, mlp
 from offdyn_agents.engine.rows import Batch, RowColumns
 from offdyn_agents.engine.settings import setting
@@ -40,7 +40,7 @@ BEHAVIOUR, SPREAD = "behaviour", "spread"
 
 
 @dataclass(frozen=True)
-class OTDFSettings(FilterSettings):
+class OTDFSettings(RowFilterSettings):
     """Settings of OTDF.
 
     Attributes:
