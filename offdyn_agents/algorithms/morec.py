@@ -75,7 +75,7 @@ class FilterSettings:
     scorer: ScorerSettings = field(default_factory=ScorerSettings)
     BELONGS: ClassVar[Belongs] = {
         f"dynamics_reward.{name}": {"dynamics_reward.opponent": ("nce",)}
-        for name in ("inputs", "eigenvalue_floor", "input_noise", "source_fakes", "updates")
+        for name in ("inputs", "eigenvalue_floor", "input_noise", "source_fakes", "source_anchor", "updates")
     }
 
 

@@ -53,7 +53,8 @@ def fit_dynamics_reward(
         layout: Layout of packed rows.
         rows: Packed rows [N, W] on the device, which count as real; a tenth, at most 1000, is held out.
         cache: Folder of results and of copies of an unfinished training; None keeps nothing.
-        source: Packed source rows [M, W], whose answers are fakes (`source_fakes`); None in a single domain.
+        source: Packed source rows [M, W], whose answers are fakes (`source_fakes`) and which anchor the reward
+            (`source_anchor`); None in a single domain.
         terminated: Says which states end an episode. It goes with the robot, whose rows these are.
         settle: Makes drawn actions such as real ones are; it goes with the rows too.
         seed: Decides everything that is drawn.
@@ -65,11 +66,12 @@ def fit_dynamics_reward(
         All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
-    fakes = source if settings.opponent == "nce" and settings.source_fakes and source is not None else rows[:0]
+    asked = settings.opponent == "nce" and (settings.source_fakes or settings.source_anchor)
+    other = source if asked and source is not None else rows[:0]
 
     def new(number: int) -> Training:
         if settings.opponent == "nce":
-            return NoiseContrast(settings, layout, kept, number, fakes)
+            return NoiseContrast(settings, layout, kept, number, other)
         kind = {"ppo": Adversaries, "checkpoints": FrozenOpponents}[settings.opponent]
         return kind(settings, layout, kept, number, terminated, settle)
 
@@ -87,7 +89,7 @@ def fit_dynamics_reward(
             keep(missing[0], result.tensors(), "" if bool(result.able.any()) else "no snapshot is usable")
         copy.remove()
 
-    learned_from = [rows, fakes] if len(fakes) else rows
+    learned_from = [rows, other] if len(other) else rows
     (found,) = cached(NAME, settings, learned_from, [seed], cache, compute, VERSION)
     return DynamicsReward.from_tensors(found, rows.device)
 
