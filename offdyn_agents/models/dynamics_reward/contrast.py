@@ -173,8 +173,8 @@ class NoiseContrast:
         layout: Layout of packed rows.
         rows: Packed real rows [N, W] to learn from.
         seed: Decides everything that is drawn.
-        source: Packed source rows [M, W], of whose generator a share of the fakes is drawn, and which are a share of the
-            real rows; None in a single domain.
+        source: Packed source rows [M, W]: a share of the fakes is of their generator, and a few of the real rows are of
+            them; None in a single domain.
     """
 
     def __init__(
