@@ -6,10 +6,11 @@ over 30 actions u_i of each row with q_i = Q_j(s, u_i) - log p(u_i): 10 uniform 
 policy takes in s and 10 that it takes in s'. Actor and temperature are SAC's. w = 0 is SAC.
 
 Networks and numbers are those of CORL, whose scores are the ones that are known: three hidden layers, orthogonal
-critics, a log standard deviation with a trained scale and offset, standardised states. Only the actor has two hidden
-layers, as that of all other agents, so that it fits an entry of the leaderboard; `form=paper` has three. On two domains
-the rows are merged (CQL* of the papers). `form=code` is the cross-domain repository's: the conservative term on source
-rows alone, two hidden layers, a fixed temperature whose entropy enters y, states as they are.
+critics, a log standard deviation with a trained scale and offset, standardised states. Two things differ, and not in
+`form=paper`: the actor has two hidden layers, as that of all other agents, so that it fits an entry of the leaderboard;
+and the conservative term is computed at every fourth row of a batch, which leaves its expectation. On two domains the
+rows are merged (CQL* of the papers). `form=code` is the cross-domain repository's: the conservative term on source rows
+alone, two hidden layers, a fixed temperature whose entropy enters y, states as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from offdyn_agents.algorithms.returns import reward_scale, unscaled, value_facts
 from offdyn_agents.algorithms.sac import SAC, SACSettings, squash
 from offdyn_agents.algorithms.td3_bc import folded, state_moments
 from offdyn_agents.engine.networks import Constant, Network, Params, mlp, twin
-from offdyn_agents.engine.rows import Batch
+from offdyn_agents.engine.rows import Batch, every
 from offdyn_agents.engine.settings import setting
 from offdyn_envs.errors import OffDynError
 
@@ -52,6 +53,8 @@ class CQLSettings(SACSettings):
         weight: w; 0 leaves SAC.
         temperature: T of the conservative term.
         conservative_on: Rows of the conservative term: "all", or those of the "source" alone.
+        conservative_every: The term is computed at every so-many-th of these rows: its mean over them has the
+            expectation of that over all, for that share of the cost. 1 takes every row.
         networks: "corl" for three hidden layers, CORL's initial values and a log standard deviation with a trained
             scale and offset; "short-actor" for the same with two hidden layers of the actor; "plain" for the networks
             of the other agents.
@@ -67,6 +70,7 @@ class CQLSettings(SACSettings):
     weight: float = setting(10.0, low=0.0)
     temperature: float = setting(1.0, low=0.0, open_low=True)
     conservative_on: str = setting("all", choices=("all", "source"))
+    conservative_every: int = setting(4, low=1)
     networks: str = setting("short-actor", choices=("short-actor", "corl", "plain"))
     normalise: bool = setting(True)
     normalise_eps: float = setting(1e-3, low=0.0)
@@ -190,13 +194,14 @@ class CQL(SAC):
         # Source rows come first.
         count = batch.source_rows if self.settings.conservative_on == "source" else batch.actions.shape[-2]
         states, following, own, noise = (
-            rows[..., :count, :] for rows in (batch.observations, batch.next_observations, batch.actions, batch.noise)
+            every(rows[..., :count, :], self.settings.conservative_every)
+            for rows in (batch.observations, batch.next_observations, batch.actions, batch.noise)
         )
         with torch.no_grad():
             actions, density = self._samples(params, states, following, noise[..., super().noise_width :])
         repeated = states.unsqueeze(-2).expand(*actions.shape[:-1], states.shape[-1])
         q = twin(params["critic"], repeated.flatten(-3, -2), actions.flatten(-3, -2))
-        q = q.unflatten(-1, (count, 3 * EACH)) - density.unsqueeze(-3)
+        q = q.unflatten(-1, (-1, 3 * EACH)) - density.unsqueeze(-3)
         heat = self.settings.temperature
         high = heat * torch.logsumexp(q / heat, dim=-1)
         return (high - twin(params["critic"], states, own)).mean(-1).sum(-1)

@@ -24,6 +24,7 @@ __all__ = [
     "RowRange",
     "RunRows",
     "Transitions",
+    "every",
     "last_packed",
     "last_rows",
     "pack",
@@ -227,6 +228,11 @@ class Layout:
     def action_columns(self) -> slice:
         """Where a lies in a packed row."""
         return slice(self.observation_dim, self.observation_dim + self.action_dim)
+
+
+def every(rows: Tensor, step: int) -> Tensor:
+    """Return the middle one of each `step` rows [*lead, n, k], at least one: of ordered rows a stratified sample."""
+    return rows[..., min(step // 2, rows.shape[-2] - 1) :: step, :]
 
 
 def last_packed(layout: Layout, rows: Tensor) -> Tensor:

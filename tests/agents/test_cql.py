@@ -23,7 +23,7 @@ PLAIN = {"networks": "plain", "normalise": False}
 
 
 def make_cql(action_dim=A, **settings):
-    return CQL(build(CQLSettings, {"width": 16, "batch_size": 8, **settings}), S, action_dim)
+    return CQL(build(CQLSettings, {"width": 16, "batch_size": 8, "conservative_every": 1, **settings}), S, action_dim)
 
 
 def params_of(agent, runs=None):
@@ -40,7 +40,7 @@ def params_of(agent, runs=None):
 
 def test_the_conservative_term_where_all_values_are_0():
     """G12: 10 actions of density 1/2 and 20 of density 1/e: ln(20 + 20 e), times 10."""
-    agent = CQL(build(CQLSettings, PLAIN | {"batch_size": 4, "width": 4}), S, 1)
+    agent = CQL(build(CQLSettings, PLAIN | {"batch_size": 4, "width": 4, "conservative_every": 1}), S, 1)
     params = {name: [0.0 * t for t in tensors] for name, tensors in make_params(make_cql(**PLAIN)).items()}
     params["critic"] = [torch.zeros(2, *shape[1:]) for shape in agent.networks()["critic"].shapes()]
     batch = make_batch(make_cql(**PLAIN, batch_size=4), predicted=False)
@@ -84,6 +84,19 @@ def test_the_conservative_term_equals_a_sum_by_hand(settings):
         high = heat * np.logaddexp.reduce(np.stack(terms) / heat, axis=0)
         parts.append((high - twins(params["critic"], s[i : i + 1], a[i : i + 1])[:, 0]).sum())
     np.testing.assert_allclose(float(agent.conservative(params, batch)), np.mean(parts), rtol=1e-4)
+
+
+def test_the_term_of_every_so_many_rows_has_the_expectation_of_all():
+    """Batches that begin with every row in turn: the mean of the estimates is the term of all rows."""
+    agent, some = make_cql(), make_cql(conservative_every=4)
+    params, batch = params_of(agent), make_batch(agent, predicted=False)
+    names = ("observations", "actions", "next_observations", "noise")
+    found = []
+    for shift in range(4):
+        rolled = {name: getattr(batch, name).roll(shift, -2) for name in names}
+        found.append(float(some.conservative(params, batch._replace(**rolled))))
+    assert np.std(found) > 0.0
+    np.testing.assert_allclose(np.mean(found), float(agent.conservative(params, batch)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("backup", [True, False])

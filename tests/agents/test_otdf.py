@@ -156,7 +156,9 @@ def test_published_constants():
     assert (behaviour.learning_rate, behaviour.kl, VARIANCE) == (1e-3, 0.5, 0.4 / 4)
     assert (own.actions, own.advantage, transport.form) == ("mean", "row", "row")
     assert (code.actions, code.advantage, code.transport.form) == ("sample", "mean", "mass")
-    assert replace(paper, form="suite", value_bounds=own.value_bounds, reward_scale=own.reward_scale) == own
+    own_of_ours = {name: getattr(own, name) for name in ("value_bounds", "reward_scale", "density_every")}
+    assert replace(paper, form="suite", **own_of_ours) == own
+    assert (own.density_every, paper.density_every, code.density_every) == (4, 1, 1)
     assert (code.value_bounds, code.reward_scale) == (paper.value_bounds, paper.reward_scale) == ("none", "none")
 
 
@@ -167,7 +169,7 @@ def test_neutral_settings_are_iql(tmp_path):
 
 
 def agent_of(**settings):
-    return OTDF(OTDF.settings_class(width=8, **settings), S, A)
+    return OTDF(OTDF.settings_class(**{"width": 8, "density_every": 1} | settings), S, A)
 
 
 def drawn(agent, rows=6, source=4, lead=(2,)):
@@ -185,6 +187,23 @@ def parameters(agent, runs=2):
         name: [0.3 * torch.randn(runs, *shape, generator=generator) for shape in net.shapes()]
         for name, net in nets.items()
     }
+
+
+def test_the_actors_term_at_every_so_many_rows_estimates_that_of_all():
+    """Batches that begin with every row in turn: the mean of the estimates is the term of all rows."""
+    agent, some = agent_of(samples=3), agent_of(samples=3, density_every=3)
+    batch, params = drawn(agent), parameters(agent)
+    found = torch.stack(
+        [
+            some.actor_extra(
+                params,
+                batch._replace(observations=batch.observations.roll(shift, -2), noise=batch.noise.roll(shift, -2)),
+            )
+            for shift in range(3)
+        ]
+    )
+    assert float(found.std(0).min()) > 0.0
+    torch.testing.assert_close(found.mean(0), agent.actor_extra(params, batch))
 
 
 @pytest.mark.parametrize("actions", ["mean", "sample"])

@@ -9,6 +9,7 @@ Public code has the cloning errors of L_pi as sums over the dimensions of an act
 actor under Adam. It takes d as mass times cost (`transport.form=mass`), and draws pi's actions from a Gaussian behind a
 tanh (`actions=sample`). Its advantage weights are a column beside a row of errors, whose product is a matrix: the mean
 of weights times the mean of errors, so that advantages choose nothing (`advantage=mean`). `form=code` is all three.
+Ours asks for log b at every fourth row of a batch, a stratified sample (`density_every`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from offdyn_agents.algorithms.rowwise.agent import SCORES, RowFilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.engine.networks import Network, Params, mlp
-from offdyn_agents.engine.rows import Batch, RowColumns
+from offdyn_agents.engine.rows import Batch, RowColumns, every
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.models.behaviour_cvae import CVAE, CVAESettings, behaviour, fit_behaviour, frozen, unfrozen
 from offdyn_agents.models.transport import TransportSettings
@@ -47,6 +48,8 @@ class OTDFSettings(RowFilterSettings):
         sharpness: What d^ is multiplied with in the weights of the critic's errors; 0 weighs all alike.
         regularisation: lambda, weight of the target's behaviour in the actor's loss; 0 leaves it out.
         samples: Samples of the encoder in log b; an update costs about as much as IQL's once more for each.
+        density_every: log b is asked at every so-many-th row of a batch, source rows in the order of their scores: a
+            stratified sample of them, for that share of the cost. 1 asks at every row.
         actions: "mean" takes b of the policy's action; "sample" of one drawn about it, with a standard deviation that
             this term alone trains.
         advantage: "row" gives each row its own advantage weight, "mean" all of a batch the same.
@@ -58,6 +61,7 @@ class OTDFSettings(RowFilterSettings):
     sharpness: float = setting(1.0, low=0.0)
     regularisation: float = setting(0.5, low=0.0)
     samples: int = setting(10, low=1)
+    density_every: int = setting(4, low=1)
     actions: str = setting("mean", choices=("mean", "sample"))
     advantage: str = setting("row", choices=("row", "mean"))
     transport: TransportSettings = field(default_factory=TransportSettings)
@@ -140,16 +144,15 @@ class OTDF(RowwiseIQL):
         return super().actor_loss(weights, errors, source_rows)
 
     def actor_extra(self, params: Mapping[str, Params], batch: Batch) -> Tensor | None:
-        """Return -lambda / |A| mean log b(a|s) over the rows that are kept, [*lead]."""
+        """Return -lambda / |A| mean log b(a|s) over the rows that are kept, or some of them, [*lead]."""
         if not self.settings.regularisation:
             return None
         assert batch.noise is not None
-        noise, drawn = batch.noise.split(
-            [self.settings.samples * self._behaviour.latent, self.action_dim * self._drawn], -1
-        )
-        actions = mlp(params["actor"], batch.observations)
+        states, noise = (every(rows, self.settings.density_every) for rows in (batch.observations, batch.noise))
+        noise, drawn = noise.split([self.settings.samples * self._behaviour.latent, self.action_dim * self._drawn], -1)
+        actions = mlp(params["actor"], states)
         if self._drawn:
-            actions = actions + mlp(params[SPREAD], batch.observations).clamp(*LOG_STD).exp() * drawn
+            actions = actions + mlp(params[SPREAD], states).clamp(*LOG_STD).exp() * drawn
         nets = unfrozen(params, BEHAVIOUR)
-        found = self._behaviour.log_density(nets, batch.observations, torch.tanh(actions), noise, importance=False)
+        found = self._behaviour.log_density(nets, states, torch.tanh(actions), noise, importance=False)
         return -self.settings.regularisation / self.action_dim * found.mean(-1)
