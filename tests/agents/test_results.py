@@ -228,20 +228,25 @@ def test_errors_of_drocos_ensembles_are_those_of_their_files():
     assert ablation_rows("--dynamics-only --seeds 3")[1] == [[*names, *cells] for names, cells in found.items()]
 
 
-def test_rewards_of_ablations_are_those_of_their_files():
+@pytest.mark.parametrize(
+    ("robot", "task"), [("Walker2d", "walker2d-gravity-5.0-medium"), ("Hopper", "hopper-gravity-0.5-medium")]
+)
+def test_rewards_of_ablations_are_those_of_their_files(robot, task):
     files = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("ablations/reward-*.json")]
-    walker = RESULTS / "walker2d-gravity-5.0-medium/conditions-task.json"
-    found = {"the method": json.loads(walker.read_text(encoding="utf-8"))}
-    found |= {f"`{record['command'].partition('--set ')[2]}`": record for record in files}
-    _, shown = ablation_rows("--set dynamics_reward.source_fakes=0")
+    method = json.loads((RESULTS / task / "conditions-task.json").read_text(encoding="utf-8"))
+    found = {f"`{record['command'].partition('--set ')[2]}`": record for record in files if record["task"] == task}
+    found["the method"] = method
+    text = read("ablations").partition(f"| setting, {robot} |")[2].partition("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
     assert {cells[0] for cells in shown} == set(found)
     for name, *cells in shown:
+        assert found[name]["real"] == [1.0] * 3
         rankings, source = found[name]["rankings"], found[name]["source"]
-        means = [
-            np.mean([one["correlation"] for one in rankings[policy]]) for policy in ("behaviour", "noisy", "random")
-        ]
-        assert [float(cell) for cell in cells[:3]] == [round(float(mean), 2) for mean in means]
-        assert cells[3:] == [", ".join(f"{one['refused']:.0%}" for one in source), f"{min(found[name]['real']):.0%}"]
+        asked = [(rankings[policy], "correlation") for policy in ("behaviour", "noisy", "random")]
+        asked += [(rankings["random"], "within"), (source, "correlation")]
+        means = [round(float(np.mean([one[what] for one in seeds])), 2) for seeds, what in asked]
+        assert [float(cell) for cell in cells[:-1]] == means
+        assert cells[-1] == ", ".join(f"{one['refused']:.0%}" for one in source)
 
 
 @pytest.mark.parametrize(
