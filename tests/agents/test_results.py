@@ -15,6 +15,8 @@ from offdyn_agents.judging.exams import HOLDOUT, SOURCE
 from offdyn_agents.judging.report import table
 from offdyn_agents.judging.rows_page import collect, lines, with_tables
 from offdyn_agents.runs.evaluation import read_evaluation, summarise
+from offdyn_envs.benchmark.scoring.scores import normaliser
+from offdyn_envs.benchmark.scoring.statistics import t_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"
@@ -168,6 +170,16 @@ def test_values_are_those_of_their_files():
         # Runs of before do not say.
         told = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"].get("values")
         assert told is None or (low, high) == (f"{told['low'][0]:,.0f}", f"{told['high'][0]:,.0f}")
+
+
+def test_what_bounds_cost_on_walker2d_is_that_of_the_files():
+    folder = RESULTS / "walker2d-gravity-5.0-medium"
+    without = [read_evaluation(folder / f"droco@{name}")["clean"] for name in ("unbounded", "unbounded-seeds-3-4")]
+    bounded, unbounded = read_evaluation(folder / "droco")["clean"], without[0] | without[1]
+    assert [*bounded] == [*unbounded] == [*"01234"]
+    score = normaliser("walker2d-gravity-5.0-medium")
+    found = t_interval([np.mean(score(bounded[seed])) - np.mean(score(unbounded[seed])) for seed in bounded])
+    assert f"minus unbounded is {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("runaway-values")
 
 
 def test_rollouts_early_and_late_are_those_of_their_files():
