@@ -182,6 +182,21 @@ def test_what_bounds_cost_on_walker2d_is_that_of_the_files():
     assert f"minus unbounded is {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("runaway-values")
 
 
+def test_policies_that_wander_are_those_of_their_files():
+    shown = re.findall(
+        r"^\| ([a-z-]+) \| (.*?) \| ([-\d.]+ \| [-\d.]+ \| \d+ \| \d+) \|$", read("dynamics-reward"), re.MULTILINE
+    )
+    record = ablation("morec-wander")
+    assert [name for name, *_ in shown] == [row["variant"] for row in record["rows"]]
+    for (name, about, cells), row in zip(shown, record["rows"], strict=True):
+        with (RESULTS / f"ablations/morec-wander/{name}.csv").open(encoding="utf-8") as file:
+            late = [one for one in csv.DictReader(file) if one["score"]][-10:]
+        returns = np.array([[float(one[f"return_{seed}"]) for seed in record["seeds"]] for one in late])
+        moved, score = np.abs(np.diff(returns, axis=0)).mean(), np.mean([float(one["score"]) for one in late])
+        found = f"{row['score']['mean']:.1f} | {score:.1f} | {moved:.0f} | {float(late[-1]['q']):.0f}"
+        assert (about, cells) == (row["about"], found)
+
+
 def test_rollouts_early_and_late_are_those_of_their_files():
     text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec@no-anchor"
     rows = re.findall(r"^\| ([\d,]+) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
