@@ -86,7 +86,7 @@ def test_settings_are_those_of_the_registry(generated):
 
 def test_results_are_those_of_the_files(generated):
     droco = generated.results("droco")
-    assert "| `walker2d-gravity-5.0-medium` | `droco` | 38.6 \\[17.5, 59.7\\] |" in droco
+    assert "| `walker2d-gravity-5.0-medium` | `droco` | 38.6 \\[30.5, 46.7\\] |" in droco
     assert "| `walker2d-gravity-5.0-medium` | `droco@paper` | 40.6 \\[15.4, 65.7\\] |" in droco
     assert "| `hopper-gravity-0.5-medium` | `leaderboard: offdyn-droco` |" in droco
     assert generated.results("oracle-filter") == "No run of `oracle-filter` is published yet."
