@@ -10,7 +10,7 @@ critics, a log standard deviation with a trained scale and offset, standardised 
 `form=paper`: the actor has two hidden layers, as that of all other agents, so that it fits an entry of the leaderboard;
 and the conservative term is computed at every fourth row of a batch, which leaves its expectation. On two domains the
 rows are merged (CQL* of the papers). `form=code` is the cross-domain repository's: the conservative term on source rows
-alone, two hidden layers, a fixed temperature whose entropy enters y, states as they are.
+alone, all of them, two hidden layers, a fixed temperature whose entropy enters y, states as they are.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class Layout:
 
 
 def every(rows: Tensor, step: int) -> Tensor:
-    """Return the middle one of each `step` rows [*lead, n, k], at least one: of ordered rows a stratified sample."""
+    """Return one of each `step` rows [*lead, n, k], always at the same place, and at least one."""
     return rows[..., min(step // 2, rows.shape[-2] - 1) :: step, :]
 
 

@@ -186,7 +186,7 @@ def _of_dataset(
     dataset = load_dataset(name)
     settings = condition_settings(dataset.id.robot, dataset.id.quality, overrides)
     # No source: none of its fakes.
-    reward = replace(settings.dynamics_reward, source_fakes=0.0)
+    reward = replace(settings.dynamics_reward, source_fakes=0.0, source_anchor=0.0)
     settings = replace(settings, dynamics_reward=reward)
     packed = pack(dataset, name)[: rows or None]
     layout = Layout(dataset.observations.shape[1], dataset.actions.shape[1])

@@ -54,6 +54,7 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
 def test_a_dataset_has_no_fakes_of_a_source(dataset, tmp_path):
     record, found = check(dataset, OVERRIDES, (0, 1), 300, tmp_path, HARDWARE)
     assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.0
+    assert record["settings"]["dynamics_reward"]["source_anchor"] == 0.0
     assert [one.source for one in found] == [None, None] and "source" not in record
     assert list(record["holds"]) == THREE
     assert record["rows"] == {"learned from": 270, "held out": 30}

@@ -27,6 +27,7 @@ TINY = {
     "width": 16,
     "discriminator_width": 16,
     "batch_size": 32,
+    "source_anchor": 0.1,
 }
 LEARNING = {"guess_updates": 400, "guesses": 3, "updates": 400, "width": 32, "discriminator_width": 64}
 LEARNING |= {"batch_size": 128, "snapshots": 5}

@@ -16,7 +16,7 @@ from offdyn_agents.judging.report import table
 from offdyn_agents.judging.rows_page import collect, lines, with_tables
 from offdyn_agents.runs.evaluation import read_evaluation, summarise
 from offdyn_envs.benchmark.scoring.scores import normaliser
-from offdyn_envs.benchmark.scoring.statistics import t_interval
+from offdyn_envs.benchmark.scoring.statistics import mean_difference, t_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"
@@ -180,6 +180,17 @@ def test_what_bounds_cost_on_walker2d_is_that_of_the_files():
     score = normaliser("walker2d-gravity-5.0-medium")
     found = t_interval([np.mean(score(bounded[seed])) - np.mean(score(unbounded[seed])) for seed in bounded])
     assert f"minus unbounded is {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("runaway-values")
+
+
+def test_what_iql_gains_on_a_mild_shift_is_that_of_the_files():
+    task = "hopper-gravity-0.5-medium"
+    score, clean = normaliser(task), {}
+    for name in ("bc", "iql", "droco"):
+        clean[name] = [np.mean(score(one)) for one in read_evaluation(RESULTS / task / name)["clean"].values()]
+        assert len(clean[name]) == 5
+    for name, words in (("iql", "by "), ("droco", "level with cloning**, ")):
+        found = mean_difference([clean[name]], [clean["bc"]])
+        assert f"{words}{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("mild-shift")
 
 
 def test_policies_that_wander_are_those_of_their_files():

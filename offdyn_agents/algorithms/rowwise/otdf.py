@@ -9,7 +9,7 @@ Public code has the cloning errors of L_pi as sums over the dimensions of an act
 actor under Adam. It takes d as mass times cost (`transport.form=mass`), and draws pi's actions from a Gaussian behind a
 tanh (`actions=sample`). Its advantage weights are a column beside a row of errors, whose product is a matrix: the mean
 of weights times the mean of errors, so that advantages choose nothing (`advantage=mean`). `form=code` is all three.
-Ours asks for log b at every fourth row of a batch, a stratified sample (`density_every`).
+Ours asks for log b at every fourth row of a batch (`density_every`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class OTDFSettings(RowFilterSettings):
     Attributes:
         sharpness: What d^ is multiplied with in the weights of the critic's errors; 0 weighs all alike.
         regularisation: lambda, weight of the target's behaviour in the actor's loss; 0 leaves it out.
-        samples: Samples of the encoder in log b; an update costs about as much as IQL's once more for each.
-        density_every: log b is asked at every so-many-th row of a batch, source rows in the order of their scores: a
-            stratified sample of them, for that share of the cost. 1 asks at every row.
+        samples: Samples of the encoder in log b; at every row an update costs about as much as IQL's once more for
+            each.
+        density_every: log b is asked at every so-many-th row of a batch, for that share of the cost; 1 asks at every
+            row. Where rows are dropped, source rows stand in the order of their scores.
         actions: "mean" takes b of the policy's action; "sample" of one drawn about it, with a standard deviation that
             this term alone trains.
         advantage: "row" gives each row its own advantage weight, "mean" all of a batch the same.
