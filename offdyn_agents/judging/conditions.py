@@ -1,7 +1,7 @@
 """`offdyn diagnose reward`: the conditions of MOREC's dynamics reward on a task or on a dataset, seed by seed.
 
 Of a task, model and reward are those that `offdyn train morec` learns: from merged rows, half of the fakes from the
-source. Then source rows are asked about too: how many would be refused at once. A dataset is a single domain, without
+source, and a few pairs source rows. Then source rows are asked about too: how many would be refused at once. A dataset is a single domain, without
 such fakes. Every seed has a model and a reward of its own. For diagnosis, never for training.
 """
 
