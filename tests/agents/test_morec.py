@@ -17,7 +17,7 @@ from offdyn_agents.engine.update import initial_population
 from offdyn_agents.models.dynamics_reward import stage as stage_module
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward, Scaling, discriminator_network
 from offdyn_agents.models.ensemble.rollouts import roll_out
-from offdyn_agents.presets import preset, tuning
+from offdyn_agents.presets import chosen, preset, tuning
 from offdyn_agents.runs.runs import make_agent
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_based import view
@@ -308,3 +308,11 @@ def test_a_rollout_goes_on_from_the_candidate_taken():
     s, _, following, *_ = Layout(S, A).split(rows)
     assert torch.equal(s[20:40], following[:20])
     assert torch.equal(s[40:], following[20:40])
+
+
+@pytest.mark.parametrize(
+    ("robot", "form", "noise"),
+    [("walker2d", "suite", 0.1), ("ant", "suite", 0.1), ("hopper", "suite", 0.0), ("walker2d", "paper", 0.0)],
+)
+def test_noise_on_the_inputs_of_each_robot(robot, form, noise):
+    assert chosen(agent_class("morec"), robot, "medium", {"form": form}).dynamics_reward.input_noise == noise

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.execution import can_compile
-from offdyn_agents.engine.rows import every
 from offdyn_agents.engine.settings import build
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast, widened
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward, Scaling
 from offdyn_agents.models.dynamics_reward.inputs import Standardised, whitening
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
-from offdyn_agents.presets import chosen
 from offdyn_envs.errors import OffDynError
 from tests.agents.golden import net
 from tests.agents.killing import kill_after
@@ -359,17 +356,3 @@ def test_settings_that_are_not_allowed(change):
     (name,) = change
     with pytest.raises(OffDynError, match=name):
         settings(change)
-
-
-@pytest.mark.parametrize(
-    ("robot", "form", "noise"),
-    [("walker2d", "suite", 0.1), ("ant", "suite", 0.1), ("hopper", "suite", 0.0), ("walker2d", "paper", 0.0)],
-)
-def test_noise_on_the_inputs_of_each_robot(robot, form, noise):
-    assert chosen(agent_class("morec"), robot, "medium", {"form": form}).dynamics_reward.input_noise == noise
-
-
-@pytest.mark.parametrize(("rows", "step", "expected"), [(8, 4, [2, 6]), (7, 1, [*range(7)]), (1, 4, [0]), (3, 9, [2])])
-def test_one_of_each_so_many_rows(rows, step, expected):
-    table = torch.arange(2.0 * rows).view(2, rows, 1)
-    assert torch.equal(every(table, step), table[:, expected])

@@ -172,24 +172,28 @@ def test_values_are_those_of_their_files():
         assert told is None or (low, high) == (f"{told['low'][0]:,.0f}", f"{told['high'][0]:,.0f}")
 
 
+def seed_scores(task, run):
+    """Return the mean score of every seed of a run."""
+    score = normaliser(task)
+    return {seed: np.mean(score(one)) for seed, one in read_evaluation(RESULTS / task / run)["clean"].items()}
+
+
 def test_what_bounds_cost_on_walker2d_is_that_of_the_files():
-    folder = RESULTS / "walker2d-gravity-5.0-medium"
-    without = [read_evaluation(folder / f"droco@{name}")["clean"] for name in ("unbounded", "unbounded-seeds-3-4")]
-    bounded, unbounded = read_evaluation(folder / "droco")["clean"], without[0] | without[1]
+    bounded, *without = (
+        seed_scores("walker2d-gravity-5.0-medium", f"droco{name}")
+        for name in ("", "@unbounded", "@unbounded-seeds-3-4")
+    )
+    unbounded = without[0] | without[1]
     assert [*bounded] == [*unbounded] == [*"01234"]
-    score = normaliser("walker2d-gravity-5.0-medium")
-    found = t_interval([np.mean(score(bounded[seed])) - np.mean(score(unbounded[seed])) for seed in bounded])
+    found = t_interval([bounded[seed] - unbounded[seed] for seed in bounded])
     assert f"minus unbounded is {found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("runaway-values")
 
 
 def test_what_iql_gains_on_a_mild_shift_is_that_of_the_files():
-    task = "hopper-gravity-0.5-medium"
-    score, clean = normaliser(task), {}
-    for name in ("bc", "iql", "droco"):
-        clean[name] = [np.mean(score(one)) for one in read_evaluation(RESULTS / task / name)["clean"].values()]
-        assert len(clean[name]) == 5
+    scores = {name: [*seed_scores("hopper-gravity-0.5-medium", name).values()] for name in ("bc", "iql", "droco")}
+    assert [len(one) for one in scores.values()] == [5, 5, 5]
     for name, words in (("iql", "by "), ("droco", "level with cloning**, ")):
-        found = mean_difference([clean[name]], [clean["bc"]])
+        found = mean_difference([scores[name]], [scores["bc"]])
         assert f"{words}{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("mild-shift")
 
 

@@ -8,7 +8,7 @@ from offdyn_agents.algorithms.iql import IQL
 from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS, RowFilterSettings, RowTerms, RowwiseIQL
 from offdyn_agents.engine.data import Sampler, Supply
-from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, RowRange, RunRows, pack
+from offdyn_agents.engine.rows import Layout, RowColumns, RowCounts, RowRange, RunRows, every, pack
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.testing.conformance import SOURCE, TARGET, same, train, weights
 from offdyn_agents.testing.data import A, S
@@ -271,3 +271,9 @@ def test_bounds_follow_corrected_rewards():
     assert bool((low < plain).all())
     Read.said = RowColumns()
     assert agent.stages(context).frozen == {}
+
+
+@pytest.mark.parametrize(("rows", "step", "expected"), [(8, 4, [2, 6]), (7, 1, [*range(7)]), (1, 4, [0]), (3, 9, [2])])
+def test_one_of_each_so_many_rows(rows, step, expected):
+    table = torch.arange(2.0 * rows).view(2, rows, 1)
+    assert torch.equal(every(table, step), table[:, expected])

@@ -120,9 +120,13 @@ class Guesses:
                 self.copies.append([tensor.clone() for tensor in self.fitting.params])
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        chosen = self.rows[torch.randint(len(self.rows), (LIKELIHOOD_ROWS,), generator=self.random).to(self.device)]
-        states, actions, following, *_ = self.layout.split(chosen)
+        states, actions, following = self.some(LIKELIHOOD_ROWS)
         return self._pairs(states, actions), (following - states - self.change[0]) / self.change[1]
+
+    def some(self, count: int) -> tuple[Tensor, ...]:
+        """Return s, a and s' of rows drawn with replacement, [count, .] each."""
+        chosen = self.rows[torch.randint(len(self.rows), (count,), generator=self.random).to(self.device)]
+        return self.layout.split(chosen)[:3]
 
     def _pairs(self, states: Tensor, actions: Tensor) -> Tensor:
         return (torch.cat([states, actions], dim=-1) - self.units[0]) / self.units[1]
@@ -237,14 +241,14 @@ class NoiseContrast:
         if not anchored:
             return real, fakes
         guesses, see = self.guesses["source"], self.scaling.inputs
-        states, actions, following = self._some(guesses.rows, anchored)
+        states, actions, following = guesses.some(anchored)
         drawn = guesses.draw(states, actions, self.settings.spread)
         outcomes, draws = see(states, actions, following), see(states, actions, drawn)
         return torch.cat([real, outcomes]), torch.cat([fakes, draws])
 
     def opposed(self, count: int) -> tuple[Tensor, Tensor]:
         """Return what the discriminator sees of `count` real transitions and of as many fakes at the same (s, a)."""
-        states, actions, following = self._some(self.rows, count)
+        states, actions, following = self.guesses["target"].some(count)
         share = round(self.settings.source_fakes * count) if "source" in self.guesses else 0
         parts = {
             "target": (slice(share, None), self.settings.spread),
@@ -257,11 +261,6 @@ class NoiseContrast:
         ]
         see = self.scaling.inputs
         return see(states, actions, following), see(states, actions, torch.cat(fakes))
-
-    def _some(self, rows: Tensor, count: int) -> tuple[Tensor, ...]:
-        """Draw s, a and s' of some rows."""
-        chosen = rows[torch.randint(len(rows), (count,), generator=self.random).to(rows.device)]
-        return self.layout.split(chosen)[:3]
 
     def _noisy(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         noise = self.settings.input_noise
