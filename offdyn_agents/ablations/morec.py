@@ -44,6 +44,7 @@ MOREC = Study(
         Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
         Variant("whitened-pairs", "whitened (s, a)", {"dynamics_reward.inputs": "pairs"}),
         Variant("input-noise", "noise of .1 on the inputs", {"dynamics_reward.input_noise": "0.1"}),
+        Variant("no-input-noise", "none, on robots whose preset has some", {"dynamics_reward.input_noise": "0"}),
         Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),
         *sweep("threshold", "threshold", ("0.4", "0.5", "0.6", "0.7", "0.8")),
         *sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),

@@ -129,8 +129,9 @@ def judge_task(
 
     own = {
         key: value
-        for key, value in preset(agent_class("mobody"), get_task(name).robot).items()
-        if key.startswith("dynamics.")
+        for agent, part in (("mobody", "dynamics."), ("morec", "dynamics_reward."))
+        for key, value in preset(agent_class(agent), get_task(name).robot).items()
+        if key.startswith(part)
     }
     settings = build(JudgeSettings, own, overrides)
     env, source, target = load_task(name)

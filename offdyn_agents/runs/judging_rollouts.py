@@ -26,12 +26,11 @@ from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.products import rounded_products, threads_inside
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout
-from offdyn_agents.engine.settings import build, flat
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.engine.training.supplies import TaskRuns, digest, packed_tables
 from offdyn_agents.models.ensemble.rollouts import RolloutModel
-from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, sound_seeds
+from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_settings, sound_seeds
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ def judge_rollouts(
     env.close()
     kind = agent_class(facts["agent"])
     layout = Layout(source.observations.shape[1], source.actions.shape[1])
-    settings = build(kind.settings_class, flat(facts["settings"]))
+    settings = run_settings(folder, facts)
     agent: Any = kind(settings, layout.observation_dim, layout.action_dim)
     steps: int = horizon or getattr(settings, "horizon", HORIZON)
     policies = _policies(folder, facts, layout)

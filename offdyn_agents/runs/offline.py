@@ -16,12 +16,12 @@ from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.export import CONTRACT
 from offdyn_agents.engine.resources import Hardware
 from offdyn_agents.engine.rows import Layout, last_rows, pack
-from offdyn_agents.engine.settings import build, flat, to_json
+from offdyn_agents.engine.settings import to_json
 from offdyn_agents.judging.held_out import held_out_errors
 from offdyn_agents.judging.stages import learned_model
 from offdyn_agents.models.fqe import CAUTION, FQESettings, Policy, Values, evaluate_policies, logged_returns
 from offdyn_agents.runs.own_pairs import OwnPair, problem_of
-from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
+from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, run_settings, sound_seeds
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
@@ -223,7 +223,7 @@ def _dynamics(
 ) -> dict[str, Any]:
     """Return the errors of a run's dynamics on held-out rows; nothing for agents without dynamics."""
     kind = agent_class(facts["agent"])
-    agent = kind(build(kind.settings_class, flat(facts["settings"])), layout.observation_dim, layout.action_dim)
+    agent = kind(run_settings(folder, facts), layout.observation_dim, layout.action_dim)
     name = learned_model(agent)
     if not name:
         return {}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.provenance import git_commit, package_versions, processor_name
-from offdyn_agents.engine.settings import to_json
+from offdyn_agents.engine.settings import build, flat, setting_names, to_json
 from offdyn_agents.presets import tuning
 from offdyn_agents.runs.console import seeds_text
 from offdyn_envs.errors import OffDynError
@@ -32,6 +33,7 @@ __all__ = [
     "marked",
     "read_run",
     "run_label",
+    "run_settings",
     "run_title",
     "sound_seeds",
 ]
@@ -148,6 +150,23 @@ def read_run(folder: Path) -> dict[str, Any]:
         if not isinstance(facts.get(key), kind):
             raise OffDynError(f"run '{folder}': run.json has no {key} that is a {kind.__name__}; it is damaged")
     return facts
+
+
+def run_settings(folder: Path, facts: Mapping[str, Any]) -> Any:
+    """Return the settings with which a run.json's agent was trained.
+
+    Raises:
+        OffDynError: It does not name one that the agent has now: an older version trained the run, and what it did
+            there is not for today's default to say.
+    """
+    kind = agent_class(facts["agent"])
+    told = flat(facts["settings"])
+    silent = [name for name in setting_names(kind.settings_class) if name not in told]
+    if silent:
+        raise OffDynError(
+            f"run '{folder}': run.json does not say what {', '.join(silent)} was, which came later; train it again"
+        )
+    return build(kind.settings_class, told)
 
 
 def sound_seeds(facts: Mapping[str, Any]) -> list[int]:

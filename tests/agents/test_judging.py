@@ -15,8 +15,8 @@ from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.judging import models
 from offdyn_agents.judging.exams import Exam, references, set_paper, split_target
 from offdyn_agents.judging.judge import examine
-from offdyn_agents.judging.models import JudgeSettings, fit_models
-from offdyn_agents.judging.report import draw, table
+from offdyn_agents.judging.models import JudgeSettings, Terms, fit_models
+from offdyn_agents.judging.report import draw, judge_task, table
 from offdyn_envs.datasets import counterfactual, load_dataset
 from offdyn_envs.datasets.collecting.build import build as build_dataset
 from offdyn_envs.errors import OffDynError
@@ -165,6 +165,17 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
         len(paper.target),
         600,
     ]
+
+
+@pytest.mark.parametrize(("task", "noise"), [("walker2d-gravity-5.0-medium", 0.1), (TASK, 0.0)])
+def test_reward_and_dynamics_are_those_of_the_robots_presets(task, noise, datasets, tmp_path, monkeypatch):
+    monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), *datasets))
+    monkeypatch.setattr("offdyn_agents.judging.judge.judge_datasets", lambda *args, **named: {"errors": {}})
+    hardware = SimpleNamespace(precision="fp32")
+    record = judge_task(task, ["mobody", "morec"], 1, {"dynamics_reward.spread": "9"}, Terms(), tmp_path, hardware)
+    assert record["settings"]["dynamics"]["loss_weights"] == "code"
+    assert record["settings"]["dynamics_reward"]["input_noise"] == noise
+    assert record["settings"]["dynamics_reward"]["spread"] == 9.0
 
 
 def test_command(datasets, tmp_path, monkeypatch):

@@ -226,6 +226,11 @@ def test_runs_of_which_nothing_can_be_said(task, tmp_path, monkeypatch):  # noqa
         judge_rollouts(folder)
     (folder / "run.json").write_text(json.dumps(facts | {"status": "diverged", "stopped": {"0": "a loss"}}))
     assert [seed["seed"] for seed in judge_rollouts(folder, 10, quiet=True)["seeds"]] == [1]
+    older = {key: value for key, value in facts["settings"].items() if key != "penalty"}
+    (folder / "run.json").write_text(json.dumps(facts | {"settings": older}))
+    with pytest.raises(OffDynError, match=r"does not say what penalty was, which came later"):
+        judge_rollouts(folder)
+    (folder / "run.json").write_text(json.dumps(facts))
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), target, source))
     with pytest.raises(OffDynError, match=r"learned from other rows than task '.*' has now"):
         judge_rollouts(folder)

@@ -314,5 +314,6 @@ def test_a_rollout_goes_on_from_the_candidate_taken():
     ("robot", "form", "noise"),
     [("walker2d", "suite", 0.1), ("ant", "suite", 0.1), ("hopper", "suite", 0.0), ("walker2d", "paper", 0.0)],
 )
-def test_noise_on_the_inputs_of_each_robot(robot, form, noise):
-    assert chosen(agent_class("morec"), robot, "medium", {"form": form}).dynamics_reward.input_noise == noise
+@pytest.mark.parametrize("name", ["morec", "morec-mobile"])
+def test_noise_on_the_inputs_of_each_robot(name, robot, form, noise):
+    assert chosen(agent_class(name), robot, "medium", {"form": form}).dynamics_reward.input_noise == noise

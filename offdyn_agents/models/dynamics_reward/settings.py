@@ -27,7 +27,8 @@ class DynamicsRewardSettings:
         source_fakes: Share of the fakes that a generator of source rows draws; in a single domain there are none.
         source_spread: The largest factor of its standard deviation.
         source_anchor: Share of the pairs of real row and fake that are source rows: their outcomes against wide draws
-            of their generator. Where the target has said nothing, the source is believed; in a single domain, none.
+            of their generator, in whole pairs of a batch. Where the target has said nothing, the source is believed; in
+            a single domain, none.
         guess_updates: Steps of likelihood of each generator.
         guess_rate: Adam's step size in them.
         guesses: Copies of a generator, from step 10 to the last, that share the fakes.
