@@ -39,7 +39,7 @@ MOREC = Study(
         Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _ROLLOUTS),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
-        Variant("no-anchor", "no pairs are source rows", {"dynamics_reward.source_anchor": "0"}),
+        Variant("fixed-threshold", "a threshold of .6, whatever source rows it refuses", {"source_kept": "0"}),
         Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
         Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
         Variant("whitened-pairs", "whitened (s, a)", {"dynamics_reward.inputs": "pairs"}),

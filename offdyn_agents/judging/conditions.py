@@ -1,9 +1,8 @@
 """`offdyn diagnose reward`: the conditions of MOREC's dynamics reward on a task or on a dataset, seed by seed.
 
-Of a task, model and reward are those that `offdyn train morec` learns: from merged rows, half of the fakes from the
-source, and a few pairs source rows. Then source rows are asked about too: how many would be refused at once. A dataset
-is a single domain, without such fakes and pairs. Every seed has a model and a reward of its own. For diagnosis, never
-for training.
+Of a task, model and reward are those that `offdyn train morec` learns: from merged rows, most fakes from the source.
+Source rows are asked about too: how many would be refused at once. A dataset is a single domain, without such fakes.
+Every seed has a model and a reward of its own. For diagnosis, never for training.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ __all__ = ["check", "condition_settings"]
 
 EXAM_ROWS = 1000
 """Source rows that are simulated in the target."""
-USED = ("ensemble", "dynamics_reward", "discriminators", "elites", "draws", "candidate_bound")
+USED = ("ensemble", "dynamics_reward", "discriminators", "source_kept", "elites", "draws", "candidate_bound")
 """The settings of models that are judged which count here."""
 
 
@@ -72,7 +71,8 @@ def check(
     Returns:
         A record, plain JSON, and each seed's conditions. In the record what they were made of and with: "task" or
         "dataset", "command", "commit", "precision", "versions", "seeds", "rows", "settings", "wall_clock_s"; and
-        "real", "rankings" by policy, "source" (the ranking of its rows, of a task) and "holds", for every seed one.
+        "real", "rankings" by policy, "source" (the ranking of its rows, of a task), "thresholds" below which rollouts
+        end, and "holds", for every seed one.
 
     Raises:
         OffDynError: No such task, dataset or setting; no simulator states; or a training failed.
@@ -100,6 +100,7 @@ def check(
         "real": [one.real for one in found],
         "rankings": {policy: [asdict(one.rankings[policy]) for one in found] for policy in found[0].rankings},
         **({"source": [asdict(one.source) for one in found if one.source]} if found[0].source else {}),
+        "thresholds": [one.threshold for one in found],
         "holds": {condition: [one.holds()[condition] for one in found] for condition in found[0].holds()},
         "wall_clock_s": round(time.monotonic() - begun, 1),
     }
@@ -123,7 +124,7 @@ def condition_settings(robot: str, quality: str, overrides: Mapping[str, str]) -
     short = setting_names(DynamicsRewardSettings)
     named = {f"dynamics_reward.{key}" if key in short else key: value for key, value in overrides.items()}
     own = chosen(agent_class("morec"), robot, quality, named)
-    names = ("dynamics_reward", "discriminators", "elites", "draws", "candidate_bound")
+    names = ("dynamics_reward", "discriminators", "source_kept", "elites", "draws", "candidate_bound")
     return JudgeSettings(ensemble=own.dynamics, **{name: getattr(own, name) for name in names})
 
 
@@ -167,7 +168,7 @@ def _of_task(
         judged = judge_reward(paper, settings, replace(context, seeds=(seed,)), "merged", seed=seed, prefix="")
         rankings = {policy: Ranking(**ranks[0]) for policy, ranks in judged["rankings"].items()}
         refused = rankings.pop(SOURCE)
-        found.append(Conditions(judged["real"], rankings, refused))
+        found.append(Conditions(judged["real"], rankings, refused, judged["threshold"]))
     exams = {exam: len(asked.rewards) for exam, asked in paper.exams.items()}
     counts = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid, **exams}
     return settings, counts, found
@@ -187,7 +188,7 @@ def _of_dataset(
     dataset = load_dataset(name)
     settings = condition_settings(dataset.id.robot, dataset.id.quality, overrides)
     # No source: none of its fakes.
-    reward = replace(settings.dynamics_reward, source_fakes=0.0, source_anchor=0.0)
+    reward = replace(settings.dynamics_reward, source_fakes=0.0)
     settings = replace(settings, dynamics_reward=reward)
     packed = pack(dataset, name)[: rows or None]
     layout = Layout(dataset.observations.shape[1], dataset.actions.shape[1])

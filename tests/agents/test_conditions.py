@@ -41,12 +41,13 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
     for policy, rankings in record["rankings"].items():
         assert rankings[0] == judged["rankings"][policy][0], policy
     assert record["real"] == [found.real, other.real] and found.real == judged["real"]
+    assert record["thresholds"] == [found.threshold, other.threshold] and found.threshold == judged["threshold"]
     # Another seed has another reward and another model.
     assert record["rankings"]["behaviour"][0] != record["rankings"]["behaviour"][1]
     assert list(record["holds"]) == [*THREE, FOURTH]
     refused = [ranking["refused"] for ranking in record["source"]]
     assert record["holds"][FOURTH] == [share <= 0.2 for share in refused]
-    assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.5
+    assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.75
     assert (record["rows"]["source"], record["rows"]["target"], record["rows"][HOLDOUT]) == (5000, 500, 1000)
     assert record["rows"][SOURCE] + record["rows"]["invalid"] == 1000
 
@@ -54,7 +55,7 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
 def test_a_dataset_has_no_fakes_of_a_source(dataset, tmp_path):
     record, found = check(dataset, OVERRIDES, (0, 1), 300, tmp_path, HARDWARE)
     assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.0
-    assert record["settings"]["dynamics_reward"]["source_anchor"] == 0.0
+    assert record["thresholds"] == [0.6, 0.6]
     assert [one.source for one in found] == [None, None] and "source" not in record
     assert list(record["holds"]) == THREE
     assert record["rows"] == {"learned from": 270, "held out": 30}

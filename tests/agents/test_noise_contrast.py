@@ -27,7 +27,6 @@ TINY = {
     "width": 16,
     "discriminator_width": 16,
     "batch_size": 32,
-    "source_anchor": 0.1,
 }
 LEARNING = {"guess_updates": 400, "guesses": 3, "updates": 400, "width": 32, "discriminator_width": 64}
 LEARNING |= {"batch_size": 128, "snapshots": 5}
@@ -221,46 +220,6 @@ def test_the_sources_answers_are_told_from_the_targets():
     assert scores[0.5] <= scores[0.0]
 
 
-def test_the_anchor_shows_source_rows_as_they_were(monkeypatch):
-    training = fit(TINY, source=source_rows(), source_anchor=0.25)
-    asked = []
-    monkeypatch.setattr(training.guesses["target"], "draw", lambda s, a, spread: s)
-    monkeypatch.setattr(training.guesses["source"], "draw", lambda s, a, spread: (asked.append(spread), s)[1])
-    real, fake = training.shown(40)
-    assert real.shape == fake.shape == (40, 2 * S + A)
-    assert torch.equal(real[:, : S + A], fake[:, : S + A])
-    assert asked == [3.0, 20.0]
-    table = training.scaling.inputs(*LAYOUT.split(source_rows())[:3])
-    shown = (real[:, None] == table[None]).all(-1).any(-1)
-    assert shown.tolist() == [False] * 30 + [True] * 10
-    assert len(training.opposed(40)[0]) == 40, "the scale is measured on target rows alone"
-
-
-def test_without_an_anchor_or_a_source_steps_show_target_rows_alone():
-    for source, share in ((source_rows(), 0.0), (None, 0.25)):
-        training = fit(TINY, source=source, source_anchor=share)
-        state = training.random.get_state()
-        shown = training.shown(40)
-        training.random.set_state(state)
-        assert all(torch.equal(a, b) for a, b in zip(shown, training.opposed(40), strict=True))
-
-
-def test_the_anchor_keeps_source_rows():
-    """In states that the target has never seen the source's outcomes pass, and wide draws there do not."""
-    far = source_rows().clone()
-    far[:, :S] += 6.0 * UNITS
-    far[:, S + A : 2 * S + A] += 6.0 * UNITS
-    s, a, following, *_ = LAYOUT.split(far)
-    passing = {}
-    for share in (0.0, 0.02):
-        rewards = [fit(LEARNING, source=far, source_anchor=share, seed=seed).result().usable() for seed in range(3)]
-        passing[share] = min(float((reward(s, a, following) >= 0.6).float().mean()) for reward in rewards)
-        wide = max(float(reward(s, a, following + 5.0 * UNITS).mean()) for reward in rewards)
-    assert passing[0.02] > 0.9
-    assert passing[0.0] < 0.6
-    assert wide < 0.5
-
-
 def test_spread_of_one_at_the_truth_teaches_little():
     """Fakes that are as good as the real rows leave the discriminator at chance: what is learned comes from k."""
     gaps = [float((r := fit(LEARNING, spread=k).result()).expert[-1] - r.learner[-1]) for k in (1.0, 20.0)]
@@ -302,11 +261,9 @@ def test_the_stage_is_found_again_by_what_it_learns_from(tmp_path, monkeypatch):
     equal(first, again)
     assert run(source_rows(seed=8))[1] == 9
     assert run(None)[1] == 6
-    assert run(source_rows(), source_fakes=0.0)[1] == 9
     # Without a share of theirs, the source's rows are not read.
-    neither = {"source_fakes": 0.0, "source_anchor": 0.0}
-    assert run(source_rows(), **neither)[1] == 6
-    assert run(source_rows(seed=8), **neither)[1] == 0
+    assert run(source_rows(), source_fakes=0.0)[1] == 6
+    assert run(source_rows(seed=8), source_fakes=0.0)[1] == 0
 
 
 def test_a_reward_without_a_usable_snapshot_is_never_taken_for_sound(tmp_path):

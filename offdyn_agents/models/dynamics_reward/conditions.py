@@ -5,7 +5,7 @@
 3. Of ten candidates the one with the highest r_D has a lower error than a random one; for the behaviour and for others.
 
 Off-dynamics there is a fourth, this suite's own: at most 20% of source rows are refused at once, or what a million of
-them could add is lost.
+them could add is lost. There the threshold of refusal may be lower than .6, see `filtering.keeping`.
 
 The true next states of other actions come from the simulator: for diagnosis, never for training.
 
@@ -71,7 +71,7 @@ class Ranking:
         best: Mean error of the candidate with the highest r_D.
         random: Mean error of all candidates.
         lowest: Mean of the lowest error.
-        refused: Share of states in which r_D of that candidate is below .6: a rollout would end at once.
+        refused: Share of states in which r_D of the best candidate is below the threshold: a rollout would end at once.
     """
 
     correlation: float
@@ -90,11 +90,13 @@ class Conditions:
         real: Share of held-out real transitions with r_D of at least .6.
         rankings: Of each policy's candidates, the behaviour's first.
         source: Of the candidates of source rows; None in a single domain.
+        threshold: Below which rollouts end: .6, or less where source rows must be kept.
     """
 
     real: float
     rankings: Mapping[str, Ranking]
     source: Ranking | None = None
+    threshold: float = THRESHOLD
 
     def holds(self) -> dict[str, bool]:
         """Say which of the three conditions hold, and whether source rows pass where there are any."""
@@ -119,7 +121,8 @@ class Conditions:
         ]
         verdicts = [f"{'holds' if held else 'FAILS'}: {what}" for what, held in self.holds().items()]
         title = f"held-out real transitions with r_D >= {THRESHOLD}: {self.real:.1%}"
-        return [title, f"{head}{'refused':>9}", *rows, *verdicts]
+        ends = [f"rollouts end below r_D {self.threshold:.2f}"] if self.source is not None else []
+        return [title, *ends, f"{head}{'refused':>9}", *rows, *verdicts]
 
 
 def measure_conditions(
@@ -167,14 +170,14 @@ def score_candidates(
     return scores.double(), errors.double()
 
 
-def rank(scores: Tensor, errors: Tensor) -> Ranking:
-    """Compare rewards and errors of candidates, both [C, N]."""
+def rank(scores: Tensor, errors: Tensor, threshold: float = THRESHOLD) -> Ranking:
+    """Compare rewards and errors of candidates, both [C, N]; rollouts would end below the threshold."""
     logs = errors.clamp(min=1e-12).log()
     within = correlation(scores, logs)
     # Where all candidates score the same, the reward says nothing of them.
     best = errors.gather(0, scores.argmax(0).unsqueeze(0)).mean()
     pooled = correlation(scores.reshape(-1, 1), logs.reshape(-1, 1))
-    refused = (scores.amax(0) < THRESHOLD).double().mean()
+    refused = (scores.amax(0) < threshold).double().mean()
     figures = (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean(), refused)
     return Ranking(*(float(figure) for figure in figures))
 

@@ -6,9 +6,7 @@ with mean and sigma of Gaussian generators that are fitted by likelihood. Nothin
 that the reward cannot learn where the data are, which under other policies points where the model errs anyway. This
 departs from the method, whose fakes are rollouts of a generator trained by PPO (`offdyn_agents.models.dynamics_reward.
 training`), as do the inputs in units that show a small error. Of an off-dynamics pair a share of the fakes is what a
-generator of SOURCE rows says at the same target (s, a): the reward learns what the target does not do. And a few pairs
-are source rows, their outcomes real and their generator's wide draws fake: what the reward says far from the target's
-rows would be extrapolation, which differs from seed to seed and refuses most source rows with some.
+generator of SOURCE rows says at the same target (s, a): the reward learns what the target does not do.
 """
 
 from __future__ import annotations
@@ -177,8 +175,7 @@ class NoiseContrast:
         layout: Layout of packed rows.
         rows: Packed real rows [N, W] to learn from.
         seed: Decides everything that is drawn.
-        source: Packed source rows [M, W]: a share of the fakes is of their generator, and a few of the real rows are of
-            them; None in a single domain.
+        source: Packed source rows [M, W], of whose generator a share of the fakes is drawn; None in a single domain.
     """
 
     def __init__(
@@ -227,24 +224,12 @@ class NoiseContrast:
         for _ in range(min(BLOCK, settings.updates - self.discriminator.steps)):
             gone = self.discriminator.steps / settings.updates
             self.discriminator.rate = falling(settings.discriminator_rate, gone)
-            self.discriminator.step(*self._noisy(*self.shown(settings.batch_size)))
+            self.discriminator.step(*self._noisy(*self.opposed(settings.batch_size)))
             if self.discriminator.steps in milestones:
                 self.shots.append(self._snapshot())
         if not self.shots:
             return {}
         return {"expert": float(self.shots[-1].expert), "learner": float(self.shots[-1].learner)}
-
-    def shown(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return what a step shows: `opposed`, with the anchor's share of source rows among its `count` pairs."""
-        anchored = round(self.settings.source_anchor * count) if "source" in self.guesses else 0
-        real, fakes = self.opposed(count - anchored)
-        if not anchored:
-            return real, fakes
-        guesses, see = self.guesses["source"], self.scaling.inputs
-        states, actions, following = guesses.some(anchored)
-        drawn = guesses.draw(states, actions, self.settings.spread)
-        outcomes, draws = see(states, actions, following), see(states, actions, drawn)
-        return torch.cat([real, outcomes]), torch.cat([fakes, draws])
 
     def opposed(self, count: int) -> tuple[Tensor, Tensor]:
         """Return what the discriminator sees of `count` real transitions and of as many fakes at the same (s, a)."""
@@ -269,7 +254,7 @@ class NoiseContrast:
         return tuple(x + noise * torch.randn(x.shape, generator=self.random).to(x.device) for x in inputs)
 
     def _snapshot(self) -> DynamicsReward:
-        """Return a copy of the discriminator with its mean logits on the target's real rows and on fakes there."""
+        """Return a copy of the discriminator with its mean logits on real rows and on fakes."""
         return snapshot(self.discriminator.params, *self.opposed(self.settings.batch_size), self.scaling)
 
     def result(self) -> DynamicsReward:

@@ -26,9 +26,6 @@ class DynamicsRewardSettings:
         spread: The largest factor of a generator's standard deviation; the smallest is 1.
         source_fakes: Share of the fakes that a generator of source rows draws; in a single domain there are none.
         source_spread: The largest factor of its standard deviation.
-        source_anchor: Share of the pairs of real row and fake that are source rows: their outcomes against wide draws
-            of their generator, in whole pairs of a batch. Where the target has said nothing, the source is believed; in
-            a single domain, none.
         guess_updates: Steps of likelihood of each generator.
         guess_rate: Adam's step size in them.
         guesses: Copies of a generator, from step 10 to the last, that share the fakes.
@@ -63,9 +60,8 @@ class DynamicsRewardSettings:
     eigenvalue_floor: float = setting(1e-3, low=0.0, open_low=True)
     input_noise: float = setting(0.0, low=0.0)
     spread: float = setting(20.0, low=1.0)
-    source_fakes: float = setting(0.5, low=0.0, high=1.0)
+    source_fakes: float = setting(0.75, low=0.0, high=1.0)
     source_spread: float = setting(3.0, low=1.0)
-    source_anchor: float = setting(0.005, low=0.0, high=0.5)
     guess_updates: int = setting(4000, low=1)
     guess_rate: float = setting(1e-3, low=0.0, open_low=True)
     guesses: int = setting(6, low=1)

@@ -53,8 +53,7 @@ def fit_dynamics_reward(
         layout: Layout of packed rows.
         rows: Packed rows [N, W] on the device, which count as real; a tenth, at most 1000, is held out.
         cache: Folder of results and of copies of an unfinished training; None keeps nothing.
-        source: Packed source rows [M, W], whose answers are fakes (`source_fakes`) and which anchor the reward
-            (`source_anchor`); None in a single domain.
+        source: Packed source rows [M, W], whose answers are fakes; None in a single domain.
         terminated: Says which states end an episode. It goes with the robot, whose rows these are.
         settle: Makes drawn actions such as real ones are; it goes with the rows too.
         seed: Decides everything that is drawn.
@@ -66,7 +65,7 @@ def fit_dynamics_reward(
         All kept snapshots, also useless ones; see `DynamicsReward.usable`.
     """
     kept, _ = split_rows(rows, seed)
-    asked = settings.opponent == "nce" and (settings.source_fakes or settings.source_anchor)
+    asked = settings.opponent == "nce" and settings.source_fakes
     other = source if asked and source is not None else rows[:0]
 
     def new(number: int) -> Training:
