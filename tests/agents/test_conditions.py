@@ -15,11 +15,8 @@ from offdyn_agents.models.ensemble.settings import PUBLISHED
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError
 from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
-from tests.agents.test_run_judging import ENSEMBLE, HARDWARE, dotted, task  # noqa: F401 - a fixture
-from tests.agents.test_run_judging import REWARD as BRIEF
+from tests.agents.test_run_judging import ENSEMBLE, HARDWARE, REWARD, dotted, task  # noqa: F401 - a fixture
 
-REWARD = BRIEF | {"updates": "60"}
-"""Long enough for discriminators of every seed to be usable."""
 OVERRIDES = REWARD | dotted("dynamics", ENSEMBLE) | {"discriminators": "2", "elites": "2"}
 GOOD = Ranking(-0.9, -0.9, 0.1, 0.2, 0.05, 0.0)
 THREE = ["real transitions pass", "r_D falls with the error", "the best candidate beats a random one"]

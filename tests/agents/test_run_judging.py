@@ -34,7 +34,7 @@ from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 
 HARDWARE = Hardware("cpu", "fp32", 1, compiled=False)
 ENSEMBLE = {"members": "3", "width": "16", "epochs": "2"}
-REWARD = {"guess_updates": "20", "updates": "6", "width": "16", "discriminator_width": "16", "batch_size": "32"}
+REWARD = {"guess_updates": "20", "updates": "60", "width": "16", "discriminator_width": "16", "batch_size": "32"}
 SCORER = {"starts": "40", "updates": "5", "width": "8"}
 DUAL = {"members": "2", "elites": "2", "width": "16", "updates": "3"}
 
