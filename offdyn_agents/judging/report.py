@@ -242,7 +242,7 @@ def reward_title(record: Record) -> str:
     holds = ", ".join(f"{what} ({sum(held)} of {count})" for what, held in found["holds"].items())
     return (
         f"r_D of {found['discriminators']} discriminators and true errors of candidates; {found['real']:.1%} of "
-        f"held-out real transitions reach {found['threshold']}; seeds in which it holds: {holds}"
+        f"held-out real transitions reach .6; seeds in which it holds: {holds}"
     )
 
 

@@ -223,11 +223,11 @@ def _dynamics(
 ) -> dict[str, Any]:
     """Return the errors of a run's dynamics on held-out rows; nothing for agents without dynamics."""
     kind = agent_class(facts["agent"])
-    agent = kind(run_settings(folder, facts), layout.observation_dim, layout.action_dim)
-    name = learned_model(agent)
-    if not name:
-        return {}
     try:
+        agent = kind(run_settings(folder, facts), layout.observation_dim, layout.action_dim)
+        name = learned_model(agent)
+        if not name:
+            return {}
         needs_source = name not in ("alone", "target")
         source = pack(load_data(facts, "source"), "source") if needs_source else target[:0]
         precision = facts.get("precision", "fp32")

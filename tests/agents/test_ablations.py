@@ -51,7 +51,7 @@ def test_a_variant_differs_in_its_declared_settings_only(study, variant):
         assert other == full | {key: declared[key] for key in names}
         changed |= {key for key in full if full[key] != other[key]}
     # Values of a sweep that are a method's own at every robot are the method.
-    own = {"threshold-0.6", "delta-30"}
+    own = {"delta-30"}
     if "form" in variant.settings:
         assert "form" in changed and changed <= names
     else:
@@ -93,7 +93,12 @@ def test_published_rewards_ensembles_and_rollouts_are_those_of_the_published_for
     own, whole = settings("full"), settings("published")
     parts = {name: settings(f"published-{name}") for name in ("reward", "ensemble", "rollouts")}
     changed = {name: {key for key in own if found[key] != own[key]} for name, found in parts.items()}
-    assert changed["reward"] == {"dynamics_reward.opponent", "dynamics_reward.changes", "scorer.form"}
+    assert changed["reward"] == {
+        "dynamics_reward.opponent",
+        "dynamics_reward.changes",
+        "scorer.form",
+        "source_kept",
+    }
     assert {key.partition(".")[0] for key in changed["ensemble"]} == {"dynamics"}
     assert changed["rollouts"] == {"horizon", "starts", "actor_rate", "alpha_rate"}
     assert whole == own | {key: parts[name][key] for name in parts for key in changed[name]}

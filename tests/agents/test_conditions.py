@@ -18,7 +18,7 @@ from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 from tests.agents.test_run_judging import ENSEMBLE, HARDWARE, REWARD, dotted, task  # noqa: F401 - a fixture
 
 OVERRIDES = REWARD | dotted("dynamics", ENSEMBLE) | {"discriminators": "2", "elites": "2"}
-GOOD = Ranking(-0.9, -0.9, 0.1, 0.2, 0.05, 0.0)
+GOOD = Ranking(-0.9, -0.9, 0.1, 0.2, 0.05, 0.0, 0.0)
 THREE = ["real transitions pass", "r_D falls with the error", "the best candidate beats a random one"]
 FOURTH = "at most 20% of source rows are refused at once"
 
@@ -77,11 +77,13 @@ def test_a_record_says_what_it_was_made_with(task, dataset, tmp_path):  # noqa: 
 
 def test_source_rows_may_not_be_refused_at_once():
     for refused, held in ((0.2, True), (0.21, False)):
-        found = Conditions(0.95, {"behaviour": GOOD}, replace(GOOD, correlation=0.0, refused=refused))
+        found = Conditions(0.95, {"behaviour": GOOD}, replace(GOOD, correlation=0.0, refused=refused, doubted=0.4))
         # What is said of source rows is beside the method's own conditions.
         assert found.holds() == dict.fromkeys(THREE, True) | {FOURTH: held}
         assert f"{'holds' if held else 'FAILS'}: {FOURTH}" in found.lines()
-        assert any(line.startswith("source rows") and line.endswith(f"{refused:.1%}") for line in found.lines())
+        assert any(
+            line.startswith("source rows") and line.endswith(f"{refused:.1%}    40.0%") for line in found.lines()
+        )
     alone = Conditions(0.949, {"behaviour": GOOD})
     assert alone.holds() == dict.fromkeys(THREE, True) | {THREE[0]: False}
     assert not any(line.startswith("source rows") for line in alone.lines())
