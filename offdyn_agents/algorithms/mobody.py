@@ -4,6 +4,7 @@ Dynamics of the target are learned from both domains (`models/dual`), source rew
 (`models/classifiers`), and the policy is rolled out in the learned target. TD3-like critics learn from all of these
 rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high:
 
+    s' = s + D (phi_T(z + psi(z, a)) - phi_T(z)),    z the encoded s, D the scale of a change, psi of source or target;
     max over pi of lambda E Q(s, pi(s)) - bc E w (pi(s) - a)^2,    rewards of rollouts r - beta u(s, a).
 
 The paper leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an

@@ -7,7 +7,8 @@ Q' and pi' are averaged copies, and only every second update trains the actor, a
 part from the parameters before it: the actor is judged by the critic as it was before the critic's step of the same
 update.
 
-Ours departs in one thing: min Q' is clipped to what the data's rewards allow. `value_bounds=none` is published.
+Ours departs in two things: min Q' is clipped to what the data's rewards allow (`value_bounds=none` is published), and
+states of two domains together are not standardised (`normalise=true` is, as published for one).
 """
 
 from __future__ import annotations
