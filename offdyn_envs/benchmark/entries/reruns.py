@@ -24,9 +24,9 @@ from offdyn_envs.benchmark.scoring.grid import HELD_OUT
 from offdyn_envs.benchmark.scoring.rollouts import target_sigma
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
-from offdyn_envs.tasks import get_dynamics, get_task
+from offdyn_envs.tasks import Task, get_dynamics, get_task
 
-__all__ = ["Plan", "Rerun", "Source", "cells_of", "drawn_salt", "evaluation_seed", "rerun", "sources"]
+__all__ = ["Plan", "Rerun", "Source", "asks", "cells_of", "drawn_salt", "evaluation_seed", "job", "rerun", "sources"]
 
 TOGETHER = 5
 """Most policies of one sandboxed process: the seeds of a task that a place needs."""
@@ -200,15 +200,42 @@ def _groups(entry: Entry) -> list[_Group]:
 
 def _asking(entry: Entry, group: _Group, plan: Plan) -> _Group:
     """Return a group with its episodes: the clean ones first, then those of each cell, then the held-out."""
-    seed = evaluation_seed(entry, plan.salt)
-    asked = [{"family": None, "level": None, "episodes": plan.episodes, "seed": seed}]
     cells = cells_of(entry, group.task) if plan.perturbed else ()
-    if plan.perturbed:
-        asked += [
-            {"family": cell.family, "level": cell.level, "episodes": protocol.CELL_EPISODES, "seed": seed}
-            for cell in (*cells, Cell(HELD_OUT, 1.0))
-        ]
+    played = (*cells, Cell(HELD_OUT, 1.0)) if plan.perturbed else ()
+    asked = asks(plan.episodes, played, protocol.CELL_EPISODES, evaluation_seed(entry, plan.salt))
     return _Group(group.task, group.results, tuple(asked), cells)
+
+
+def asks(episodes: int, cells: Sequence[Cell], cell_episodes: int, seed: int) -> list[Json]:
+    """Return what a sandboxed process is asked of each policy.
+
+    Args:
+        episodes: Clean episodes, which come first.
+        cells: The cells that follow.
+        cell_episodes: Episodes of each.
+        seed: First reset seed of all of them.
+    """
+    kinds = [(None, None, episodes), *((cell.family, cell.level, cell_episodes) for cell in cells)]
+    return [{"family": family, "level": level, "episodes": count, "seed": seed} for family, level, count in kinds]
+
+
+def job(task: Task, policies: Sequence[Json], source: Source, asked: Sequence[Json]) -> Json:
+    """Return what a sandboxed process is told, as `worker.run` takes it.
+
+    Args:
+        task: The task.
+        policies: `name`, `policy` and `critic` of each.
+        source: What attacks need.
+        asked: The episodes.
+    """
+    return {
+        "robot": task.robot,
+        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
+        "policies": list(policies),
+        "reference": source.reference,
+        "sigma": source.sigma,
+        "cells": list(asked),
+    }
 
 
 def _look(entry: Entry, group: _Group, plan: Plan) -> Json:
@@ -228,25 +255,18 @@ def _look(entry: Entry, group: _Group, plan: Plan) -> Json:
 def _run(entry: Entry, group: _Group, plan: Plan, source: Source) -> Json:
     """Let a sandboxed process run the episodes of a group."""
     task = get_task(group.task)
-    job: Json = {
-        "robot": task.robot,
-        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
-        "policies": [
-            {
-                "name": f"seed {result.seed}",
-                "policy": str(entry.folder / result.policy),
-                "critic": None if result.critic is None else str(entry.folder / result.critic),
-            }
-            for result in group.results
-        ],
-        "reference": source.reference,
-        "sigma": source.sigma,
-        "cells": list(group.asked),
-    }
+    policies = [
+        {
+            "name": f"seed {result.seed}",
+            "policy": str(entry.folder / result.policy),
+            "critic": None if result.critic is None else str(entry.folder / result.critic),
+        }
+        for result in group.results
+    ]
     label = f"entry '{entry.name}': task '{group.task}'"
     if len(group.results) == 1:
         label += f" seed {group.results[0].seed}"
-    answer = run_job(job, plan.limits or _limits(task.robot, group), label)
+    answer = run_job(job(task, policies, source, group.asked), plan.limits or _limits(task.robot, group), label)
     _check_answer(answer, group, label)
     return answer
 
