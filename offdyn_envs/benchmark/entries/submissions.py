@@ -367,11 +367,12 @@ def _check_curves(entry: Entry) -> None:
 def _check_size(entry: Entry) -> None:
     """Keep the repository small; entries of an earlier protocol had no such limit."""
     most = round(protocol.ENTRY_BYTES * max(1.0, len(entry.tasks) / 6))
-    size = sum((entry.folder / result.policy).stat().st_size for result in entry.results)
+    named = (path for result in entry.results for path in (result.policy, result.critic) if path is not None)
+    size = sum((entry.folder / path).stat().st_size for path in named)
     if entry.protocol == protocol.PROTOCOL and size > most:
         raise OffDynError(
-            f"entry '{entry.name}': its policies have {size:,} bytes, {most:,} are allowed; store weights as fp16, "
-            "as offdyn leaderboard add does"
+            f"entry '{entry.name}': its policies and critics have {size:,} bytes, {most:,} are allowed; store weights "
+            "as fp16, as offdyn leaderboard add does, or leave critics out"
         )
 
 
