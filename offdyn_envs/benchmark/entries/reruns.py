@@ -26,7 +26,19 @@ from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import Task, get_dynamics, get_task
 
-__all__ = ["Plan", "Rerun", "Source", "asks", "cells_of", "drawn_salt", "evaluation_seed", "job", "rerun", "sources"]
+__all__ = [
+    "Plan",
+    "Rerun",
+    "Source",
+    "asks",
+    "cells_of",
+    "drawn_salt",
+    "evaluation_seed",
+    "job",
+    "look",
+    "rerun",
+    "sources",
+]
 
 TOGETHER = 5
 """Most policies of one sandboxed process: the seeds of a task that a place needs."""
@@ -50,14 +62,12 @@ class Plan:
         perturbed: Whether the robustness grid is run as well, and held-out dynamics; a place needs both.
         salt: Mixed into the seeds, so that nobody knows them who makes an entry; drawn where none is given.
         limits: Replaces the limits of each sandboxed process.
-        jobs: Sandboxed processes at a time; 0 for one a processor.
     """
 
     episodes: int = protocol.CLEAN_EPISODES
     perturbed: bool = True
     salt: str = field(default_factory=drawn_salt)
     limits: Limits | None = None
-    jobs: int = 0
 
     def __post_init__(self) -> None:
         if not self.salt.strip() or not self.salt.isprintable() or len(self.salt) > LONGEST_SALT:
@@ -158,35 +168,56 @@ def rerun(entry: Entry, plan: Plan, found: Mapping[str, Source]) -> list[Rerun]:
         What each policy earned, in the order of the entry's results.
 
     Raises:
-        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit.
+        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit, or two
+            policies of a task have the same weights.
     """
+    # A file that is refused is found in seconds, not after the hours of the others.
+    look(entry, plan)
     groups = [_asking(entry, group, plan) for group in _groups(entry)]
-    looks = [_Group(group.task, group.results) for group in groups]
-    with ThreadPoolExecutor(plan.jobs or usable_threads()) as pool:
-        # A file that is refused is found in seconds, not after the hours of the others.
-        _each(pool, looks, lambda group: _look(entry, group, plan), f"look at {entry.name}")
-        answers = _each(
-            pool,
-            groups,
-            lambda group: _run(entry, group, plan, found.get(group.task, Source())),
-            f"verify {entry.name}",
-        )
+    answers = _each(
+        groups, lambda group: _run(entry, group, plan, found.get(group.task, Source())), f"verify {entry.name}"
+    )
     return [one for group, answer in zip(groups, answers, strict=True) for one in _split(group, answer, plan.perturbed)]
 
 
-def _each(pool: ThreadPoolExecutor, groups: Sequence[_Group], work: Callable[[_Group], Json], title: str) -> list[Json]:
+def look(entry: Entry, plan: Plan) -> set[str]:
+    """Pass all files of an entry through the gate and the probe.
+
+    Args:
+        entry: A checked entry.
+        plan: Its limits hold here too.
+
+    Returns:
+        The digests of its policies' weights, as `weights_digest` tells them.
+
+    Raises:
+        OffDynError: As `rerun`.
+    """
+    groups, seeds = _groups(entry), dict[tuple[str, str], int]()
+    answers = _each(groups, lambda group: _look(entry, group, plan), f"look at {entry.name}")
+    for group, answer in zip(groups, answers, strict=True):
+        for result, policy in zip(group.results, answer["policies"], strict=True):
+            twin = seeds.setdefault((result.task, policy["weights"]), result.seed)
+            if twin != result.seed:
+                where = f"entry '{entry.name}': task '{result.task}' seed {result.seed}"
+                raise OffDynError(f"{where} has the same weights as seed {twin}; every seed is a run of its own")
+    return {weights for _, weights in seeds}
+
+
+def _each(groups: Sequence[_Group], work: Callable[[_Group], Json], title: str) -> list[Json]:
     from offdyn_envs.progress import progress
 
-    waiting = [pool.submit(work, group) for group in groups]
     answers: list[Json] = []
-    try:
-        with progress(title, sum(len(group.results) for group in groups)) as advance:
-            for group, future in zip(groups, waiting, strict=True):
-                answers.append(future.result())
-                advance(len(group.results))
-    finally:
-        for future in waiting:
-            future.cancel()
+    with ThreadPoolExecutor(usable_threads()) as pool:
+        waiting = [pool.submit(work, group) for group in groups]
+        try:
+            with progress(title, sum(len(group.results) for group in groups)) as advance:
+                for group, future in zip(groups, waiting, strict=True):
+                    answers.append(future.result())
+                    advance(len(group.results))
+        finally:
+            for future in waiting:
+                future.cancel()
     return answers
 
 

@@ -36,7 +36,6 @@ __all__ = [
     "entry_folders",
     "load_entries",
     "load_entry",
-    "load_or_refuse",
     "policy_path",
     "unfinished",
 ]
@@ -216,7 +215,7 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     refusals: list[str] = []
     for folder in entry_folders(board):
-        loaded = load_or_refuse(folder)
+        loaded = _load_or_refuse(folder)
         if isinstance(loaded, Entry):
             entries.append(loaded)
         else:
@@ -224,7 +223,7 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
     return entries, refusals + _interrupted(board)
 
 
-def load_or_refuse(folder: Path) -> Entry | str:
+def _load_or_refuse(folder: Path) -> Entry | str:
     """Returns a checked entry, or the line that says why it is refused."""
     try:
         return load_entry(folder)
