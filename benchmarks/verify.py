@@ -25,15 +25,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from offdyn_agents.engine.provenance import processor_name
 from offdyn_envs.attacks import MinQAttack
+from offdyn_envs.benchmark.entries.reruns import Source, asks, job
 from offdyn_envs.benchmark.gate.onnx_policy import OnnxPolicy
 from offdyn_envs.benchmark.sandbox import worker
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.cells import evaluation_cells
+from offdyn_envs.benchmark.scoring.cells import Cell, full_grid
 from offdyn_envs.benchmark.scoring.critics import find_critic
 from offdyn_envs.benchmark.scoring.grid import HELD_OUT
 from offdyn_envs.policies import BehaviourPolicy
 from offdyn_envs.shipped import behaviour_path
-from offdyn_envs.tasks import TRACKS, Task, get_dynamics, get_task
+from offdyn_envs.tasks import TRACKS, Task, get_task
 from offdyn_envs.vector import OffDynVectorEnv
 
 TRACK = "core-6"
@@ -98,17 +99,9 @@ def as_onnx(policy: BehaviourPolicy) -> bytes:
 def job_of(task: Task, policy: Path, episodes: int, cell_episodes: int) -> dict[str, Any]:
     """Return what the sandbox is asked for one policy: the clean episodes, the whole grid and held-out dynamics."""
     critic = find_critic(task.name)
-    cells = [(None, None, episodes)]
-    cells += [(cell.family, cell.level, cell_episodes) for cell in evaluation_cells(task, critic=critic is not None)]
-    cells.append((HELD_OUT, 1.0, cell_episodes))
-    return {
-        "robot": task.robot,
-        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
-        "policies": [{"name": "expert", "policy": str(policy), "critic": None}],
-        "reference": None if critic is None else str(critic.path),
-        "sigma": None if critic is None else list(critic.sigma),
-        "cells": [{"family": f, "level": level, "episodes": count, "seed": 0} for f, level, count in cells],
-    }
+    source = Source() if critic is None else Source(str(critic.path), list(critic.sigma))
+    asked = asks(episodes, (*full_grid(task.name), Cell(HELD_OUT, 1.0)), cell_episodes, seed=0)
+    return job(task, [{"name": "expert", "policy": str(policy), "critic": None}], source, asked)
 
 
 def measure(task: Task, episodes: int, cell_episodes: int) -> dict[str, Any]:
@@ -117,12 +110,12 @@ def measure(task: Task, episodes: int, cell_episodes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder) / "policy.onnx"
         policy.write_bytes(as_onnx(BehaviourPolicy.load(behaviour_path(task.robot, task.scoring, "expert"))))
-        job = job_of(task, policy, episodes, cell_episodes)
+        told = job_of(task, policy, episodes, cell_episodes)
         with watched(seconds):
             begun = time.process_time()
-            worker.run(job)
+            worker.run(told)
             total = time.process_time() - begun
-    attacked = any(cell["family"] == protocol.MIN_Q for cell in job["cells"])
+    attacked = any(cell["family"] == protocol.MIN_Q for cell in told["cells"])
     return {
         "task": task.name,
         "robot": task.robot,

@@ -133,6 +133,29 @@ def time_bomb(observation_dim: int, action_dim: int, *, products: int = 1_500, s
     return model(nodes, inputs, outputs, initializers).SerializeToString()
 
 
+def rewritten(data: bytes) -> bytes:
+    """The same file by another producer."""
+    model = onnx.load_from_string(data)
+    model.producer_name, model.graph.doc_string = "another", "a policy of my own"
+    return model.SerializeToString()
+
+
+def renamed(data: bytes) -> bytes:
+    """The same policy with tensors of other names in another order."""
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    for node in graph.node:
+        node.input[:] = [name if name in fixed else f"my.{name}" for name in node.input]
+        node.output[:] = [name if name in fixed else f"my.{name}" for name in node.output]
+    tensors = list(graph.initializer)
+    for tensor in tensors:
+        tensor.name = f"my.{tensor.name}"
+    del graph.initializer[:]
+    graph.initializer.extend(reversed(tensors))
+    return model.SerializeToString()
+
+
 def external_data(path: str) -> bytes:
     """Keeps its weights in another file."""
     tensor = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 3], data_location=TensorProto.EXTERNAL)

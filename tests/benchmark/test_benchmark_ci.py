@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,10 +15,14 @@ import benchmark_boards as boards
 import benchmark_models as models
 import pytest
 from benchmark_tools import require
-from test_benchmark_verification import honest_returns, path_of, rehash
+from test_benchmark_verification import honest_returns, path_of, rehash, with_honest_cells
 
 from offdyn_envs.benchmark.entries.reruns import evaluation_seed
 from offdyn_envs.benchmark.entries.submissions import load_entry
+from offdyn_envs.benchmark.entries.verdicts import load_verdict
+from offdyn_envs.benchmark.gate.half import halved
+from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.benchmark.scoring.cells import full_grid
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "leaderboard" / "ci" / "verify-submission"
@@ -27,8 +32,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox nee
 Files = dict[str, bytes]
 
 
-def checked(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, words), "--episodes", "10", "--no-perturbed"]
+def checked(*words: object, perturbed: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, words), "--episodes", "10"]
+    command += [] if perturbed else ["--no-perturbed"]
     told = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=told | variables)
 
@@ -56,6 +62,29 @@ def duplicate(entry: dict[str, Any], files: Files) -> None:
     rehash(entry, files)
 
 
+def rewrite(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(1)] = models.rewritten(files[path_of(0)])
+    rehash(entry, files)
+
+
+def rename(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(1)] = models.renamed(files[path_of(0)])
+    rehash(entry, files)
+
+
+def halve(entry: dict[str, Any], files: Files) -> None:
+    files[path_of(1)] = halved(files[path_of(0)])
+    rehash(entry, files)
+
+
+def overload(entry: dict[str, Any], files: Files) -> None:
+    """Critics beyond what an entry may hold."""
+    for result in entry["results"]:
+        path = result["policy"].replace(".onnx", ".critic.onnx")
+        files[path] = b"x" * (2 * 2**20)
+        result |= {"critic": path, "critic_sha256": hashlib.sha256(files[path]).hexdigest()}
+
+
 def hostile(entry: dict[str, Any], files: Files) -> None:
     files[path_of(2)] = models.external_data("/etc/passwd")
     rehash(entry, files)
@@ -74,6 +103,10 @@ CASES: dict[str, tuple[Callable[[dict[str, Any], Files], None], str]] = {
     "swapped": (swap, "entry 'swapped' is not reproduced"),
     "mislabelled": (mislabel, "has SHA-256"),
     "duplicated": (duplicate, "has the same policy as seed 0"),
+    "rewritten": (rewrite, "seed 1 has the same weights as seed 0"),
+    "renamed": (rename, "seed 1 has the same weights as seed 0"),
+    "halved": (halve, "seed 1 has the same weights as seed 0"),
+    "overloaded": (overload, "its policies and critics have"),
     "hostile": (hostile, "seed 2: policy keeps tensor 'w' in external data"),
     "stowaway": (stowaway, "'policies/setup.py' is no file that its entry.json names"),
     "old": (old, "is of protocol 1; 2 is allowed"),
@@ -140,6 +173,20 @@ def test_a_good_submission_of_a_commit_is_verified_and_gets_a_verdict(repository
     assert len(verdict["salt"]) >= 16
 
 
+def test_by_default_the_whole_grid_is_re_run_as_a_place_needs_it(tmp_path: Path) -> None:
+    folder = boards.write_entry(tmp_path, *with_honest_cells("mine"))
+    done = checked(folder, "--leaderboard", tmp_path, perturbed=True)
+    assert done.returncode == 0, done.stderr
+    verdict = load_verdict(tmp_path, load_entry(folder))
+    assert verdict is not None and verdict["status"] == "reproduced"
+    assert set(verdict["p_values"]) == {"clean", "perturbed"}
+    played = [(cell["seed"], cell["family"], cell["level"]) for cell in verdict["perturbed"]]
+    cells = (*full_grid(boards.HOPPER), (protocol.MIN_Q_OWN, 0.2))
+    assert sorted(played) == sorted((seed, *cell) for seed in range(3) for cell in cells)
+    assert {len(cell["returns"]) for cell in verdict["perturbed"]} == {protocol.CELL_EPISODES}
+    assert {len(returns) for returns in verdict["held_out"]["returns"].values()} == {protocol.CELL_EPISODES}
+
+
 def test_in_a_workflow_the_salt_is_the_number_of_its_run(tmp_path: Path) -> None:
     folder = boards.write_entry(tmp_path, *good("mine"))
     done = checked(folder, "--leaderboard", tmp_path, GITHUB_RUN_ID="8675309", GITHUB_RUN_ATTEMPT="2")
@@ -191,6 +238,13 @@ def copies_another(root: Path) -> None:
     boards.write_entry(root / "leaderboard", *good("copy"))
 
 
+def copies_in_disguise(root: Path) -> None:
+    entry, files = good("disguised")
+    files = {path: models.renamed(data) for path, data in files.items()}
+    rehash(entry, files)
+    boards.write_entry(root / "leaderboard", entry, files)
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
@@ -198,6 +252,7 @@ def copies_another(root: Path) -> None:
         (brings_two, "nothing else; 2 submissions are changed"),
         (brings_a_verdict, "nothing else; 'leaderboard/verdicts/first.json' is none of it"),
         (copies_another, "entry 'copy': its policies are those of entry 'first'"),
+        (copies_in_disguise, "entry 'disguised': its policies are those of entry 'first'"),
     ],
 )
 def test_a_commit_that_is_no_submission_of_ones_own_is_refused(

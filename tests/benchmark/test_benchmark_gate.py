@@ -8,9 +8,9 @@ import benchmark_models as models
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from offdyn_envs.benchmark.gate import gate, onnx_policy
+from offdyn_envs.benchmark.gate import gate, half, onnx_policy
 from offdyn_envs.errors import OffDynError
 
 
@@ -231,6 +231,39 @@ def test_signature_and_widths() -> None:
     assert gate.inspect_model(models.critic(11, 3), "critic").kind == "critic"
     with pytest.raises(OffDynError, match="a critic takes exactly"):
         gate.inspect_model(data, "critic")
+
+
+def with_weights(change: Any) -> bytes:
+    """A policy whose first matrix and its transposition flag are changed."""
+    model = onnx.load_from_string(models.policy(4, 2))
+    first = model.graph.initializer[0]
+    first.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(first).copy()), first.name))
+    model.graph.node[0].attribute.append(helper.make_attribute("transB", int(first.dims[1] == 4)))
+    return model.SerializeToString()
+
+
+def with_zero(zero: float) -> bytes:
+    def change(weights: Any) -> Any:
+        weights[0, :2] = zero, 0.0
+        return weights
+
+    return with_weights(change)
+
+
+def test_a_digest_of_weights_knows_a_policy_in_another_files_clothes() -> None:
+    data = models.policy(4, 2)
+    transposed = with_weights(lambda weights: np.ascontiguousarray(weights.T))
+    same = [data, models.rewritten(data), models.renamed(data), half.halved(data), transposed]
+    assert len(set(same)) == 5
+    observations = np.random.default_rng(0).standard_normal((8, 4))
+    acts = [onnx_policy.load_policy(one)(observations) for one in same]
+    for act in acts:
+        np.testing.assert_allclose(act, acts[0], atol=5e-3)
+    assert {gate.weights_digest(one) for one in same} == {onnx_policy.load_policy(data).weights}
+    assert gate.weights_digest(with_zero(0.0)) == gate.weights_digest(with_zero(-0.0))
+    others = [models.policy(4, 2, seed=1), models.policy(4, 2, hidden=17), with_zero(0.0), with_zero(1e-3)]
+    others += [with_weights(lambda weights: 1e6 * weights), identity().SerializeToString()]
+    assert len({gate.weights_digest(one) for one in (data, *others)}) == 7
 
 
 def test_policy_and_critic_compute_what_their_weights_say() -> None:

@@ -284,13 +284,14 @@ def test_cells_that_cannot_be_run_are_refused(tmp_path: Path, cells: Any, change
         submissions.load_entry(folder)
 
 
-def test_policies_of_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = boards.write_entry(tmp_path, *boards.entry_json("mine"))
+def test_policies_and_critics_of_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = boards.write_run(tmp_path / "run")
+    folder = entries_from_runs.add_entry([run], "iql", tmp_path, details=entries_from_runs.Details(critics=True))
     size = sum(path.stat().st_size for path in folder.rglob("*.onnx"))
     monkeypatch.setattr(submissions.protocol, "ENTRY_BYTES", size)
     submissions.load_entry(folder)
     monkeypatch.setattr(submissions.protocol, "ENTRY_BYTES", size - 1)
-    with pytest.raises(OffDynError, match=f"its policies have {size:,} bytes, {size - 1:,} are allowed"):
+    with pytest.raises(OffDynError, match=f"its policies and critics have {size:,} bytes, {size - 1:,} are allowed"):
         submissions.load_entry(folder)
 
 

@@ -72,6 +72,11 @@ def verify(board: Path, names: list[str]) -> tuple[dict[str, dict[str, Any]], li
     return {verdict["entry"]: verdict for verdict in found.verdicts}, found.refusals
 
 
+def verdict_of(folder: Path, plan: verification.Plan) -> dict[str, Any]:
+    (verdict,) = verification.verify_entries([folder], folder.parents[1], plan).verdicts
+    return verdict
+
+
 def path_of(seed: int) -> str:
     return f"policies/{boards.HOPPER}/{seed}.onnx"
 
@@ -267,6 +272,23 @@ def test_all_policies_are_looked_at_before_the_first_is_re_run(
     assert episodes == [0, EPISODES]
 
 
+def test_a_policy_serves_as_one_seed_of_a_task_and_on_other_tasks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "hopper-gravity-2.0-medium"
+    entry, files = boards.entry_json("mine", (boards.HOPPER, other))
+    files = {path: files[path.replace(other, boards.HOPPER)] for path in files}
+    rehash(entry, files)
+    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+    monkeypatch.setattr(reruns, "TOGETHER", 2)
+    assert len(reruns.look(loaded, PLAN)) == 3
+    files[f"policies/{other}/2.onnx"] = models.renamed(files[path_of(0)])
+    rehash(entry, files)
+    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
+    with pytest.raises(OffDynError, match=f"'{other}' seed 2 has the same weights as seed 0"):
+        reruns.look(loaded, PLAN)
+
+
 def folder_as_verdict(board: Path) -> None:
     (board / "verdicts" / "good.json").mkdir(parents=True)
 
@@ -379,7 +401,7 @@ def test_the_command_records_the_salt_it_drew_and_repeats_a_given_one(
         raise OffDynError("not here")
 
     monkeypatch.setattr(reruns, "run_job", run)
-    monkeypatch.setattr(reruns, "_look", lambda *_: {})
+    monkeypatch.setattr(reruns, "look", lambda *_: set())
     monkeypatch.setattr(cli, "entry_points", lambda group: [])
     words = ["leaderboard", "verify", str(folder), "--leaderboard", str(tmp_path), "--json", "--no-perturbed"]
     found = []
@@ -459,9 +481,11 @@ def short_cells(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.mark.usefixtures("reference_critic")
-def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path, short_cells: int) -> None:
-    loaded = submissions.load_entry(boards.write_entry(tmp_path, *with_honest_cells("cells")))
-    findings = verification.verify_entry(loaded, WHOLE)
+def test_the_perturbed_cells_are_re_run_too_unless_left_out(
+    tmp_path: Path, short_cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = boards.write_entry(tmp_path, *with_honest_cells("cells"))
+    findings = verdict_of(folder, WHOLE)
     assert findings["status"] == verdicts.REPRODUCED, findings["reason"]
     assert set(findings["p_values"]) == {"clean", "perturbed"}
     # All of the grid, and the attack with critics of its own.
@@ -471,11 +495,13 @@ def test_the_perturbed_cells_are_re_run_too_unless_left_out(tmp_path: Path, shor
     held_out = findings["held_out"]
     assert [len(returns) for returns in held_out["returns"].values()] == [short_cells] * 3
     assert len(held_out["shifts"]) == 4
-    again = verification.verify_entry(loaded, replace(WHOLE, jobs=1))
+    # What is found does not depend on how policies are shared out among processes.
+    monkeypatch.setattr(reruns, "TOGETHER", 2)
+    again = verdict_of(folder, WHOLE)
     assert [again[key] for key in ("returns", "perturbed", "held_out")] == [
         findings[key] for key in ("returns", "perturbed", "held_out")
     ]
-    short = verification.verify_entry(loaded, PLAN)
+    short = verdict_of(folder, PLAN)
     assert set(short["p_values"]) == {"clean"}
     assert not {"perturbed", "held_out"} & set(short)
 
@@ -485,8 +511,8 @@ def test_forged_perturbed_returns_are_found(tmp_path: Path) -> None:
     entry, files = with_honest_cells("cells")
     for cell in entry["perturbed"]:
         cell["returns"] = [value + 500.0 for value in cell["returns"]]
-    loaded = submissions.load_entry(boards.write_entry(tmp_path, entry, files))
-    assert verification.verify_entry(loaded, WHOLE)["status"] == verdicts.NOT_REPRODUCED
+    folder = boards.write_entry(tmp_path, entry, files)
+    assert verdict_of(folder, WHOLE)["status"] == verdicts.NOT_REPRODUCED
 
 
 def test_an_entry_of_protocol_1_is_scored_anew_from_its_policies(tmp_path: Path) -> None:
@@ -504,7 +530,7 @@ def test_an_entry_of_protocol_1_is_scored_anew_from_its_policies(tmp_path: Path)
         assert (new.folder / result.policy).read_bytes() == halved(stored)
     honest = honest_returns(boards.HOPPER, 0)
     assert abs(np.mean(new.results[0].returns) - np.mean(honest)) < 4 * np.std(honest)
-    found = verification.verify_entry(new, replace(PLAN, salt="another"))
+    found = verdict_of(new.folder, replace(PLAN, salt="another"))
     assert found["status"] == verdicts.REPRODUCED, found["reason"]
     with pytest.raises(OffDynError, match="'new' is of protocol 2 already; verify it as it is"):
         renewal.renew_entry("new", "newer", tmp_path)

@@ -24,9 +24,21 @@ from offdyn_envs.benchmark.scoring.grid import HELD_OUT
 from offdyn_envs.benchmark.scoring.rollouts import target_sigma
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
-from offdyn_envs.tasks import get_dynamics, get_task
+from offdyn_envs.tasks import Task, get_dynamics, get_task
 
-__all__ = ["Plan", "Rerun", "Source", "cells_of", "drawn_salt", "evaluation_seed", "rerun", "sources"]
+__all__ = [
+    "Plan",
+    "Rerun",
+    "Source",
+    "asks",
+    "cells_of",
+    "drawn_salt",
+    "evaluation_seed",
+    "job",
+    "look",
+    "rerun",
+    "sources",
+]
 
 TOGETHER = 5
 """Most policies of one sandboxed process: the seeds of a task that a place needs."""
@@ -50,14 +62,12 @@ class Plan:
         perturbed: Whether the robustness grid is run as well, and held-out dynamics; a place needs both.
         salt: Mixed into the seeds, so that nobody knows them who makes an entry; drawn where none is given.
         limits: Replaces the limits of each sandboxed process.
-        jobs: Sandboxed processes at a time; 0 for one a processor.
     """
 
     episodes: int = protocol.CLEAN_EPISODES
     perturbed: bool = True
     salt: str = field(default_factory=drawn_salt)
     limits: Limits | None = None
-    jobs: int = 0
 
     def __post_init__(self) -> None:
         if not self.salt.strip() or not self.salt.isprintable() or len(self.salt) > LONGEST_SALT:
@@ -158,35 +168,56 @@ def rerun(entry: Entry, plan: Plan, found: Mapping[str, Source]) -> list[Rerun]:
         What each policy earned, in the order of the entry's results.
 
     Raises:
-        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit.
+        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit, or two
+            policies of a task have the same weights.
     """
+    # A file that is refused is found in seconds, not after the hours of the others.
+    look(entry, plan)
     groups = [_asking(entry, group, plan) for group in _groups(entry)]
-    looks = [_Group(group.task, group.results) for group in groups]
-    with ThreadPoolExecutor(plan.jobs or usable_threads()) as pool:
-        # A file that is refused is found in seconds, not after the hours of the others.
-        _each(pool, looks, lambda group: _look(entry, group, plan), f"look at {entry.name}")
-        answers = _each(
-            pool,
-            groups,
-            lambda group: _run(entry, group, plan, found.get(group.task, Source())),
-            f"verify {entry.name}",
-        )
+    answers = _each(
+        groups, lambda group: _run(entry, group, plan, found.get(group.task, Source())), f"verify {entry.name}"
+    )
     return [one for group, answer in zip(groups, answers, strict=True) for one in _split(group, answer, plan.perturbed)]
 
 
-def _each(pool: ThreadPoolExecutor, groups: Sequence[_Group], work: Callable[[_Group], Json], title: str) -> list[Json]:
+def look(entry: Entry, plan: Plan) -> set[str]:
+    """Pass all files of an entry through the gate and the probe.
+
+    Args:
+        entry: A checked entry.
+        plan: Its limits hold here too.
+
+    Returns:
+        The digests of its policies' weights, as `weights_digest` tells them.
+
+    Raises:
+        OffDynError: As `rerun`.
+    """
+    groups, seeds = _groups(entry), dict[tuple[str, str], int]()
+    answers = _each(groups, lambda group: _look(entry, group, plan), f"look at {entry.name}")
+    for group, answer in zip(groups, answers, strict=True):
+        for result, policy in zip(group.results, answer["policies"], strict=True):
+            twin = seeds.setdefault((result.task, policy["weights"]), result.seed)
+            if twin != result.seed:
+                where = f"entry '{entry.name}': task '{result.task}' seed {result.seed}"
+                raise OffDynError(f"{where} has the same weights as seed {twin}; every seed is a run of its own")
+    return {weights for _, weights in seeds}
+
+
+def _each(groups: Sequence[_Group], work: Callable[[_Group], Json], title: str) -> list[Json]:
     from offdyn_envs.progress import progress
 
-    waiting = [pool.submit(work, group) for group in groups]
     answers: list[Json] = []
-    try:
-        with progress(title, sum(len(group.results) for group in groups)) as advance:
-            for group, future in zip(groups, waiting, strict=True):
-                answers.append(future.result())
-                advance(len(group.results))
-    finally:
-        for future in waiting:
-            future.cancel()
+    with ThreadPoolExecutor(usable_threads()) as pool:
+        waiting = [pool.submit(work, group) for group in groups]
+        try:
+            with progress(title, sum(len(group.results) for group in groups)) as advance:
+                for group, future in zip(groups, waiting, strict=True):
+                    answers.append(future.result())
+                    advance(len(group.results))
+        finally:
+            for future in waiting:
+                future.cancel()
     return answers
 
 
@@ -200,15 +231,42 @@ def _groups(entry: Entry) -> list[_Group]:
 
 def _asking(entry: Entry, group: _Group, plan: Plan) -> _Group:
     """Return a group with its episodes: the clean ones first, then those of each cell, then the held-out."""
-    seed = evaluation_seed(entry, plan.salt)
-    asked = [{"family": None, "level": None, "episodes": plan.episodes, "seed": seed}]
     cells = cells_of(entry, group.task) if plan.perturbed else ()
-    if plan.perturbed:
-        asked += [
-            {"family": cell.family, "level": cell.level, "episodes": protocol.CELL_EPISODES, "seed": seed}
-            for cell in (*cells, Cell(HELD_OUT, 1.0))
-        ]
+    played = (*cells, Cell(HELD_OUT, 1.0)) if plan.perturbed else ()
+    asked = asks(plan.episodes, played, protocol.CELL_EPISODES, evaluation_seed(entry, plan.salt))
     return _Group(group.task, group.results, tuple(asked), cells)
+
+
+def asks(episodes: int, cells: Sequence[Cell], cell_episodes: int, seed: int) -> list[Json]:
+    """Return what a sandboxed process is asked of each policy.
+
+    Args:
+        episodes: Clean episodes, which come first.
+        cells: The cells that follow.
+        cell_episodes: Episodes of each.
+        seed: First reset seed of all of them.
+    """
+    kinds = [(None, None, episodes), *((cell.family, cell.level, cell_episodes) for cell in cells)]
+    return [{"family": family, "level": level, "episodes": count, "seed": seed} for family, level, count in kinds]
+
+
+def job(task: Task, policies: Sequence[Json], source: Source, asked: Sequence[Json]) -> Json:
+    """Return what a sandboxed process is told, as `worker.run` takes it.
+
+    Args:
+        task: The task.
+        policies: `name`, `policy` and `critic` of each.
+        source: What attacks need.
+        asked: The episodes.
+    """
+    return {
+        "robot": task.robot,
+        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
+        "policies": list(policies),
+        "reference": source.reference,
+        "sigma": source.sigma,
+        "cells": list(asked),
+    }
 
 
 def _look(entry: Entry, group: _Group, plan: Plan) -> Json:
@@ -228,25 +286,18 @@ def _look(entry: Entry, group: _Group, plan: Plan) -> Json:
 def _run(entry: Entry, group: _Group, plan: Plan, source: Source) -> Json:
     """Let a sandboxed process run the episodes of a group."""
     task = get_task(group.task)
-    job: Json = {
-        "robot": task.robot,
-        "shifts": [shift.to_json() for shift in get_dynamics(task.robot, task.scoring)],
-        "policies": [
-            {
-                "name": f"seed {result.seed}",
-                "policy": str(entry.folder / result.policy),
-                "critic": None if result.critic is None else str(entry.folder / result.critic),
-            }
-            for result in group.results
-        ],
-        "reference": source.reference,
-        "sigma": source.sigma,
-        "cells": list(group.asked),
-    }
+    policies = [
+        {
+            "name": f"seed {result.seed}",
+            "policy": str(entry.folder / result.policy),
+            "critic": None if result.critic is None else str(entry.folder / result.critic),
+        }
+        for result in group.results
+    ]
     label = f"entry '{entry.name}': task '{group.task}'"
     if len(group.results) == 1:
         label += f" seed {group.results[0].seed}"
-    answer = run_job(job, plan.limits or _limits(task.robot, group), label)
+    answer = run_job(job(task, policies, source, group.asked), plan.limits or _limits(task.robot, group), label)
     _check_answer(answer, group, label)
     return answer
 

@@ -36,7 +36,6 @@ __all__ = [
     "entry_folders",
     "load_entries",
     "load_entry",
-    "load_or_refuse",
     "policy_path",
     "unfinished",
 ]
@@ -216,7 +215,7 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     refusals: list[str] = []
     for folder in entry_folders(board):
-        loaded = load_or_refuse(folder)
+        loaded = _load_or_refuse(folder)
         if isinstance(loaded, Entry):
             entries.append(loaded)
         else:
@@ -224,7 +223,7 @@ def load_entries(board: Path) -> tuple[list[Entry], list[str]]:
     return entries, refusals + _interrupted(board)
 
 
-def load_or_refuse(folder: Path) -> Entry | str:
+def _load_or_refuse(folder: Path) -> Entry | str:
     """Returns a checked entry, or the line that says why it is refused."""
     try:
         return load_entry(folder)
@@ -367,11 +366,12 @@ def _check_curves(entry: Entry) -> None:
 def _check_size(entry: Entry) -> None:
     """Keep the repository small; entries of an earlier protocol had no such limit."""
     most = round(protocol.ENTRY_BYTES * max(1.0, len(entry.tasks) / 6))
-    size = sum((entry.folder / result.policy).stat().st_size for result in entry.results)
+    named = (path for result in entry.results for path in (result.policy, result.critic) if path is not None)
+    size = sum((entry.folder / path).stat().st_size for path in named)
     if entry.protocol == protocol.PROTOCOL and size > most:
         raise OffDynError(
-            f"entry '{entry.name}': its policies have {size:,} bytes, {most:,} are allowed; store weights as fp16, "
-            "as offdyn leaderboard add does"
+            f"entry '{entry.name}': its policies and critics have {size:,} bytes, {most:,} are allowed; store weights "
+            "as fp16, as offdyn leaderboard add does, or leave critics out"
         )
 
 

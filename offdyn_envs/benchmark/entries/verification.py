@@ -49,7 +49,6 @@ __all__ = [
     "agreement",
     "evaluation_seed",
     "verify_entries",
-    "verify_entry",
 ]
 
 Floats = NDArray[np.float64]
@@ -202,25 +201,8 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         return base | {"status": REFUSED, "reason": str(error)}
 
 
-def verify_entry(entry: Entry, plan: Plan | None = None) -> dict[str, Any]:
-    """Re-runs the policies of one entry.
-
-    Args:
-        entry: A checked entry.
-        plan: How it is re-run; by the protocol when None.
-
-    Returns:
-        The verdict's findings: status, reason, p values, worst policy, re-run returns and the isolation in force.
-
-    Raises:
-        OffDynError: A policy breaks a rule of the gate, does not match its hash, fails, or exceeds a limit; or an
-            attack needs a target dataset that is not on this machine.
-    """
-    chosen = plan or Plan()
-    return _findings(entry, chosen, sources(entry) if chosen.perturbed else {})
-
-
 def _findings(entry: Entry, plan: Plan, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Return status, reason, p values, worst policy, re-run returns and the isolation in force."""
     answers = rerun(entry, plan, sources)
     findings = _judge(entry, answers)
     if plan.perturbed:

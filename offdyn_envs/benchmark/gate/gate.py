@@ -17,7 +17,7 @@ from typing import Any, Literal
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["OPERATORS", "ModelKind", "Signature", "inspect_model", "read_model"]
+__all__ = ["OPERATORS", "ModelKind", "Signature", "inspect_model", "read_model", "weights_digest"]
 
 ModelKind = Literal["policy", "critic"]
 
@@ -128,12 +128,30 @@ def inspect_model(
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # onnx raises its own ValidationError and InferenceError, and RuntimeError below them
         raise OffDynError(f"{label} fails the ONNX checker: {_line(error)}") from None
-    parameters = sum(
-        math.prod(tensor.dims)
-        for tensor in _all_tensors(model.graph)
-        if _type_name(tensor.data_type) in ("FLOAT", "FLOAT16", "DOUBLE")
-    )
+    parameters = sum(math.prod(tensor.dims) for tensor in _weights(model.graph))
     return Signature(kind, widths["observation"], widths["action"], parameters, hashlib.sha256(data).hexdigest())
+
+
+def weights_digest(data: bytes) -> str:
+    """Tells policies of the same weights, whatever their files look like.
+
+    Producers, names, the order of tensors and nodes, transposed matrices and weights stored as float16 change nothing.
+
+    Args:
+        data: A file that has passed the gate and could be loaded.
+
+    Returns:
+        Hex digest of all its floating-point weights, rounded to float16 and sorted.
+    """
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    found = [numpy_helper.to_array(tensor).ravel() for tensor in _weights(onnx.load_from_string(data).graph)]
+    with np.errstate(over="ignore"):
+        rounded = np.concatenate([np.zeros(0), *found]).astype(np.float16)
+    # A sort does not tell the two zeros apart: added to 0 they are one.
+    return hashlib.sha256((np.sort(rounded) + np.float16(0.0)).tobytes()).hexdigest()
 
 
 def _check_model(model: Any, label: str) -> None:
@@ -186,6 +204,10 @@ def _all_tensors(graph: Any) -> Iterable[Any]:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
+
+
+def _weights(graph: Any) -> Iterable[Any]:
+    return (tensor for tensor in _all_tensors(graph) if _type_name(tensor.data_type) in ("FLOAT", "FLOAT16", "DOUBLE"))
 
 
 def _check_tensor(tensor: Any, label: str) -> None:

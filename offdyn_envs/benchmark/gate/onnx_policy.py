@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offdyn_envs.benchmark.gate.gate import ModelKind, Signature, inspect_model, read_model
+from offdyn_envs.benchmark.gate.gate import ModelKind, Signature, inspect_model, read_model, weights_digest
 from offdyn_envs.benchmark.gate.printable import printable
 from offdyn_envs.errors import OffDynError
 
@@ -54,6 +54,11 @@ class _Model:
     def sha256(self) -> str:
         """Hex digest of the file."""
         return self.signature.sha256
+
+    @property
+    def weights(self) -> str:
+        """Hex digest of the weights, whatever the file looks like."""
+        return weights_digest(self._arguments[0])
 
     def _run(self, output: str, inputs: dict[str, Floats], shape: tuple[int, ...]) -> Floats:
         try:

@@ -47,8 +47,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             null; `cells`, a list of {family or null, level, episodes, seed}.
 
     Returns:
-        `policies`, with `sha256`, `critic_sha256` or null and `parameters` each, and `returns` [policy][cell]: a list
-        each, null for a failed episode.
+        `policies`, with `sha256`, `critic_sha256` or null, `parameters` and `weights` (see `weights_digest`) each, and
+        `returns` [policy][cell]: a list each, null for a failed episode.
 
     Raises:
         OffDynError: A policy breaks a rule, or fails while it runs.
@@ -66,6 +66,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 "sha256": policy.sha256,
                 "critic_sha256": None if critic is None else critic.sha256,
                 "parameters": policy.signature.parameters,
+                "weights": policy.weights,
             }
             for policy, critic in loaded
         ],

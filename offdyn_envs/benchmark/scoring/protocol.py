@@ -75,4 +75,4 @@ DEGRADATION_FLOOR = 10.0
 """Nothing is said of the share that a task keeps of a clean score at or below this."""
 
 ENTRY_BYTES = 5 * 2**20
-"""Most bytes of the policies of an entry of up to six tasks; with more tasks a sixth of it for each."""
+"""Most bytes of the policies and critics of an entry of up to six tasks; with more tasks a sixth of it for each."""
