@@ -138,24 +138,23 @@ class _Filtered(ModelBasedSAC):
             compiled=context.compiled,
             quiet=context.quiet,
         )
-        thinned, failed = kept.thinned(self.settings.discriminators), dict(results.failed)
+        thinned, failed, told = kept.thinned(self.settings.discriminators), dict(results.failed), dict[str, Any]()
         try:
             reward = thinned.usable(self.settings.dynamics_reward)
         except OffDynError as error:
             # The runs of other tasks go on, so that none of these may be given up by raising.
             reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))
-            share = {}
         else:
-            share = {"real_transitions_that_pass": self._pass(reward, real, context)}
+            told["real_transitions_that_pass"] = self._pass(reward, real, context)
         judged = [Judged(ensemble, reward, self.settings.threshold) for ensemble in results.results]
         sound = [place for place in range(len(judged)) if place not in failed]
         if sound and self.settings.scorer.form == "distilled":
-            share |= self._distil(judged, sound, context)
+            told |= self._distil(judged, sound, context)
         if len(context.target):
             for place in sound:
                 judged[place] = self._kept(judged[place], context)
-            share["thresholds"] = [judged[place].threshold for place in sound]
-        report = {**results.report, "discriminators": int(thinned.able.sum()), **share}
+            told["thresholds"] = [judged[place].threshold for place in sound]
+        report = {**results.report, "discriminators": int(thinned.able.sum()), **told}
         return replace(results, results=judged, report=report, failed=failed)
 
     def _distil(self, judged: list[Judged], places: Sequence[int], context: StageContext) -> dict[str, Any]:
