@@ -117,13 +117,13 @@ def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> 
     }
     assert rows["three"]["unranked"] == "3 seeds, 5 needed"
     assert rows["bc"]["unranked"] == "reference row"
-    assert rows["unverified"]["unranked"] == "not verified"
-    assert rows["forged"]["unranked"] == "not reproduced"
+    # Two of the track's tasks have references here; these cover one.
+    assert rows["unverified"]["unranked"] == "not verified; 1 of 2 tasks"
+    assert rows["forged"]["unranked"] == "not reproduced; 1 of 2 tasks"
     reproduced(board, "unverified", episodes=20)
     assert "20 episodes" in {r["name"]: r for r in track(build(board))["rows"]}["unverified"]["unranked"]
     reproduced(board, "unverified")
     rows = {row["name"]: row for row in track(build(board))["rows"]}
-    # Two of the track's tasks have references here; it covers one.
     assert (rows["unverified"]["rank"], rows["unverified"]["unranked"]) == (None, "1 of 2 tasks")
     assert rows["unverified"]["iqm"]["mean"] > rows["droco"]["iqm"]["mean"]
     assert [row["name"] for row in track(build(board))["rows"]][-1] in ("unverified", "forged")
@@ -377,6 +377,7 @@ def test_the_pages_say_what_a_reader_needs(site: dict[str, str]) -> None:
         "offdyn train droco hopper-gravity-0.5-medium --seeds 3",
         "git clone https://example.org/code code && cd code && git checkout abc123",
         "no place: 3 seeds, 5 needed",
+        "no place: not verified; 1 of 2 tasks",
         "expert of the scoring environment with deterministic actions",
     ):
         assert expected in text, expected

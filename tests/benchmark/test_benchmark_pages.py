@@ -14,9 +14,9 @@ import pytest
 
 from offdyn_agents.algorithms import registry
 from offdyn_envs import cli
-from offdyn_envs.benchmark.entries import comparisons, history, standings, submissions
+from offdyn_envs.benchmark.entries import comparisons, history, schemas, standings, submissions
 from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
-from offdyn_envs.benchmark.page import commands_shown, front, page, tables
+from offdyn_envs.benchmark.page import commands_shown, curves, front, page, tables
 from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
@@ -259,8 +259,6 @@ def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:
 def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     for name in registry.AGENTS:
         assert registry.agent_class(name).family in protocol.METHOD_FAMILIES, name
-    schema = json.loads((Path(submissions.__file__).parent / "entry.schema.json").read_text())
-    assert tuple(schema["properties"]["family"]["enum"]) == protocol.METHOD_FAMILIES
     run = boards.write_run(tmp_path / "run")
     (run / "metrics.csv").write_text(
         "updates,loss,return_0,return_1,return_2\n500,0.1,,,\n1000,0.1,1,2,3\n2000,,4,nan,6\n3000,0.1,7,8,9\n"
@@ -276,6 +274,15 @@ def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     with pytest.raises(OffDynError, match=r"^entry 'wrong': unknown family 'model-fre'; did you mean 'model-free'\?"):
         add_entry([run], "wrong", tmp_path, details=Details(family="model-fre"))
     assert not (tmp_path / "submissions/wrong").exists()
+
+
+def test_the_schemas_and_the_page_have_the_families_of_the_protocol() -> None:
+    entry, verdict = (json.loads(path.read_text()) for path in (schemas.ENTRY_SCHEMA, schemas.VERDICT_SCHEMA))
+    assert tuple(entry["properties"]["family"]["enum"]) == protocol.METHOD_FAMILIES
+    for schema in (entry, verdict):
+        assert tuple(schema["$defs"]["cell"]["properties"]["family"]["enum"]) == protocol.FAMILIES
+    assert tuple(verdict["$defs"]["shift"]["properties"]["kind"]["enum"]) == protocol.HELD_OUT_KINDS
+    assert sorted(name for name, *_ in curves.FAMILIES) == [*protocol.FAMILIES]
 
 
 def test_our_reading_of_a_method_is_told_behind_its_name(tmp_path: Path) -> None:

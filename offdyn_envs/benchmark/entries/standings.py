@@ -279,7 +279,7 @@ def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
         "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in own),
     }
     reasons = lacks(entry, row, scored)
-    return row | {"lacks": reasons, "unranked": reasons[0] if reasons else None}
+    return row | {"lacks": reasons, "unranked": "; ".join(reasons) or None}
 
 
 def _held_out_track(tasks: Sequence[Json]) -> Json | None:
