@@ -562,11 +562,15 @@ def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
 def test_pages_of_what_is_gone_go_and_files_of_others_stay(board: Path) -> None:
     page.write_page(board, table=boards.REFERENCES)
     (board / "pages/notes.html").write_text("mine")
+    (board / "pages/notes.csv").write_text("date,mine\n")
+    # As an earlier version wrote it, with fewer columns.
+    (board / "pages/history.csv").write_text("date,track,entry,place\n")
     shutil.rmtree(board / "submissions/three")
     page.write_page(board, table=boards.REFERENCES)
     names = {path.name for path in (board / "pages").iterdir()}
     assert not names & {"entry-three.html", "returns-three.csv"}
-    assert {"entry-droco.html", "returns-droco.csv", "notes.html"} <= names
+    assert {"entry-droco.html", "returns-droco.csv", "notes.html", "notes.csv"} <= names
+    assert "division" in (board / "pages/history.csv").read_text()
 
 
 def test_standings_are_strict_json(board: Path) -> None:

@@ -217,15 +217,25 @@ def _comparison(
 def _history(entry: Json, standings: Json) -> Html:
     rows: list[tuple[object, ...]] = []
     for track in standings["tracks"]:
-        last: int | None = None
+        last = "none"
         for step in track["history"]:
-            place = step["places"].get(entry["name"])
+            place, beside = _had(entry["name"], step["places"])
             if place != last:
-                rows.append((step["date"], track["name"], "none" if place is None else place, len(step["places"])))
+                rows.append((step["date"], track["name"], place, beside))
                 last = place
     if not rows:
         return element("p", "It has had no place.", class_="note")
-    return grid(f"Places of {entry['method']}", ("Since", "Track", "Place", "Entries with a place"), rows)
+    return grid(
+        f"Places of {entry['method']}", ("Since", "Track", "Place", "Entries with a place in the division"), rows
+    )
+
+
+def _had(name: str, divisions: Mapping[str, Mapping[str, int]]) -> tuple[str, int | None]:
+    """Returns an entry's place in words, and how many had one in its division."""
+    for division, places in divisions.items():
+        if name in places:
+            return f"{places[name]} in {division}", len(places)
+    return "none", None
 
 
 def _training(entry: Json) -> list[Html]:

@@ -37,12 +37,12 @@ _COLUMNS = {
     "perturbed.csv": ("task", "entry", "source", "family", "level", "score", "score_low", "score_high"),
     "kept.csv": ("entry", "family", "level", "source", "tasks", "share_kept"),
     "comparisons.csv": ("entry", "other", "task", "source", "difference", "low", "high"),
-    "history.csv": ("date", "track", "entry", "place"),
+    "history.csv": ("date", "track", "entry", "division", "place"),
     "published.csv": ("task", "paper", "scale", "method", "score"),
 }
 _RAW = ("task", "seed", "condition", "source", "returns")
-HEADS = tuple(",".join(columns).encode() for columns in (*_COLUMNS.values(), _RAW))
-"""First lines by which the files are known."""
+HEADS = tuple(",".join(columns[:3]).encode() for columns in (*_COLUMNS.values(), _RAW))
+"""How the files begin, those of earlier versions too: columns are added behind the first three."""
 
 
 def table_files(standings: Json, comparisons: Iterable[Comparison]) -> dict[str, str]:
@@ -173,8 +173,9 @@ def _comparisons(comparisons: Iterable[Comparison]) -> Iterable[Sequence[object]
 def _history(standings: Json) -> Iterable[Sequence[object]]:
     for track in standings["tracks"]:
         for step in track["history"]:
-            for entry, place in sorted(step["places"].items()):
-                yield step["date"], track["name"], entry, place
+            for division, places in step["places"].items():
+                for entry, place in places.items():
+                    yield step["date"], track["name"], entry, division, place
 
 
 def _published(standings: Json) -> Iterable[Sequence[object]]:
