@@ -171,7 +171,12 @@ def _robustness(entry: Json) -> list[Html]:
     claims = any(row["source"] == CLAIM for row in entry["kept"])
     words = "claimed, not re-run" if claims else "re-run like the others"
     rows = [(row["cell"], row["words"], row["tasks"]) for row in entry["kept"]]
-    note = element("p", f"Scores under perturbation: {words}. Of each task they stand on its page.", class_="note")
+    note = element(
+        "p",
+        f"Scores under perturbation: {words}. Of each task they stand on its page. A share is over the tasks with a "
+        f"clean score above {protocol.DEGRADATION_FLOOR:g}, and never below 0.",
+        class_="note",
+    )
     label = f"Shares of the clean score that {entry['method']} keeps"
     return [note, grid(label, ("Perturbation", "Share of the clean score", "Tasks"), rows)]
 

@@ -154,8 +154,8 @@ def _robustness(material: Material) -> list[str]:
     rows += [[f"{key.upper()} (paper)", *_reported(key)] for key in DROCO_TABLE if key in reported]
     note = (
         "Share of the clean score that is kept, sum over sum of the tasks with a clean score above "
-        f"{protocol.DEGRADATION_FLOOR:g}, with 95% bootstrap intervals over seeds. In brackets: the mean score. The "
-        "paper's tasks and scale are others: compare the order, not the figures."
+        f"{protocol.DEGRADATION_FLOOR:g}, never below 0, with 95% bootstrap intervals over seeds. In brackets: the "
+        "mean score. The paper's tasks and scale are others: compare the order, not the figures."
     )
     return [*_table(["method", *(cell_name(*condition) for condition in TABLE)], rows), "", note]
 

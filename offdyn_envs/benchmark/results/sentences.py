@@ -64,7 +64,7 @@ def figure(interval: Interval, digits: int = 1) -> str:
 def share(interval: Interval) -> str:
     """Returns a share that is kept with its interval in percent; more than all of it is called a gain."""
     mean, low, high = (round(100 * value) for value in interval)
-    if mean <= 0:
+    if mean == 0:
         return f"nothing [{low}, {high}]"
     return f"{mean} % [{low}, {high}]{', a gain' if mean > 100 else ''}"
 
