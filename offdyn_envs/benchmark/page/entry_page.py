@@ -19,6 +19,7 @@ from offdyn_envs.benchmark.page.layout import (
     task_link,
 )
 from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.page.tables import scales
 from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["entry_page"]
@@ -122,7 +123,9 @@ def _place(track: Json, row: Json) -> list[object]:
 def _results(entry: Json) -> Html:
     heads = ("Task", "Score", "Claimed", "Held out", "Return")
     rows = [_result(name, task) for name, task in sorted(entry["tasks"].items())]
-    return grid(f"Results of {entry['method']}", heads, rows)
+    drawn = scales(entry)
+    note = element("p", f"Held out: scales drawn for this entry, {drawn}.", class_="note") if drawn else None
+    return join([grid(f"Results of {entry['method']}", heads, rows), note])
 
 
 def _result(name: str, task: Json) -> list[object]:
