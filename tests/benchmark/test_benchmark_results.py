@@ -604,6 +604,27 @@ def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     assert (tmp_path / "b/core-6.md").read_text() == "mine"
 
 
+def test_a_division_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = [
+        judged(f"droco-{updates}", everywhere(50), grid=False, disclosure=_told(updates=updates))
+        for updates in (100_000, 1_000_000)
+    ]
+    monkeypatch.setattr(publish, "load_board", lambda _: (board, []))
+    written = {
+        division: publish.write_results(tmp_path, [], tmp_path / "out", division=division, command="offdyn")[0]
+        for division in protocol.DIVISIONS
+    }
+    names = {path.relative_to(tmp_path / "out").as_posix() for files in written.values() for path in files}
+    ends = (".md", "/forest.png", "/figures.csv")
+    assert names == {f"{name}{end}" for name in ("core-6", "core-6-1m") for end in ends}
+    first, second = (written[division][0].read_text() for division in ("100k", "1m"))
+    assert "`droco-100000`" in first and "`droco-1000000`" not in first
+    assert "`droco-1000000`" in second and "`droco-100000`" not in second
+    assert second.startswith("# Which method wins on the six tasks of core-6 in division 1m?")
+    assert "(core-6-1m/forest.png)" in second and "(core-6-1m/figures.csv)" in second
+    assert "division 1m, version" in second
+
+
 def test_a_method_s_name_ends_no_cell() -> None:
     text = page(material([judged("droco", everywhere(50), method="a|`b`\n<c>")]), command="o", latest="", version="0")
     scores, robustness = (line for line in text.splitlines() if line.startswith("| `a"))
