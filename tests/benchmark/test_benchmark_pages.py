@@ -136,7 +136,7 @@ def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     judged, _ = standings.load_board(tmp_path)
     empty = page.render(standings.compute_standings(judged), {})
     named = {f"pages/task-{task}.html" for task in get_track("core-6")}
-    assert {name for name in empty if name.startswith("pages/task-")} == named
+    assert {name for name in empty if name.startswith("pages/task-") and name.endswith(".html")} == named
     assert "No entry covers a scored task yet." in empty["index.html"]
     assert "<dt>tasks with entries</dt><dd>0</dd>" in empty["index.html"]
     ant = empty["pages/task-ant-gravity-5.0-medium.html"]
