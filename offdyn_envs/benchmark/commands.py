@@ -124,7 +124,9 @@ def results(
             "named with the time that they would take.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Where TRACK.md and the folder TRACK go, in division 1m TRACK-1m.")] = Path(
+        "docs/results"
+    ),
     leaderboard: Board = DEFAULT_BOARD,
 ) -> None:
     """Write the results page of a track: sentences, forest plot, tables, CSV."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -117,13 +119,13 @@ def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> 
     }
     assert rows["three"]["unranked"] == "3 seeds, 5 needed"
     assert rows["bc"]["unranked"] == "reference row"
-    assert rows["unverified"]["unranked"] == "not verified"
-    assert rows["forged"]["unranked"] == "not reproduced"
+    # Two of the track's tasks have references here; these cover one.
+    assert rows["unverified"]["unranked"] == "not verified; 1 of 2 tasks"
+    assert rows["forged"]["unranked"] == "not reproduced; 1 of 2 tasks"
     reproduced(board, "unverified", episodes=20)
     assert "20 episodes" in {r["name"]: r for r in track(build(board))["rows"]}["unverified"]["unranked"]
     reproduced(board, "unverified")
     rows = {row["name"]: row for row in track(build(board))["rows"]}
-    # Two of the track's tasks have references here; it covers one.
     assert (rows["unverified"]["rank"], rows["unverified"]["unranked"]) == (None, "1 of 2 tasks")
     assert rows["unverified"]["iqm"]["mean"] > rows["droco"]["iqm"]["mean"]
     assert [row["name"] for row in track(build(board))["rows"]][-1] in ("unverified", "forged")
@@ -184,6 +186,8 @@ def test_held_out_scores_stand_beside_the_clean_ones(board: Path) -> None:
     row = next(item for item in track(result)["rows"] if item["name"] == "droco")
     assert row["held_out"]["mean"] < row["iqm"]["mean"]
     assert entry["held_out"] == [{"kind": "gravity", "scale": 0.83}]
+    assert "Held out: scales drawn for this entry, gravity 0.83." in page_of(board, "droco")
+    assert "Held out: scales" not in page_of(board, "unverified")
     assert next(item for item in track(result)["rows"] if item["name"] == "unverified")["held_out"] is None
 
 
@@ -249,6 +253,42 @@ def test_a_task_without_references_is_listed_and_not_scored(board: Path) -> None
     nothing = standings.compute_standings(judged, table={"protocol": 2, "returns": {}})
     assert nothing["tracks"] == []
     assert "No entry covers a scored task yet" in page.render(nothing)["index.html"]
+
+
+def lines_of(result: dict[str, Any], name: str) -> list[dict[str, str]]:
+    """The lines of a table that are no other track's."""
+    lines = csv.DictReader(io.StringIO(page.render(result)[f"pages/{name}"]))
+    return [line for line in lines if line.get("track", "mobody-32") == "mobody-32"]
+
+
+def test_what_the_pages_show_is_in_a_table(board: Path) -> None:
+    result = build(board)
+    entry = next(item for item in result["entries"] if item["name"] == "droco")
+    row = next(item for item in track(result)["rows"] if item["name"] == "droco")
+    line = next(line for line in lines_of(result, "standings.csv") if line["entry"] == "droco")
+    expected = {"sum": row["sum"], "min_q_kept": row["kept"]["value"]}
+    for kind, found in (("iqm", row["iqm"]), ("held_out", row["held_out"]), ("over_iql", row["improvement"])):
+        expected |= {kind: found["mean"], f"{kind}_low": found["low"], f"{kind}_high": found["high"]}
+    assert {key: float(line[key]) for key in expected} == expected
+    assert (line["over_iql_source"], line["min_q_kept_source"]) == ("re-run", "re-run")
+    hopper = entry["tasks"][boards.HOPPER]
+    line = next(one for one in lines_of(result, "tasks.csv") if (one["entry"], one["task"]) == ("droco", boards.HOPPER))
+    found = [float(line[f"held_out_score{end}"]) for end in ("", "_low", "_high")]
+    assert found == [hopper["held_out_score"][end] for end in ("mean", "low", "high")]
+    assert line["held_out_dynamics"] == "gravity 0.83"
+    trained = [line for line in lines_of(result, "training.csv") if line["entry"] == "droco"]
+    assert [line["task"] for line in trained] == sorted(BOTH)
+    told = {"updates": "100000", "wall_clock_s": "900.0", "device": "2 CPU cores", "precision": "fp32"}
+    assert told.items() <= trained[0].items() and trained[0]["parameters"] == "150000"
+    facts = {line["task"]: line for line in lines_of(result, "task-facts.csv")}
+    assert facts.keys() == result["tasks"].keys()
+    line, task = facts[boards.HOPPER], result["tasks"][boards.HOPPER]
+    assert (line["environment"], line["entries"], line["source_shifts"]) == (task["env"], "7", "")
+    assert line["target_shifts"] == task["target"]["shifts"][0]
+    expected = {"gap": task["gap"]["mean"], "behaviour_score": task["behaviour"]["score"], "random_return": 20.0}
+    assert {key: float(line[key]) for key in expected} == expected
+    assert float(line["expert_score_low"]) == task["expert"]["score"]["low"]
+    assert facts["ant-gravity-5.0-medium"]["expert_score"] == ""
 
 
 class Reader(HTMLParser):
@@ -377,6 +417,7 @@ def test_the_pages_say_what_a_reader_needs(site: dict[str, str]) -> None:
         "offdyn train droco hopper-gravity-0.5-medium --seeds 3",
         "git clone https://example.org/code code && cd code && git checkout abc123",
         "no place: 3 seeds, 5 needed",
+        "no place: not verified; 1 of 2 tasks",
         "expert of the scoring environment with deterministic actions",
     ):
         assert expected in text, expected
@@ -561,11 +602,15 @@ def test_the_same_submissions_give_the_same_bytes(board: Path) -> None:
 def test_pages_of_what_is_gone_go_and_files_of_others_stay(board: Path) -> None:
     page.write_page(board, table=boards.REFERENCES)
     (board / "pages/notes.html").write_text("mine")
+    (board / "pages/notes.csv").write_text("date,mine\n")
+    # As an earlier version wrote it, with fewer columns.
+    (board / "pages/history.csv").write_text("date,track,entry,place\n")
     shutil.rmtree(board / "submissions/three")
     page.write_page(board, table=boards.REFERENCES)
     names = {path.name for path in (board / "pages").iterdir()}
     assert not names & {"entry-three.html", "returns-three.csv"}
-    assert {"entry-droco.html", "returns-droco.csv", "notes.html"} <= names
+    assert {"entry-droco.html", "returns-droco.csv", "notes.html", "notes.csv"} <= names
+    assert "division" in (board / "pages/history.csv").read_text()
 
 
 def test_standings_are_strict_json(board: Path) -> None:

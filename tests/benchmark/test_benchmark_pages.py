@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import pytest
 
 from offdyn_agents.algorithms import registry
 from offdyn_envs import cli
-from offdyn_envs.benchmark.entries import comparisons, history, standings, submissions
+from offdyn_envs.benchmark.entries import comparisons, history, schemas, standings, submissions
 from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
-from offdyn_envs.benchmark.page import commands_shown, front, page, tables
+from offdyn_envs.benchmark.page import commands_shown, curves, front, page, tables
 from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
@@ -135,7 +136,7 @@ def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     judged, _ = standings.load_board(tmp_path)
     empty = page.render(standings.compute_standings(judged), {})
     named = {f"pages/task-{task}.html" for task in get_track("core-6")}
-    assert {name for name in empty if name.startswith("pages/task-")} == named
+    assert {name for name in empty if name.startswith("pages/task-") and name.endswith(".html")} == named
     assert "No entry covers a scored task yet." in empty["index.html"]
     assert "<dt>tasks with entries</dt><dd>0</dd>" in empty["index.html"]
     ant = empty["pages/task-ant-gravity-5.0-medium.html"]
@@ -171,7 +172,7 @@ def test_films_are_made_once_for_each_entry(tmp_path: Path, capsys: pytest.Captu
 def test_tables_hold_the_figures_and_no_formula(built: dict[str, Any]) -> None:
     files = page.render(built)
     for name in tables.TABLES:
-        assert files[f"pages/{name}"].split("\n")[0].encode() in tables.HEADS
+        assert files[f"pages/{name}"].encode().startswith(tables.HEADS)
     lines = {row["entry"]: row for row in rows_of(files["pages/standings.csv"]) if row["track"] == "core-6"}
     core = next(track for track in built["tracks"] if track["name"] == "core-6")
     assert {name: float(line["iqm"]) for name, line in lines.items()} == {
@@ -191,8 +192,10 @@ def test_raw_returns_are_those_of_the_entry(board: Path) -> None:
     assert written == pytest.approx(judged.entry.results[0].returns, abs=0.005)
 
 
-def standing(**ranks: int | None) -> dict[str, Any]:
-    return {"tracks": [{"name": "core-6", "rows": [{"name": name, "rank": rank} for name, rank in ranks.items()]}]}
+def standing(*, long: int | None = None, **ranks: int | None) -> dict[str, Any]:
+    rows = [{"name": name, "division": "100k", "rank": rank} for name, rank in ranks.items()]
+    rows.append({"name": "long", "division": "1m", "rank": long})
+    return {"tracks": [{"name": "core-6", "rows": rows}]}
 
 
 def test_the_history_of_places_is_kept_when_an_entry_is_verified_again(tmp_path: Path) -> None:
@@ -205,18 +208,26 @@ def test_the_history_of_places_is_kept_when_an_entry_is_verified_again(tmp_path:
     # Verified again: the same places add nothing, others add a step and take none away.
     history.add_step(tmp_path, "2026-03-01", standing(a=2, b=1, c=3))
     assert history.history_path(tmp_path).read_text() == first
-    history.add_step(tmp_path, "2026-03-02", standing(a=None, b=1, c=2))
+    history.add_step(tmp_path, "2026-03-02", standing(long=1, a=None, b=1, c=2))
     assert history.history_path(tmp_path).read_text().startswith(first)
     past = history.load_history(tmp_path)
     assert history.of_track(past, "core-6") == [
-        {"date": "2026-01-02", "places": {"a": 1, "c": 2}},
-        {"date": "2026-02-01", "places": {"a": 2, "b": 1, "c": 3}},
-        {"date": "2026-03-02", "places": {"b": 1, "c": 2}},
+        {"date": "2026-01-02", "places": {"100k": {"a": 1, "c": 2}}},
+        {"date": "2026-02-01", "places": {"100k": {"a": 2, "b": 1, "c": 3}}},
+        {"date": "2026-03-02", "places": {"100k": {"b": 1, "c": 2}, "1m": {"long": 1}}},
     ]
     assert history.of_track(past, "wide-32") == []
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"date": "2026-01-01"}', '{"date": "d", "places": {"core-6": [1]}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"date": "2026-01-01"}',
+        *(f'{{"date": "d", "places": {{"core-6": {at}}}}}' for at in ("[1]", '{"a": 1}')),
+    ],
+)
 def test_a_damaged_history_is_named_with_its_line(line: str, tmp_path: Path) -> None:
     (tmp_path / "verdicts").mkdir()
     history.add_step(tmp_path, "2026-01-02", standing(a=1))
@@ -227,13 +238,18 @@ def test_a_damaged_history_is_named_with_its_line(line: str, tmp_path: Path) -> 
 
 
 def test_the_pages_tell_places_that_were_lost_since(board: Path) -> None:
-    past = [{"date": "2026-01-02", "places": {"core-6": {"better": 1}}}, {"date": "2026-03-02", "places": {}}]
+    places = {"100k": {"better": 2, "worse": 1}, "1m": {"elsewhere": 1}}
+    past = [{"date": "2026-01-02", "places": {"core-6": places}}, {"date": "2026-03-02", "places": {}}]
     built = standings.compute_standings(standings.load_board(board)[0], table=boards.REFERENCES, past=past)
     html = page.render(built)
     assert "It has had no place." not in html["pages/entry-better.html"]
-    assert "2026-01-02" in html["pages/entry-better.html"] and "2026-03-02" in html["pages/entry-better.html"]
+    told = html["pages/entry-better.html"].split("Places of BETTER")[1].split("</section>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in told.split("<tr>")[2:]]
+    assert rows == [["2026-01-02", "core-6", "2 in 100k", "2"], ["2026-03-02", "core-6", "none", ""]]
     assert [list(row.values()) for row in rows_of(html["pages/history.csv"])] == [
-        ["2026-01-02", "core-6", "better", "1"]
+        ["2026-01-02", "core-6", "better", "100k", "2"],
+        ["2026-01-02", "core-6", "worse", "100k", "1"],
+        ["2026-01-02", "core-6", "elsewhere", "1m", "1"],
     ]
 
 
@@ -259,8 +275,6 @@ def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:
 def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     for name in registry.AGENTS:
         assert registry.agent_class(name).family in protocol.METHOD_FAMILIES, name
-    schema = json.loads((Path(submissions.__file__).parent / "entry.schema.json").read_text())
-    assert tuple(schema["properties"]["family"]["enum"]) == protocol.METHOD_FAMILIES
     run = boards.write_run(tmp_path / "run")
     (run / "metrics.csv").write_text(
         "updates,loss,return_0,return_1,return_2\n500,0.1,,,\n1000,0.1,1,2,3\n2000,,4,nan,6\n3000,0.1,7,8,9\n"
@@ -276,6 +290,15 @@ def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:
     with pytest.raises(OffDynError, match=r"^entry 'wrong': unknown family 'model-fre'; did you mean 'model-free'\?"):
         add_entry([run], "wrong", tmp_path, details=Details(family="model-fre"))
     assert not (tmp_path / "submissions/wrong").exists()
+
+
+def test_the_schemas_and_the_page_have_the_families_of_the_protocol() -> None:
+    entry, verdict = (json.loads(path.read_text()) for path in (schemas.ENTRY_SCHEMA, schemas.VERDICT_SCHEMA))
+    assert tuple(entry["properties"]["family"]["enum"]) == protocol.METHOD_FAMILIES
+    for schema in (entry, verdict):
+        assert tuple(schema["$defs"]["cell"]["properties"]["family"]["enum"]) == protocol.FAMILIES
+    assert tuple(verdict["$defs"]["shift"]["properties"]["kind"]["enum"]) == protocol.HELD_OUT_KINDS
+    assert sorted(name for name, *_ in curves.FAMILIES) == [*protocol.FAMILIES]
 
 
 def test_our_reading_of_a_method_is_told_behind_its_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from offdyn_envs.benchmark.entries.published import lost_shares, papers, publish
 from offdyn_envs.benchmark.entries.standings import Judged, compute_standings
 from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
 from offdyn_envs.benchmark.page.front import front
+from offdyn_envs.benchmark.page.tables import table_files
 from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
 from offdyn_envs.benchmark.results.plan import Planned, read_plan
@@ -350,6 +351,47 @@ def test_shares_are_sums_over_sums_of_tasks_with_a_clean_score_to_speak_of() -> 
     assert apart is not None and apart.share == pytest.approx((0.25, 0.25, 0.25))
 
 
+def test_the_board_and_the_results_page_tell_the_same_shares() -> None:
+    hard = ("kinematic", 3.0)
+    board = [judged("a", everywhere(50, walker2d=8), kept={hard: 0.5}, grid=False)]
+    (told,) = compute_standings(board)["entries"][0]["kept"]
+    found = shares.kept(by_name(board)["a"], hard)
+    assert found is not None and (told["value"], told["tasks"]) == (pytest.approx(found.share.mean), 5)
+
+
+def test_less_than_nothing_is_never_kept() -> None:
+    hard = ("kinematic", 3.0)
+    board = [
+        judged(name, everywhere(40), kept={hard: share}, grid=False) for name, share in (("a", -2.19), ("b", -0.1))
+    ]
+    built = compute_standings(board)
+    assert [(told["value"], told["words"]) for told in built["entries"][0]["kept"]] == [(0.0, "nothing kept")]
+    assert table_files(built, [])["kept.csv"].splitlines()[1].endswith(",6,0.0")
+    found = by_name(board)
+    told = shares.kept(found["a"], hard)
+    assert told is not None and told.share == (0.0, 0.0, 0.0)
+    assert sentences.share(told.share) == "nothing [0, 0]"
+    # What is printed of two methods is what is compared.
+    apart = shares.difference(found["a"], found["b"], hard)
+    assert apart is not None and apart.share == (0.0, 0.0, 0.0)
+
+
+def test_a_track_tells_what_is_kept_on_its_own_tasks() -> None:
+    further = "hopper-gravity-2.0-medium"
+    one = judged("a", everywhere(50) | {further: 50.0}, kept={("min-q", 0.2): 0.5})
+    assert one.verdict is not None
+    nothing = {"returns": [_raw(further, 0.0)] * 2}
+    cells = [cell | (nothing if cell["task"] == further else {}) for cell in one.verdict["perturbed"]]
+    built = compute_standings([Judged(one.entry, {**one.verdict, "perturbed": cells})])
+    (track,) = (found for found in built["tracks"] if found["name"] == "core-6")
+    shown = track["rows"][0]["kept"]
+    assert (shown["value"], shown["tasks"]) == (0.5, 6)
+    (whole,) = (told for told in built["entries"][0]["kept"] if told["cell"] == "min-q 0.2")
+    assert (whole["value"], whole["tasks"]) == (pytest.approx(6 * 0.5 / 7), 7)
+    table = "".join(front(built)).split('class="board')[1].split("</table>")[0]
+    assert "50 % kept" in table and "43 % kept" not in table
+
+
 def test_droco_s_table_has_its_methods_and_conditions() -> None:
     text = usual_page()
     head = "| method | kinematic easy | kinematic medium | kinematic hard | morphology easy | morphology medium | "
@@ -560,6 +602,27 @@ def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OffDynError, match=r"core-6\.md"):
         publish.write_results(tmp_path, [], tmp_path / "b", command="offdyn")
     assert (tmp_path / "b/core-6.md").read_text() == "mine"
+
+
+def test_a_division_has_a_page_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = [
+        judged(f"droco-{updates}", everywhere(50), grid=False, disclosure=_told(updates=updates))
+        for updates in (100_000, 1_000_000)
+    ]
+    monkeypatch.setattr(publish, "load_board", lambda _: (board, []))
+    written = {
+        division: publish.write_results(tmp_path, [], tmp_path / "out", division=division, command="offdyn")[0]
+        for division in protocol.DIVISIONS
+    }
+    names = {path.relative_to(tmp_path / "out").as_posix() for files in written.values() for path in files}
+    ends = (".md", "/forest.png", "/figures.csv")
+    assert names == {f"{name}{end}" for name in ("core-6", "core-6-1m") for end in ends}
+    first, second = (written[division][0].read_text() for division in ("100k", "1m"))
+    assert "`droco-100000`" in first and "`droco-1000000`" not in first
+    assert "`droco-1000000`" in second and "`droco-100000`" not in second
+    assert second.startswith("# Which method wins on the six tasks of core-6 in division 1m?")
+    assert "(core-6-1m/forest.png)" in second and "(core-6-1m/figures.csv)" in second
+    assert "division 1m, version" in second
 
 
 def test_a_method_s_name_ends_no_cell() -> None:

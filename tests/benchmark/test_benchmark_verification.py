@@ -551,15 +551,15 @@ def test_a_verdict_that_changes_places_adds_to_the_history(
     honest: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boards.write_entry(tmp_path, *copy(honest, "mine"))
-    rows = [{"name": "core-6", "rows": [{"name": "mine", "rank": 1}]}]
+    rows = [{"name": "core-6", "rows": [{"name": "mine", "division": "100k", "rank": 1}]}]
     monkeypatch.setattr(verification, "compute_standings", lambda _: {"tracks": rows})
     verification.verify_entries(None, tmp_path, PLAN)
     (step,) = history.load_history(tmp_path)
-    assert step["places"] == {"core-6": {"mine": 1}}
+    assert step["places"] == {"core-6": {"100k": {"mine": 1}}}
     assert step["date"] == json.loads(verdicts.verdict_path(tmp_path, "mine").read_text())["date"]
     rows[0]["rows"] = []
     verification.verify_entries(None, tmp_path, PLAN)
-    assert [step["places"] for step in history.load_history(tmp_path)] == [{"core-6": {"mine": 1}}, {}]
+    assert [step["places"] for step in history.load_history(tmp_path)] == [{"core-6": {"100k": {"mine": 1}}}, {}]
 
 
 def test_the_test_keeps_its_level_on_skewed_returns_and_finds_small_lies() -> None:

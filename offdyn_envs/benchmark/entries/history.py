@@ -16,7 +16,7 @@ __all__ = ["Step", "add_step", "history_path", "load_history", "of_track"]
 
 Json = dict[str, Any]
 Step = Json
-"""`date`, and `places`: by track and entry."""
+"""`date`, and `places`: by track, division and entry."""
 
 
 def history_path(board: Path) -> Path:
@@ -44,8 +44,11 @@ def _step(line: str, label: str) -> Step:
     try:
         step: Json = json.loads(line)
         found = {
-            str(track): {str(entry): int(place) for entry, place in places.items()}
-            for track, places in step["places"].items()
+            str(track): {
+                str(division): {str(entry): int(place) for entry, place in places.items()}
+                for division, places in divisions.items()
+            }
+            for track, divisions in step["places"].items()
         }
         return {"date": str(step["date"]), "places": found}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -60,18 +63,19 @@ def add_step(board: Path, date: str, standings: Json) -> None:
         date: Day of the re-run, "2026-11-29".
         standings: The standings with it.
     """
-    places = {
-        track["name"]: {row["name"]: row["rank"] for row in track["rows"] if row["rank"] is not None}
-        for track in standings["tracks"]
-    }
-    places = {name: dict(sorted(found.items())) for name, found in sorted(places.items()) if found}
+    places: Json = {}
+    for track in standings["tracks"]:
+        for row in track["rows"]:
+            if row["rank"] is not None:
+                places.setdefault(track["name"], {}).setdefault(row["division"], {})[row["name"]] = row["rank"]
     past = load_history(board)
     if places != (past[-1]["places"] if past else {}):
-        append_bytes(history_path(board), (json.dumps({"date": date, "places": places}) + "\n").encode())
+        line = json.dumps({"date": date, "places": places}, sort_keys=True)
+        append_bytes(history_path(board), f"{line}\n".encode())
 
 
 def of_track(past: Sequence[Step], track: str) -> list[Json]:
-    """Returns the steps of one track, where they differ from those before: `date`, and `places` by entry.
+    """Returns the steps of one track, where they differ from those before: `date`, and `places` by division and entry.
 
     Args:
         past: All steps.

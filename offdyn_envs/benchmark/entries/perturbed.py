@@ -1,8 +1,8 @@
-"""What an entry earned under perturbations, seed by seed: its claim, or the suite's own re-run where there is one."""
+"""What an entry earned under perturbations, claimed or re-run, and the share of the clean score that it kept."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from offdyn_envs.benchmark.entries.submissions import Entry
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import full_grid
+from offdyn_envs.benchmark.scoring.scores import degradation
 
-__all__ = ["CLAIM", "RERUN", "Perturbed", "missing_cells", "whole"]
+__all__ = ["CLAIM", "RERUN", "Kept", "Perturbed", "kept", "missing_cells", "whole"]
 
 CLAIM, RERUN = "claim", "re-run"
 """Where a figure comes from."""
@@ -79,3 +80,39 @@ def whole(cell: tuple[str, float], own: Mapping[str, Collection[tuple[str, float
     grids = {task: full_grid(task) for task in own}
     asked = [task for task, grid in grids.items() if cell in grid] or list(own)
     return all(cell in own[task] for task in asked)
+
+
+class Kept(NamedTuple):
+    """What is kept of the clean score in one cell.
+
+    Attributes:
+        tasks: The tasks that count: a clean score above `protocol.DEGRADATION_FLOOR`.
+        share: Sum over sum of these tasks, 0 where less than nothing is left; None where no task counts.
+    """
+
+    tasks: tuple[str, ...]
+    share: float | None
+
+
+def kept(
+    cell: tuple[str, float],
+    own: Mapping[str, Mapping[tuple[str, float], float]],
+    clean: Mapping[str, float],
+    among: Collection[str] | None = None,
+) -> Kept | None:
+    """Returns what is kept in a cell, by one rule for the board and the results page (contract.md, Numbers).
+
+    None where a task lacks the cell though it is possible on it: nobody chooses the tasks over which it is taken.
+
+    Args:
+        cell: Family and level.
+        own: Mean score of each task in each of its cells.
+        clean: Mean clean score of each task that has cells.
+        among: The tasks that may count; all by default.
+    """
+    if not whole(cell, own):
+        return None
+    there = [task for task in sorted(own) if cell in own[task] and (among is None or task in among)]
+    tasks = tuple(task for task in there if clean[task] > protocol.DEGRADATION_FLOOR)
+    lost = degradation([own[task][cell] for task in tasks], [clean[task] for task in tasks])
+    return Kept(tasks, None if lost is None else max(0.0, 1.0 - lost))

@@ -15,14 +15,14 @@ import numpy as np
 
 from offdyn_envs.benchmark.entries.disclosed import division_of
 from offdyn_envs.benchmark.entries.history import Step, of_track
-from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed, missing_cells, whole
+from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed, kept, missing_cells
 from offdyn_envs.benchmark.entries.places import SELF_REPORTED, lacks, rank
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
 from offdyn_envs.benchmark.entries.task_facts import task_facts
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
-from offdyn_envs.benchmark.scoring.scores import Reference, degradation, find_reference, kept_words, task_reference
+from offdyn_envs.benchmark.scoring.scores import Reference, find_reference, kept_words, task_reference
 from offdyn_envs.benchmark.scoring.statistics import (
     Interval,
     probability_of_improvement,
@@ -36,6 +36,10 @@ from offdyn_envs.version import __version__
 __all__ = ["CLAIM", "RERUN", "Json", "Judged", "compute_standings", "load_board"]
 
 Json = dict[str, Any]
+
+
+HARDEST_ATTACK = (protocol.MIN_Q, max(protocol.MIN_Q_LEVELS))
+"""The cell whose share of the clean score stands in the table of a track."""
 
 
 @dataclass(frozen=True)
@@ -218,28 +222,23 @@ def _mean_score(means: Mapping[int, float], reference: Reference) -> Json:
     return _interval(t_interval(reference.normalise(list(means.values()))))
 
 
-def _kept(robustness: Mapping[str, Json], scored: Sequence[str]) -> list[Json]:
-    """Share of the clean score kept in each cell, over all tasks on which it is possible (contract.md, Numbers).
-
-    A cell that one of them lacks has no share: nobody chooses the tasks over which it is taken.
-    """
-    pairs: dict[tuple[str, float], list[tuple[float, float]]] = {}
-    source = _weakest(row["source"] for row in robustness.values())
-    for row in robustness.values():
-        for cell in row["cells"]:
-            both = (cell["score"]["mean"], row["clean"]["mean"])
-            pairs.setdefault((cell["family"], cell["level"]), []).append(both)
+def _kept(robustness: Mapping[str, Json], tasks: Sequence[str]) -> list[Json]:
+    """Share of the clean score kept in each cell, over those of the tasks on which it is possible."""
+    there = {task: robustness[task] for task in tasks if task in robustness}
+    source = _weakest(row["source"] for row in there.values())
+    clean = {task: row["clean"]["mean"] for task, row in there.items()}
     own = {
-        task: {(cell["family"], cell["level"]) for cell in robustness.get(task, {}).get("cells", ())} for task in scored
+        task: {(cell["family"], cell["level"]): cell["score"]["mean"] for cell in there.get(task, {}).get("cells", ())}
+        for task in tasks
     }
-    pairs = {cell: both for cell, both in pairs.items() if whole(cell, own)}
-    kept: list[Json] = []
-    for (family, level), both in sorted(pairs.items()):
-        lost = degradation(*zip(*both, strict=True))
-        share = None if lost is None else 1.0 - lost
-        row = {"family": family, "level": level, "cell": cell_name(family, level), "source": source}
-        kept.append(row | {"tasks": len(both), "value": share, "words": kept_words(lost)})
-    return kept
+    rows: list[Json] = []
+    for family, level in sorted({cell for cells in own.values() for cell in cells}):
+        found = kept((family, level), own, clean)
+        if found is not None:
+            words = kept_words(None if found.share is None else 1.0 - found.share)
+            row = {"family": family, "level": level, "cell": cell_name(family, level), "source": source}
+            rows.append(row | {"tasks": len(found.tasks), "value": found.share, "words": words})
+    return rows
 
 
 def _track(name: str, tasks: Sequence[str], scored: Sequence[str], entries: Sequence[Json]) -> Json:
@@ -266,6 +265,7 @@ def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
         return None
     strata = [entry["tasks"][task]["scores"] for task in own]
     means = [float(np.mean(stratum)) for stratum in strata]
+    shares = {(share["family"], share["level"]): share for share in _kept(entry["robustness"], own)}
     row: Json = {
         "name": entry["name"],
         "source": _weakest(entry["tasks"][task]["source"] for task in own),
@@ -276,10 +276,11 @@ def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
         "sum": float(np.sum(means)),
         "division": division_of(max(entry["disclosure"][task]["updates"] for task in own)),
         "held_out": _held_out_track([entry["tasks"][task] for task in own]),
+        "kept": shares.get(HARDEST_ATTACK),
         "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in own),
     }
     reasons = lacks(entry, row, scored)
-    return row | {"lacks": reasons, "unranked": reasons[0] if reasons else None}
+    return row | {"lacks": reasons, "unranked": "; ".join(reasons) or None}
 
 
 def _held_out_track(tasks: Sequence[Json]) -> Json | None:

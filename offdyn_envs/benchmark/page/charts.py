@@ -19,7 +19,6 @@ __all__ = [
     "log_axis",
     "looks_of",
     "panel",
-    "score_range",
     "tuning_axis",
     "updates_axis",
 ]
@@ -163,9 +162,7 @@ WIDTH, HEIGHT = 360, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 12, 44
 
 
-def panel(
-    title: str, axis: Axis, series: Sequence[Series], *, lines: bool = True, ceiling: float | None = None
-) -> Html:
+def panel(title: str, axis: Axis, series: Sequence[Series], *, lines: bool = True) -> Html:
     """Draws one panel: score against x, one line or marker per entry, with interval bars.
 
     Args:
@@ -173,9 +170,8 @@ def panel(
         axis: The x axis.
         series: What to draw; an empty panel shows only its axes.
         lines: Whether the points of a series are joined.
-        ceiling: Top of the y axis at least; panels of one row share it.
     """
-    top, bottom = score_range([point for one in series for point in one.points], ceiling)
+    top, bottom = _score_range([point for one in series for point in one.points])
 
     def x(value: float) -> float:
         return _LEFT + 10 + axis.place(value) * (WIDTH - _LEFT - _RIGHT - 20)
@@ -197,9 +193,9 @@ def panel(
     )
 
 
-def score_range(points: Sequence[Point], ceiling: float | None = None) -> tuple[float, float]:
+def _score_range(points: Sequence[Point]) -> tuple[float, float]:
     """Returns top and bottom of a score axis: at least 0 to 100, wider by 20s when a mean lies outside."""
-    highest = max([100.0, ceiling or 0.0, *(point.mean for point in points)])
+    highest = max([100.0, *(point.mean for point in points)])
     lowest = min([0.0, *(point.mean for point in points)])
     return 20 * math.ceil(highest / 20 + 0.2), 20 * math.floor(lowest / 20 + 0.1)
 

@@ -19,6 +19,7 @@ from offdyn_envs.benchmark.page.layout import (
     task_link,
 )
 from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.page.tables import scales
 from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["entry_page"]
@@ -122,7 +123,9 @@ def _place(track: Json, row: Json) -> list[object]:
 def _results(entry: Json) -> Html:
     heads = ("Task", "Score", "Claimed", "Held out", "Return")
     rows = [_result(name, task) for name, task in sorted(entry["tasks"].items())]
-    return grid(f"Results of {entry['method']}", heads, rows)
+    drawn = scales(entry)
+    note = element("p", f"Held out: scales drawn for this entry, {drawn}.", class_="note") if drawn else None
+    return join([grid(f"Results of {entry['method']}", heads, rows), note])
 
 
 def _result(name: str, task: Json) -> list[object]:
@@ -171,7 +174,12 @@ def _robustness(entry: Json) -> list[Html]:
     claims = any(row["source"] == CLAIM for row in entry["kept"])
     words = "claimed, not re-run" if claims else "re-run like the others"
     rows = [(row["cell"], row["words"], row["tasks"]) for row in entry["kept"]]
-    note = element("p", f"Scores under perturbation: {words}. Of each task they stand on its page.", class_="note")
+    note = element(
+        "p",
+        f"Scores under perturbation: {words}. Of each task they stand on its page. A share is over the tasks with a "
+        f"clean score above {protocol.DEGRADATION_FLOOR:g}, and never below 0.",
+        class_="note",
+    )
     label = f"Shares of the clean score that {entry['method']} keeps"
     return [note, grid(label, ("Perturbation", "Share of the clean score", "Tasks"), rows)]
 
@@ -217,15 +225,25 @@ def _comparison(
 def _history(entry: Json, standings: Json) -> Html:
     rows: list[tuple[object, ...]] = []
     for track in standings["tracks"]:
-        last: int | None = None
+        last = "none"
         for step in track["history"]:
-            place = step["places"].get(entry["name"])
+            place, beside = _had(entry["name"], step["places"])
             if place != last:
-                rows.append((step["date"], track["name"], "none" if place is None else place, len(step["places"])))
+                rows.append((step["date"], track["name"], place, beside))
                 last = place
     if not rows:
         return element("p", "It has had no place.", class_="note")
-    return grid(f"Places of {entry['method']}", ("Since", "Track", "Place", "Entries with a place"), rows)
+    return grid(
+        f"Places of {entry['method']}", ("Since", "Track", "Place", "Entries with a place in the division"), rows
+    )
+
+
+def _had(name: str, divisions: Mapping[str, Mapping[str, int]]) -> tuple[str, int | None]:
+    """Returns an entry's place in words, and how many had one in its division."""
+    for division, places in divisions.items():
+        if name in places:
+            return f"{places[name]} in {division}", len(places)
+    return "none", None
 
 
 def _training(entry: Json) -> list[Html]:

@@ -67,7 +67,7 @@ def _refuse_foreign(path: Path) -> None:
 def _known(begins: bytes) -> bool:
     """Says whether a file begins as a page or a table of this command, also one of an earlier version."""
     page = GENERATOR.encode() in begins or f"<title>{TITLE}</title>".encode() in begins
-    return page or begins.split(b"\n")[0] in HEADS
+    return page or begins.startswith(HEADS)
 
 
 def _pictures(board: Path) -> dict[str, str]:

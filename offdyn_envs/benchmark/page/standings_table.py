@@ -116,7 +116,7 @@ def _head(name: str, first: str) -> Html:
 
 def _row(row: Json, entry: Json, track: Json, looks: Mapping[str, Look]) -> Html:
     iqm, better, held = row["iqm"], row["improvement"], row["held_out"]
-    kept: Json = next((c for c in entry["kept"] if (c["family"], c["level"]) == ("min-q", 0.2)), {})
+    kept: Json = row["kept"] or {}
     share = kept.get("value")
     rank = element("span", row["rank"] or "\N{EN DASH}", class_="rank" if row["rank"] else "sub")
     place = element("span", rank, element("span", row["division"], class_="sub")) if row["rank"] else rank

@@ -9,7 +9,7 @@ from offdyn_envs.benchmark.entries.comparisons import Comparison
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Judged
 from offdyn_envs.benchmark.scoring.cells import cell_name
 
-__all__ = ["HEADS", "TABLES", "csv_text", "raw_returns", "table_files"]
+__all__ = ["HEADS", "TABLES", "csv_text", "raw_returns", "scales", "table_files"]
 
 Json = dict[str, Any]
 TABLES = {
@@ -20,29 +20,42 @@ TABLES = {
     "kept.csv": "shares of the clean score that are kept",
     "comparisons.csv": "differences of every two entries, over their tasks and for each",
     "history.csv": "places after the day of each re-run",
+    "training.csv": "updates, time, device, precision, parameters and tuning of every entry and task",
+    "task-facts.csv": "shifts, true gap, behaviour and references of every task",
     "published.csv": "figures of papers",
 }
 """File names, and what is in each."""
 _INTERVAL = ("mean", "low", "high")
+_TRAINING = ("updates", "wall_clock_s", "device", "precision", "parameters", "tuning_evaluations")
 _COLUMNS = {
     "standings.csv": (
         *("track", "entry", "method", "family", "division", "place", "no_place_because", "source", "tasks", "seeds"),
-        *("iqm", "iqm_low", "iqm_high", "mean", "held_out", "over_iql", "tuning_evaluations"),
+        *("iqm", "iqm_low", "iqm_high", "mean", "sum", "held_out", "held_out_low", "held_out_high"),
+        *("over_iql", "over_iql_low", "over_iql_high", "over_iql_source", "min_q_kept", "min_q_kept_source"),
+        "tuning_evaluations",
     ),
     "tasks.csv": (
         *("task", "entry", "method", "source", "seeds", "score", "score_low", "score_high", "claimed_score"),
-        *("return", "return_low", "return_high", "held_out_score"),
+        *("return", "return_low", "return_high"),
+        *("held_out_score", "held_out_score_low", "held_out_score_high", "held_out_dynamics"),
     ),
     "seeds.csv": ("task", "entry", "seed", "source", "return", "claimed_return", "score", "held_out_score", "sha256"),
     "perturbed.csv": ("task", "entry", "source", "family", "level", "score", "score_low", "score_high"),
     "kept.csv": ("entry", "family", "level", "source", "tasks", "share_kept"),
     "comparisons.csv": ("entry", "other", "task", "source", "difference", "low", "high"),
-    "history.csv": ("date", "track", "entry", "place"),
+    "history.csv": ("date", "track", "entry", "division", "place"),
+    "training.csv": ("task", "entry", *_TRAINING),
+    "task-facts.csv": (
+        *("task", "environment", "entries", "source", "source_rows", "source_shifts", "target", "target_rows"),
+        *("target_shifts", "gap", "gap_median", "gap_changed", "gap_rows", "behaviour_return", "behaviour_score"),
+        *("random_return", "random_score", "random_score_low", "random_score_high"),
+        *("expert_return", "expert_score", "expert_score_low", "expert_score_high"),
+    ),
     "published.csv": ("task", "paper", "scale", "method", "score"),
 }
 _RAW = ("task", "seed", "condition", "source", "returns")
-HEADS = tuple(",".join(columns).encode() for columns in (*_COLUMNS.values(), _RAW))
-"""First lines by which the files are known."""
+HEADS = tuple(",".join(columns[:3]).encode() for columns in (*_COLUMNS.values(), _RAW))
+"""How the files begin, those of earlier versions too: columns are added behind the first three."""
 
 
 def table_files(standings: Json, comparisons: Iterable[Comparison]) -> dict[str, str]:
@@ -55,6 +68,8 @@ def table_files(standings: Json, comparisons: Iterable[Comparison]) -> dict[str,
         "kept.csv": _kept(standings),
         "comparisons.csv": _comparisons(comparisons),
         "history.csv": _history(standings),
+        "training.csv": _training(standings),
+        "task-facts.csv": _task_facts(standings),
         "published.csv": _published(standings),
     }
     return {name: csv_text(_COLUMNS[name], rows[name]) for name in TABLES}
@@ -112,23 +127,25 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def scales(entry: Json) -> str | None:
+    """Returns the held-out dynamics that were drawn for an entry, for instance "gravity 0.83; friction 1.4"."""
+    return "; ".join(f"{shift['kind']} {shift['scale']:g}" for shift in entry.get("held_out", ())) or None
+
+
 def _ends(interval: Json | None) -> list[object]:
     return [None if interval is None else interval[end] for end in _INTERVAL]
-
-
-def _mean(interval: Json | None) -> object:
-    return None if interval is None else interval["mean"]
 
 
 def _standings(standings: Json) -> Iterable[Sequence[object]]:
     entries = {entry["name"]: entry for entry in standings["entries"]}
     for track in standings["tracks"]:
         for row in track["rows"]:
-            entry = entries[row["name"]]
+            entry, better, kept = entries[row["name"]], row["improvement"] or {}, row["kept"] or {}
             yield (
                 *(track["name"], row["name"], entry["method"], entry["family"], row["division"], row["rank"]),
                 *(row["unranked"], row["source"], len(row["tasks"]), row["seeds"], *_ends(row["iqm"]), row["mean"]),
-                *(_mean(row["held_out"]), _mean(row["improvement"]), row["tuning_evaluations"]),
+                *(row["sum"], *_ends(row["held_out"]), *_ends(row["improvement"]), better.get("source")),
+                *(kept.get("value"), kept.get("source"), row["tuning_evaluations"]),
             )
 
 
@@ -138,7 +155,7 @@ def _tasks(standings: Json) -> Iterable[Sequence[object]]:
             yield (
                 *(name, entry["name"], entry["method"], task["source"], len(task["seeds"])),
                 *(*_ends(task.get("score")), task.get("claimed_score"), *_ends(task["return"])),
-                _mean(task.get("held_out_score")),
+                *(*_ends(task.get("held_out_score")), scales(entry)),
             )
 
 
@@ -173,8 +190,32 @@ def _comparisons(comparisons: Iterable[Comparison]) -> Iterable[Sequence[object]
 def _history(standings: Json) -> Iterable[Sequence[object]]:
     for track in standings["tracks"]:
         for step in track["history"]:
-            for entry, place in sorted(step["places"].items()):
-                yield step["date"], track["name"], entry, place
+            for division, places in step["places"].items():
+                for entry, place in places.items():
+                    yield step["date"], track["name"], entry, division, place
+
+
+def _training(standings: Json) -> Iterable[Sequence[object]]:
+    for entry in standings["entries"]:
+        for name, told in sorted(entry["disclosure"].items()):
+            yield name, entry["name"], *map(told.get, _TRAINING)
+
+
+def _task_facts(standings: Json) -> Iterable[Sequence[object]]:
+    for name, task in standings["tasks"].items():
+        count = sum(name in entry["tasks"] for entry in standings["entries"])
+        sides = [
+            value
+            for side in (task["source"], task["target"])
+            for value in (side["data"], side["rows"], "; ".join(side["shifts"]))
+        ]
+        gap, behaviour = task.get("gap", {}), task.get("behaviour", {})
+        references = [task.get(kind, {}) for kind in ("random", "expert")]
+        yield (
+            *(name, task["env"], count, *sides, *map(gap.get, ("mean", "median", "changed", "rows"))),
+            *map(behaviour.get, ("return", "score")),
+            *(value for one in references for value in (one.get("return"), *_ends(one.get("score")))),
+        )
 
 
 def _published(standings: Json) -> Iterable[Sequence[object]]:

@@ -35,16 +35,19 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
     """
     count = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(len(material.tasks), "many")
     placed = [row for row in material.rows if row.rank is not None]
+    within = "" if material.name == material.track else f" in division {material.division}"
     lines = [
-        f"# Which method wins on the {count} tasks of {material.track}?",
+        f"# Which method wins on the {count} tasks of {material.track}{within}?",
         "",
         "Each answer below is made from the figures under it; where a figure is missing, it says which.",
         "",
         f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. "
-        f"Protocol {protocol.PROTOCOL}, version {version}" + (f", latest re-run {latest}" if latest else "") + ".",
+        f"Protocol {protocol.PROTOCOL}, division {material.division}, version {version}"
+        + (f", latest re-run {latest}" if latest else "")
+        + ".",
         "",
         *(line for number, found in enumerate(sentences(material), 1) for line in _answer(number, *found)),
-        f"![Scores with intervals]({material.track}/forest.png)",
+        f"![Scores with intervals]({material.name}/forest.png)",
         "",
         "Dots: mean over seeds; first the interquartile mean over seeds and tasks. Bars: 95% intervals, Student's t "
         "for a task, a stratified bootstrap over all. Filled: with a place. Hollow: without one. Grey: reference.",
@@ -79,7 +82,7 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         "## Again",
         "",
-        f"All figures are in [figures.csv]({material.track}/figures.csv). One command makes this page, the plot "
+        f"All figures are in [figures.csv]({material.name}/figures.csv). One command makes this page, the plot "
         "and that file, the same from the same entries:",
         "",
         "<!-- not run: it writes this page -->",
@@ -154,8 +157,8 @@ def _robustness(material: Material) -> list[str]:
     rows += [[f"{key.upper()} (paper)", *_reported(key)] for key in DROCO_TABLE if key in reported]
     note = (
         "Share of the clean score that is kept, sum over sum of the tasks with a clean score above "
-        f"{protocol.DEGRADATION_FLOOR:g}, with 95% bootstrap intervals over seeds. In brackets: the mean score. The "
-        "paper's tasks and scale are others: compare the order, not the figures."
+        f"{protocol.DEGRADATION_FLOOR:g}, never below 0, with 95% bootstrap intervals over seeds. In brackets: the "
+        "mean score. The paper's tasks and scale are others: compare the order, not the figures."
     )
     return [*_table(["method", *(cell_name(*condition) for condition in TABLE)], rows), "", note]
 

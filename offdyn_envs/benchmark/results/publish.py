@@ -43,7 +43,9 @@ def write_results(
     plan: Path | None = None,
     table: Mapping[str, Any] | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Writes `TRACK.md`, `TRACK/forest.png` and `TRACK/figures.csv`; the same entries and runs give the same page.
+    """Writes a page `TRACK.md`, `TRACK/forest.png` and `TRACK/figures.csv`; the same entries and runs give the same.
+
+    In a larger division they have its name behind the track's: `core-6-1m.md`.
 
     Args:
         board: The leaderboard's folder.
@@ -70,10 +72,11 @@ def write_results(
     planned = () if plan is None else read_plan(plan)
     rows = gather(judged, runs, track, division, table)
     held = held_against(rows, runs, references_of(track, table))
-    material = replace(material_of(rows, track), plan=planned, held=held)
+    material = replace(material_of(rows, track), plan=planned, held=held, division=division)
     latest = max((str(one.verdict.get("date", "")) for one in judged if one.verdict is not None), default="")
     text = page(material, command=command, latest=latest, version=__version__)
-    text_file, figures, plot = out / f"{track}.md", out / track / "figures.csv", out / track / "forest.png"
+    text_file, folder = out / f"{material.name}.md", out / material.name
+    figures, plot = folder / "figures.csv", folder / "forest.png"
     refuse_foreign(text_file, lambda begins: BEGINS.encode() in begins, "a page of this command")
     refuse_foreign(figures, lambda begins: begins.startswith(",".join(COLUMNS).encode()), "a table of this command")
     refuse_other_than_png(plot)

@@ -9,6 +9,7 @@ from offdyn_envs.benchmark.results.plan import Planned
 from offdyn_envs.benchmark.results.precision import Held
 from offdyn_envs.benchmark.results.rows import Row, field_of, short
 from offdyn_envs.benchmark.results.shares import TABLE, Kept, kept
+from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import cell_name
 from offdyn_envs.benchmark.scoring.statistics import Interval, mean_difference
 
@@ -16,6 +17,7 @@ __all__ = ["Answer", "Material", "figure", "sentences", "share"]
 
 TOLD = (("kinematic", 3.0), ("morphology", 3.0), ("min-q", 0.2))
 """The hardest condition of each part of the table."""
+SMALLEST = next(iter(protocol.DIVISIONS))
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Material:
         fit: How gains go with the gaps.
         plan: Methods that can be trained, with what that takes; those that have no figures are missing.
         held: Methods with figures in bf16, with how they differ from fp32.
+        division: Division by policy updates.
     """
 
     track: str
@@ -41,6 +44,12 @@ class Material:
     fit: GapFit
     plan: Sequence[Planned] = ()
     held: Sequence[Held] = ()
+    division: str = SMALLEST
+
+    @property
+    def name(self) -> str:
+        """What the page and the folder of its figures are called: the track, and each larger division behind it."""
+        return self.track if self.division == SMALLEST else f"{self.track}-{self.division}"
 
 
 class Answer(NamedTuple):
@@ -64,7 +73,7 @@ def figure(interval: Interval, digits: int = 1) -> str:
 def share(interval: Interval) -> str:
     """Returns a share that is kept with its interval in percent; more than all of it is called a gain."""
     mean, low, high = (round(100 * value) for value in interval)
-    if mean <= 0:
+    if mean == 0:
         return f"nothing [{low}, {high}]"
     return f"{mean} % [{low}, {high}]{', a gain' if mean > 100 else ''}"
 

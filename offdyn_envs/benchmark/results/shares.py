@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from offdyn_envs.benchmark.entries.perturbed import whole
-from offdyn_envs.benchmark.results.rows import Condition, Row
+from offdyn_envs.benchmark.entries import perturbed
+from offdyn_envs.benchmark.results.rows import Condition, Row, Seeds
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.scores import degradation
 from offdyn_envs.benchmark.scoring.statistics import Interval, mean_of_strata, percentile_interval, stratified_bootstrap
 
 __all__ = ["TABLE", "Kept", "difference", "kept", "score_under"]
@@ -27,7 +26,7 @@ class Kept(NamedTuple):
     """The share of the clean score that is kept in one condition.
 
     Attributes:
-        share: Sum over sum of the tasks, with its interval; 1 is all of it.
+        share: Sum over sum of the tasks, with its interval; 1 is all of it, and none of the three is below 0.
         tasks: The tasks that count: a clean score above `protocol.DEGRADATION_FLOOR`.
     """
 
@@ -35,7 +34,7 @@ class Kept(NamedTuple):
     tasks: tuple[str, ...]
 
 
-def kept(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> Kept | None:
+def kept(row: Row, condition: Condition) -> Kept | None:
     """Returns the share that a method keeps; None where no task has both figures and a clean score to speak of.
 
     None as well where a task of the method lacks the condition though it is possible on it: nobody chooses the tasks.
@@ -46,13 +45,9 @@ def kept(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> 
     Args:
         row: The method.
         condition: Family and level of the grid.
-        tasks: Those that may count; all by default.
     """
-    counted = _counted(row, condition, tasks)
-    if not counted:
-        return None
-    point, drawn = _shares(row, condition, counted)
-    return Kept(percentile_interval(point, drawn), counted)
+    counted = _counted(row, condition)
+    return Kept(percentile_interval(*_shares(row, condition, counted)), counted) if counted else None
 
 
 def difference(ours: Row, theirs: Row, condition: Condition) -> Kept | None:
@@ -66,32 +61,32 @@ def difference(ours: Row, theirs: Row, condition: Condition) -> Kept | None:
 
 def score_under(row: Row, condition: Condition) -> Interval | None:
     """Returns the mean score in one condition with its bootstrap interval over seeds, over all tasks or None."""
-    if not _whole(row, condition):
+    if _kept(row, condition) is None:
         return None
     found = [list(cells[condition].values()) for _, cells in sorted(row.cells.items()) if condition in cells]
     return stratified_bootstrap(found, mean_of_strata) if found else None
 
 
-def _whole(row: Row, condition: Condition) -> bool:
-    return whole(condition, {task: row.cells.get(task, {}) for task in row.scores})
+def _kept(row: Row, condition: Condition, among: Sequence[str] | None = None) -> perturbed.Kept | None:
+    own = {
+        task: {cell: _mean(seeds) for cell, seeds in row.cells.get(task, {}).items() if cell == condition}
+        for task in row.scores
+    }
+    return perturbed.kept(condition, own, {task: _mean(seeds) for task, seeds in row.beside.items()}, among)
 
 
-def _counted(row: Row, condition: Condition, tasks: Sequence[str] | None = None) -> tuple[str, ...]:
-    if not _whole(row, condition):
-        return ()
-    return tuple(
-        task
-        for task, cells in sorted(row.cells.items())
-        if condition in cells
-        and (tasks is None or task in tasks)
-        and np.mean(list(row.beside[task].values())) > protocol.DEGRADATION_FLOOR
-    )
+def _mean(seeds: Seeds) -> float:
+    return float(np.mean(list(seeds.values())))
+
+
+def _counted(row: Row, condition: Condition) -> tuple[str, ...]:
+    found = _kept(row, condition)
+    return () if found is None else found.tasks
 
 
 def _shares(row: Row, condition: Condition, tasks: Sequence[str]) -> tuple[float, Floats]:
-    """Returns the share over tasks, and that of each bootstrap replicate."""
+    """Returns the share over tasks that count, and that of each bootstrap replicate."""
     generator = row.generator(f"kept {condition}")
-    clean, after = [], []
     drawn_clean = np.zeros(protocol.BOOTSTRAP_REPLICATES)
     drawn_after = np.zeros(protocol.BOOTSTRAP_REPLICATES)
     for task in tasks:
@@ -100,8 +95,6 @@ def _shares(row: Row, condition: Condition, tasks: Sequence[str]) -> tuple[float
         means = pairs[generator.integers(0, len(seeds), (protocol.BOOTSTRAP_REPLICATES, len(seeds)))].mean(axis=1)
         drawn_clean += means[:, 0]
         drawn_after += means[:, 1]
-        clean.append(float(pairs[:, 0].mean()))
-        after.append(float(pairs[:, 1].mean()))
-    lost = degradation(after, clean)
-    assert lost is not None  # Only tasks with a clean score to speak of were counted.
-    return 1.0 - lost, drawn_after / drawn_clean
+    found = _kept(row, condition, tasks)
+    assert found is not None and found.share is not None
+    return found.share, np.maximum(drawn_after / drawn_clean, 0.0)
