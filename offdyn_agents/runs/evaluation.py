@@ -46,8 +46,8 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     """Run the exported policies of a complete run and write `evaluation.json`.
 
     One of a task that says all that is asked for, of the same policies, is taken as it is; own environments may have
-    changed, and are run again. The policies are read back through the leaderboard's own gate, those of tasks with their weights as fp16, so that
-    what is scored is what would be submitted.
+    changed, and are run again. The policies are read back through the leaderboard's own gate, those of tasks with their
+    weights as fp16, so that what is scored is what would be submitted.
 
     Args:
         folder: The run's folder.
