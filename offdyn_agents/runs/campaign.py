@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.presets import place
-from offdyn_agents.runs.plans import Plan, read_run
+from offdyn_agents.runs.plans import Plan, needed, read_run
 from offdyn_agents.runs.rates import estimate, shipped
-from offdyn_agents.runs.runs import arrange, needed, plan_agent
+from offdyn_agents.runs.runs import arrange, plan_agent
 from offdyn_agents.runs.track import Arrangement, Trained
 from offdyn_agents.runs.variants import REFERENCES
 from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_update

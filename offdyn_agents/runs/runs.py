@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offdyn_agents.algorithms.registry import agent_class
 from offdyn_agents.engine.agent import Agent
@@ -30,13 +30,10 @@ from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
 from offdyn_agents.runs.locks import holder, working_in
 from offdyn_agents.runs.metrics import late_evaluations
-from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, read_run
+from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, needed, read_run
 from offdyn_agents.runs.track import Arrangement, Ledger, Population, Trained, tell_not_judged
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
-
-if TYPE_CHECKING:
-    from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "FORMAT",
@@ -47,7 +44,6 @@ __all__ = [
     "make_agent",
     "make_supply",
     "need_source",
-    "needed",
     "plan_agent",
     "read_run",
     "refuse_stopped",
@@ -321,15 +317,6 @@ def _need_data(jobs: Sequence[_Job]) -> None:
     from offdyn_envs.datasets.task import require_available
 
     require_available(dict.fromkeys(name for job in jobs for name in needed(job.plan, job.agent)))
-
-
-def needed(plan: Plan, agent: Agent) -> Sequence[DatasetId]:
-    """Return the suite's datasets that a plan's training has to find.
-
-    Raises:
-        OffDynError: As `Problem.needed`.
-    """
-    return plan.problem.needed(agent.settings.data, agent.needs_source or bool(plan.judge))
 
 
 def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:
