@@ -270,9 +270,13 @@ def train(
             return train_these(plans, together or 0, (lambda outcome: None) if json_output else _report)
 
         if plan:
-            _show_plan(several or (agent or "",), plans_of, json_output)
+            _show_plan(several or (agent or "",), plans_of, cluster is None, json_output)
             return
-        outcomes = _train_several(several, plans_of, train_all) if several else train_all(plans_of(agent or ""))
+        outcomes = (
+            _train_several(several, plans_of, cluster is None, train_all)
+            if several
+            else train_all(plans_of(agent or ""))
+        )
     if json_output:
         found = [_plain(outcome) for outcome in outcomes]
         # One task is one object; several are one list, whichever way they were named.
@@ -301,27 +305,37 @@ def _variant(text: str) -> str:
 
 
 def _train_several(
-    agents: Sequence[str], make: Callable[[str], Sequence[Plan]], train_all: Callable[[Sequence[Plan]], list[Trained]]
+    agents: Sequence[str],
+    make: Callable[[str], Sequence[Plan]],
+    here: bool,
+    train_all: Callable[[Sequence[Plan]], list[Trained]],
 ) -> list[Trained]:
-    from offdyn_agents.runs.campaign import outlook, parts, total, train_campaign
+    from offdyn_agents.runs.campaign import need_data, outlook, parts, total, train_campaign
 
     found = parts(agents, make, _tell)
+    if here:  # Workers of a cluster have data of their own.
+        need_data(found)
     for row in outlook(found):
         _tell(", ".join(f"{name} {value}" for name, value in row.items()))
     _tell(total(found))
     return train_campaign(found, train_all, _tell)
 
 
-def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], json_output: bool) -> None:
-    from offdyn_agents.runs.campaign import figures, outlook, parts, total
+def _show_plan(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], here: bool, json_output: bool) -> None:
+    from offdyn_agents.runs.campaign import figures, need_data, outlook, parts, total
     from offdyn_envs.report import print_table
 
     found = parts(agents, make, _tell)
     if json_output:
         print(json.dumps(figures(found), indent=2, allow_nan=False))
-        return
-    print_table("What is left", outlook(found), False)
-    print(total(found))
+    else:
+        print_table("What is left", outlook(found), False)
+        print(total(found))
+    try:
+        if here:
+            need_data(found)
+    except OffDynError as error:
+        _tell(str(error))
 
 
 def _tell(line: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from offdyn_agents.algorithms import registry
 from offdyn_agents.runs.console import QuietOption, ThreadsOption, quiet_waiting
 from offdyn_envs.commands.options import Json
 from offdyn_envs.errors import OffDynError
+
+if TYPE_CHECKING:
+    from offdyn_agents.runs.evaluation import EvaluationPlan
 
 __all__ = ["agents", "compare", "evaluate", "runs"]
 
@@ -157,20 +160,19 @@ def evaluate(
     quiet: QuietOption = False,
     json_output: Json = False,
 ) -> None:
-    """Evaluate finished runs: on the task itself, under further shifts, and under the min-Q attack."""
-    quiet_waiting()
-    from offdyn_agents.runs.plans import read_run, run_label, run_title
+    """Evaluate finished runs: on the task itself, under further shifts, and under the min-Q attack.
 
-    # All of them first: a folder that is no run is told before torch is imported, and before another is evaluated.
+    Results that are there, of the same policies, are shown again. Runs that are not finished are named at the end.
+    """
+    quiet_waiting()
+    # A folder that is no run is told before torch is imported, and before another is evaluated.
     runs = run_folders(runs) if any(not (folder / "run.json").is_file() for folder in runs) else runs
-    labels = [(run_label(facts), run_title(facts)) for facts in map(read_run, runs)]
     if offline:
-        _evaluate_offline(runs, episodes or 0, threads, quiet, json_output)
+        _each(runs, _offline(episodes or 0, threads, quiet, json_output), json_output)
         return
-    from offdyn_agents.runs.evaluation import EvaluationPlan, evaluate_run, has_critics, left_out, summarise
+    from offdyn_agents.runs.evaluation import EvaluationPlan
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.benchmark.scoring import protocol
-    from offdyn_envs.report import print_table
 
     plan = EvaluationPlan(
         episodes or protocol.CLEAN_EPISODES,
@@ -179,39 +181,61 @@ def evaluate(
         quiet,
         own_critics,
     )
+    _each(runs, _online(plan, json_output), json_output)
+
+
+def _each(runs: Sequence[Path], evaluated: Callable[[Path], dict[str, Any]], json_output: bool) -> None:
+    """Evaluate run after run; those that are refused are told at the end, a line each, with exit status 2.
+
+    As with training, one run is one object in JSON, several are one list.
+    """
     found: list[dict[str, Any]] = []
-    for folder, (label, title) in zip(runs, labels, strict=True):
-        result = evaluate_run(folder, plan)
-        rows = summarise(result)
-        told = {"folder": str(folder), "task": result["task"], "agent": label}
-        found.append(told | {"rows": rows, "left_out": left_out(result)})
+    refused: list[OffDynError] = []
+    for folder in runs:
+        try:
+            found.append(evaluated(folder))
+        except OffDynError as error:  # noqa: PERF203 - minutes lie between two of them
+            refused.append(error)
+    if json_output and found:
+        print(json.dumps(found if len(runs) > 1 else found[0], indent=2, allow_nan=False))
+    for error in refused:
+        typer.echo(f"offdyn: {error}", err=True)
+    if refused:
+        raise typer.Exit(2)
+
+
+def _online(plan: EvaluationPlan, json_output: bool) -> Callable[[Path], dict[str, Any]]:
+    from offdyn_agents.runs.evaluation import evaluate_run, has_critics, left_out, summarise
+    from offdyn_agents.runs.plans import read_run, run_label, run_title
+    from offdyn_envs.report import print_table
+
+    def evaluated(folder: Path) -> dict[str, Any]:
+        facts, result = read_run(folder), evaluate_run(folder, plan)
+        rows, lacking = summarise(result), left_out(result)
         if not json_output:
-            print_table(f"{result['task']} {title}", rows, False)
-            if own_critics and not has_critics(folder):
+            print_table(f"{result['task']} {run_title(facts)}", rows, False)
+            if plan.own_critics and not has_critics(folder):
                 print(f"{result['agent']} has no critic of its own to attack with")
-            for line in found[-1]["left_out"]:
+            for line in lacking:
                 print(line)
-    if json_output:
-        _print_found(found)
+        told = {"folder": str(folder), "task": result["task"], "agent": run_label(facts)}
+        return told | {"rows": rows, "left_out": lacking}
+
+    return evaluated
 
 
-def _evaluate_offline(runs: list[Path], episodes: int, threads: int | None, quiet: bool, json_output: bool) -> None:
+def _offline(episodes: int, threads: int | None, quiet: bool, json_output: bool) -> Callable[[Path], dict[str, Any]]:
     from offdyn_agents.runs.offline import OfflinePlan, evaluate_offline, summarise_offline
     from offdyn_agents.runs.plans import read_run, run_title
     from offdyn_envs.batching.threads import usable_threads
     from offdyn_envs.report import print_table
 
     plan = OfflinePlan(episodes=episodes, threads=threads or usable_threads(), quiet=quiet)
-    found: list[dict[str, Any]] = []
-    for folder in runs:
+
+    def evaluated(folder: Path) -> dict[str, Any]:
         result = evaluate_offline(folder, plan)
-        found.append({"folder": str(folder), **result})
         if not json_output:
             print_table(f"{result['task']} {run_title(read_run(folder))}", summarise_offline(result), False)
-    if json_output:
-        _print_found(found)
+        return {"folder": str(folder), **result}
 
-
-def _print_found(found: list[dict[str, Any]]) -> None:
-    """Print results: as with training, one run is one object, several are one list."""
-    print(json.dumps(found if len(found) > 1 else found[0], indent=2, allow_nan=False))
+    return evaluated

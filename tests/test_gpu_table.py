@@ -32,7 +32,7 @@ def test_a_dry_run_says_all_steps_and_takes_none(tmp_path):
     lines = done.stdout.splitlines()
     assert all(line.startswith("+ ") for line in lines)
     installs = "pip install --quiet --no-index --find-links carried offdyn[agents]"
-    steps = ("-m venv", installs, "data build", "train", "pack.py")
+    steps = ("-m venv", installs, "data build --track core-6", "train", "pack.py")
     assert [word for word, line in zip(steps, lines, strict=True) if word not in line] == []
     # Two of ten minutes are for packing.
     assert "timeout --signal=INT --kill-after=30 480 " in lines[3]

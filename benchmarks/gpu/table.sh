@@ -86,25 +86,18 @@ fi
 [ -n "$dry" ] || mkdir -p "$work"
 export OFFDYN_DATA_DIR=$work/data
 
-ask() { "$python" -c "$1"; }
-
 if [ -z "$agents" ] && [ -z "$dry" ]; then
-  agents=$(ask 'from offdyn_agents.algorithms.registry import agent_class, names
+  agents=$("$python" -c 'from offdyn_agents.algorithms.registry import agent_class, names
 from offdyn_agents.engine.rollouts import ModelBased
 kinds = {name: agent_class(name) for name in names()}
 print(",".join(name for name, kind in kinds.items() if not kind.diagnosis and not issubclass(kind, ModelBased)))')
 fi
 if [ -n "$task" ]; then
   # Cloning needs no source rows, and the target's are shipped.
-  names=("$task") data=()
-elif [ -n "$dry" ]; then
-  names=(--track "$track") data=("<the tasks of $track>")
+  names=("$task")
 else
   names=(--track "$track")
-  mapfile -t data < <(ask "from offdyn_envs.tasks import get_track; print(*get_track('$track'), sep='\n')")
-fi
-if [ ${#data[@]} -gt 0 ]; then
-  within $((end - SECONDS - packing)) "$python" -m offdyn_envs.cli data build "${data[@]}" || exit 1
+  within $((end - SECONDS - packing)) "$python" -m offdyn_envs.cli data build "${names[@]}" || exit 1
 fi
 # Agents that have not ended stay behind in --work; those that have are packed.
 within $((end - SECONDS - packing)) "$python" -m offdyn_envs.cli train --agents "${agents:-<all without rollouts in a model>}" \

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.presets import place
-from offdyn_agents.runs.plans import Plan, read_run
+from offdyn_agents.runs.plans import Plan, needed, read_run
 from offdyn_agents.runs.rates import estimate, shipped
 from offdyn_agents.runs.runs import arrange, plan_agent
 from offdyn_agents.runs.track import Arrangement, Trained
@@ -24,7 +24,10 @@ from offdyn_envs.benchmark.entries.disclosed import own_seconds, seconds_an_upda
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.progress import duration
 
-__all__ = ["Part", "figures", "outlook", "parts", "total", "train_campaign"]
+if TYPE_CHECKING:
+    from offdyn_envs.tasks import DatasetId
+
+__all__ = ["Part", "figures", "need_data", "outlook", "parts", "total", "train_campaign"]
 
 Train = Callable[[Sequence[Plan]], list[Trained]]
 
@@ -40,6 +43,7 @@ class Part:
         tasks: Tasks that are left.
         seconds: About how long that takes; None where nothing is known.
         estimated: Whether runs of other robots or machines say so.
+        needs: Datasets of the tasks that are left.
     """
 
     agent: str
@@ -48,6 +52,7 @@ class Part:
     tasks: int
     seconds: float | None
     estimated: bool = False
+    needs: tuple[DatasetId, ...] = ()
 
 
 def parts(agents: Sequence[str], make: Callable[[str], Sequence[Plan]], tell: Callable[[str], None]) -> list[Part]:
@@ -99,8 +104,9 @@ def _part(name: str, plans: tuple[Plan, ...], arranged: Arrangement) -> Part:
         known = [paces[plans[index].problem.robot][0] for index in population.members]
         sure = [pace for pace in known if pace is not None]
         seconds = None if seconds is None or len(sure) < len(known) else seconds + population.work * _mean(sure)
-    left = len(plans) - len(arranged.earlier)
-    return Part(name, plans, work, left, seconds, any(estimated for _, estimated in paces.values()))
+    left = [plan for index, plan in enumerate(plans) if index not in arranged.earlier]
+    needs = tuple(dataset for plan in left for dataset in needed(plan, plan_agent(plan)))
+    return Part(name, plans, work, len(left), seconds, any(estimated for _, estimated in paces.values()), needs)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -134,6 +140,18 @@ def _seconds(plans: Sequence[Plan]) -> float | None:
             facts = read_run(folder)
             ended += [facts] if facts["status"] == "complete" else []
     return seconds_an_update((own_seconds(facts), len(facts["seeds"]), facts["updates"]) for facts in ended)
+
+
+def need_data(found: Sequence[Part]) -> None:
+    """Say which datasets are missing of all agents, before the first is trained.
+
+    Raises:
+        OffDynError: Datasets are not on this machine, and there is no server to fetch them from; it names them and the
+            command that builds them.
+    """
+    from offdyn_envs.datasets.task import require_available
+
+    require_available(dict.fromkeys(dataset for part in found for dataset in part.needs))
 
 
 def outlook(found: Sequence[Part]) -> list[dict[str, Any]]:
@@ -225,6 +243,6 @@ def train_campaign(found: Sequence[Part], train: Train, tell: Callable[[str], No
         if part.work:
             tell(total(current))
     if failed:
-        # What hinders all of them, such as data that are not there, is said once.
+        # What hinders all of them, such as a full disk, is said once.
         raise OffDynError("; ".join(f"{', '.join(agents)}: {why}" for why, agents in failed.items()))
     return outcomes

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offdyn_agents.runs.own_pairs import problem_of
 from offdyn_agents.runs.plans import ENDED, finishing_command, read_run, run_label, sound_seeds
-from offdyn_agents.runs.problems import NamedTask
+from offdyn_agents.runs.problems import NamedTask, Problem
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.errors import OffDynError
@@ -45,30 +45,30 @@ class EvaluationPlan:
 def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
     """Run the exported policies of a complete run and write `evaluation.json`.
 
-    The policies are read back through the leaderboard's own gate, those of tasks with their weights as fp16, so that
-    what is scored is what would be submitted.
+    One of a task that says all that is asked for, of the same policies, is taken as it is; own environments may have
+    changed, and are run again. The policies are read back through the leaderboard's own gate, those of tasks with their
+    weights as fp16, so that what is scored is what would be submitted.
 
     Args:
         folder: The run's folder.
         plan: How much to run.
 
     Returns:
-        What was written.
+        What `evaluation.json` says.
 
     Raises:
         OffDynError: The folder holds no complete run, or one of its ONNX files breaks a rule.
     """
-    from offdyn_envs.benchmark.scoring import protocol
     from offdyn_envs.progress import progress
 
     facts = read_run(folder)
-    if facts["status"] == "diverged":
-        seeds = ", ".join(facts.get("stopped", {}))
-        raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
-    if facts["status"] != "complete":
-        raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
+    _need_complete(folder, facts)
+    problem, own = problem_of(facts), plan.own_critics and has_critics(folder)
+    cells, about = _cells(problem, own), _about(folder, facts, plan, own)
+    earlier = _read_json(folder / "evaluation.json")
+    if isinstance(problem, NamedTask) and _says(earlier, about, cells, plan):
+        return earlier
     runner = _Runner(folder, facts, plan)
-    cells = runner.cells()
     # All episodes run side by side and most end together, so that time goes with control steps, not with episodes.
     steps = runner.longest_episode() if cells else 1
     with progress(f"evaluate {facts['task']} {run_label(facts)}", steps, quiet=plan.quiet, at_most=True) as advance:
@@ -81,18 +81,56 @@ def evaluate_run(folder: Path, plan: EvaluationPlan) -> dict[str, Any]:
         {"family": cell.family, "level": cell.level, "episodes": plan.cell_episodes, "returns": runner.by_seed(returns)}
         for cell, returns in zip(cells, found, strict=True)
     ]
-    result = {
-        "protocol": protocol.PROTOCOL,
-        "task": facts["task"],
-        "agent": facts["agent"],
-        "episodes": plan.episodes,
-        "clean": runner.by_seed(clean),
-        "perturbed": perturbed,
-    }
+    result = {**about, "clean": runner.by_seed(clean), "perturbed": perturbed}
     if "pair" in facts:
         result["env"] = facts["pair"]["env"]
     write_json(folder / "evaluation.json", result)
     return result
+
+
+def _need_complete(folder: Path, facts: dict[str, Any]) -> None:
+    if facts["status"] == "diverged":
+        seeds = ", ".join(facts.get("stopped", {}))
+        raise OffDynError(f"run '{folder}' diverged in seed {seeds}: a table of the others would flatter the agent")
+    if facts["status"] != "complete":
+        raise OffDynError(f"run '{folder}' is not complete; finish it with: {finishing_command(folder, facts)}")
+
+
+def _cells(problem: Problem, own: bool) -> Sequence[Any]:
+    """Return the cells of the robustness grid, of the attack with own critics too if wanted; own data have none."""
+    from offdyn_envs.benchmark.scoring.cells import evaluation_cells
+    from offdyn_envs.benchmark.scoring.critics import find_critic
+    from offdyn_envs.tasks import get_task
+
+    if not isinstance(problem, NamedTask):
+        return ()
+    task = get_task(problem.name)
+    return evaluation_cells(task, critic=find_critic(task.name) is not None, own=own)
+
+
+def _about(folder: Path, facts: dict[str, Any], plan: EvaluationPlan, own: bool) -> dict[str, Any]:
+    """Return what an evaluation is of: the rules, the run and its ONNX files."""
+    from offdyn_envs.benchmark.scoring import protocol
+
+    about = {"protocol": protocol.PROTOCOL, "task": facts["task"], "agent": facts["agent"], "episodes": plan.episodes}
+    about["policy_sha256"] = _hashes(folder, facts, "policy.onnx")
+    return about | ({"critic_sha256": _hashes(folder, facts, "critic.onnx")} if own else {})
+
+
+def _hashes(folder: Path, facts: dict[str, Any], name: str) -> dict[str, str]:
+    """Return the SHA-256 of each sound seed's file; of one that is missing, which is told when it is read, nothing."""
+    from offdyn_envs.datasets.store.folders import file_digest
+
+    files = {str(seed): folder / "seeds" / str(seed) / name for seed in sound_seeds(facts)}
+    return {seed: file_digest(path) for seed, path in files.items() if path.is_file()}
+
+
+def _says(found: dict[str, Any], about: dict[str, Any], cells: Sequence[Any], plan: EvaluationPlan) -> bool:
+    """Say whether an evaluation.json is of this and has all these cells."""
+    if any(found.get(key) != value for key, value in about.items()):
+        return False
+    had = {(cell["family"], cell["level"], cell["episodes"]) for cell in found["perturbed"]}
+    return had >= {(cell.family, cell.level, plan.cell_episodes) for cell in cells}
 
 
 def _counted(advance: Callable[..., None], members: int, plan: EvaluationPlan, cells: int) -> Callable[[int], None]:
@@ -165,17 +203,6 @@ class _Runner:
         self.policies = [load_policy(_stored(home / "policy.onnx", named), **widths) for home in homes]
         own = plan.own_critics and has_critics(folder)
         self.critics = [load_critic(_stored(home / "critic.onnx", named), **widths) for home in homes] if own else []
-
-    def cells(self) -> Sequence[Any]:
-        """Return the cells of the robustness grid; own data have none."""
-        from offdyn_envs.benchmark.scoring.cells import evaluation_cells
-        from offdyn_envs.benchmark.scoring.critics import find_critic
-        from offdyn_envs.tasks import get_task
-
-        if not isinstance(self.problem, NamedTask):
-            return ()
-        task = get_task(self.problem.name)
-        return evaluation_cells(task, critic=find_critic(task.name) is not None, own=bool(self.critics))
 
     def longest_episode(self) -> int:
         """Return the control steps after which every episode has ended."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from offdyn_agents.engine.training.extras import Extras
     from offdyn_agents.runs.own_pairs import OwnPair
     from offdyn_agents.runs.problems import Problem
+    from offdyn_envs.tasks import DatasetId
 
 __all__ = [
     "ENDED",
@@ -31,6 +32,7 @@ __all__ = [
     "finishing_command",
     "initial_facts",
     "marked",
+    "needed",
     "read_run",
     "run_label",
     "run_settings",
@@ -114,6 +116,15 @@ class Plan:
         if self.problem.other_target:
             words += ["--target-rows", self.target_rows]
         return shlex.join(words)
+
+
+def needed(plan: Plan, agent: Agent) -> Sequence[DatasetId]:
+    """Return the suite's datasets that a plan's training has to find.
+
+    Raises:
+        OffDynError: As `Problem.needed`.
+    """
+    return plan.problem.needed(agent.settings.data, agent.needs_source or bool(plan.judge))
 
 
 def run_label(facts: Mapping[str, Any]) -> str:

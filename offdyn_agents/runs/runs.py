@@ -30,7 +30,7 @@ from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
 from offdyn_agents.runs.locks import holder, working_in
 from offdyn_agents.runs.metrics import late_evaluations
-from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, read_run
+from offdyn_agents.runs.plans import FORMAT, Plan, already, initial_facts, needed, read_run
 from offdyn_agents.runs.track import Arrangement, Ledger, Population, Trained, tell_not_judged
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
@@ -316,12 +316,7 @@ def _need_data(jobs: Sequence[_Job]) -> None:
     """
     from offdyn_envs.datasets.task import require_available
 
-    needed = [
-        name
-        for job in jobs
-        for name in job.plan.problem.needed(job.agent.settings.data, job.agent.needs_source or bool(job.plan.judge))
-    ]
-    require_available(dict.fromkeys(needed))
+    require_available(dict.fromkeys(name for job in jobs for name in needed(job.plan, job.agent)))
 
 
 def judge_ended(plans: Sequence[Plan], found: Arrangement) -> None:

@@ -65,9 +65,12 @@ def info(
             print_card(card)
 
 
-@app.command("build", epilog=examples("offdyn data build hopper-gravity-0.5-medium"))
+@app.command(
+    "build", epilog=examples("offdyn data build hopper-gravity-0.5-medium", "offdyn data build --track core-6")
+)
 def build(
     names: Annotated[list[str] | None, typer.Argument(help="Tasks (source and target) or ids of datasets.")] = None,
+    track: Annotated[str | None, typer.Option(metavar="TRACK", help="All tasks of a track, too.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same arrays.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing datasets.")] = False,
@@ -75,18 +78,22 @@ def build(
     record: Annotated[bool, typer.Option("--record", help="Put the cards into the repository's manifest.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Build datasets from the behaviour policies in the package, offline. Existing datasets are kept."""
+    """Build datasets from the behaviour policies in the package, offline, one after the other.
+
+    Existing datasets are kept. Repeat the command to resume an interrupted build.
+    """
     from offdyn_envs.datasets.collecting.build import build as build_one
     from offdyn_envs.datasets.collecting.build import ingredients, resolve
     from offdyn_envs.datasets.describing.show import print_built
     from offdyn_envs.datasets.sharing.ship import checkout, record_built
     from offdyn_envs.errors import OffDynError
+    from offdyn_envs.tasks import get_track
 
     if record:
         checkout()  # Refuse before building, not after.
-    chosen = resolve(names or [])
+    chosen = resolve([*(names or []), *(get_track(track) if track is not None else [])])
     if not chosen:
-        raise OffDynError("nothing to build: name a task or a dataset, for instance hopper-gravity-0.5-medium")
+        raise OffDynError("nothing to build: name a task, for instance hopper-gravity-0.5-medium, a dataset or --track")
     for dataset in chosen:
         ingredients(dataset, behaviours)  # A policy that is missing is named now, not after the first million rows.
     built = [

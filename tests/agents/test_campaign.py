@@ -255,6 +255,24 @@ def test_the_plan_of_the_results_page_is_what_its_command_prints(tmp_path, capsy
     assert json.loads(out) == json.loads((ROOT / "docs/results/core-6/plan.json").read_text())
 
 
+def test_the_data_of_all_agents_are_looked_for_before_one_is_trained(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: dataset.rows != "1m")
+    line = ("train", "--agents", "bc,iql@data-oracle", TASK, "--seeds", 1, *SHORT, "--out", tmp_path)
+    oracle = "offdyn/hopper/gravity-0p5/medium-1m-v0"
+    told = f"offdyn: not on this machine: {oracle}; build with: offdyn data build {oracle}\n"
+    assert offdyn(capsys, *line) == (2, "", told)
+    assert list(tmp_path.iterdir()) == []
+    for words in ((), ("--json",)):
+        code, out, err = offdyn(capsys, *line, "--plan", *words)
+        assert (code, err) == (0, told) and "bc" in out
+    # What has ended needs none.
+    monkeypatch.setattr("offdyn_envs.datasets.load_dataset", lambda _: stand_ins.load_task(TASK)[2])
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", stand_ins.available)
+    assert offdyn(capsys, *line)[0] == 0
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: False)
+    assert offdyn(capsys, *line)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

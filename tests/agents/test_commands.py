@@ -1,6 +1,7 @@
 """`offdyn train` and `offdyn evaluate` on small stand-ins for the datasets."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from offdyn_agents.runs import evaluation
 from offdyn_envs import cli
 from offdyn_envs.robots import get_robot
 from tests.agents import stand_ins
@@ -231,6 +233,70 @@ def test_an_unfinished_run_is_not_evaluated(data, tmp_path, capsys):
     code, _, err = offdyn(capsys, "evaluate", run)
     assert code == 2
     assert "run.json is no JSON" in err
+
+
+@pytest.fixture
+def runs(data, tmp_path, capsys):
+    """Four runs of one agent: one that is not complete, a diverged one, and two that are complete."""
+    train(capsys, tmp_path, "--seeds", 2, agent="bc")
+    home = tmp_path / TASK
+    for name in ("again", "begun", "blown"):
+        shutil.copytree(home / "bc", home / name)
+    facts = json.loads((home / "bc/run.json").read_text())
+    for name, more in (("begun", {"status": "running"}), ("blown", {"status": "diverged", "stopped": {"1": {}}})):
+        (home / name / "run.json").write_text(json.dumps(facts | more))
+    return home
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The names of the runs whose evaluation was made, not taken as it is."""
+    original, found = evaluation.write_json, []
+    monkeypatch.setattr(
+        evaluation, "write_json", lambda path, told: found.append(path.parent.name) or original(path, told)
+    )
+    return found
+
+
+FEW = ("--episodes", 2, "--cell-episodes", 2, "--quiet")
+
+
+def test_runs_that_are_not_done_do_not_keep_the_others_from_their_evaluation(runs, evaluated, tmp_path, capsys):
+    code, out, err = offdyn(capsys, "evaluate", tmp_path, *FEW, "--json")
+    assert code == 2
+    assert [told["folder"] for told in json.loads(out)] == [str(runs / "again"), str(runs / "bc")]
+    first, second = err.splitlines()
+    assert first.startswith(f"offdyn: run '{runs / 'begun'}' is not complete; finish it with: offdyn train bc")
+    assert second.startswith(f"offdyn: run '{runs / 'blown'}' diverged in seed 1")
+    assert evaluated == ["again", "bc"]
+    code, out, err = offdyn(capsys, "evaluate", runs / "begun", runs / "blown", *FEW, "--json")
+    assert (code, out, len(err.splitlines())) == (2, "", 2)
+
+
+def test_what_is_evaluated_is_not_evaluated_again(runs, evaluated, capsys):
+    run = runs / "bc"
+    line = ("evaluate", run, *FEW, "--json")
+    first = offdyn(capsys, *line)
+    assert offdyn(capsys, *line) == first
+    assert evaluated == ["bc"]
+    before = json.loads((run / "evaluation.json").read_text())
+    # Other policies, and other episodes, clean or of the cells, are other results.
+    seeds = run / "seeds"
+    for place, name in (("0", "other"), ("1", "0"), ("other", "1")):
+        (seeds / place).rename(seeds / name)
+    offdyn(capsys, *line)
+    assert len(evaluated) == 2
+    after = json.loads((run / "evaluation.json").read_text())
+    assert [after["clean"][seed] for seed in "01"] == [before["clean"][seed] for seed in "10"]
+    for words in (("--episodes", 3), ("--cell-episodes", 4)):
+        offdyn(capsys, *line, *words)
+    assert len(evaluated) == 4
+    told = json.loads((run / "evaluation.json").read_text())
+    for changed in ({"protocol": 1}, {"perturbed": told["perturbed"][1:]}, {"policy_sha256": {}}):
+        (run / "evaluation.json").write_text(json.dumps(told | changed))
+        offdyn(capsys, *line, "--cell-episodes", 4)
+        assert json.loads((run / "evaluation.json").read_text()) == told
+    assert len(evaluated) == 7
 
 
 def test_an_edited_policy_is_refused(data, tmp_path, capsys):

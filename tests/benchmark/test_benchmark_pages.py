@@ -143,6 +143,10 @@ def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
     for expected in ("standard deviations", "Random actions", "Behaviour of the target", "Figures of "):
         assert expected in ant
     assert "No entry covers this task yet." in ant and "Entries of ant" not in ant
+    # Training refuses to begin without the data.
+    for what, html in (("ant-gravity-5.0-medium", ant), ("--track core-6", empty["index.html"])):
+        first, then = (f"offdyn {command} {what}" for command in ("data build", "train AGENT"))
+        assert f"{first}\n{then} --" in html
     assert "offdyn leaderboard add runs/ant-gravity-5.0-medium/AGENT --name NAME" in ant
     covered = page.render(built)[f"pages/task-{boards.HOPPER}.html"]
     assert "Entries of hopper" in covered and "No entry covers this task yet." not in covered

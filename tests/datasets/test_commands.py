@@ -15,7 +15,7 @@ from offdyn_envs.datasets.describing.derived import score as derived_score
 from offdyn_envs.datasets.describing.derived import shift_size
 from offdyn_envs.datasets.describing.pictures import draw_card
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.tasks import DatasetId, get_task
+from offdyn_envs.tasks import DatasetId, get_task, get_track
 from tests.datasets.conftest import NOMINAL, SMALL, hide_shipped
 
 runner = CliRunner()
@@ -157,6 +157,19 @@ def test_a_missing_policy_is_named_before_anything_is_built(root: Path) -> None:
     with pytest.raises(OffDynError, match=f"dataset '{second}': its behaviour policy is missing.*nominal and severe"):
         runner.invoke(app, ["build", first, second], catch_exceptions=False)
     assert not (root / first).exists()
+
+
+def test_a_track_is_all_datasets_of_its_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DatasetId] = []
+    monkeypatch.setattr("offdyn_envs.datasets.collecting.build.build", lambda dataset, **_: asked.append(dataset))
+    monkeypatch.setattr("offdyn_envs.datasets.describing.show.print_built", lambda *_: None)
+    run("build", "--track", "core-6", SMALL)
+    sides = [side for name in get_track("core-6") for side in (get_task(name).source, get_task(name).target)]
+    assert asked == list(dict.fromkeys([DatasetId.parse(SMALL), *sides]))
+    # HalfCheetah's two tasks have one source.
+    assert len(asked) < 1 + len(sides)
+    with pytest.raises(OffDynError, match="did you mean 'core-6'"):
+        runner.invoke(app, ["build", "--track", "core-7"], catch_exceptions=False)
 
 
 def test_record_outside_a_checkout_is_refused_before_the_build(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,10 @@ HOW = (
 """What one has to know, a line each."""
 
 SUBMIT = (
-    ("Build the data and train on a track", "offdyn train AGENT --track core-6 --seeds 5 --updates 100k"),
+    (
+        "Build the data and train on a track",
+        "offdyn data build --track core-6\noffdyn train AGENT --track core-6 --seeds 5 --updates 100k",
+    ),
     ("Score the final policies, clean and perturbed", "offdyn evaluate runs/*/AGENT"),
     ("Make an entry of them", "offdyn leaderboard add runs/*/AGENT --name NAME"),
     ("Re-run it in the sandbox, as we will", "offdyn leaderboard verify leaderboard/submissions/NAME"),

@@ -79,6 +79,7 @@ def _entries(name: str, standings: Json, looks: Mapping[str, Look]) -> Html:
 def _first(name: str) -> str:
     """Returns the commands that make an entry of a task."""
     return (
+        f"offdyn data build {name}\n"
         f"offdyn train AGENT {name} --seeds {protocol.RANKED_SEEDS} --updates 100k\n"
         f"offdyn evaluate runs/{name}/AGENT\n"
         f"offdyn leaderboard add runs/{name}/AGENT --name NAME"

@@ -25,11 +25,11 @@ __all__ = [
     "Row",
     "Seeds",
     "clean_scores",
+    "evaluated_runs",
     "field_of",
     "gather",
     "key_of",
     "references_of",
-    "run_folders",
     "short",
 ]
 
@@ -133,7 +133,7 @@ def _weight(row: Row) -> tuple[bool, int, int, str]:
     return row.rank is not None, len(row.scores), min(map(len, row.scores.values())), row.name
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
+def evaluated_runs(paths: Sequence[Path]) -> list[Path]:
     """Returns run folders: those that are named, and of a folder of runs the evaluated ones below it.
 
     Variants of an agent (`AGENT@VARIANT`) are taken where they are named, and of a folder where they learn from other
@@ -192,7 +192,7 @@ def gather(
         if row["name"] in ranks
     ]
     rows = entries + _of_runs(
-        [FinishedRun.load(run, tuple(protocol.VERIFIERS)) for run in run_folders(runs)], references
+        [FinishedRun.load(run, tuple(protocol.VERIFIERS)) for run in evaluated_runs(runs)], references
     )
     return [row for row in rows if row.division == division]
 
