@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.tasks import get_track
+
+COMMITTED = Path(__file__).parents[2] / "leaderboard"
 
 
 def scored(level: float) -> Any:
@@ -107,13 +110,13 @@ def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: 
     facts = standings.compute_standings(judged)["tasks"][task]
     assert facts["gap"]["mean"] > 0.0
     assert facts["gap"]["command"] == f"offdyn data gap {task} --rows 5000"
-    assert (Path(__file__).parents[2] / f"leaderboard/pictures/task-{task}.png").is_file()
+    assert (COMMITTED / f"pictures/task-{task}.png").is_file()
     assert facts["behaviour"]["score"] < 110.0
 
 
 def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -> None:
     """Whoever changes an entry, a verdict or the pages' code writes them anew: `offdyn leaderboard page`."""
-    committed, copy = Path(__file__).parents[2] / "leaderboard", tmp_path / "leaderboard"
+    committed, copy = COMMITTED, tmp_path / "leaderboard"
     files = [*committed.glob("*.html"), *committed.glob("*.json"), *committed.glob("pages/*")]
     shutil.copytree(committed, copy)
     for path in files:
@@ -127,6 +130,13 @@ def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -
     )
     assert now.keys() == then.keys()
     assert [name for name in now if now[name] != then[name]] == []
+
+
+def test_every_page_of_the_repository_has_its_day_and_every_entry_its_year() -> None:
+    pages = [COMMITTED / "index.html", *(COMMITTED / "pages").glob("*.html")]
+    assert [path.name for path in pages if not re.search(r"<p>As of 20\d\d-\d\d-\d\d: protocol", path.read_text())] == []
+    entries = list((COMMITTED / "pages").glob("entry-*.html"))
+    assert entries and all(re.search(r"  year = \{20\d\d\},", path.read_text()) for path in entries)
 
 
 def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
@@ -253,7 +263,9 @@ def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:
     assert r"author = {{C. \& D. \{Author\}\_1}}" in written
     assert written.count("{") == written.count("}")
     assert "year" not in written
-    assert "year = {2026}" in commands_shown.bibtex(entry | {"verdict": {"date": "2026-11-29"}})
+    again = entry | {"verdict": {"date": "2026-11-29"}}
+    assert "year = {2026}" in commands_shown.bibtex(again)
+    assert "year = {2025}" in commands_shown.bibtex(again | {"date": "2025-12-31"})
 
 
 def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:

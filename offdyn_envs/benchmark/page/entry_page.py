@@ -58,7 +58,7 @@ def _head(entry: Json, look: Look, pictures: Mapping[str, str]) -> Html:
     reference = badge("reference row") if entry["reference"] else None
     who: list[object] = [", ".join(entry["authors"])] if entry["authors"] else []
     who += [link(label, url) for label, url in sorted(entry["links"].items())]
-    who += [entry["family"], f"protocol {entry['protocol']}"]
+    who += [entry["family"], f"protocol {entry['protocol']}", *([f"made {entry['date']}"] if entry["date"] else [])]
     raw = element("a", "raw returns (CSV)", href=f"returns-{entry['name']}.csv")
     return join(
         [

@@ -71,7 +71,7 @@ def write_results(
     rows = gather(judged, runs, track, division, table)
     held = held_against(rows, runs, references_of(track, table))
     material = replace(material_of(rows, track), plan=planned, held=held)
-    latest = max((str(one.verdict.get("date", "")) for one in judged if one.verdict is not None), default="")
+    latest = max((one.day for one in judged), default="")
     text = page(material, command=command, latest=latest, version=__version__)
     text_file, figures, plot = out / f"{track}.md", out / track / "figures.csv", out / track / "forest.png"
     refuse_foreign(text_file, lambda begins: BEGINS.encode() in begins, "a page of this command")
