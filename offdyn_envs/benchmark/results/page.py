@@ -254,7 +254,7 @@ def _gaps(material: Material) -> list[str]:
     alone = "target rows alone" if reference is None else f"target rows alone: {_named(reference)}"
     note = (
         "Gap: mean distance of the next state in source and target from the same state and action, in standard "
-        "deviations (`offdyn data gap`). Methods: score minus that of the target's rows alone."
+        "deviations (`offdyn diagnose gap`). Methods: score minus that of the target's rows alone."
     )
     return [*_table(["Task", "gap", alone, *(_named(named[name]) for name in methods)], rows), "", note]
 

@@ -114,7 +114,7 @@ def _lines(material: Material) -> Iterable[Sequence[object]]:
     if together is not None and together.correlation is not None:
         yield "rank correlation", None, "all", None, None, None, *together.correlation
     for task, value in material.gaps.items():
-        yield "gap", None, task, None, "offdyn data gap", None, value, None, None
+        yield "gap", None, task, None, "offdyn diagnose gap", None, value, None, None
     if material.fit.correlation is not None:
         yield "gain and gap", None, "all", None, None, None, *material.fit.correlation
     for one in material.held:
