@@ -83,7 +83,7 @@ def build_app() -> typer.Typer:
     """Return the command with all its sub-commands; nothing heavy is imported."""
     from offdyn_envs.benchmark.commands import app as leaderboard
     from offdyn_envs.commands import envs
-    from offdyn_envs.commands.dev import environments_page, tracks_page
+    from offdyn_envs.commands.dev import environments_page, task_gaps, tracks_page
     from offdyn_envs.commands.doctor import doctor
     from offdyn_envs.commands.options import LOOK, MORE, SHARE, examples
     from offdyn_envs.datasets.commands import app as data
@@ -111,7 +111,12 @@ def build_app() -> typer.Typer:
             "dev",
             "Commands for maintainers: shipped data and generated pages.",
             MORE,
-            {"ship": ship, "environments-page": environments_page, "tracks-table": tracks_page},
+            {
+                "ship": ship,
+                "environments-page": environments_page,
+                "task-gaps": task_gaps,
+                "tracks-table": tracks_page,
+            },
         ),
     ):
         more = typer.Typer(help=said, no_args_is_help=True)

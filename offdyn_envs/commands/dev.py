@@ -9,7 +9,7 @@ import typer
 
 from offdyn_envs.marks import between
 
-__all__ = ["environments_page", "tracks_page", "tracks_table"]
+__all__ = ["environments_page", "task_gaps", "tracks_page", "tracks_table"]
 
 BEGIN, END = "<!-- tracks: written by `make docs` -->", "<!-- tracks end -->"
 PURPOSES = {
@@ -31,6 +31,19 @@ def environments_page(
 
     main(file)
     typer.echo(file)
+
+
+def task_gaps(
+    tasks: Annotated[list[str], typer.Argument(metavar="TASK...", help="Tasks whose source data are here.")],
+) -> None:
+    """Measure the true gaps that the leaderboard's pages of tasks tell."""
+    from offdyn_envs.benchmark.entries.task_facts import GAP_ROWS, add_gap
+    from offdyn_envs.datasets.gap.report import task_gap
+
+    for task in tasks:
+        summary = task_gap(task, GAP_ROWS).summary()
+        add_gap(task, summary)
+        typer.echo(f"{task}: {summary['mean']:.3g}")
 
 
 def tracks_table() -> str:

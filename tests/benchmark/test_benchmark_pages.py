@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import benchmark_boards as boards
@@ -15,14 +16,19 @@ import pytest
 
 from offdyn_agents.algorithms import registry
 from offdyn_envs import cli
-from offdyn_envs.benchmark.entries import comparisons, history, schemas, standings, submissions
+from offdyn_envs.benchmark.entries import comparisons, history, schemas, standings, submissions, task_facts
 from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
 from offdyn_envs.benchmark.page import commands_shown, curves, front, page, tables
 from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
+from offdyn_envs.datasets.gap import report
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.tasks import get_track
+from offdyn_envs.tasks import get_task, get_track
+
+WIDER = "hopper-gravity-2.0-medium"
+"""A task that core-6 lacks."""
+COMMITTED = Path(__file__).parents[2] / "leaderboard"
 
 
 def scored(level: float) -> Any:
@@ -107,14 +113,49 @@ def test_the_gap_of_every_task_of_the_small_track_is_known(task: str, tmp_path: 
     judged, _ = standings.load_board(tmp_path)
     facts = standings.compute_standings(judged)["tasks"][task]
     assert facts["gap"]["mean"] > 0.0
-    assert facts["gap"]["command"] == f"offdyn data gap {task} --rows 5000"
-    assert (Path(__file__).parents[2] / f"leaderboard/pictures/task-{task}.png").is_file()
+    assert (COMMITTED / f"pictures/task-{task}.png").is_file()
     assert facts["behaviour"]["score"] < 110.0
+
+
+def test_a_task_without_gap_or_picture_says_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    single = next(task for task in get_track("single-12") if task.startswith("hopper"))
+    boards.write_entry(tmp_path, *boards.entry_json("any", (WIDER, single)))
+    made = page.render(standings.compute_standings(standings.load_board(tmp_path)[0]))
+    render = f"offdyn render {WIDER} --out leaderboard/pictures/task-{WIDER}.png"
+    for command in (f"offdyn diagnose gap {WIDER} --rows 5000", render):
+        assert f"<pre>{command}</pre>" in made[f"pages/task-{WIDER}.html"]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*command.split()[1:], "--help"])
+        assert ended.value.code == 0
+    assert "diagnose gap" not in made[f"pages/task-{single}.html"]
+    assert "the same dynamics, and no gap" in made[f"pages/task-{single}.html"]
+
+
+def test_measured_gaps_get_onto_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = {"rows": 5000, "valid": 4990, "changed": 1.0, "mean": 0.123456, "median": 0.0}
+    asked: list[tuple[str, int]] = []
+
+    def measured(task: str, rows: int) -> Any:
+        asked.append((task, rows))
+        return SimpleNamespace(summary=lambda: summary)
+
+    monkeypatch.setattr(report, "task_gap", measured)
+    monkeypatch.setattr(task_facts, "FILE", Path(shutil.copy(task_facts.FILE, tmp_path)))
+    monkeypatch.setattr(task_facts, "_known", task_facts._known.__wrapped__)
+    before = json.loads(task_facts.FILE.read_text())["gap"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["dev", "task-gaps", WIDER])
+    assert (ended.value.code, asked) == (0, [(WIDER, 5000)])
+    told = {"rows": 5000, "changed": 1.0, "mean": 0.123, "median": 0.0}
+    assert json.loads(task_facts.FILE.read_text())["gap"] == before | {WIDER: told}
+    assert task_facts.task_facts(get_task(WIDER), None)["gap"] == told
+    with pytest.raises(OffDynError, match=f"^task '{WIDER}': none of 5000 source rows"):
+        task_facts.add_gap(WIDER, summary | {"valid": 0})
 
 
 def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -> None:
     """Whoever changes an entry, a verdict or the pages' code writes them anew: `offdyn leaderboard page`."""
-    committed, copy = Path(__file__).parents[2] / "leaderboard", tmp_path / "leaderboard"
+    committed, copy = COMMITTED, tmp_path / "leaderboard"
     files = [*committed.glob("*.html"), *committed.glob("*.json"), *committed.glob("pages/*")]
     shutil.copytree(committed, copy)
     for path in files:
@@ -128,6 +169,14 @@ def test_the_pages_of_the_repository_are_what_its_entries_make(tmp_path: Path) -
     )
     assert now.keys() == then.keys()
     assert [name for name in now if now[name] != then[name]] == []
+
+
+def test_every_page_of_the_repository_has_its_day_and_every_entry_its_year() -> None:
+    pages = [COMMITTED / "index.html", *(COMMITTED / "pages").glob("*.html")]
+    dated = re.compile(r"<p>As of 20\d\d-\d\d-\d\d: protocol")
+    assert [path.name for path in pages if not dated.search(path.read_text())] == []
+    entries = list((COMMITTED / "pages").glob("entry-*.html"))
+    assert entries and all(re.search(r"  year = \{20\d\d\},", path.read_text()) for path in entries)
 
 
 def test_every_task_of_the_small_track_has_a_page_and_no_other_without_entries(
@@ -273,7 +322,9 @@ def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:
     assert r"author = {{C. \& D. \{Author\}\_1}}" in written
     assert written.count("{") == written.count("}")
     assert "year" not in written
-    assert "year = {2026}" in commands_shown.bibtex(entry | {"verdict": {"date": "2026-11-29"}})
+    again = entry | {"verdict": {"date": "2026-11-29"}}
+    assert "year = {2026}" in commands_shown.bibtex(again)
+    assert "year = {2025}" in commands_shown.bibtex(again | {"date": "2025-12-31"})
 
 
 def test_every_agent_has_a_kind_and_the_entry_tells_it(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def judged(
     told: dict[str, Any] = {
         "folder": Path(),
         "name": name,
+        "date": "",
         "protocol": protocol.PROTOCOL,
         "method": name,
         "family": "model-free",
@@ -597,7 +598,10 @@ def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     assert lines[0] == ",".join(publish.COLUMNS)
     assert any(line.startswith("IQM,droco,all,clean,re-run,,50.0,") for line in lines)
     assert any(line.startswith("kept,droco,all,min-q 0.1,re-run,,0.5,") for line in lines)
-    assert "latest re-run 2026-11-29" in files[0].read_text()
+    text = files[0].read_text()
+    assert ", as of 2026-11-29." in text
+    assert "@misc{offdyn-core-6," in text and "  year = {2026}," in text.partition("```bibtex")[2]
+    assert "year" not in usual_page().partition("```bibtex")[2].partition("```")[0]
     (tmp_path / "b/core-6.md").write_text("mine")
     with pytest.raises(OffDynError, match=r"core-6\.md"):
         publish.write_results(tmp_path, [], tmp_path / "b", command="offdyn")

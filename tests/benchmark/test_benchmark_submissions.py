@@ -134,6 +134,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "curve without a seed": (setter("curves", {boards.HOPPER: CURVE}), "is not of the seeds 0, 1, 2"),
     "curve that goes back": (setter("curves", {boards.HOPPER: curve([2, 1], 2)}), "its updates do not rise"),
     "short curve": (setter("curves", {boards.HOPPER: curve([1, 2], 1)}), "has 1 returns; the entry says 2"),
+    "a day that is none": (setter("date", "yesterday"), "breaks its schema at date"),
     "unknown kind": (setter("family", "magic"), "breaks its schema at family"),
     "huge method name": (setter("method", "x" * 1000), "breaks its schema at method"),
 }
@@ -239,7 +240,8 @@ def test_names_that_are_no_names(name: str) -> None:
         submissions.check_name(name)
 
 
-def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
+def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries_from_runs, "today", lambda: "2026-11-21")
     runs = [boards.write_run(tmp_path / "runs" / task / "iql", task=task) for task in (boards.HOPPER, boards.CHEETAH)]
     details = entries_from_runs.Details(
         method="IQL", authors=("Kostrikov",), code="https://example.org/x", commit="abc"
@@ -247,7 +249,7 @@ def test_adding_finished_runs_makes_a_whole_entry(tmp_path: Path) -> None:
     folder = entries_from_runs.add_entry(runs, "iql", tmp_path / "board", details=details)
     entry = submissions.load_entry(folder)
     assert folder == tmp_path / "board" / "submissions" / "iql"
-    assert entry.method == "IQL"
+    assert (entry.method, entry.date) == ("IQL", "2026-11-21")
     assert entry.episodes == 12
     assert entry.cell_episodes == 4
     evaluation = json.loads((runs[0] / "evaluation.json").read_text())

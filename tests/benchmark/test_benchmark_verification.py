@@ -521,10 +521,11 @@ def test_an_entry_of_protocol_1_is_scored_anew_from_its_policies(tmp_path: Path)
     boards.write_entry(tmp_path, entry | {"protocol": 1}, files)
     with pytest.raises(OffDynError, match="has 9 returns"):
         renewal.renew_entry("old", "new", tmp_path)
-    old = boards.write_entry(tmp_path, *boards.entry_json("old", protocol=1))
+    old = boards.write_entry(tmp_path, *boards.entry_json("old", protocol=1, date="2020-01-01"))
     new = submissions.load_entry(renewal.renew_entry("old", "new", tmp_path, plan=PLAN))
     assert (new.protocol, new.name, new.method, new.episodes) == (2, "new", "OLD", EPISODES)
     assert new.disclosure == submissions.load_entry(old).disclosure
+    assert new.date > submissions.load_entry(old).date == "2020-01-01"
     for result in new.results:
         stored = (old / result.policy).read_bytes()
         assert (new.folder / result.policy).read_bytes() == halved(stored)

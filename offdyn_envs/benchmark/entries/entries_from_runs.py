@@ -10,7 +10,7 @@ from typing import Any
 
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries.disclosed import is_reference, own_seconds
-from offdyn_envs.benchmark.entries.placing import check_free, placed, store_model
+from offdyn_envs.benchmark.entries.placing import check_free, placed, store_model, today
 from offdyn_envs.benchmark.entries.submissions import SCHEMA, policy_path
 from offdyn_envs.benchmark.gate.gate import ModelKind
 from offdyn_envs.benchmark.gate.printable import printable
@@ -214,6 +214,7 @@ def _write_entry(runs: Sequence[FinishedRun], name: str, folder: Path, details: 
         "schema": SCHEMA,
         "protocol": protocol.PROTOCOL,
         "name": name,
+        "date": today(),
         "method": _method(runs, name, details.method),
         "authors": list(details.authors),
         "links": {key: link for key, link in (("code", details.code), ("paper", details.paper)) if link},

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 
 from offdyn_envs.atomic import made_folder, named, write_bytes
@@ -15,7 +16,12 @@ from offdyn_envs.interruption import undone
 from offdyn_envs.robots import get_robot
 from offdyn_envs.tasks import get_task
 
-__all__ = ["check_free", "placed", "store_model"]
+__all__ = ["check_free", "placed", "store_model", "today"]
+
+
+def today() -> str:
+    """Returns the day, UTC, as entries and verdicts name it: "2026-11-29"."""
+    return datetime.now(timezone.utc).date().isoformat()
 
 
 def check_free(board: Path, name: str, replace: bool) -> None:

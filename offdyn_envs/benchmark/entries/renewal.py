@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_envs.atomic import write_json
-from offdyn_envs.benchmark.entries.placing import check_free, placed, store_model
+from offdyn_envs.benchmark.entries.placing import check_free, placed, store_model, today
 from offdyn_envs.benchmark.entries.reruns import Plan, Rerun, rerun, sources
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entry
 from offdyn_envs.benchmark.gate.strict_json import read_json
@@ -82,6 +82,7 @@ def _evaluated(entry: Entry, answers: list[Rerun]) -> dict[str, Any]:
     return {
         "protocol": protocol.PROTOCOL,
         "name": entry.name,
+        "date": today(),
         "episodes": len(results[0]["returns"]),
         "cell_episodes": protocol.CELL_EPISODES,
         "results": results,

@@ -49,6 +49,11 @@ class Judged:
     entry: Entry
     verdict: Mapping[str, Any] | None
 
+    @property
+    def day(self) -> str:
+        """Day of its re-run, else the one on which it was made; "" where neither is known."""
+        return str((self.verdict or {}).get("date", self.entry.date))
+
 
 def load_board(board: Path) -> tuple[list[Judged], list[str]]:
     """Reads the entries and verdicts of a leaderboard.
@@ -87,7 +92,7 @@ def compute_standings(
         "protocol": protocol.PROTOCOL,
         "verifier": protocol.VERIFIERS[protocol.PROTOCOL],
         "version": __version__,
-        "latest": max((row["verdict"].get("date", "") for row in rows if "verdict" in row), default=""),
+        "latest": max((one.day for one in judged), default=""),
         "tasks": {task: _task_row(task, references[task]) for task in sorted(references)},
         "entries": rows,
         "tracks": [track for track in tracks if track["rows"]],
@@ -140,6 +145,7 @@ def _entry_row(entry: Entry, verdict: Mapping[str, Any] | None, references: Mapp
     row: Json = {
         "name": entry.name,
         "protocol": entry.protocol,
+        "date": entry.date,
         "method": entry.method,
         "family": entry.family or "other",
         "authors": list(entry.authors),

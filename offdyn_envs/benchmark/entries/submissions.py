@@ -89,6 +89,7 @@ class Entry:
         folder: Where it lies.
         name: Its name, equal to the folder's.
         protocol: Version of the protocol that it follows; one before today's is retired.
+        date: Day on which it was made, "2026-11-29"; "" where it does not say.
         method: Name of the method.
         family: Kind of the method, one of `protocol.METHOD_FAMILIES`, or None.
         authors: Names.
@@ -105,6 +106,7 @@ class Entry:
     folder: Path
     name: str
     protocol: int
+    date: str
     method: str
     family: str | None
     authors: tuple[str, ...]
@@ -176,6 +178,7 @@ def load_entry(folder: Path) -> Entry:
         folder=folder,
         name=name,
         protocol=data["protocol"],
+        date=data.get("date", ""),
         method=data["method"],
         family=data.get("family"),
         authors=tuple(data["authors"]),

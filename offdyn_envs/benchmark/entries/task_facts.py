@@ -1,19 +1,25 @@
 """What a reader wants to know of a task beside its scores: shifts, the true gap, the behaviour, published figures."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries.published import published_scores
 from offdyn_envs.benchmark.scoring.scores import Reference
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import behaviour_path
 from offdyn_envs.tasks import Task, get_dynamics
 
-__all__ = ["task_facts"]
+__all__ = ["GAP_ROWS", "add_gap", "gap_command", "task_facts"]
 
 Json = dict[str, Any]
+FILE = Path(__file__).with_suffix(".json")
+GAP_ROWS = 5000
+"""Source rows over which the gaps of the pages are measured."""
 
 
 def task_facts(task: Task, reference: Reference | None) -> Json:
@@ -26,14 +32,13 @@ def task_facts(task: Task, reference: Reference | None) -> Json:
     Returns:
         `source` and `target`: id of the data and the shifts in words; `behaviour`: the mean return of the policy that
         collected the target's data, and its score; `gap`: of the source's rows, in standard deviations of the source's
-        next observations (`offdyn data gap`); `published`: figures of papers, each with its own scale. What is not
+        next observations (`gap_command`); `published`: figures of papers, each with its own scale. What is not
         known is left out.
     """
-    known = _known()
     facts: Json = {side: _side(task, side) for side in ("source", "target")}
-    gap = known["gap"]["tasks"].get(task.name)
+    gap = _known()["gap"].get(task.name)
     if gap is not None:
-        facts["gap"] = gap | {"command": known["gap"]["command"].replace("TASK", task.name)}
+        facts["gap"] = gap
     reported = [
         {"figures": one.figures, "paper": one.paper.name, "scale": one.paper.scale}
         for one in published_scores(task.name)
@@ -42,6 +47,29 @@ def task_facts(task: Task, reference: Reference | None) -> Json:
         facts["published"] = reported
     behaviour = _behaviour(task, reference)
     return facts | ({} if behaviour is None else {"behaviour": behaviour})
+
+
+def gap_command(task: str) -> str:
+    """Returns the command that measures the gap of a task as its page has it."""
+    return f"offdyn diagnose gap {task} --rows {GAP_ROWS}"
+
+
+def add_gap(task: str, summary: Mapping[str, Any]) -> None:
+    """Keeps the measured gap of a task for its page, three digits of each figure.
+
+    Args:
+        task: The task.
+        summary: That of a `Gap`: "rows", "valid", "changed", "mean" and "median".
+
+    Raises:
+        OffDynError: No row could be simulated again.
+    """
+    if not summary["valid"]:
+        raise OffDynError(f"task '{task}': none of {summary['rows']} source rows can be simulated again; it has no gap")
+    known = json.loads(FILE.read_text(encoding="utf-8"))
+    shares = {key: float(f"{summary[key]:.3g}") for key in ("changed", "mean", "median")}
+    known["gap"][task] = {"rows": summary["rows"]} | shares
+    write_json(FILE, known)
 
 
 def _side(task: Task, side: str) -> Json:
@@ -63,5 +91,5 @@ def _behaviour(task: Task, reference: Reference | None) -> Json | None:
 
 @cache
 def _known() -> Json:
-    """Measured gaps, and with which command they were measured."""
-    return json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+    """Returns measured gaps by task; `offdyn dev task-gaps` writes them."""
+    return json.loads(FILE.read_text(encoding="utf-8"))

@@ -12,7 +12,6 @@ both samples, which makes the test a little more lenient there, never stricter.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries.history import add_step, load_history
+from offdyn_envs.benchmark.entries.placing import today
 from offdyn_envs.benchmark.entries.renewal import renew_command
 from offdyn_envs.benchmark.entries.reruns import Plan, Rerun, Source, evaluation_seed, rerun, sources
 from offdyn_envs.benchmark.entries.standings import compute_standings, load_board
@@ -193,7 +193,7 @@ def _verdict_or_refusal(folder: Path, plan: Plan) -> dict[str, Any]:
         reason = f"entry '{entry.name}': {error}; or leave its robustness cells out with --no-perturbed"
         return {"entry": entry.name, "status": UNVERIFIED, "reason": reason}
     seed = evaluation_seed(entry, plan.salt)
-    made = {"date": datetime.now(timezone.utc).date().isoformat(), "version": __version__}
+    made = {"date": today(), "version": __version__}
     base = binding(entry) | made | {"episodes": plan.episodes, "salt": plan.salt, "seed": seed}
     try:
         return base | _findings(entry, plan, found)

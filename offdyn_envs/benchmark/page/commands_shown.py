@@ -39,12 +39,12 @@ def verify_command(entry: Json) -> str:
 
 
 def bibtex(entry: Json) -> str:
-    """Returns the BibTeX of an entry, special characters escaped; its year is that of the re-run."""
+    """Returns the BibTeX of an entry, special characters escaped; its year is the entry's own, or else the re-run's."""
     date = entry.get("verdict", {}).get("date", "")
     fields = {
         "title": f"{{{_latex(entry['method'])}}} on the offdyn leaderboard",
         "author": " and ".join(f"{{{_latex(author)}}}" for author in entry["authors"]),
-        "year": date[:4],
+        "year": (entry["date"] or date)[:4],
         "url": entry["links"].get("paper") or entry["links"].get("code", ""),
         "note": f"Entry {_latex(entry['name'])}, protocol {entry['protocol']}" + (f", re-run {date}" if date else ""),
     }

@@ -19,6 +19,7 @@ from offdyn_envs.benchmark.page.layout import (
     task_link,
 )
 from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.page.standings_table import FULL_PRECISION
 from offdyn_envs.benchmark.page.tables import scales
 from offdyn_envs.benchmark.scoring import protocol
 
@@ -59,7 +60,7 @@ def _head(entry: Json, look: Look, pictures: Mapping[str, str]) -> Html:
     reference = badge("reference row") if entry["reference"] else None
     who: list[object] = [", ".join(entry["authors"])] if entry["authors"] else []
     who += [link(label, url) for label, url in sorted(entry["links"].items())]
-    who += [entry["family"], f"protocol {entry['protocol']}"]
+    who += [entry["family"], f"protocol {entry['protocol']}", *([f"made {entry['date']}"] if entry["date"] else [])]
     raw = element("a", "raw returns (CSV)", href=f"returns-{entry['name']}.csv")
     return join(
         [
@@ -255,9 +256,20 @@ def _training(entry: Json) -> list[Html]:
         element("p", "The submitter's commands: read before running.", class_="note"),
         command(training_commands(entry)),
         grid(f"Training of {entry['method']}", heads, rows),
+        *_precision([training for _, training in trainings]),
         *(element("p", f"Tuned: {note}", class_="note") for note in notes),
         *(_hyperparameters(name, training) for name, training in trainings if training["hyperparameters"]),
     ]
+
+
+def _precision(trainings: Iterable[Json]) -> list[Html]:
+    """Returns what a reader should know of figures in less than full precision."""
+    used = sorted({training.get("precision", FULL_PRECISION) for training in trainings} - {FULL_PRECISION})
+    note = (
+        f"Trained in {', '.join(used)}. No entry is asked whether this was held against {FULL_PRECISION}; the results "
+        "page of its track tells it where it was."
+    )
+    return [element("p", note, class_="note")] if used else []
 
 
 def _trained(name: str, training: Json) -> list[object]:

@@ -83,7 +83,7 @@ def document(standings: Json, content: Iterable[Html], *, title: str | None = No
         root=root,
         navigation=join(element("a", label, href=root + place) for place, label in LINKS),
         content=join(content, "\n"),
-        made=join([f"Latest re-run: {standings['latest']}; " if standings["latest"] else "", made]),
+        made=join([f"As of {standings['latest']}: " if standings["latest"] else "", made]),
     )
 
 

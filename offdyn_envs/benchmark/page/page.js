@@ -101,8 +101,10 @@
       tab.type = "button";
       tab.setAttribute("role", "tab");
       tab.setAttribute("aria-controls", track.id);
+      tab.id = track.id + "-tab";
       tab.textContent = track.dataset.name;
       track.setAttribute("role", "tabpanel");
+      track.setAttribute("aria-labelledby", tab.id);
       tab.addEventListener("click", () => show(index));
       tab.addEventListener("keydown", (event) => {
         const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];

@@ -6,7 +6,7 @@ from offdyn_envs.benchmark.page.charts import Look, Point, forest, forest_axis, 
 from offdyn_envs.benchmark.page.layout import Json, badge, entry_link, mark, score, task_link
 from offdyn_envs.benchmark.page.markup import Html, element, number
 
-__all__ = ["track_panel"]
+__all__ = ["FULL_PRECISION", "track_panel"]
 
 FULL_PRECISION = "fp32"
 """The precision that needs no tag; entries that name none are taken to have it."""

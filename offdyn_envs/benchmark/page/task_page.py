@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from offdyn_envs.benchmark.entries.task_facts import gap_command
 from offdyn_envs.benchmark.page.charts import Look, key
 from offdyn_envs.benchmark.page.curves import robustness_panels
 from offdyn_envs.benchmark.page.layout import Json, badge, command, entry_link, facts, grid, score, section
 from offdyn_envs.benchmark.page.markup import Html, element, join, number
 from offdyn_envs.benchmark.scoring import protocol
+from offdyn_envs.tasks import get_task
 
 __all__ = ["task_page"]
 
@@ -23,17 +25,18 @@ def task_page(name: str, standings: Json, looks: Mapping[str, Look], pictures: M
     task = standings["tasks"][name]
     return [
         join([element("h1", name), element("p", f"Scored in {task['env']}.", class_="lede"), _picture(name, pictures)]),
-        section("facts", "What differs, and by how much", _facts(task), _gap(task)),
+        section("facts", "What differs, and by how much", _facts(task), _gap(name, task)),
         section("entries", "Entries", _entries(name, standings, looks)),
         section("published", "Published figures", *_published(task)),
         section("robustness", "Scores under perturbation", robustness_panels(name, standings, looks)),
     ]
 
 
-def _picture(name: str, pictures: Mapping[str, str]) -> Html | None:
+def _picture(name: str, pictures: Mapping[str, str]) -> Html:
     place = pictures.get(f"task-{name}")
     if place is None:
-        return None
+        note = element("p", "No picture of this task has been drawn for this page.", class_="note")
+        return join([note, command(f"offdyn render {name} --out leaderboard/pictures/task-{name}.png")])
     alt = f"{name}: an episode in the source and one in the target, side by side"
     return element("img", src=place, alt=alt, class_="picture")
 
@@ -55,16 +58,19 @@ def _facts(task: Json) -> Html:
     return facts(pairs)
 
 
-def _gap(task: Json) -> Html:
+def _gap(name: str, task: Json) -> Html:
     gap = task.get("gap")
+    if get_task(name).source.dynamics == get_task(name).target.dynamics:
+        return element("p", "Source and target have the same dynamics, and no gap.", class_="note")
     if gap is None:
-        return element("p", "The true gap of this task has not been measured for this page.", class_="note")
+        note = element("p", "The true gap of this task has not been measured for this page.", class_="note")
+        return join([note, command(gap_command(name))])
     words = (
         f"True gap: the simulator's own answer to what {gap['rows']:,} rows of the source would have become in the "
         f"target differs by {gap['mean']:.3g} standard deviations of the source's next observations on average (median "
         f"{gap['median']:.3g}); {100 * gap['changed']:.0f} % of the rows change at all."
     )
-    return join([element("p", words), command(gap["command"])])
+    return join([element("p", words), command(gap_command(name))])
 
 
 def _entries(name: str, standings: Json, looks: Mapping[str, Look]) -> Html:

@@ -30,20 +30,21 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
     Args:
         material: The figures.
         command: What makes it again.
-        latest: Day of the latest re-run; "" where there is none.
+        latest: Day of the latest entry or re-run; "" where there is none.
         version: Version of the suite.
     """
     count = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}.get(len(material.tasks), "many")
     placed = [row for row in material.rows if row.rank is not None]
     within = "" if material.name == material.track else f" in division {material.division}"
+    title = f"Which method wins on the {count} tasks of {material.track}{within}?"
     lines = [
-        f"# Which method wins on the {count} tasks of {material.track}{within}?",
+        f"# {title}",
         "",
         "Each answer below is made from the figures under it; where a figure is missing, it says which.",
         "",
         f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. "
         f"Protocol {protocol.PROTOCOL}, division {material.division}, version {version}"
-        + (f", latest re-run {latest}" if latest else "")
+        + (f", as of {latest}" if latest else "")
         + ".",
         "",
         *(line for number, found in enumerate(sentences(material), 1) for line in _answer(number, *found)),
@@ -80,6 +81,10 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         *_missing(material),
         "",
+        "## Cite",
+        "",
+        *_cite(title, material.name, latest, version),
+        "",
         "## Again",
         "",
         f"All figures are in [figures.csv]({material.name}/figures.csv). One command makes this page, the plot "
@@ -91,6 +96,18 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cite(title: str, name: str, latest: str, version: str) -> list[str]:
+    """Returns the BibTeX of the page; without a day it has no year."""
+    fields = {
+        "title": f"{{{title}}}",
+        "author": "{The offdyn maintainers}",
+        "year": latest[:4],
+        "note": f"offdyn {version}, protocol {protocol.PROTOCOL}" + (f", as of {latest}" if latest else ""),
+    }
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+    return ["```bibtex", f"@misc{{offdyn-{track},", *lines, "}", "```"]
 
 
 def _answer(number: int, title: str, answer: Answer) -> list[str]:
@@ -240,7 +257,7 @@ def _gaps(material: Material) -> list[str]:
     alone = "target rows alone" if reference is None else f"target rows alone: {_named(reference)}"
     note = (
         "Gap: mean distance of the next state in source and target from the same state and action, in standard "
-        "deviations (`offdyn data gap`). Methods: score minus that of the target's rows alone."
+        "deviations (`offdyn diagnose gap`). Methods: score minus that of the target's rows alone."
     )
     return [*_table(["Task", "gap", alone, *(_named(named[name]) for name in methods)], rows), "", note]
 

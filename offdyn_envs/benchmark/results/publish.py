@@ -73,7 +73,7 @@ def write_results(
     rows = gather(judged, runs, track, division, table)
     held = held_against(rows, runs, references_of(track, table))
     material = replace(material_of(rows, track), plan=planned, held=held, division=division)
-    latest = max((str(one.verdict.get("date", "")) for one in judged if one.verdict is not None), default="")
+    latest = max((one.day for one in judged), default="")
     text = page(material, command=command, latest=latest, version=__version__)
     text_file, folder = out / f"{material.name}.md", out / material.name
     figures, plot = folder / "figures.csv", folder / "forest.png"
@@ -117,7 +117,7 @@ def _lines(material: Material) -> Iterable[Sequence[object]]:
     if together is not None and together.correlation is not None:
         yield "rank correlation", None, "all", None, None, None, *together.correlation
     for task, value in material.gaps.items():
-        yield "gap", None, task, None, "offdyn data gap", None, value, None, None
+        yield "gap", None, task, None, "offdyn diagnose gap", None, value, None, None
     if material.fit.correlation is not None:
         yield "gain and gap", None, "all", None, None, None, *material.fit.correlation
     for one in material.held:
