@@ -98,7 +98,7 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cite(title: str, name: str, latest: str, version: str) -> list[str]:
+def _cite(title: str, key: str, latest: str, version: str) -> list[str]:
     """Returns the BibTeX of the page; without a day it has no year."""
     fields = {
         "title": f"{{{title}}}",
@@ -107,7 +107,7 @@ def _cite(title: str, name: str, latest: str, version: str) -> list[str]:
         "note": f"offdyn {version}, protocol {protocol.PROTOCOL}" + (f", as of {latest}" if latest else ""),
     }
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-    return ["```bibtex", f"@misc{{offdyn-{track},", *lines, "}", "```"]
+    return ["```bibtex", f"@misc{{offdyn-{key},", *lines, "}", "```"]
 
 
 def _answer(number: int, title: str, answer: Answer) -> list[str]:
