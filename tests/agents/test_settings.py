@@ -179,7 +179,7 @@ def test_published_constants_of_the_hand(name, form, robot):
 @pytest.mark.parametrize("robot", HANDS)
 def test_published_constants_of_cql_on_the_hand(robot):
     own, code = (make_agent("cql", robot, 45, 24, {"form": form}).settings for form in ("suite", "code"))
-    assert (own.weight, own.actor_rate, own.learning_rate) == (1.0, 1e-4, 3e-4)
+    assert (own.weight, own.actor_rate, own.alpha_rate, own.learning_rate) == (1.0, 1e-4, 1e-4, 3e-4)
     # The other repository's numbers are the same for all robots.
     assert (code.weight, code.actor_rate) == (10.0, 3e-4)
 
