@@ -34,7 +34,7 @@ def test_clusters_are_kept_whole_in_order_of_their_gaps(share, kept):
 
 
 def test_what_only_corrects_rewards_is_no_setting():
-    with pytest.raises(OffDynError, match="unknown setting 'classifiers.weight'"):
+    with pytest.raises(OffDynError, match=r"unknown setting 'classifiers\.weight'"):
         make_agent("lodada", "hopper", 11, 3, {"classifiers.weight": "0.5"})
 
 
