@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.rowwise.lodada import DomainSettings, LoDADA, LoDADASettings, kept_clusters
 from offdyn_agents.models.clusters import ClusterSettings, fit_clusters, k_means
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import same, train, weights
 from offdyn_envs.errors import OffDynError
 from tests.agents.planted import LAYOUT, SOURCE_ROWS, good_rows, planted, world
