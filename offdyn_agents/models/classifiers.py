@@ -7,7 +7,7 @@ dr = log p_target(s' | s, a) - log p_source(s' | s, a), which is added to the re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -156,5 +156,5 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitt
         context: Rows, seeds, cache and hardware.
     """
     # What is done with their answer does not change them.
-    trained = CorrectionSettings(**vars(settings) | {"weight": 0.0, "clip": 0.0})
+    trained = replace(CorrectionSettings(**vars(settings)), weight=0.0, clip=0.0)
     return fit(training(settings, context.layout), trained, context)
