@@ -21,7 +21,7 @@ from torch import Tensor
 from training_peers import Work, products
 
 from offdyn_agents.algorithms.morec import Judged
-from offdyn_agents.algorithms.registry import agent_class, names
+from offdyn_agents.algorithms.registry import agent_class, make_agent, names
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import exact_fast_products, threads_inside
 from offdyn_agents.engine.rollouts import ModelBased, Refill
@@ -42,7 +42,6 @@ from offdyn_agents.models.ensemble.settings import EnsembleSettings, GaussianSet
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Learner
 from offdyn_agents.presets import forms
-from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.robots import get_robot
 
 ROBOT = "walker2d"
@@ -129,7 +128,7 @@ def measure_stages(costs: StageCosts, folder: Path) -> None:
         learn = _contrast if costs.form == "suite" else _adversaries
         reward = learn(costs, source, target, plain)
         dual = _dual(costs, source, target)
-        models = {"dual dynamics": dual, "ensemble, merged": plain, "dynamics reward": Judged(plain, reward)}
+        models = {"dual dynamics": dual, "ensemble, merged": plain, "dynamics reward": Judged(plain, reward, 0.6)}
         known: dict[tuple[str, int], float] = {}
         for name, stages in costs.used.items():
             agent = costs.agent(name)

@@ -40,11 +40,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from training_peers import PEERS, Work, products
 
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import Executor, exact_fast_products
 from offdyn_agents.engine.training.callbacks import Checkpoints, LossLines
 from offdyn_agents.engine.training.module import Budget, Hardware, Part, PopulationModule, fit
-from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.batching.threads import usable_threads
 from offdyn_envs.robots import get_robot
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from offdyn_envs.attacks import Attack, make_attack
 from offdyn_envs.batching.arguments import (
     autoreset,
-    finite_rows,
     row_mask,
     seeds_of_rows,
     shifts_of_rows,
@@ -36,7 +35,7 @@ from offdyn_envs.batching.threads import threads_for
 from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.robots import Robot, State, get_robot
 from offdyn_envs.robots.registry import is_robot, known_robot
-from offdyn_envs.scalar.arguments import check_observe_shifts
+from offdyn_envs.scalar.arguments import check_observe_shifts, finite_numbers
 from offdyn_envs.scalar.plain import PlainSpec
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shifts, check_profile, parse_shifts
@@ -243,10 +242,11 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
         chosen = row_mask("mask", mask, self.num_envs)
         parts = (("qpos", qpos, self.robot.nq, self._qpos), ("qvel", qvel, self.robot.nv, self._qvel))
         checked = [
-            (where, finite_rows(name, value, (self.num_envs, size), chosen)) for name, value, size, where in parts
+            (where, finite_numbers(name, value, (self.num_envs, size), chosen=chosen))
+            for name, value, size, where in parts
         ]
         goals = None if goal is None else self._goals(goal, chosen)
-        under_way = None if queue is None else finite_rows("queue", queue, self._queue.sent.shape, chosen)
+        under_way = None if queue is None else finite_numbers("queue", queue, self._queue.sent.shape, chosen=chosen)
         self._state[chosen, 0] = 0.0
         for where, value in checked:
             self._state[chosen, where] = value[chosen]
@@ -329,9 +329,8 @@ class OffDynVectorEnv(VectorEnv[Floats, NDArray[Any], Any]):
     def _goals(self, goal: NDArray[Any], chosen: Bools) -> Floats:
         """Return goals that were given, checked, [N, G] or without what is measured, or without motors either."""
         rows, size = self._rows.goals.shape
-        parts = self.robot.acts
-        width = next((some for some in (parts.start, parts.stop) if np.shape(goal) == (rows, some)), size)
-        return finite_rows("goal", goal, (rows, width), chosen)
+        widths = (size, self.robot.acts.start, self.robot.acts.stop)
+        return finite_numbers("goal", goal, *((rows, width) for width in widths), chosen=chosen)
 
     def _aim(self, row: int, goal: Floats | None) -> None:
         """Give a row, whose positions and velocities stand, a goal; measure what it does not say."""

@@ -31,7 +31,7 @@ from offdyn_agents.engine.networks import Network, Params, detached, policy, twi
 from offdyn_agents.engine.rollouts import ModelBased, RunView
 from offdyn_agents.engine.rows import Batch, RowColumns, RowCounts
 from offdyn_agents.engine.settings import Belongs, setting
-from offdyn_agents.models.classifiers import ClassifierSettings
+from offdyn_agents.models.classifiers import CorrectionSettings
 from offdyn_agents.models.dual.rollouts import Imagined
 from offdyn_agents.models.dual.settings import DualDynamicsSettings
 
@@ -113,7 +113,7 @@ class MOBODYSettings(AgentSettings):
     target_length: int = setting(1, low=1)
     relabel: bool = setting(True)
     capacity: int = setting(1_000_000, low=1)
-    dara: ClassifierSettings = field(default_factory=ClassifierSettings)
+    dara: CorrectionSettings = field(default_factory=CorrectionSettings)
     dynamics: DualDynamicsSettings = field(default_factory=DualDynamicsSettings)
     BELONGS: ClassVar[Belongs] = {
         "temperature": {"bc_weight": ("code", "awr")},

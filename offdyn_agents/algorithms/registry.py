@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from offdyn_envs.errors import OffDynError, beginning, spelled, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from offdyn_agents.engine.agent import Agent
 
-__all__ = ["AGENTS", "GROUP", "agent_class", "check_name", "class_names", "names", "register"]
+__all__ = ["AGENTS", "GROUP", "agent_class", "check_name", "class_names", "make_agent", "names", "register"]
 
 AGENTS = {
     "iql": "offdyn_agents.algorithms.iql:IQL",
@@ -156,6 +158,26 @@ def agent_class(name: str) -> type[Agent]:
     found = _sound(entry, entry.found or _load(entry))
     _check_class_says(entry, found)
     return found
+
+
+def make_agent(
+    name: str,
+    robot: str,
+    observation_dim: int,
+    action_dim: int,
+    overrides: Mapping[str, str],
+    quality: str = "",
+    shifts: Collection[str] = (),
+) -> Agent:
+    """Return an agent with its preset for a robot, a quality of data and shifts, and settings given by hand.
+
+    Raises:
+        OffDynError: Unknown agent or setting, or a value out of range.
+    """
+    from offdyn_agents.presets import chosen
+
+    kind = agent_class(name)
+    return kind(chosen(kind, robot, quality, overrides, shifts), observation_dim, action_dim)
 
 
 def _entries() -> dict[str, _Entry]:

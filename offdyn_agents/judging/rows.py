@@ -81,8 +81,8 @@ def grade(said: Array, gaps: Array, share: float = 1.0) -> dict[str, Any]:
     Returns:
         "rank_correlation" with the gap, -1 for an oracle; "better_half": the mean gap of the half of which most is
         said, over that of all rows (rows of which the same is said count in part); "bins": the same of `BINS` equal
-        parts, from least to most. Where rows are dropped, "share" and "kept_gap": the same of the rows that are kept.
-        A batch keeps the same share of its own rows.
+        parts, from least to most. Where rows are dropped, "share", "kept_gap": the same of the rows that are kept, and
+        "oracle_kept_gap": of as many rows with the smallest gaps. A batch keeps the same share of its own rows.
     """
     order = np.argsort(said, kind="stable")
     # Rows of which the same is said are interchangeable: each stands for their mean gap.
@@ -94,8 +94,9 @@ def grade(said: Array, gaps: Array, share: float = 1.0) -> dict[str, Any]:
     found = {"rank_correlation": rank_correlation(said, gaps), "better_half": half, "bins": parts}
     if share == 1.0:
         return found
-    kept = float(shared[-max(round(share * len(shared)), 1) :].mean()) / mean
-    return {**found, "share": share, "kept_gap": kept}
+    count = max(round(share * len(shared)), 1)
+    kept, best = (float(rows.mean()) / mean for rows in (shared[-count:], np.sort(gaps)[:count]))
+    return {**found, "share": share, "kept_gap": kept, "oracle_kept_gap": best}
 
 
 def grade_columns(ratings: Mapping[str, float], columns: RowColumns, gap: Gap) -> dict[str, dict[str, Any]]:
@@ -141,8 +142,9 @@ def graded(
 
 def _told(grades: Mapping[str, Any]) -> dict[str, Any]:
     """Return what run.json says of a column's grades."""
-    names = {"gap_rank_correlation": "rank_correlation", "share": "share", "kept_gap": "kept_gap"}
-    return {told: grades[name] for told, name in names.items() if name in grades}
+    names = ("rank_correlation", "share", "kept_gap", "oracle_kept_gap")
+    told = {"rank_correlation": "gap_rank_correlation"}
+    return {told.get(name, name): grades[name] for name in names if name in grades}
 
 
 def resimulated(

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rows import Layout, RowColumns, pack
 from offdyn_agents.engine.settings import flat, to_json
@@ -18,7 +18,6 @@ from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.judging.judge import plain_json
 from offdyn_agents.judging.rows import ASKED, ORACLE, grade, grade_columns, measured, resimulated
-from offdyn_agents.presets import chosen
 from offdyn_envs.atomic import write_json
 from offdyn_envs.errors import OffDynError
 
@@ -96,57 +95,41 @@ def make_cell(
     Raises:
         OffDynError: An unknown name or setting, or an agent that says nothing of source rows before it is trained.
     """
-    preset = _preset(agent, task)
-    own = _agent(preset, overrides)
+    own = _agent(agent, task, overrides)
     if not own.needs_source:
         raise OffDynError(f"agent '{agent}' learns from no source rows (data={own.settings.data}); merged is needed")
     if not own.ratings:
         raise OffDynError(
             f"agent '{agent}' says nothing of source rows before it is trained; there is nothing to grade"
         )
-    return Cell(own, _named(preset, overrides), task, tuple(seeds), rows, out)
+    return Cell(own, _named(own, task, overrides), task, tuple(seeds), rows, out)
 
 
 def rates_rows(agent: str, task: str) -> bool:
     """Say whether a method, as its preset for a task has it, rates source rows; one that knows their gap is none."""
-    own = _agent(_preset(agent, task), {})
+    own = _agent(agent, task, {})
     return own.needs_source and bool(own.ratings) and not own.diagnosis
 
 
-class _Preset(NamedTuple):
-    """An agent's class, and what its preset is for."""
-
-    kind: type[Agent]
-    robot: str
-    quality: str
-    shifts: tuple[str, ...]
-
-    def settings(self, overrides: Mapping[str, str]) -> Any:
-        return chosen(self.kind, self.robot, self.quality, overrides, self.shifts)
-
-
-def _preset(agent: str, task: str) -> _Preset:
+def _agent(name: str, task: str, overrides: Mapping[str, str]) -> Agent:
+    from offdyn_envs.robots import get_robot
     from offdyn_envs.tasks import get_task
 
     place = get_task(task)
-    return _Preset(agent_class(agent), place.robot, place.quality, place.shift_kinds)
+    robot = get_robot(place.robot)
+    sizes = robot.observation_dim, robot.action_dim
+    return make_agent(name, place.robot, *sizes, overrides, place.quality, place.shift_kinds)
 
 
-def _agent(preset: _Preset, overrides: Mapping[str, str]) -> Agent:
-    from offdyn_envs.robots import get_robot
-
-    robot = get_robot(preset.robot)
-    return preset.kind(preset.settings(overrides), robot.observation_dim, robot.action_dim)
-
-
-def _named(preset: _Preset, overrides: Mapping[str, str]) -> str:
+def _named(agent: Agent, task: str, overrides: Mapping[str, str]) -> str:
     """Return an agent's name and what of its settings differs from its preset: "dara", "dara@dara.noise=0.1"."""
     parts = {key: value for key, value in overrides.items() if key in ("data", "form")}
-    usual, formed, own = (flat(to_json(preset.settings(some))) for some in ({}, parts, overrides))
+    variants = [_agent(agent.name, task, some) for some in ({}, parts)]
+    usual, formed, own = (flat(to_json(one.settings)) for one in (*variants, agent))
     # A published form is one difference, whatever it sets.
     differing = [name for name in own if own[name] != (usual if name in parts else formed)[name]]
     said = "+".join(f"{name}={own[name]:g}" if _is_number(own[name]) else f"{name}={own[name]}" for name in differing)
-    return f"{preset.kind.name}@{said}" if said else preset.kind.name
+    return f"{agent.name}@{said}" if said else agent.name
 
 
 def _is_number(value: Any) -> bool:

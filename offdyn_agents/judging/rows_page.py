@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_agents.judging.rows import ORACLE
-from offdyn_agents.judging.rows_report import mean_of, title_of
+from offdyn_agents.judging.rows_report import FIGURES, MOVED, mean_of, title_of
 from offdyn_envs.atomic import write_text
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.marks import between
@@ -18,16 +18,6 @@ __all__ = ["BEGIN", "END", "collect", "lines", "markdown", "with_tables", "write
 BEGIN, END = "<!-- rows: written by `offdyn diagnose rows --table` -->", "<!-- rows end -->"
 
 Record = dict[str, Any]
-FIGURES = {
-    "correlation": "rank_correlation",
-    "spread": "std",
-    "kept share": "share",
-    "gap of the kept": "kept_gap",
-    "better half": "better_half",
-}
-"""Columns of a table, and what files call them."""
-MOVED = {"changed": "share", "gap with its own": "own_gap", "gap with the new": "gap", "came nearer": "nearer"}
-"""Columns of the table of changed actions."""
 
 
 def collect(out: Path) -> list[Record]:

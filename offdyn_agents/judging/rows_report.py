@@ -8,32 +8,36 @@ from typing import Any
 
 from offdyn_agents.judging.rows import ORACLE
 
-__all__ = ["actions_table", "draw_rows", "mean_of", "rows_table", "title_of"]
+__all__ = ["FIGURES", "MOVED", "actions_table", "draw_rows", "mean_of", "rows_table", "title_of"]
 
 Record = dict[str, Any]
+FIGURES = {
+    "correlation": "rank_correlation",
+    "spread": "std",
+    "kept share": "share",
+    "gap of the kept": "kept_gap",
+    "oracle's gap": "oracle_kept_gap",
+    "better half": "better_half",
+}
+"""Columns of a table, and what files call them."""
+MOVED = {"changed": "share", "gap with its own": "own_gap", "gap with the new": "gap", "came nearer": "nearer"}
+"""Columns of the table of changed actions."""
 
 
 def rows_table(record: Record) -> list[dict[str, Any]]:
     """Return a line for each column, means over seeds, and one for the oracle.
 
-    Gaps are those of the better half, and of the rows that are kept, over that of all. Columns that rate no rows have
-    none.
+    Correlations are with the gap. Gaps are those of the rows that are kept, of as many that an oracle keeps, and of the
+    better half, over that of all. Columns that rate no rows have none.
     """
-    names = {
-        "mean": "mean",
-        "spread": "std",
-        "kept": "share",
-        "rank correlation with the gap": "rank_correlation",
-        "gap of the kept": "kept_gap",
-        "gap of the better half": "better_half",
-    }
+    names = {"mean": "mean", **FIGURES}
     found: list[dict[str, Any]] = []
     for name in record["columns"][0]:
         runs = [run[name] for run in record["columns"]]
         line = {label: _shown(mean_of(runs, key)) for label, key in names.items()}
         # What is known and the same for all rows goes with nothing.
-        constant = "rank_correlation" in runs[0] and line["rank correlation with the gap"] == "-"
-        found.append({"column": name, **line, **({"rank correlation with the gap": "constant"} if constant else {})})
+        constant = "rank_correlation" in runs[0] and line["correlation"] == "-"
+        found.append({"column": name, **line, **({"correlation": "constant"} if constant else {})})
     oracle = {label: _shown(mean_of([record[ORACLE]], key)) for label, key in names.items()}
     return [*found, {"column": ORACLE, **oracle}]
 
@@ -43,9 +47,8 @@ def actions_table(record: Record) -> list[dict[str, Any]]:
 
     Gaps are those of the changed rows, in units of what a step changes.
     """
-    names = {"changed": "share", "gap with own actions": "own_gap", "gap with the new": "gap", "came nearer": "nearer"}
     runs = record.get("actions")
-    return [{label: _shown(mean_of(runs, key)) for label, key in names.items()}] if runs else []
+    return [{label: _shown(mean_of(runs, key)) for label, key in MOVED.items()}] if runs else []
 
 
 def mean_of(runs: Sequence[Record], key: str) -> float | None:
@@ -79,7 +82,7 @@ def draw_rows(record: Record, path: Path) -> None:
     names = [name for name, figures in record["columns"][0].items() if "bins" in figures]
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    figure = new_figure(figsize=(3.4 * columns, 3.2 * lines + 0.5), layout="constrained")
+    figure = new_figure(figsize=(max(3.4 * columns, 5.2), 3.2 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
     label = title_of(record)
     places = [(part + 0.5) / len(best) for part in range(len(best))]

@@ -21,6 +21,7 @@ from offdyn_agents.models.short_training import Nets, ShortTraining, fit, in_chu
 
 __all__ = [
     "ClassifierSettings",
+    "CorrectionSettings",
     "classifier_loss",
     "columns",
     "fit_classifiers",
@@ -39,7 +40,7 @@ EPSILON = 1e-10
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """How the classifiers are trained, and how their answer enters rewards.
+    """How the classifiers are trained.
 
     Attributes:
         form: "paper" feeds logits into the cross-entropy. Two public forms feed a softmax into it, which drives
@@ -51,7 +52,6 @@ class ClassifierSettings:
         learning_rate: Adam's step size.
         noise: Standard deviation of the Gaussian noise that is added to inputs in training.
         clip: Largest |dr|.
-        weight: What dr is multiplied with before it is added to a reward; 0 leaves rewards alone.
     """
 
     form: str = setting("paper", choices=("paper", "odrl", "code"))
@@ -61,6 +61,16 @@ class ClassifierSettings:
     learning_rate: float = setting(3e-4, low=0.0, open_low=True)
     noise: float = setting(1.0, low=0.0)
     clip: float = setting(10.0, low=0.0)
+
+
+@dataclass(frozen=True)
+class CorrectionSettings(ClassifierSettings):
+    """How the classifiers are trained, and how their answer enters rewards.
+
+    Attributes:
+        weight: What dr is multiplied with before it is added to a reward; 0 leaves rewards alone.
+    """
+
     weight: float = setting(0.1, low=0.0)
 
 
@@ -120,7 +130,7 @@ def gap(settings: ClassifierSettings, nets: Nets, layout: Layout, rows: Tensor) 
     return (sas - sa).clamp(-settings.clip, settings.clip)
 
 
-def offsets(settings: ClassifierSettings, nets: Nets, layout: Layout, rows: Tensor) -> Tensor:
+def offsets(settings: CorrectionSettings, nets: Nets, layout: Layout, rows: Tensor) -> Tensor:
     """Return what is added to the rewards of many packed source rows [N, W]: weight * dr, [N]."""
     return settings.weight * in_chunks(lambda chunk: gap(settings, nets, layout, chunk), rows)
 
@@ -146,4 +156,5 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitt
         context: Rows, seeds, cache and hardware.
     """
     # What is done with their answer does not change them.
-    return fit(training(settings, context.layout), replace(settings, weight=0.0, clip=0.0), context)
+    trained = replace(CorrectionSettings(**vars(settings)), weight=0.0, clip=0.0)
+    return fit(training(settings, context.layout), trained, context)

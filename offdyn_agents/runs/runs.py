@@ -6,14 +6,14 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.rollouts import ModelBased
 from offdyn_agents.engine.settings import shared
@@ -25,7 +25,6 @@ from offdyn_agents.engine.training.populations import train_population, train_ru
 from offdyn_agents.engine.training.supplies import BUFFERS, Provision, TaskRuns, make_supply, may_grow
 from offdyn_agents.judging.rows import graded, measured
 from offdyn_agents.judging.stages import RunJudge, judge_stages, judged, learned_model
-from offdyn_agents.presets import chosen
 from offdyn_agents.runs import growing
 from offdyn_agents.runs.curves import draw_ended
 from offdyn_agents.runs.locks import holder, working_in
@@ -41,7 +40,6 @@ __all__ = [
     "Trained",
     "arrange",
     "judge_ended",
-    "make_agent",
     "make_supply",
     "need_source",
     "plan_agent",
@@ -76,24 +74,6 @@ class _Job:
         sizes = (self.agent.observation_dim, self.agent.action_dim)
         settings = json.dumps(shared(self.agent.settings), sort_keys=True)
         return (self.plan.agent, sizes, settings, self.plan.budget, self.plan.hardware, self.plan.extras, *far)
-
-
-def make_agent(
-    name: str,
-    robot: str,
-    observation_dim: int,
-    action_dim: int,
-    overrides: dict[str, str],
-    quality: str = "",
-    shifts: Collection[str] = (),
-) -> Agent:
-    """Return an agent with its preset for a robot, a quality of data and shifts, and settings given by hand.
-
-    Raises:
-        OffDynError: Unknown agent or setting, or a value out of range.
-    """
-    kind = agent_class(name)
-    return kind(chosen(kind, robot, quality, overrides, shifts), observation_dim, action_dim)
 
 
 def train_task(plan: Plan) -> tuple[dict[str, Any], bool]:

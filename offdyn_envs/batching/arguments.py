@@ -12,7 +12,7 @@ from offdyn_envs.errors import OffDynError, unknown
 from offdyn_envs.shifts import Shift, Shifts, parse_shifts
 from offdyn_envs.shifts.base import shown
 
-__all__ = ["autoreset", "finite_rows", "row_mask", "seeds_of_rows", "shifts_of_rows", "whole_number"]
+__all__ = ["autoreset", "row_mask", "seeds_of_rows", "shifts_of_rows", "whole_number"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -72,11 +72,3 @@ def row_mask(name: str, mask: object, num_envs: int) -> Bools:
     if chosen.shape != (num_envs,) or chosen.dtype != np.bool_ or not chosen.any():
         raise OffDynError(f"{name} must be {num_envs} booleans, at least one of them true")
     return chosen
-
-
-def finite_rows(name: str, value: object, shape: tuple[int, ...], chosen: Bools) -> Floats:
-    """Return numbers of a shape [N, ...] whose chosen rows are finite."""
-    array = np.asarray(value)
-    if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array[chosen]).all():
-        raise OffDynError(f"{name} must be finite numbers of shape {shape}, got {array.dtype} of shape {array.shape}")
-    return array

@@ -15,7 +15,7 @@ from offdyn_envs.errors import OffDynError, beginning
 from offdyn_envs.robots.base import Robot, State
 from offdyn_envs.robots.goals import GoalPart, goal_size, read_goal
 from offdyn_envs.robots.hashes import model_hash
-from offdyn_envs.robots.measures import Measure, measure
+from offdyn_envs.robots.measures import Measure, columns_of, measure
 from offdyn_envs.robots.mjcf import compile_mjcf, lasting_mjcf
 
 if TYPE_CHECKING:
@@ -111,15 +111,17 @@ def _check_value(robot: Robot) -> None:
 
 
 def _check_model(robot: Robot, model: mujoco.MjModel) -> None:
-    """Refuse what positions, velocities and activations do not say everything about."""
+    """Refuse what positions, velocities and activations do not say everything about, time among it."""
     import mujoco
 
     library: Any = mujoco  # Whose stubs do not know these bits; older versions have neither delays nor sleep.
     sleep = int(getattr(library.mjtEnableBit, "mjENBL_SLEEP", 0))
+    clocks = model.sensor_adr[model.sensor_type == library.mjtSensor.mjSENS_CLOCK]
     for count, what in (
         (model.npluginstate, "plugins with a state"),
         (getattr(model, "nhistory", 0), "motors or sensors that remember (delay); the shift 'delay' needs none"),
         (model.opt.enableflags & sleep, "bodies that fall asleep (flag sleep)"),
+        (np.isin(columns_of(model, robot.measures), clocks).any(), "a clock among its measures"),
     ):
         if count:
             raise OffDynError(

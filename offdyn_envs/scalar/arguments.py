@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from offdyn_envs.errors import OffDynError, shown, unknown
 from offdyn_envs.schedule import count
 
-__all__ = ["check_observe_shifts", "check_rendering", "check_seed"]
+__all__ = ["check_observe_shifts", "check_rendering", "check_seed", "finite_numbers"]
 
 
 def check_rendering(rendering: Mapping[str, Any], allowed: Sequence[str], others: Sequence[str]) -> None:
@@ -59,3 +62,16 @@ def check_observe_shifts(value: object, schedule: object) -> bool:
     if value and schedule is not None:
         raise OffDynError("observe_shifts shows shifts that stay, so that it does not go with a schedule")
     return value
+
+
+def finite_numbers(name: str, value: object, *shapes: tuple[int, ...], chosen: Any = ...) -> NDArray[Any]:
+    """Return numbers of one of the shapes, of which the first is the usual one; all, or the chosen rows, are finite."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # Rows of different lengths.
+        array = np.asarray(None)
+    if array.shape not in shapes or array.dtype.kind not in "fiu" or not np.isfinite(array[chosen]).all():
+        raise OffDynError(
+            f"{name} must be finite numbers of shape {shapes[0]}, got {array.dtype} of shape {array.shape}"
+        )
+    return array

@@ -21,6 +21,7 @@ from offdyn_envs.robots import Hand, State
 from offdyn_envs.robots.base import GoalState
 from offdyn_envs.robots.goals import goal_size
 from offdyn_envs.robots.hands import STOCK_APPROACH
+from offdyn_envs.scalar.arguments import finite_numbers
 from offdyn_envs.scalar.robot import OwnRobot
 
 __all__ = ["REWARDS", "ShiftedHand"]
@@ -115,9 +116,10 @@ class ShiftedHand(OwnRobot):
         Raises:
             OffDynError: A wrong shape, or values that are not finite.
         """
-        positions, velocities = _checked("qpos", qpos, self.robot.nq), _checked("qvel", qvel, self.robot.nv)
+        positions = finite_numbers("qpos", qpos, (self.robot.nq,))
+        velocities = finite_numbers("qvel", qvel, (self.robot.nv,))
         if goal is not None:
-            self.goal = _checked("goal", goal, goal_size(self.robot.goal))
+            self.goal = finite_numbers("goal", goal, (goal_size(self.robot.goal),))
         super().set_state(positions, velocities)
 
     def _ends_on_drop(self, value: object) -> bool:
@@ -145,13 +147,3 @@ def _as_state(value: object) -> tuple[Any, Any, Any]:
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 3:
         return value[0], value[1], value[2]
     raise OffDynError(f"reset option 'state' must be (qpos, qvel, goal), got {shown(value)}")
-
-
-def _checked(name: str, value: object, width: int) -> NDArray[np.float64]:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise OffDynError(f"{name} must be {width} numbers, got {shown(value)}") from None
-    if array.shape != (width,) or not np.isfinite(array).all():
-        raise OffDynError(f"{name} must be {width} finite numbers, got shape {array.shape}: {str(array)[:60]!r}")
-    return array

@@ -22,7 +22,7 @@ from offdyn_envs.models import compile_model, overwrite_model, start_qpos
 from offdyn_envs.robots import Robot, State
 from offdyn_envs.robots.goals import read_goal, write_goal
 from offdyn_envs.robots.measures import columns_of
-from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed
+from offdyn_envs.scalar.arguments import check_observe_shifts, check_rendering, check_seed, finite_numbers
 from offdyn_envs.scalar.base import ScalarEnvironment
 from offdyn_envs.schedule import Schedule, episode_option, make_schedule
 from offdyn_envs.shifts import Shift, Shifts, check_profile, check_shifts, parse_shifts, shifts_to_json
@@ -249,10 +249,8 @@ class ShiftedRobot(ScalarEnvironment):
     @goal.setter
     def goal(self, value: NDArray[Any]) -> None:
         acts = self.robot.acts
-        sizes = self._goal.shape, (acts.stop,), (acts.start,)
-        if np.shape(value) not in sizes or not np.isfinite(value).all():
-            raise OffDynError(f"goal must be finite numbers of shape {self._goal.shape}, got shape {np.shape(value)}")
-        given, begun = np.array(value, dtype=np.float64), np.zeros(max(0, acts.stop - len(value)))
+        given = finite_numbers("goal", value, self._goal.shape, (acts.stop,), (acts.start,)).astype(np.float64)
+        begun = np.zeros(max(0, acts.stop - len(given)))
         self._goal = np.concatenate((given, begun, self._goal[len(given) + len(begun) :]))
         write_goal(self.model, self.robot.goal, self._goal)
         self.data.act[:] = self._goal[acts]
@@ -267,10 +265,7 @@ class ShiftedRobot(ScalarEnvironment):
 
     @queue.setter
     def queue(self, value: NDArray[Any]) -> None:
-        wanted = self._queue.sent[0].shape
-        if np.shape(value) != wanted or not np.isfinite(value).all():
-            raise OffDynError(f"queue must be finite numbers of shape {wanted}, got shape {np.shape(value)}")
-        self._queue.sent[0] = value
+        self._queue.sent[0] = finite_numbers("queue", value, self._queue.sent[0].shape)
 
     def _arriving(self, action: NDArray[Any]) -> NDArray[Any]:
         # What is no action does not get into the queue: the simulation refuses it.

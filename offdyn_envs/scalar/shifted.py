@@ -81,7 +81,7 @@ def shifted(env: Env, shifts: Shifts, mjcf: str | Path | None = None) -> Env:
         env: Any Gymnasium environment with a `model` (`mujoco.MjModel`), such as Gymnasium's own; wrappers are looked
             through.
         shifts: One shift or a list, as values or plain JSON objects; those that need a robot of this suite (kinematic,
-            morphology) are refused.
+            morphology, the Adroit hand's) or its environments (delay, noise, local) are refused.
         mjcf: The model as the environment loads it: the path of an MJCF file, or MJCF as text. Needed where the
             environment has no path of it, `fullpath`, such as gymnasium-robotics' PointMaze.
 

@@ -68,8 +68,8 @@ class Kinematic(BaseShift):
 
     Attributes:
         part: A part of the robot, see `KINEMATIC_PARTS`, for instance "foot".
-        scale: Factor on the ranges of the part's joints; published presets 0.8, 0.5 and 0.2.
-        joints: Factors by joint name, as (name, factor) pairs in the order given; a mapping is welcome.
+        scale: Factor on the ranges of the part's joints, 1e-4 to 10; published presets 0.8, 0.5 and 0.2.
+        joints: Factors by joint name, 1e-4 to 10, as (name, factor) pairs in the order given; a mapping is welcome.
         preset: "severe", the sources of DROCO and IGDF ("broken").
 
     Examples:

@@ -23,7 +23,7 @@ class _Scaled(BaseShift):
     """A shift whose one parameter is a factor.
 
     Attributes:
-        scale: The factor, finite and above 0.
+        scale: The factor, 1e-6 to 1e6; 1 is nominal.
     """
 
     scale: float
@@ -42,7 +42,7 @@ class Gravity(_Scaled):
     """Multiply gravity by `scale`; published presets 0.1, 0.5, 2.0 and 5.0.
 
     Attributes:
-        scale: Factor on the model's gravity vector, finite and above 0.
+        scale: Factor on the model's gravity vector, 1e-6 to 1e6; 1 is nominal.
 
     Examples:
         >>> import offdyn
@@ -70,7 +70,7 @@ class Gravity(_Scaled):
 
     def describe(self, robot: Robot) -> str:
         """Say in words what changes."""
-        return f"gravity multiplied by {self.scale:g} (z {-9.81 * self.scale:.4g} m/s^2 on a nominal robot)"
+        return f"gravity multiplied by {self.scale:g}"
 
 
 @register_shift
@@ -83,7 +83,7 @@ class Friction(_Scaled):
     `profile="odrl"` brings the published variant back.
 
     Attributes:
-        scale: Factor on sliding, torsional and rolling friction, finite and above 0.
+        scale: Factor on sliding, torsional and rolling friction, 1e-6 to 1e6; 1 is nominal.
 
     Examples:
         >>> import offdyn

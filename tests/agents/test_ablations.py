@@ -6,12 +6,12 @@ import pytest
 
 from offdyn_agents.ablations.report import markdown, record_rows
 from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, joined, over_tasks, variant_plans
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import agent_class, make_agent
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.settings import build, to_json
 from offdyn_agents.presets import preset
 from offdyn_agents.runs import runs
-from offdyn_agents.runs.runs import Plan, make_agent, plan_agent
+from offdyn_agents.runs.runs import Plan, plan_agent
 from offdyn_agents.testing import small_settings
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError

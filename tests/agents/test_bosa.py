@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.bosa import BOSA
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.td3_bc import TD3BC
 from offdyn_agents.engine.networks import mlp
 from offdyn_agents.engine.rows import Layout, RowCounts
 from offdyn_agents.models.support import VARIANCE, Support, SupportSettings, fit_dynamics, supports
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import SOURCE, TARGET, same, train, weights
 from offdyn_agents.testing.data import A, S
 from tests.agents.planted import context, good_rows, planted, world

@@ -11,6 +11,7 @@ from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.models import classifiers
 from offdyn_agents.models.classifiers import (
     ClassifierSettings,
+    CorrectionSettings,
     classifier_loss,
     fit_classifiers,
     gap,
@@ -26,7 +27,7 @@ SMALL = {"width": 32, "learning_rate": 3e-3, "updates": 900, "batch_size": 256}
 
 
 def settings(**overrides):
-    return ClassifierSettings(**(SMALL | overrides))
+    return CorrectionSettings(**(SMALL | overrides))
 
 
 def world(rows, seed, shift, start=0.0):
@@ -47,7 +48,7 @@ def fit(source, target, seed=0, **overrides):
 
 def make_params(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    found = classifiers.networks(ClassifierSettings(width=6), LAYOUT)
+    found = classifiers.networks(CorrectionSettings(width=6), LAYOUT)
     return {name: [torch.randn(shape, generator=generator) for shape in net.shapes()] for name, net in found.items()}
 
 
@@ -124,6 +125,12 @@ def test_equal_worlds_have_no_gap():
     assert float(gap(chosen, found, LAYOUT, world(1000, 2, 0.0)).abs().mean()) < 0.1
 
 
+def test_swapping_the_domains_flips_the_sign():
+    one, other, rows = world(20_000, 0, 0.0), world(20_000, 1, 1.0), world(1000, 2, 0.5)
+    there, back = (gap(*fit(*pair, noise=0.0, updates=300), LAYOUT, rows) for pair in ((one, other), (other, one)))
+    assert float((there + back).abs().mean()) < 0.2 * float(there.abs().mean())
+
+
 def test_a_seed_decides_everything():
     source, target = world(300, 0, 0.0), world(300, 1, 1.0)
     first, again, other = (fit(source, target, seed, updates=3)[1]["sas"][0] for seed in (1, 1, 2))
@@ -150,6 +157,7 @@ def test_stages_are_found_again_by_content(tmp_path, monkeypatch):
     assert sorted(calls) == [0, 1]
     # What is done with the answer is another matter.
     again = stage(settings(updates=3, width=4, weight=0.3, clip=1.0))
+    stage(ClassifierSettings(**SMALL | {"updates": 3, "width": 4}))
     assert len(calls) == 2
     for a, b in zip(first, again, strict=True):
         assert torch.equal(gap(few, a, LAYOUT, source), gap(few, b, LAYOUT, source))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.models.classifiers import ClassifierSettings, fit_classifiers, gap
-from offdyn_agents.runs.runs import make_agent
 from tests.agents.planted import LAYOUT, context, good_share, planted
 
 SMALL = {"width": 32, "learning_rate": 3e-3, "updates": 300}

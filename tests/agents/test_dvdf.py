@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS
 from offdyn_agents.algorithms.rowwise.dvdf import ADVANTAGES, DVDF, DVDFSettings, mixed
 from offdyn_agents.algorithms.rowwise.igdf import IGDF
@@ -17,7 +18,6 @@ from offdyn_agents.models import sparse_q
 from offdyn_agents.models.contrastive import EncoderSettings
 from offdyn_agents.models.short_training import fit
 from offdyn_agents.models.sparse_q import SparseSettings, advantages, value_terms
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import same, train, weights
 from tests.agents.planted import LAYOUT, earning, good_share, planted
 from tests.agents.test_igdf import ENCODERS

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from offdyn_agents.algorithms.registry import AGENTS
+from offdyn_agents.algorithms.registry import AGENTS, make_agent
 from offdyn_agents.engine.export import policy_model
-from offdyn_agents.runs.runs import make_agent
 from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.robots import get_robot

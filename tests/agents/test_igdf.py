@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.rowwise.agent import SCORES, WEIGHTS
 from offdyn_agents.algorithms.rowwise.igdf import IGDF, IGDFSettings
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.models.contrastive import EncoderSettings, contrast, fit_scores, score, standardised, training
 from offdyn_agents.models.short_training import fit
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import same, train, weights
 from offdyn_agents.testing.data import A, S
 from tests.agents.planted import LAYOUT, good_share, planted, world

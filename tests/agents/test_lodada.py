@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.rowwise.lodada import DomainSettings, LoDADA, LoDADASettings, kept_clusters
 from offdyn_agents.models.clusters import ClusterSettings, fit_clusters, k_means
 from offdyn_agents.testing.conformance import same, train, weights
+from offdyn_envs.errors import OffDynError
 from tests.agents.planted import LAYOUT, SOURCE_ROWS, good_rows, planted, world
 
 SMALL = {
@@ -29,6 +31,11 @@ def test_clusters_are_kept_whole_in_order_of_their_gaps(share, kept):
     """G9: half of 300 rows, in clusters of gaps 2, -1 and .5, is the second one and the third, which stays whole."""
     gaps, counts = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([100, 100, 100])
     assert kept_clusters(gaps, counts, SEEN, share).tolist() == kept
+
+
+def test_what_only_corrects_rewards_is_no_setting():
+    with pytest.raises(OffDynError, match=r"unknown setting 'classifiers\.weight'"):
+        make_agent("lodada", "hopper", 11, 3, {"classifiers.weight": "0.5"})
 
 
 def test_clusters_without_target_rows_come_last():

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offdyn_agents.algorithms.droco import huber
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.engine.networks import member
-from offdyn_agents.runs.runs import make_agent
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import HIGH, LOW, SCALE, S, make, make_batch, make_params
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import agent_class, make_agent
 from offdyn_agents.engine.networks import member
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, pack
@@ -17,7 +17,7 @@ from offdyn_agents.engine.termination import never
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.models.dual.model import DualDynamics, dual_networks
 from offdyn_agents.presets import chosen, preset, tuning
-from offdyn_agents.runs.runs import make_agent, train_population
+from offdyn_agents.runs.runs import train_population
 from tests.agents.golden import net, twins
 from tests.agents.synthetic import A, S, dataset, make, make_batch, make_params
 from tests.agents.test_losses import doubled

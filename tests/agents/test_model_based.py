@@ -10,7 +10,7 @@ import torch
 from offdyn_agents.algorithms.mobile import MOBILE
 from offdyn_agents.algorithms.model_based import ModelBasedSAC
 from offdyn_agents.algorithms.mopo import MOPO
-from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.algorithms.registry import AGENTS, agent_class, make_agent
 from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
 from offdyn_agents.engine.settings import build
@@ -21,7 +21,7 @@ from offdyn_agents.models.ensemble import settings as ensembles
 from offdyn_agents.models.ensemble.model import gaussians
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.presets import tuning
-from offdyn_agents.runs.runs import make_agent, train_population
+from offdyn_agents.runs.runs import train_population
 from offdyn_envs.errors import OffDynError
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_rollouts import constant_ensemble, random_ensemble

@@ -7,7 +7,7 @@ import torch
 
 from offdyn_agents.algorithms.model_based import ModelBasedSAC
 from offdyn_agents.algorithms.morec import Judged
-from offdyn_agents.algorithms.registry import agent_class
+from offdyn_agents.algorithms.registry import agent_class, make_agent
 from offdyn_agents.engine.networks import mlp
 from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.stages import StageContext
@@ -18,7 +18,6 @@ from offdyn_agents.models.dynamics_reward import stage as stage_module
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward, Scaling, discriminator_network
 from offdyn_agents.models.ensemble.rollouts import roll_out
 from offdyn_agents.presets import chosen, preset, tuning
-from offdyn_agents.runs.runs import make_agent
 from tests.agents.synthetic import A, S, dataset, make
 from tests.agents.test_model_based import view
 from tests.agents.test_model_rollouts import random_ensemble

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.rowwise.otdf import OTDF, relative
 from offdyn_agents.engine.rows import Layout, RowCounts
 from offdyn_agents.models.behaviour_cvae import CVAE, VARIANCE, fit_behaviour
 from offdyn_agents.models.transport import TransportSettings, potentials, row_costs, transport_costs
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import same, train, weights
 from offdyn_agents.testing.data import A, S
 from tests.agents.planted import context, good_rows, good_share, planted

@@ -383,6 +383,7 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
         "`closeness` has": (hopper, "stc", "closeness", "correlation"),
         "`corrected` has": (hopper, "stc", "corrected", "correlation"),
         "IGDF keeps has": (hopper, "igdf", "scores", "gap of the kept"),
+        "oracle's quarter has": (hopper, "igdf", "scores", "oracle's gap"),
     }
     words = " ".join(text.partition("In the tables")[0].split())
     for sentence, (*where, figure) in said.items():

@@ -101,8 +101,8 @@ def test_a_record_has_figures_of_all_columns_and_grades_of_ratings(tmp_path):
     assert columns["scores"]["bins"] == record["oracle"]["bins"] and columns["scores"]["share"] == 0.25
     assert columns["scores"]["kept_gap"] < columns["scores"]["better_half"] < 1.0
     line, oracle = rows_table(record)
-    assert (line["column"], line["kept"], line["rank correlation with the gap"]) == ("scores", "0.25", "-1")
-    assert line["gap of the kept"] == f"{columns['scores']['kept_gap']:.3g}"
+    assert (line["column"], line["kept share"], line["correlation"]) == ("scores", "0.25", "-1")
+    assert line["gap of the kept"] == line["oracle's gap"] == f"{columns['scores']['kept_gap']:.3g}"
     assert oracle["column"] == "oracle" and not actions_table(record)
 
 
@@ -112,7 +112,7 @@ def test_seeds_differ_and_their_mean_is_shown(tmp_path):
     assert (tmp_path / "seeds.png").stat().st_size > 1000
     first, second = (run["rewards"]["rank_correlation"] for run in record["columns"])
     assert first != second
-    assert rows_table(record)[0]["rank correlation with the gap"] == f"{(first + second) / 2:.3g}"
+    assert rows_table(record)[0]["correlation"] == f"{(first + second) / 2:.3g}"
 
 
 def test_stc_is_told_what_the_target_does_with_its_actions(tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_stc_is_told_what_the_target_does_with_its_actions(tmp_path, capsys):
     assert moved["share"] == pytest.approx(record["columns"][0]["corrected"]["mean"], abs=0.1)
     assert moved["own_gap"] > 0.0 and moved["gap"] > 0.0 and 0.0 <= moved["nearer"] <= 1.0
     (line,) = actions_table(record)
-    assert line["gap with own actions"] == f"{moved['own_gap']:.3g}"
+    assert line["gap with its own"] == f"{moved['own_gap']:.3g}"
     # Corrections of rewards rate no rows: mean and spread only.
     assert "rank_correlation" not in record["columns"][0]["rewards"] and record["columns"][0]["rewards"]["std"] > 0.0
     told = [word for name, value in small.items() for word in ("--set", f"{name}={value}")]
@@ -242,11 +242,11 @@ def test_a_page_has_the_figures_of_all_files(tmp_path, capsys):
     assert text.startswith("# Why?\n") and text.endswith(f"{rows_page.END}\n\nend\n") and "old" not in text
     assert rows_page.markdown(rows_page.collect(tmp_path)) in text
     figures = records[0]["columns"][0]["rewards"]
-    cells = [figures["rank_correlation"], figures["std"], None, None, figures["better_half"]]
+    cells = [figures["rank_correlation"], figures["std"], None, None, None, figures["better_half"]]
     shown = " | ".join("-" if one is None else f"{one:.2f}" for one in cells)
     assert f"| `dara@dara.updates=20` | rewards | {shown} | {records[0]['stages_s']:.0f} |" in text
     kept = records[1]["columns"][0]["scores"]["kept_gap"]
-    assert re.search(rf"\| `oracle-filter` \| scores \| -1.00 \| [\d.]+ \| 50% \| {kept:.2f} \|", text)
+    assert re.search(rf"\| `oracle-filter` \| scores \| -1.00 \| [\d.]+ \| 50% \| {kept:.2f} \| {kept:.2f} \|", text)
     main_ends(["diagnose", "rows", "--table", "-", "--json", "--out", str(tmp_path)])
     capsys.readouterr()
     lines = rows_page.lines(rows_page.collect(tmp_path))

@@ -53,6 +53,9 @@ def test_the_gap_of_what_is_kept():
     assert grade(said, gaps, 0.75)["kept_gap"] == pytest.approx(2.0 / 2.5)
     assert grade(np.array([1.0, 0.0, 0.0, 0.0]), gaps, 0.5)["kept_gap"] == pytest.approx((1.0 + 3.0) / 2 / 2.5)
     assert grade(said, gaps, 0.25)["share"] == 0.25
+    # The worst filter beside the best: of its half the mean gap is 3.5, of the oracle's 1.5.
+    worst = grade(-said, gaps, 0.5)
+    assert (worst["kept_gap"], worst["oracle_kept_gap"]) == (pytest.approx(3.5 / 2.5), pytest.approx(1.5 / 2.5))
 
 
 def test_rows_that_the_target_cannot_take_are_left_out():
@@ -72,7 +75,8 @@ def test_rows_that_the_target_cannot_take_are_left_out():
     told = graded(ratings, [columns, columns], [columns.figures(), None], gap)
     assert told[1] is None
     assert told[0]["rewards"]["gap_rank_correlation"] == pytest.approx(-1.0) and told[0]["rewards"]["max"] == 9.0
-    assert told[0]["keep"] == {"share": 0.8, "gap_rank_correlation": pytest.approx(-1.0), "kept_gap": 0.5}
+    best = {"oracle_kept_gap": 0.5}
+    assert told[0]["keep"] == {"share": 0.8, "gap_rank_correlation": pytest.approx(-1.0), "kept_gap": 0.5, **best}
     assert told[0]["target_rewards"] == columns.figures()["target_rewards"]
 
 
@@ -83,6 +87,7 @@ def test_run_json_has_the_grades_and_the_gap_of_what_is_kept(task, tmp_path):  #
     (said, other) = facts["stages"]["rows"]
     assert said == other and said["scores"]["gap_rank_correlation"] == pytest.approx(-1.0)
     assert said["scores"]["share"] == 0.25 and 0.0 < said["scores"]["kept_gap"] < 1.0
+    assert said["scores"]["oracle_kept_gap"] == pytest.approx(said["scores"]["kept_gap"])
 
 
 @pytest.mark.parametrize("name", AGENTS)

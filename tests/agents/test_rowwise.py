@@ -208,7 +208,7 @@ def test_a_run_with_such_columns_stops_before_its_first_update(tmp_path):
 @pytest.mark.parametrize(("gaps", "eta", "expected"), [((1.5, 0.7), 0.1, 0.08), ((30.0, -5.0), 0.1, 1.0)])
 def test_daras_correction(gaps, eta, expected):
     """G1; two softmaxes would say .29877 of the first gap."""
-    from offdyn_agents.models.classifiers import ClassifierSettings, log_odds, offsets
+    from offdyn_agents.models.classifiers import CorrectionSettings, log_odds, offsets
 
     layout = Layout(1, 1)
     row = torch.tensor([[0.0, 0.0, 0.0, 0.0, 1.0]])
@@ -218,7 +218,7 @@ def test_daras_correction(gaps, eta, expected):
         return [*zeros, torch.tensor([[0.0, gap]])]
 
     nets = {"sas": net(3, gaps[0]), "sa": net(2, gaps[1])}
-    assert float(offsets(ClassifierSettings(weight=eta), nets, layout, row)) == pytest.approx(expected)
+    assert float(offsets(CorrectionSettings(weight=eta), nets, layout, row)) == pytest.approx(expected)
     twice = [float(log_odds(nets[n], torch.zeros(1, k), "code")) for n, k in (("sas", 3), ("sa", 2))]
     if gaps[0] == 1.5:
         assert twice[0] - twice[1] == pytest.approx(0.29877, abs=1e-4)

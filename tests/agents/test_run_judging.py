@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.algorithms.registry import AGENTS, agent_class, make_agent
 from offdyn_agents.engine.stage_cache import Fitted
 from offdyn_agents.engine.training.module import Budget, Hardware
 from offdyn_agents.judging import judge as judging
@@ -27,7 +27,7 @@ from offdyn_agents.models.ensemble.rollouts import Proposer
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.runs import problems, runs
 from offdyn_agents.runs.plans import Plan
-from offdyn_agents.runs.runs import make_agent, train_tasks
+from offdyn_agents.runs.runs import train_tasks
 from offdyn_envs.errors import OffDynError
 from tests.agents import stand_ins, synthetic
 from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from offdyn_agents.algorithms.iql import IQL
-from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.algorithms.registry import AGENTS, agent_class, make_agent
 from offdyn_agents.algorithms.rowwise.agent import SCORES, RowwiseIQL
 from offdyn_agents.engine.agent import DATA_CHOICES
 from offdyn_agents.engine.resources import Budget, Hardware
@@ -18,7 +18,7 @@ from offdyn_agents.engine.rows import RowCounts
 from offdyn_agents.engine.settings import build, parse_overrides, setting_names, to_json
 from offdyn_agents.presets import _preset_file, forms, preset, tuning
 from offdyn_agents.runs.plans import Plan
-from offdyn_agents.runs.runs import make_agent, plan_agent
+from offdyn_agents.runs.runs import plan_agent
 from offdyn_agents.runs.settings_page import setting_rows
 from offdyn_agents.testing.sizes import small_agent
 from offdyn_envs.errors import OffDynError
@@ -179,7 +179,7 @@ def test_published_constants_of_the_hand(name, form, robot):
 @pytest.mark.parametrize("robot", HANDS)
 def test_published_constants_of_cql_on_the_hand(robot):
     own, code = (make_agent("cql", robot, 45, 24, {"form": form}).settings for form in ("suite", "code"))
-    assert (own.weight, own.actor_rate, own.learning_rate) == (1.0, 1e-4, 3e-4)
+    assert (own.weight, own.actor_rate, own.alpha_rate, own.learning_rate) == (1.0, 1e-4, 1e-4, 3e-4)
     # The other repository's numbers are the same for all robots.
     assert (code.weight, code.actor_rate) == (10.0, 3e-4)
 

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from offdyn_agents.algorithms.registry import AGENTS, agent_class
+from offdyn_agents.algorithms.registry import AGENTS, agent_class, make_agent
 from offdyn_agents.engine.settings import build, setting_names, to_json
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.runs.settings_page import setting_rows
 from offdyn_envs import cli
 from offdyn_envs.errors import OffDynError

@@ -7,12 +7,12 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from offdyn_agents.algorithms.iql import IQL
+from offdyn_agents.algorithms.registry import make_agent
 from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.algorithms.rowwise.srpo import SRPO, SRPOSettings, log_ratio, top_labels
 from offdyn_agents.engine.rows import Layout, RowCounts, pack
 from offdyn_agents.engine.stages import StageContext
 from offdyn_agents.engine.update import adam, scales
-from offdyn_agents.runs.runs import make_agent
 from offdyn_agents.testing.conformance import SOURCE, TARGET, same, train, weights
 from offdyn_agents.testing.data import A, S
 

@@ -383,10 +383,13 @@ def test_only_pen_drops():
 @pytest.mark.parametrize(
     ("state", "words"),
     (
-        ((np.zeros(29), np.zeros(30), np.ones(4)), r"qpos must be 30 finite numbers, got shape \(29,\)"),
-        ((np.zeros(30), np.full(30, np.nan), np.ones(4)), "qvel must be 30 finite numbers"),
-        ((np.zeros(30), np.zeros(30), np.ones(3)), "goal must be 4 finite numbers"),
-        ((np.zeros(30), np.zeros(30), "north"), "goal must be 4 numbers"),
+        (
+            (np.zeros(29), np.zeros(30), np.ones(4)),
+            r"qpos must be finite numbers of shape \(30,\), got float64 of shape \(29,\)",
+        ),
+        ((np.zeros(30), np.full(30, np.nan), np.ones(4)), "qvel must be finite numbers"),
+        ((np.zeros(30), np.zeros(30), np.ones(3)), r"goal must be finite numbers of shape \(4,\)"),
+        ((np.zeros(30), np.zeros(30), "north"), r"goal must be finite numbers of shape \(4,\), got <U5"),
         ((np.zeros(30), np.zeros(30)), "must be .qpos, qvel, goal."),
         (3, "must be .qpos, qvel, goal."),
     ),

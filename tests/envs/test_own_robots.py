@@ -17,6 +17,7 @@ from offdyn_envs import (
     Delay,
     Field,
     GoalPart,
+    Gravity,
     Kinematic,
     Local,
     Mass,
@@ -458,6 +459,20 @@ def test_states_that_nobody_stores_are_refused(old, new, words):
     said = refused(lambda: offdyn_envs.register_robot(pendulum(mjcf=PENDULUM.replace(old, new))))
     assert said.startswith(f"robot 'pendulum': its model has {words}")
     assert "state of a robot" in said
+
+
+def test_no_measure_tells_the_time():
+    clock = pendulum(mjcf=PENDULUM.replace("</mujoco>", '<sensor><clock name="t"/></sensor></mujoco>'))
+    said = refused(offdyn_envs.register_robot, replace(clock, measures=(Measure("sensor", "t"),)))
+    assert said.startswith("robot 'pendulum': its model has a clock among its measures; only qpos")
+    assert offdyn_envs.register_robot(clock).goal_dim == 0
+
+
+def test_gravity_is_told_of_robots_with_another():
+    moon = PENDULUM.replace('timestep="0.01"', 'timestep="0.01" gravity="0 0 -1.62"')
+    robot = offdyn_envs.register_robot(pendulum(mjcf=moon))
+    assert compile_model(robot, (Gravity(0.5),)).opt.gravity[2] == -0.81
+    assert Gravity(0.5).describe(robot) == "gravity multiplied by 0.5"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_the_queue_is_part_of_the_state():
         other = bare.step(actions[step])[0]
         assert not np.array_equal(other[0], expected[0]) and np.array_equal(other[1], expected[1])
     before = source.queue
-    for wrong in (before[:, :1], np.full_like(before, np.nan), "queue"):
+    for wrong in (before[:, :1], np.full_like(before, np.nan), before.astype(str), "queue"):
         with pytest.raises(OffDynError, match="queue must be finite numbers of shape"):
             twin.set_state(source.qpos, source.qvel, queue=wrong)
         with pytest.raises(OffDynError, match="queue must be finite numbers of shape"):

@@ -43,6 +43,7 @@ BAD_STATE = np.array([[np.nan] * 6, [0.0] * 6])
         (lambda: batch().reset(seed=[1, 2, 3]), "seed must be one number or 2"),
         (lambda: batch().reset(seed="a"), "seed must be a whole number, 0 or above, got 'a'"),
         (lambda: batch().set_state(BAD_STATE, STATE), "qpos must be finite numbers of shape (2, 6)"),
+        (lambda: batch().set_state([[1.0], [1.0, 2.0]], STATE), "qpos must be finite numbers of shape (2, 6)"),
         (lambda: batch().set_state(STATE, STATE[:, :5]), "qvel must be finite numbers of shape (2, 6)"),
         (lambda: batch().set_state(STATE, STATE, mask=np.ones(3, bool)), "mask must be 2 booleans"),
         (lambda: batch().step([["a"] * 3] * 2), "actions must be finite numbers of shape (2, 3)"),

@@ -23,7 +23,7 @@ from offdyn_agents.engine.networks import Network, Params
 from offdyn_agents.engine.rows import Batch, Layout, RowColumns
 from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.models.classifiers import (
-    ClassifierSettings,
+    CorrectionSettings,
     classifier_loss,
     columns,
     gap,
@@ -50,7 +50,7 @@ class DARASettings(RowwiseSettings):
     """
 
     schedule: str = setting("stage", choices=("stage", "loop"))
-    dara: ClassifierSettings = field(default_factory=ClassifierSettings)
+    dara: CorrectionSettings = field(default_factory=CorrectionSettings)
     BELONGS: ClassVar[Belongs] = {
         # A loop has the policy's updates, batches and step size.
         f"dara.{name}": {"schedule": ("stage",)}

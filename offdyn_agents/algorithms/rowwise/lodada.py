@@ -35,7 +35,7 @@ __all__ = ["LoDADA", "LoDADASettings", "kept_clusters"]
 
 @dataclass(frozen=True)
 class DomainSettings(ClassifierSettings):
-    """The classifiers' settings; of `weight`, which is about rewards, nothing is read here.
+    """The classifiers' settings.
 
     Attributes:
         noise: Standard deviation of the Gaussian noise on inputs; chosen on planted rows, see docs/methods/lodada.md.

@@ -12,7 +12,7 @@ from offdyn_agents.algorithms.iql import IQL, IQLSettings
 from offdyn_agents.engine.rows import RowColumns
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
-from offdyn_agents.models.classifiers import ClassifierSettings, fit_classifiers, offsets
+from offdyn_agents.models.classifiers import CorrectionSettings, fit_classifiers, offsets
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DARALikeSettings(IQLSettings):
     """
 
     data: str = setting("merged", choices=("merged",))
-    dara: ClassifierSettings = field(default_factory=ClassifierSettings)
+    dara: CorrectionSettings = field(default_factory=CorrectionSettings)
 
 
 class DARALike(IQL):
