@@ -18,7 +18,7 @@ FULL_UPDATES ?= 15000
 FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo demo-page demo-full test lint docs tables install clean
+.PHONY: demo demo-page demo-full test test-slow lint docs tables install clean
 
 install: $(INSTALLED)
 
@@ -30,6 +30,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

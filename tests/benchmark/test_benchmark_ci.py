@@ -307,8 +307,9 @@ def test_the_workflows_run_what_is_tested_here() -> None:
         for path in (ROOT / ".github/workflows").glob("*.yml")
     }
     runs = {name: [step["run"] for step in steps if "run" in step] for name, steps in jobs.items()}
-    assert set(runs) == {"ci", "pages", "release", "submission"}
+    assert set(runs) == {"ci", "pages", "release", "slow", "submission"}
     assert runs["ci"][-1] == ".ci/run"
+    assert runs["slow"][-1] == "make test-slow"
     assert runs["submission"][-1].split()[:2] == ["leaderboard/ci/verify-submission", "--commit"]
     assert runs["pages"][-1] == "offdyn leaderboard page"
     # Expressions in scripts are how a pull request's title becomes a command.
