@@ -162,7 +162,8 @@ def evaluate(
 ) -> None:
     """Evaluate finished runs: on the task itself, under further shifts, and under the min-Q attack.
 
-    Results that are there, of the same policies, are shown again. Runs that are not finished are named at the end.
+    Results that are there, of the same policies, are shown again, but with --offline. Delete evaluation.json to make
+    them anew. Runs that are not finished are named at the end.
     """
     quiet_waiting()
     # A folder that is no run is told before torch is imported, and before another is evaluated.

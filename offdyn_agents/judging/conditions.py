@@ -43,7 +43,8 @@ __all__ = ["check", "condition_settings"]
 
 EXAM_ROWS = 1000
 """Source rows that are simulated in the target."""
-USED = ("ensemble", "dynamics_reward", "discriminators", "source_kept", "elites", "draws", "candidate_bound")
+OF_REWARD = ("dynamics_reward", "discriminators", "threshold", "source_kept", "elites", "draws", "candidate_bound")
+USED = ("ensemble", *OF_REWARD)
 """The settings of models that are judged which count here."""
 
 
@@ -124,8 +125,7 @@ def condition_settings(robot: str, quality: str, overrides: Mapping[str, str]) -
     short = setting_names(DynamicsRewardSettings)
     named = {f"dynamics_reward.{key}" if key in short else key: value for key, value in overrides.items()}
     own = chosen(agent_class("morec"), robot, quality, named)
-    names = ("dynamics_reward", "discriminators", "source_kept", "elites", "draws", "candidate_bound")
-    return JudgeSettings(ensemble=own.dynamics, **{name: getattr(own, name) for name in names})
+    return JudgeSettings(ensemble=own.dynamics, **{name: getattr(own, name) for name in OF_REWARD})
 
 
 Measured = tuple[JudgeSettings, dict[str, Any], list[Conditions]]

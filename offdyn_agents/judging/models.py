@@ -36,7 +36,8 @@ class JudgeSettings:
         ensemble: The Gaussian ensembles.
         dynamics_reward: MOREC's reward.
         discriminators: Discriminators in it.
-        source_kept: See `offdyn_agents.algorithms.morec.FilterSettings`.
+        threshold: Of r_D, below which rollouts end; see `offdyn_agents.algorithms.morec.FilterSettings`.
+        source_kept: See there.
         elites: Members of a Gaussian ensemble, the best on held-out rows, that are examined and that propose candidates
             for the reward to judge.
         draws: Candidates of each elite.
@@ -48,6 +49,7 @@ class JudgeSettings:
     ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
     dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
     discriminators: int = setting(40, low=1)
+    threshold: float = setting(0.6, low=0.0)
     source_kept: float = setting(0.9, low=0.0, high=1.0)
     elites: int = setting(5, low=1)
     draws: int = setting(2, low=1)

@@ -89,7 +89,7 @@ def judge_reward(
     held = asked[BEHAVIOUR]
     share = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
     sources = context.source if ensemble == "merged" else context.source[:0]
-    threshold = keeping(settings.source_kept, reward, context.layout, sources, THRESHOLD)
+    threshold = keeping(settings.source_kept, reward, context.layout, sources, settings.threshold)
     rankings: dict[str, list[Ranking]] = {name: [] for name in asked}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in asked}
     for model in fit_gaussians(settings, context, ensemble):

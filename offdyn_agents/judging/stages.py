@@ -58,7 +58,7 @@ def judge_settings(agent: Agent) -> JudgeSettings:
     from offdyn_agents.judging.models import JudgeSettings
 
     own, dynamics = agent.settings, _used(agent)
-    names = ("dynamics_reward", "discriminators", "source_kept", "draws", "candidate_bound")
+    names = ("dynamics_reward", "discriminators", "threshold", "source_kept", "draws", "candidate_bound")
     reward = {name: getattr(own, name) for name in names} if hasattr(own, "dynamics_reward") else {}
     if isinstance(dynamics, DualDynamicsSettings):
         # DROCO has no elites: it asks all members.

@@ -156,5 +156,6 @@ def fit_classifiers(settings: ClassifierSettings, context: StageContext) -> Fitt
         context: Rows, seeds, cache and hardware.
     """
     # What is done with their answer does not change them.
-    trained = replace(CorrectionSettings(**vars(settings)), weight=0.0, clip=0.0)
+    whole = settings if isinstance(settings, CorrectionSettings) else CorrectionSettings(**vars(settings))
+    trained = replace(whole, weight=0.0, clip=0.0)
     return fit(training(settings, context.layout), trained, context)

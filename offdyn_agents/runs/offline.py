@@ -222,12 +222,12 @@ def _dynamics(
     folder: Path, facts: Mapping[str, Any], target: torch.Tensor, layout: Layout, held: NDArray[Any], plan: OfflinePlan
 ) -> dict[str, Any]:
     """Return the errors of a run's dynamics on held-out rows; nothing for agents without dynamics."""
-    kind = agent_class(facts["agent"])
+    kind, sizes = agent_class(facts["agent"]), (layout.observation_dim, layout.action_dim)
+    if not learned_model(kind(kind.settings_class(), *sizes)):
+        return {}
     try:
-        agent = kind(run_settings(folder, facts), layout.observation_dim, layout.action_dim)
+        agent = kind(run_settings(folder, facts), *sizes)
         name = learned_model(agent)
-        if not name:
-            return {}
         needs_source = name not in ("alone", "target")
         source = pack(load_data(facts, "source"), "source") if needs_source else target[:0]
         precision = facts.get("precision", "fp32")

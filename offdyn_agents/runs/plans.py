@@ -167,16 +167,16 @@ def run_settings(folder: Path, facts: Mapping[str, Any]) -> Any:
     """Return the settings with which a run.json's agent was trained.
 
     Raises:
-        OffDynError: It does not name one that the agent has now: an older version trained the run, and what it did
-            there is not for today's default to say.
+        OffDynError: It does not name one that the agent has now, or names one that it has no more: an older version
+            trained the run, and what it did there is not for today's default to say.
     """
     kind = agent_class(facts["agent"])
-    told = flat(facts["settings"])
-    silent = [name for name in setting_names(kind.settings_class) if name not in told]
-    if silent:
-        raise OffDynError(
-            f"run '{folder}': run.json does not say what {', '.join(silent)} was, which came later; train it again"
-        )
+    told, known = flat(facts["settings"]), setting_names(kind.settings_class)
+    silent, gone = ([name for name in ours if name not in theirs] for ours, theirs in ((known, told), (told, known)))
+    if silent or gone:
+        parts = [f"does not say what {', '.join(silent)} was, which came later"] if silent else []
+        parts += [f"has {', '.join(gone)}, which agent '{kind.name}' has no more"] if gone else []
+        raise OffDynError(f"run '{folder}': run.json {' and '.join(parts)}; train it again")
     return build(kind.settings_class, told)
 
 

@@ -65,13 +65,17 @@ def check_observe_shifts(value: object, schedule: object) -> bool:
 
 
 def finite_numbers(name: str, value: object, *shapes: tuple[int, ...], chosen: Any = ...) -> NDArray[Any]:
-    """Return numbers of one of the shapes, of which the first is the usual one; all, or the chosen rows, are finite."""
+    """Return numbers of one of the shapes; all, or those of the chosen rows, are finite."""
     try:
         array = np.asarray(value)
     except ValueError:  # Rows of different lengths.
         array = np.asarray(None)
-    if array.shape not in shapes or array.dtype.kind not in "fiu" or not np.isfinite(array[chosen]).all():
+    fits = array.shape in shapes and array.dtype.kind in "fiu"
+    lost = int(np.sum(~np.isfinite(array[chosen]))) if fits else 0
+    if not fits or lost:
+        allowed = " or ".join(str(shape) for shape in dict.fromkeys(shapes))
+        what = f", of which {lost} are not finite" if lost else ""
         raise OffDynError(
-            f"{name} must be finite numbers of shape {shapes[0]}, got {array.dtype} of shape {array.shape}"
+            f"{name} must be finite numbers of shape {allowed}, got {array.dtype} of shape {array.shape}{what}"
         )
     return array

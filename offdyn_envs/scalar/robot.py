@@ -179,12 +179,17 @@ class ShiftedRobot(ScalarEnvironment):
         Args:
             qpos: Positions, [nq].
             qvel: Velocities, [nv].
+
+        Raises:
+            OffDynError: A wrong shape, or values that are not finite.
         """
+        positions = finite_numbers("qpos", qpos, (self.model.nq,))
+        velocities = finite_numbers("qvel", qvel, (self.model.nv,))
         if is_local(self.shifts):
             self._follow(outside)
         if len(self._columns):  # What is left of earlier steps would show in what sensors feel.
             self.data.ctrl[:], self.data.qacc_warmstart[:] = 0.0, 0.0
-        super().set_state(qpos, qvel)
+        super().set_state(positions, velocities)
         self._take_rest()
 
     def _take_rest(self) -> None:

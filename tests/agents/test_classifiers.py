@@ -1,5 +1,6 @@
 """DARA's classifiers: their losses, what they learn about known densities, and the cache."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,6 +130,20 @@ def test_swapping_the_domains_flips_the_sign():
     one, other, rows = world(20_000, 0, 0.0), world(20_000, 1, 1.0), world(1000, 2, 0.5)
     there, back = (gap(*fit(*pair, noise=0.0, updates=300), LAYOUT, rows) for pair in ((one, other), (other, one)))
     assert float((there + back).abs().mean()) < 0.2 * float(there.abs().mean())
+
+
+def test_own_settings_may_have_more(monkeypatch):
+    @dataclass(frozen=True)
+    class Own(CorrectionSettings):
+        extra: int = 3
+
+    seen = []
+    monkeypatch.setattr(classifiers, "fit", lambda training, trained, context: seen.append(trained))
+    asked = SimpleNamespace(layout=LAYOUT)
+    for chosen in (Own(weight=0.5), CorrectionSettings(weight=0.5), ClassifierSettings()):
+        fit_classifiers(chosen, asked)
+    assert [type(one) for one in seen] == [Own, CorrectionSettings, CorrectionSettings]
+    assert [(one.weight, one.clip) for one in seen] == [(0.0, 0.0)] * 3
 
 
 def test_a_seed_decides_everything():

@@ -233,6 +233,9 @@ def test_runs_of_which_nothing_can_be_said(task, tmp_path, monkeypatch):  # noqa
     (folder / "run.json").write_text(json.dumps(facts | {"settings": older}))
     with pytest.raises(OffDynError, match=r"does not say what penalty was, which came later"):
         judge_rollouts(folder)
+    (folder / "run.json").write_text(json.dumps(facts | {"settings": facts["settings"] | {"gone": 1}}))
+    with pytest.raises(OffDynError, match=r"run.json has gone, which agent 'mopo' has no more; train it again"):
+        judge_rollouts(folder)
     (folder / "run.json").write_text(json.dumps(facts))
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), target, source))
     with pytest.raises(OffDynError, match=r"learned from other rows than task '.*' has now"):

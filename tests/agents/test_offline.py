@@ -14,7 +14,7 @@ from offdyn_agents.engine.training.module import Hardware
 from offdyn_agents.engine.update import initial_population
 from offdyn_agents.judging.held_out import held_out_errors
 from offdyn_agents.models.fqe import FQESettings, evaluate_policies, held_out, logged_returns
-from offdyn_agents.runs.offline import OfflinePlan, _policy, evaluate_offline, load_target, summarise_offline
+from offdyn_agents.runs.offline import OfflinePlan, _dynamics, _policy, evaluate_offline, load_target, summarise_offline
 from offdyn_envs import cli
 from offdyn_envs.datasets.own.contract import plain_contract
 from offdyn_envs.errors import OffDynError
@@ -182,6 +182,14 @@ def test_command(data, tmp_path, capsys, monkeypatch):  # noqa: F811
         cli.main(["evaluate", str(run), "--offline"])
     assert ended.value.code == 2
     assert "is not complete; finish it with" in capsys.readouterr().err
+
+
+def test_older_runs_of_agents_without_dynamics_have_none(tmp_path):
+    rows, held = torch.zeros(3, LAYOUT.width), np.zeros(3, dtype=bool)
+    asked = rows, LAYOUT, held, OfflinePlan(quiet=True)
+    assert _dynamics(tmp_path, {"agent": "iql", "settings": {}}, *asked) == {}
+    told = _dynamics(tmp_path, {"agent": "mopo", "settings": {}}, *asked)["skipped"]
+    assert "run.json does not say what" in told and told.endswith("which came later; train it again")
 
 
 def test_a_run_without_target_data():

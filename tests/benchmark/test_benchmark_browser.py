@@ -94,7 +94,9 @@ FOCUS = "document.activeElement"
 
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("name", ["index.html", "pages/entry-forged.html"])
-def test_every_stop_of_the_tab_key_is_seen(name: str, width: int, browser: Browser, board: Path) -> None:
+def test_every_stop_of_the_tab_key_has_a_box_within_the_windows_width(
+    name: str, width: int, browser: Browser, board: Path
+) -> None:
     browser.show(width, "light")
     browser.load(board / name)
     stops: list[str] = []

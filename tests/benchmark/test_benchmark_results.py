@@ -642,7 +642,7 @@ def test_a_method_s_name_ends_no_cell() -> None:
         (["--track", "core-7"], "did you mean 'core-6'"),
         (["--division", "2m"], "division '2m'"),
         (["--leaderboard", "nowhere"], "leaderboard 'nowhere' does not exist"),
-        (["--leaderboard", "."], "no entry and no run has figures on 'core-6'"),
+        (["--leaderboard", "."], "no entry and no run has figures on 'core-6' in division 100k"),
         (["--plan", "none.json"], "plan 'none.json' cannot be read"),
         (["--plan", "odd.json"], "plan 'odd.json' is not what `offdyn train --agents all --plan --json` prints"),
         (["runs"], "'runs' is no run and has no evaluated runs below it"),

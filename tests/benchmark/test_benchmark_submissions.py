@@ -135,6 +135,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "curve that goes back": (setter("curves", {boards.HOPPER: curve([2, 1], 2)}), "its updates do not rise"),
     "short curve": (setter("curves", {boards.HOPPER: curve([1, 2], 1)}), "has 1 returns; the entry says 2"),
     "a day that is none": (setter("date", "yesterday"), "breaks its schema at date"),
+    "a month that is none": (setter("date", "2026-13-01"), "date '2026-13-01' is no day"),
     "unknown kind": (setter("family", "magic"), "breaks its schema at family"),
     "huge method name": (setter("method", "x" * 1000), "breaks its schema at method"),
 }

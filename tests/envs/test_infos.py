@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from offdyn_envs import robots
+from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import WALKERS
 from tests.envs.test_identity import stock_environment
 
@@ -46,6 +47,25 @@ def test_a_step_that_blows_up_has_the_same_names(name: str) -> None:
     info = env.step(np.zeros(env.action_space.shape))[4]
     assert info["diverged"] is True
     assert kinds(info) == kinds(expected)
+
+
+@pytest.mark.parametrize(
+    ("qpos", "words"),
+    [
+        ("north", "got <U5 of shape ()"),
+        ([[1.0], [1.0, 2.0]], "got object of shape ()"),
+        (np.zeros(5), "got float64 of shape (5,)"),
+        (np.full(6, np.nan), "got float64 of shape (6,), of which 6 are not finite"),
+    ],
+)
+def test_states_that_are_none_change_nothing(qpos: object, words: str) -> None:
+    env: Any = gymnasium.make("OffDyn/Hopper-gravity-0.5-v0").unwrapped
+    env.reset(seed=0)
+    before = env.data.qpos.copy()
+    with pytest.raises(OffDynError) as told:
+        env.set_state(qpos, np.zeros(6))
+    assert str(told.value) == f"qpos must be finite numbers of shape (6,), {words}"
+    assert np.array_equal(env.data.qpos, before)
 
 
 @pytest.mark.parametrize("robot", WALKERS.values(), ids=WALKERS)

@@ -100,7 +100,7 @@ def kept(
     clean: Mapping[str, float],
     among: Collection[str] | None = None,
 ) -> Kept | None:
-    """Returns what is kept in a cell, by one rule for the board and the results page (contract.md, Numbers).
+    """Returns what is kept in a cell, by one rule for the board and the results page (docs/protocol.md).
 
     None where a task lacks the cell though it is possible on it: nobody chooses the tasks over which it is taken.
 

@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def load_entry(folder: Path) -> Entry:
     if fault is not None:
         raise OffDynError(f"entry '{name}': entry.json breaks its schema at {fault}")
     _check_texts(data, name)
+    _check_date(data.get("date"), name)
     if data["name"] != name:
         raise OffDynError(f"entry '{name}': its entry.json calls itself '{data['name']}'")
     results = tuple(sorted((_result(item) for item in data["results"]), key=lambda r: (r.task, r.seed)))
@@ -364,6 +366,13 @@ def _check_curves(entry: Entry) -> None:
             raise OffDynError(f"{where}: its updates do not rise")
         for returns in curve["returns"].values():
             _check_returns(returns, len(curve["updates"]), where)
+
+
+def _check_date(told: str | None, name: str) -> None:
+    try:
+        date.fromisoformat(told or "2000-01-01")
+    except ValueError:
+        raise OffDynError(f"entry '{name}': date '{told}' is no day; as in 2026-11-29") from None
 
 
 def _check_size(entry: Entry) -> None:

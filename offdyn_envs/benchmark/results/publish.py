@@ -72,8 +72,14 @@ def write_results(
     planned = () if plan is None else read_plan(plan)
     rows = gather(judged, runs, track, division, table)
     held = held_against(rows, runs, references_of(track, table))
+    if not rows:
+        raise OffDynError(
+            f"no entry and no run has figures on '{track}' in division {division}; add one: "
+            "offdyn leaderboard add RUN --name NAME"
+        )
     material = replace(material_of(rows, track), plan=planned, held=held, division=division)
-    latest = max((one.day for one in judged), default="")
+    shown = {row.name for row in rows}
+    latest = max((one.day for one in judged if one.entry.name in shown), default="")
     text = page(material, command=command, latest=latest, version=__version__)
     text_file, folder = out / f"{material.name}.md", out / material.name
     figures, plot = folder / "figures.csv", folder / "forest.png"
@@ -91,14 +97,7 @@ def material_of(rows: Sequence[Row], track: str) -> Material:
     Args:
         rows: The rows of the track.
         track: Name of the track.
-
-    Raises:
-        OffDynError: There are no rows.
     """
-    if not rows:
-        raise OffDynError(
-            f"no entry and no run has figures on '{track}'; add one: offdyn leaderboard add RUN --name NAME"
-        )
     tasks = get_track(track)
     facts = {task: task_facts(get_task(task), None) for task in tasks}
     gaps = {task: float(told["gap"]["mean"]) for task, told in facts.items() if "gap" in told}

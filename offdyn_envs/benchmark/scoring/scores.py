@@ -87,7 +87,7 @@ class Reference:
 
     @property
     def scored(self) -> bool:
-        """Whether the gap is at least five of its own standard errors (contract.md, Tasks and tracks)."""
+        """Whether the gap is at least five of its own standard errors."""
         return self.span > 0 and self.span >= protocol.SCORED_GAP * math.hypot(self.random_se, self.expert_se)
 
     def normalise(self, returns: ArrayLike) -> Floats:
