@@ -8,9 +8,9 @@ one taken is below the threshold the rollout ends with it. r_D filters only: it 
 with l_k the logit of a snapshot k of the discriminator, and learner_k and expert_k its means over fakes and real rows.
 With merged rows the ensemble learns from all of them, and the reward takes target rows as the real ones.
 
-Where this departs from the method: fakes are drawn around the real next states at the real (s, a), three of four around
-what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`); inputs are standardised, on
-some robots with noise; the threshold is lowered where a tenth of the source rows would not reach it.
+Where this departs from the method: fakes are drawn around the real next states at the real (s, a), half or more of them
+around what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`); inputs are standardised,
+on some robots with noise; the threshold is lowered where a tenth of the source rows would not reach it.
 `dynamics_reward.opponent=ppo` is the published form, rollouts of a generator that PPO trains. Candidates are scored by
 one network that has learned r_D (`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all.
 The ensemble predicts in units of a change; a refill is 100 rollouts of 500 steps, not 2,000 of 100, and actor and

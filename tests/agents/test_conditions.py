@@ -44,7 +44,7 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
     assert list(record["holds"]) == [*THREE, FOURTH]
     refused = [ranking["refused"] for ranking in record["source"]]
     assert record["holds"][FOURTH] == [share <= 0.2 for share in refused]
-    assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.75
+    assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.5
     assert (record["rows"]["source"], record["rows"]["target"], record["rows"][HOLDOUT]) == (5000, 500, 1000)
     assert record["rows"][SOURCE] + record["rows"]["invalid"] == 1000
 

@@ -223,7 +223,7 @@ def test_policies_that_wander_are_those_of_their_files():
 
 
 def test_rollouts_early_and_late_are_those_of_their_files():
-    text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec@half-fakes"
+    text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec"
     rows = re.findall(r"^\| ([\d,]+) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 4
     for updates, starts, cells in rows:

@@ -60,7 +60,7 @@ class DynamicsRewardSettings:
     eigenvalue_floor: float = setting(1e-3, low=0.0, open_low=True)
     input_noise: float = setting(0.0, low=0.0)
     spread: float = setting(20.0, low=1.0)
-    source_fakes: float = setting(0.75, low=0.0, high=1.0)
+    source_fakes: float = setting(0.5, low=0.0, high=1.0)
     source_spread: float = setting(3.0, low=1.0)
     guess_updates: int = setting(4000, low=1)
     guess_rate: float = setting(1e-3, low=0.0, open_low=True)
