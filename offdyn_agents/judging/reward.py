@@ -88,7 +88,7 @@ def judge_reward(
     asked, scale = _asked(paper, context.threads), _scale(context, real)
     held = asked[BEHAVIOUR]
     share = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
-    sources = context.source if ensemble == "merged" else context.source[:0]
+    sources = (context.source if ensemble == "merged" else context.source[:0]).to(CPU)
     threshold = keeping(settings.source_kept, reward, context.layout, sources, settings.threshold)
     rankings: dict[str, list[Ranking]] = {name: [] for name in asked}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in asked}

@@ -246,8 +246,6 @@ def test_softmax_choice():
 class Told:
     """A reward that knows the scores of candidates: their first number."""
 
-    expert = torch.zeros(1)
-
     def __call__(self, observations, actions, following):
         assert observations.shape[:-1] == actions.shape[:-1] == following.shape[:-1]
         return following[..., 0]

@@ -277,7 +277,8 @@ def mirage(agent, penalty):
         inclination(1, -1.0),
         0.4,
         # Trained for long, or one of its candidates may be real after all, and choosing it does what stopping does.
-        free | {"dynamics.epochs": 80, "dynamics.patience": 80},
+        # The source's own rows are mirages too: a threshold that keeps them would end nothing.
+        free | {"dynamics.epochs": 80, "dynamics.patience": 80, "source_kept": 0.0},
         {"the early stop": {"threshold": 0.0}},
     )
     return {f"{agent}: which candidates are real": chosen, f"{agent}: where none is real": stopped}

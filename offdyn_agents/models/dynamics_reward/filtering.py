@@ -61,12 +61,12 @@ def keeping(share: float, reward: DynamicsReward, layout: Layout, rows: Tensor, 
         share: The share, in [0, 1].
         reward: The discriminators that judge.
         layout: Layout of packed rows.
-        rows: Packed rows [N, W]; without any, the threshold is the one wanted.
+        rows: Packed rows [N, W] where the reward is; without any, the threshold is the one wanted.
         threshold: The one wanted.
     """
     if not len(rows) or not share:
         return threshold
-    asked = layout.split(rows[:: -(-len(rows) // MOST)].to(reward.expert.device))[:3]
+    asked = layout.split(rows[:: -(-len(rows) // MOST)])[:3]
     return min(threshold, float(reward(*asked).quantile(1.0 - share, interpolation="lower")))
 
 
