@@ -21,7 +21,7 @@ from offdyn_agents.engine.settings import setting_names, to_json
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.judging.exams import SOURCE, set_paper
 from offdyn_agents.judging.judge import plain_json
-from offdyn_agents.judging.models import JudgeSettings
+from offdyn_agents.judging.models import OF_REWARD, JudgeSettings
 from offdyn_agents.judging.reward import judge_reward
 from offdyn_agents.models.dynamics_reward.conditions import (
     Asked,
@@ -43,8 +43,7 @@ __all__ = ["check", "condition_settings"]
 
 EXAM_ROWS = 1000
 """Source rows that are simulated in the target."""
-OF_REWARD = ("dynamics_reward", "discriminators", "threshold", "source_kept", "elites", "draws", "candidate_bound")
-USED = ("ensemble", *OF_REWARD)
+USED = ("ensemble", "elites", *OF_REWARD)
 """The settings of models that are judged which count here."""
 
 
@@ -125,7 +124,7 @@ def condition_settings(robot: str, quality: str, overrides: Mapping[str, str]) -
     short = setting_names(DynamicsRewardSettings)
     named = {f"dynamics_reward.{key}" if key in short else key: value for key, value in overrides.items()}
     own = chosen(agent_class("morec"), robot, quality, named)
-    return JudgeSettings(ensemble=own.dynamics, **{name: getattr(own, name) for name in OF_REWARD})
+    return JudgeSettings(ensemble=own.dynamics, **{name: getattr(own, name) for name in ("elites", *OF_REWARD)})
 
 
 Measured = tuple[JudgeSettings, dict[str, Any], list[Conditions]]

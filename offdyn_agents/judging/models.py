@@ -23,7 +23,18 @@ from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from offdyn_agents.models.ensemble.stages import fit_in_context
 from offdyn_envs.errors import OffDynError
 
-__all__ = ["CPU", "MODELS", "REWARD", "USUAL", "JudgeSettings", "Means", "Terms", "fit_gaussians", "fit_models"]
+__all__ = [
+    "CPU",
+    "MODELS",
+    "OF_REWARD",
+    "REWARD",
+    "USUAL",
+    "JudgeSettings",
+    "Means",
+    "Terms",
+    "fit_gaussians",
+    "fit_models",
+]
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,8 @@ USUAL = ("mobody", "single", "alone", "merged", "target")
 """Those that are judged unless others are asked for."""
 REWARD = "morec"
 """What stands among names of models for MOREC's dynamics reward, which is no model but judges one."""
+OF_REWARD = ("dynamics_reward", "discriminators", "threshold", "source_kept", "draws", "candidate_bound")
+"""The settings with which an agent's dynamics reward is judged as the agent has it."""
 
 
 Means = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

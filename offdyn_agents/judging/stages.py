@@ -55,11 +55,10 @@ def _used(agent: Agent) -> Any:
 
 def judge_settings(agent: Agent) -> JudgeSettings:
     """Return settings with which the agent's own models are found in the cache, and others are trained like them."""
-    from offdyn_agents.judging.models import JudgeSettings
+    from offdyn_agents.judging.models import OF_REWARD, JudgeSettings
 
     own, dynamics = agent.settings, _used(agent)
-    names = ("dynamics_reward", "discriminators", "threshold", "source_kept", "draws", "candidate_bound")
-    reward = {name: getattr(own, name) for name in names} if hasattr(own, "dynamics_reward") else {}
+    reward = {name: getattr(own, name) for name in OF_REWARD} if hasattr(own, "dynamics_reward") else {}
     if isinstance(dynamics, DualDynamicsSettings):
         # DROCO has no elites: it asks all members.
         asked = {"members": "all", "elites": dynamics.members} if dynamics is not own.dynamics else {}
