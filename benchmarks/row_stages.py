@@ -107,17 +107,17 @@ def measure_rows(agent: Agent, source: Tensor, target: Tensor, seeds: int, threa
         trainings = list(seen)
         if not says_something(results):
             return None, trainings
-        rows = ROWS
-        while True:
-            one, two = (
-                judged(agent, source[: 2 * rows], target, count, threads)[0]
-                - judged(agent, source[:rows], target, count, threads)[0]
-                for count in (1, 2)
-            )
-            # What takes a moment would drown in all that does not grow with the rows.
-            if one >= SURE or 8 * rows > len(source):
-                break
+
+        def as_many_again(rows: int, count: int) -> float:
+            one, two = (judged(agent, source[:many], target, count, threads)[0] for many in (rows, 2 * rows))
+            return two - one
+
+        rows, one = ROWS, as_many_again(ROWS, 1)
+        # What takes a moment would drown in all that does not grow with the rows.
+        while one < SURE and 8 * rows <= len(source):
             rows *= 4
+            one = as_many_again(rows, 1)
+        two = as_many_again(rows, 2)
     return max(one + (seeds - 1) * max(two - one, 0.0), 0.0) / rows, trainings
 
 

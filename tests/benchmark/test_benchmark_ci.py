@@ -278,7 +278,8 @@ def actionlint(*files: object) -> subprocess.CompletedProcess[str]:
 def test_actionlint_finds_nothing_in_the_workflows(tmp_path: Path) -> None:
     done = actionlint(".github/workflows/*.yml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Checking 4 workflow file(s)" in done.stdout
+    workflows = list((ROOT / ".github/workflows").glob("*.yml"))
+    assert f"Checking {len(workflows)} workflow file(s)" in done.stdout
     wrong = (
         (ROOT / ".github/workflows/pages.yml").read_text(encoding="utf-8").replace("id-token: write", "id-tokn: write")
     )
