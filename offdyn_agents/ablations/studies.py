@@ -106,6 +106,16 @@ _DROCO = Study(
             "the ensemble's training ends when no member improves, at one rate",
             {"dynamics.schedule": "early-stopping"},
         ),
+        Variant(
+            "published-ensemble",
+            "raw outputs, until no member improves, as published",
+            {
+                "dynamics.outputs": "raw",
+                "dynamics.schedule": "early-stopping",
+                "dynamics.epochs": "1000",
+                "dynamics.learning_rate": "0.001",
+            },
+        ),
         _TARGET_LEAD,
     ),
 )
