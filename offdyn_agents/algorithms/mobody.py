@@ -5,7 +5,8 @@ Dynamics of the target are learned from both domains (`models/dual`), source rew
 rows; the actor climbs the smaller of them and imitates the data's actions, the more where Q is high:
 
     s' = s + D (phi_T(z + psi(z, a)) - phi_T(z)),    z the encoded s, D the scale of a change, psi of source or target;
-    max over pi of lambda E Q(s, pi(s)) - bc E w (pi(s) - a)^2,    rewards of rollouts r - beta u(s, a).
+    y = r + gamma m min_j Q'_j(s', pi(s')),    rewards of rollouts r - beta u(s, a);
+    max over pi of lambda E Q(s, pi(s)) - bc E w (pi(s) - a)^2.
 
 The paper leaves open which of the two critics judges the actor: here it is min(Q1, Q2) wherever Q stands without an
 index. Ours departs from it in the dynamics, which predict changes (`models/dual/model`), and in u, which is measured in

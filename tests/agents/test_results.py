@@ -117,6 +117,15 @@ def test_errors_of_judged_dynamics_are_those_of_their_files():
         assert cells == [found[name] for name in names], label
 
 
+def test_errors_of_the_sources_simulator_are_those_of_their_files():
+    table_ = read("learned-dynamics").partition("| as in the source |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(table_) == 4
+    for line in table_:
+        task, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        record = json.loads((RESULTS / f"{task}-medium/judge/judge.json").read_text(encoding="utf-8"))
+        assert cells == [f"{record['references'][exam]['as in the source']:.3g}" for exam in (HOLDOUT, SOURCE)]
+
+
 def test_rollouts_in_model_and_simulator_are_those_of_their_files():
     text, rows = read("dynamics-reward"), 0
     pattern = r"offdyn diagnose rollouts runs/([^/]+)/morec@paper\n```\n\n(.*?)\n\n"
@@ -339,6 +348,19 @@ def test_conditions_on_tasks_are_those_of_their_files(robot, task):
     cells = [[*map(float, row[:-2]), *(float(share) / 100 for share in row[-2:])] for row in shown]
     np.testing.assert_allclose(cells, means, atol=1e-9)
     assert record["real"] == [1.0] * 3
+
+
+def test_hoppers_published_conditions_on_its_task_are_those_of_their_run():
+    run = json.loads((RESULTS / "hopper-gravity-0.5-medium/morec@paper/run.json").read_text(encoding="utf-8"))
+    record = run["stages"]["judged"]["reward"]
+    text = read("dynamics-reward").partition("| policy, Hopper as a task, published form |")[2]
+    shown = [[float(cell) for cell in line.strip("|").split("|")[1:]] for line in text.splitlines()[2:6]]
+    columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3}
+    assert shown == [
+        [round(float(np.mean([one[name] for one in seeds])), digits) for name, digits in columns.items()]
+        for seeds in record["rankings"].values()
+    ]
+    assert record["holds"]["r_D falls with the error"] == [False] * 3
 
 
 @pytest.mark.parametrize(("form", "file"), [("", "errors"), (", published form", "published")])
