@@ -42,7 +42,7 @@ SAME = {"halfcheetah": "walker2d"}
 UPDATES_LIKE = {"morec": "mopo", "morec-mobile": "mobile"}
 """Agents whose updates are those of another; only their stages and rollouts differ."""
 AGENTS = tuple(name for name in rankable() if name not in UPDATES_LIKE)
-BOTH = ("mobody", "droco", "iql", "td3-bc")
+BOTH = ("mobody", "mopo", "droco", "iql", "td3-bc")
 """Agents whose updates are measured in the published form too."""
 UPDATES, EVERY, EPISODES = 1_000_000, 10_000, 10
 """Updates of a task of the tracks, updates between evaluations, and their episodes."""
