@@ -44,9 +44,9 @@ def test_heights_are_what_an_ensembles_reward_comes_from():
 
 def test_loss():
     params = [draw(5, 4, seed=0), draw(1, 4, seed=1), draw(4, 1, seed=2), draw(1, 1, seed=3)]
-    x, y = draw(30, 5, seed=4), draw(30, seed=5)
-    expected = np.mean((net(params, x.double().numpy())[:, 0] - y.double().numpy()) ** 2)
-    assert float(scorer_loss(params, x, y)) == pytest.approx(expected, rel=1e-5)
+    params, x, y = [one.double() for one in params], draw(30, 5, seed=4).double(), draw(30, seed=5).double()
+    expected = np.mean((net(params, x.numpy())[:, 0] - y.numpy()) ** 2)
+    assert float(scorer_loss(params, x, y)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_candidates_are_judged_as_they_are(reward):
