@@ -581,6 +581,13 @@ def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
     assert keys == {"droco": "droco", "iql": "iql", "igdf": "igdf"}
 
 
+def test_two_entries_of_a_method_are_told_apart() -> None:
+    board = [judged("iql", {WALKER: 50.0}), judged("iql-old", {WALKER: 40.0}, method="IQL (merged)"), BOARD[0]]
+    found = page(material(board), command="offdyn", latest="", version="0").partition("## Scores")[2]
+    for name in ("| `iql` (iql) |", "| `IQL (merged)` (iql-old) |", "| `droco` |"):
+        assert name in found.partition("\n## ")[0]
+
+
 def test_the_same_entries_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board = [judged(name, everywhere(50), kept=ALL_CELLS, grid=False) for name in ("droco", "iql")]
     monkeypatch.setattr(publish, "load_board", lambda _: (board, ["entry 'bad' is refused"]))

@@ -137,9 +137,14 @@ def _code(name: str) -> str:
 
 def _scores(material: Material) -> list[str]:
     ordered = sorted(material.rows, key=lambda row: (-len(row.scores), -row.overall().mean, row.name))
+    entries = [row.key for row in ordered if row.source != RUN]
     rows = [
         [
-            _named(row) + MARKS.get(row.source, "") + (" (reference)" if row.reference else "") + _fewer(row),
+            _named(row)
+            + (f" ({row.name})" if row.source != RUN and entries.count(row.key) > 1 else "")
+            + MARKS.get(row.source, "")
+            + (" (reference)" if row.reference else "")
+            + _fewer(row),
             "" if row.rank is None else str(row.rank),
             figure(row.overall()) if row.covers(material.tasks) else "",
             *("" if (score := row.score(task)) is None else figure(score) for task in material.tasks),
