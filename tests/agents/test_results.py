@@ -260,7 +260,7 @@ def ablation_rows(command):
     return header, rows
 
 
-@pytest.mark.parametrize("study", ["droco", "iql", "td3-bc", "mobody"])
+@pytest.mark.parametrize("study", ["droco", "iql", "td3-bc", "mobody", "morec"])
 def test_scores_of_ablations_are_those_of_their_files(study):
     record = ablation(study)
     header, shown = ablation_rows(f"offdyn ablate {study} ")
