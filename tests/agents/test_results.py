@@ -333,6 +333,7 @@ def test_hoppers_conditions_are_those_of_their_files(head, file):
         ("Walker2d", "walker2d-gravity-5.0-medium"),
         ("Hopper", "hopper-gravity-0.5-medium"),
         ("HalfCheetah", "halfcheetah-friction-0.1-medium"),
+        ("narrow joints", "hopper-from-kinematic-severe-medium"),
     ],
 )
 def test_conditions_on_tasks_are_those_of_their_files(robot, task):
