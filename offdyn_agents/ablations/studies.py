@@ -108,12 +108,13 @@ _DROCO = Study(
         ),
         Variant(
             "published-ensemble",
-            "raw outputs, until no member improves, as published",
+            "the ensemble of form=paper: raw outputs, until no member improves",
             {
                 "dynamics.outputs": "raw",
                 "dynamics.schedule": "early-stopping",
                 "dynamics.epochs": "1000",
                 "dynamics.learning_rate": "0.001",
+                "dynamics.batch_size": "256",
             },
         ),
         _TARGET_LEAD,

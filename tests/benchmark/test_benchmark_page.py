@@ -104,6 +104,19 @@ def track(result: dict[str, Any]) -> dict[str, Any]:
     return next(item for item in result["tracks"] if item["name"] == "mobody-32")
 
 
+def test_pages_tell_entries_of_one_method_apart(board: Path) -> None:
+    result = build(board)
+    assert len({entry["method"] for entry in result["entries"]}) == len(result["entries"])
+    for entry in result["entries"][:2]:
+        entry["method"] = "DROCO"
+    names = [entry["name"] for entry in result["entries"][:2]]
+    files = page.render(result)
+    for name in names:
+        assert f">DROCO ({name})</a>" in files["index.html"]
+        assert f"DROCO ({name})" in files[f"pages/entry-{name}.html"]
+    assert {entry["method"] for entry in result["entries"][:2]} == {"DROCO"}
+
+
 def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> None:
     rows = {row["name"]: row for row in track(build(board))["rows"]}
     assert {name: row["rank"] for name, row in rows.items()} == {

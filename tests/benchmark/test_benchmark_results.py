@@ -583,7 +583,9 @@ def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
 
 def test_two_entries_of_a_method_are_told_apart() -> None:
     board = [judged("iql", {WALKER: 50.0}), judged("iql-old", {WALKER: 40.0}, method="IQL (merged)"), BOARD[0]]
-    found = page(material(board), command="offdyn", latest="", version="0").partition("## Scores")[2]
+    text = page(material(board), command="offdyn", latest="", version="0")
+    assert "1 method has a place, of 2 with figures." in text
+    found = text.partition("## Scores")[2]
     for name in ("| `iql` (iql) |", "| `IQL (merged)` (iql-old) |", "| `droco` |"):
         assert name in found.partition("\n## ")[0]
 

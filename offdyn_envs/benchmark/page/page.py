@@ -4,6 +4,7 @@
 each task, and every table as CSV. The same submissions give the same bytes.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def render(standings: Json, pictures: Mapping[str, str] | None = None) -> dict[s
         pictures: Where pictures lie, seen from the pages, by name without the ending.
     """
     looked, comparisons, drawn = looks(standings), compare(standings), pictures or {}
+    tables = table_files(standings, comparisons)
+    standings = _told_apart(standings)
     files = {"index.html": document(standings, front(standings))}
     for entry in standings["entries"]:
         against = [one for one in comparisons if one.ours == entry["name"]]
@@ -92,4 +95,14 @@ def render(standings: Json, pictures: Mapping[str, str] | None = None) -> dict[s
     for name in standings["tasks"]:
         content = task_page(name, standings, looked, drawn)
         files[f"{FOLDER}/task-{name}.html"] = document(standings, content, title=name)
-    return files | {f"{FOLDER}/{name}": text for name, text in table_files(standings, comparisons).items()}
+    return files | {f"{FOLDER}/{name}": text for name, text in tables.items()}
+
+
+def _told_apart(standings: Json) -> Json:
+    """Returns standings in which entries of one method have their own names behind it: pages call them so."""
+    methods = Counter(entry["method"].casefold() for entry in standings["entries"])
+    entries = [
+        entry | {"method": f"{entry['method']} ({entry['name']})"} if methods[entry["method"].casefold()] > 1 else entry
+        for entry in standings["entries"]
+    ]
+    return standings | {"entries": entries}

@@ -42,7 +42,7 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         "",
         "Each answer below is made from the figures under it; where a figure is missing, it says which.",
         "",
-        f"{BEGINS}. {_methods(len(placed))} a place, of {len(material.rows)} with figures. "
+        f"{BEGINS}. {_methods(len(placed))} a place, of {len({row.key for row in material.rows})} with figures. "
         f"Protocol {protocol.PROTOCOL}, division {material.division}, version {version}"
         + (f", as of {latest}" if latest else "")
         + ".",
