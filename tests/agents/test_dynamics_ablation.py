@@ -37,7 +37,8 @@ def test_variants_that_differ_in_their_dynamics():
     mobody = names("mobody")
     assert mobody[0] == "full" and {"no-anchor", "blocks", "paper-form", "mopo-dynamics"} <= {*mobody}
     assert not {"plain-cloning", "raw-uncertainty", "constant-rates"} & {*mobody}
-    assert names("droco") == ["full", "dual-ball", "raw-outputs", "constant-rate", "early-stopping"]
+    droco = ["full", "dual-ball", "raw-outputs", "constant-rate", "early-stopping", "published-ensemble"]
+    assert names("droco") == droco
     assert names("droco-beta") == ["beta-0"]
     with pytest.raises(OffDynError, match="agent 'iql' learns no model; leave --dynamics-only out"):
         names("iql")
