@@ -53,9 +53,9 @@ for line in sys.stdin:
 TRAIN = "train bc --source FILES/source.hdf5 --target FILES/target.hdf5 --env Hopper-v5 --name own --updates 4 "
 TRAIN += "--eval-every 2 --seeds 2 --threads 1 --schedule constant --set width=16 --quiet --out HOME/runs"
 RUN = "HOME/runs/own/bc"
-# What is run, and limits in bytes with the file that does not fit first.
 LARGEST = max([*BOARD.glob("*.*"), *(BOARD / "pages").iterdir()], key=lambda path: path.stat().st_size)
 """Of what `leaderboard page` writes."""
+# What is run, and limits in bytes with the file that does not fit first.
 COMMANDS = {
     "build": (
         f"data build {SOURCE} --seed 3",
