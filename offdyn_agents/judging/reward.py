@@ -61,9 +61,10 @@ def judge_reward(
         prefix: What stands before the names of the reward's settings where they are set.
 
     Returns:
-        "discriminators"; "threshold", below which they would end a rollout; "real", the share of held-out real transitions with r_D of at least .6; "rankings", for each policy one `Ranking` for each
-        seed's ensemble; "holds", which conditions hold, likewise; "bins", for each policy candidates of all seeds in
-        ten equal parts by r_D: mean "r_D" and "low", "median", "high" of their errors (10%, 50%, 90%).
+        "discriminators"; "threshold", below which they would end a rollout; "real", the share of held-out real
+        transitions with r_D of at least .6; "rankings", for each policy one `Ranking` for each seed's ensemble;
+        "holds", which conditions hold, likewise; "bins", for each policy candidates of all seeds in ten equal parts by
+        r_D: mean "r_D" and "low", "median", "high" of their errors (10%, 50%, 90%).
 
     Raises:
         OffDynError: A training failed.

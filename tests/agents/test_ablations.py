@@ -96,8 +96,8 @@ def test_published_rewards_ensembles_and_rollouts_are_those_of_the_published_for
     assert changed["reward"] == {
         "dynamics_reward.opponent",
         "dynamics_reward.changes",
+        "dynamics_reward.input_noise",
         "scorer.form",
-        "source_kept",
     }
     assert {key.partition(".")[0] for key in changed["ensemble"]} == {"dynamics"}
     assert changed["rollouts"] == {"horizon", "starts", "actor_rate", "alpha_rate"}
