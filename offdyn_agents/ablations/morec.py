@@ -14,7 +14,6 @@ _OWN = {"horizon": "500", "starts": "100", "actor_rate": "3e-4", "alpha_rate": "
 }
 """Of ensemble and rollouts, what the published form changes, as it is here."""
 _OLD = {f"dynamics.{name}": str(value) for name, value in {**PUBLISHED, "epochs": 1000}.items()}
-_FIXED = {"source_kept": "0"}
 _PLAIN = {"filtered": "false", "threshold": "0"}
 _RATES = {"actor_rate": "1e-4", "alpha_rate": "1e-4"}
 """Of SAC in MOPO's public kit."""
@@ -40,14 +39,13 @@ MOREC = Study(
         Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _ROLLOUTS),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
-        Variant("fixed-threshold", "a threshold of .6, whatever source rows it refuses", _FIXED),
         Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
         Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
         Variant("whitened-pairs", "whitened (s, a)", {"dynamics_reward.inputs": "pairs"}),
         Variant("input-noise", "noise of .1 on the inputs", {"dynamics_reward.input_noise": "0.1"}),
         Variant("no-input-noise", "none, on robots whose preset has some", {"dynamics_reward.input_noise": "0"}),
         Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),
-        *sweep("threshold", "threshold", ("0.4", "0.5", "0.7", "0.8"), _FIXED),
+        *sweep("threshold", "threshold", ("0.4", "0.5", "0.7", "0.8")),
         *sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),
     ),
 )

@@ -64,7 +64,6 @@ class Study:
 FULL = Variant("full", "the method")
 
 
-def sweep(setting: str, word: str, values: Sequence[str], more: Mapping[str, str] | None = None) -> tuple[Variant, ...]:
-    """Return a variant for each value of a setting, with `more` settings that all of them have."""
-    fixed = dict(more or {})
-    return tuple(Variant(f"{word}-{value}", f"{setting} = {value}", {setting: value} | fixed) for value in values)
+def sweep(setting: str, word: str, values: Sequence[str]) -> tuple[Variant, ...]:
+    """Return a variant for each value of a setting."""
+    return tuple(Variant(f"{word}-{value}", f"{setting} = {value}", {setting: value}) for value in values)

@@ -8,9 +8,9 @@ one taken is below the threshold the rollout ends with it. r_D filters only: it 
 with l_k the logit of a snapshot k of the discriminator, and learner_k and expert_k its means over fakes and real rows.
 With merged rows the ensemble learns from all of them, and the reward takes target rows as the real ones.
 
-Where this departs from the method: fakes are drawn around the real next states at the real (s, a), half or more of them
-around what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`); inputs are standardised,
-on some robots with noise; the threshold is lowered where a tenth of the source rows would not reach it.
+Where this departs from the method: fakes are drawn around the real next states at the real (s, a), half of them around
+what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`); inputs are jointly whitened and
+have some noise, on HalfCheetah they are standardised.
 `dynamics_reward.opponent=ppo` is the published form, rollouts of a generator that PPO trains. Candidates are scored by
 one network that has learned r_D (`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all.
 The ensemble predicts in units of a change; a refill is 100 rollouts of 500 steps, not 2,000 of 100, and actor and
@@ -34,7 +34,7 @@ from offdyn_agents.engine.rollouts import RunView
 from offdyn_agents.engine.settings import Belongs, setting
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
-from offdyn_agents.models.dynamics_reward.filtering import RewardFilter, keeping
+from offdyn_agents.models.dynamics_reward.filtering import RewardFilter
 from offdyn_agents.models.dynamics_reward.settings import DynamicsRewardSettings, ScorerSettings
 from offdyn_agents.models.ensemble.model import Ensemble
 from offdyn_agents.models.ensemble.rollouts import Proposer, RolloutModel
@@ -54,8 +54,6 @@ class FilterSettings:
         candidate_bound: Bound of the size of every number of a candidate (r, s').
         temperature: kappa of the choice among candidates; 0 takes the one with the highest reward.
         threshold: A rollout ends where r_D of the candidate taken is lower; 0 ends none (ablation).
-        source_kept: Share of source rows that must reach the threshold with their own outcomes: where fewer would, it
-            is lowered. 0: as in the method.
         filtered: Whether r_D chooses among candidates; otherwise one is taken at random (ablation).
         drop_refused: Leave out the transition with which the threshold ends a rollout, instead of storing it as the
             end of an episode, which is a penalty in disguise.
@@ -71,7 +69,6 @@ class FilterSettings:
     candidate_bound: float = setting(25.0, low=0.0, open_low=True, infinite=True)
     temperature: float = setting(0.1, low=0.0, per_run=True)
     threshold: float = setting(0.6, low=0.0)
-    source_kept: float = setting(0.9, low=0.0, high=1.0)
     filtered: bool = setting(True)
     drop_refused: bool = setting(False)
     discriminators: int = setting(40, low=1)
@@ -108,12 +105,10 @@ class Judged:
     Attributes:
         ensemble: Its own.
         reward: Usable discriminators, the same for all seeds, or a scorer of its own.
-        threshold: Of its rollouts.
     """
 
     ensemble: Ensemble
     reward: DynamicsReward
-    threshold: float
 
 
 class _Filtered(ModelBasedSAC):
@@ -146,14 +141,10 @@ class _Filtered(ModelBasedSAC):
             reward, failed = thinned, dict.fromkeys(range(len(context.seeds)), str(error))
         else:
             told["real_transitions_that_pass"] = self._pass(reward, real, context)
-        judged = [Judged(ensemble, reward, self.settings.threshold) for ensemble in results.results]
+        judged = [Judged(ensemble, reward) for ensemble in results.results]
         sound = [place for place in range(len(judged)) if place not in failed]
         if sound and self.settings.scorer.form == "distilled":
             told |= self._distil(judged, sound, context)
-        if len(context.target):
-            for place in sound:
-                judged[place] = self._kept(judged[place], context)
-            told["thresholds"] = [judged[place].threshold for place in sound]
         report = {**results.report, "discriminators": int(thinned.able.sum()), **told}
         return replace(results, results=judged, report=report, failed=failed)
 
@@ -175,12 +166,6 @@ class _Filtered(ModelBasedSAC):
         for place, (scorer, _) in zip(places, found, strict=True):
             judged[place] = replace(judged[place], reward=scorer)
         return {f"scorer_{key}": [facts[key] for _, facts in found] for key in found[0][1]}
-
-    def _kept(self, judged: Judged, context: StageContext) -> Judged:
-        """Return it with a threshold that keeps source rows."""
-        settings = self.settings
-        threshold = keeping(settings.source_kept, judged.reward, context.layout, context.source, settings.threshold)
-        return replace(judged, threshold=threshold)
 
     def proposer(self, ensemble: Ensemble) -> Proposer:
         """Return what draws the candidates of an ensemble."""
@@ -210,7 +195,9 @@ class _Filtered(ModelBasedSAC):
         return replace(
             super().world(replace(run, stages=judged.ensemble)),
             propose=self.proposer(judged.ensemble),
-            choose=RewardFilter(judged.reward, temperature, judged.threshold, settings.filtered, products=run.products),
+            choose=RewardFilter(
+                judged.reward, temperature, settings.threshold, settings.filtered, products=run.products
+            ),
             drop_refused=settings.drop_refused,
         )
 

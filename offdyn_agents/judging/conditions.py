@@ -71,8 +71,7 @@ def check(
     Returns:
         A record, plain JSON, and each seed's conditions. In the record what they were made of and with: "task" or
         "dataset", "command", "commit", "precision", "versions", "seeds", "rows", "settings", "wall_clock_s"; and
-        "real", "rankings" by policy, "source" (the ranking of its rows, of a task), "thresholds" below which rollouts
-        end, and "holds", for every seed one.
+        "real", "rankings" by policy, "source" (the ranking of its rows, of a task) and "holds", for every seed one.
 
     Raises:
         OffDynError: No such task, dataset or setting; no simulator states; or a training failed.
@@ -100,7 +99,6 @@ def check(
         "real": [one.real for one in found],
         "rankings": {policy: [asdict(one.rankings[policy]) for one in found] for policy in found[0].rankings},
         **({"source": [asdict(one.source) for one in found if one.source]} if found[0].source else {}),
-        "thresholds": [one.threshold for one in found],
         "holds": {condition: [one.holds()[condition] for one in found] for condition in found[0].holds()},
         "wall_clock_s": round(time.monotonic() - begun, 1),
     }
@@ -167,7 +165,7 @@ def _of_task(
         judged = judge_reward(paper, settings, replace(context, seeds=(seed,)), "merged", seed=seed, prefix="")
         rankings = {policy: Ranking(**ranks[0]) for policy, ranks in judged["rankings"].items()}
         refused = rankings.pop(SOURCE)
-        found.append(Conditions(judged["real"], rankings, refused, judged["threshold"]))
+        found.append(Conditions(judged["real"], rankings, refused))
     exams = {exam: len(asked.rewards) for exam, asked in paper.exams.items()}
     counts = {"source": len(paper.source), "target": len(paper.target), "invalid": paper.invalid, **exams}
     return settings, counts, found

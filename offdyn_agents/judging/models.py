@@ -47,8 +47,7 @@ class JudgeSettings:
         ensemble: The Gaussian ensembles.
         dynamics_reward: MOREC's reward.
         discriminators: Discriminators in it.
-        threshold: Of r_D, below which rollouts end; see `offdyn_agents.algorithms.morec.FilterSettings`.
-        source_kept: See there.
+        threshold: Of r_D, below which rollouts end.
         elites: Members of a Gaussian ensemble, the best on held-out rows, that are examined and that propose candidates
             for the reward to judge.
         draws: Candidates of each elite.
@@ -61,7 +60,6 @@ class JudgeSettings:
     dynamics_reward: DynamicsRewardSettings = field(default_factory=DynamicsRewardSettings)
     discriminators: int = setting(40, low=1)
     threshold: float = setting(0.6, low=0.0)
-    source_kept: float = setting(0.9, low=0.0, high=1.0)
     elites: int = setting(5, low=1)
     draws: int = setting(2, low=1)
     candidate_bound: float = setting(25.0, low=0.0, open_low=True, infinite=True)
@@ -104,7 +102,7 @@ USUAL = ("mobody", "single", "alone", "merged", "target")
 """Those that are judged unless others are asked for."""
 REWARD = "morec"
 """What stands among names of models for MOREC's dynamics reward, which is no model but judges one."""
-OF_REWARD = ("dynamics_reward", "discriminators", "threshold", "source_kept", "draws", "candidate_bound")
+OF_REWARD = ("dynamics_reward", "discriminators", "threshold", "draws", "candidate_bound")
 """The settings with which an agent's dynamics reward is judged as the agent has it."""
 
 

@@ -24,7 +24,6 @@ from offdyn_agents.models.dynamics_reward.conditions import (
     score_candidates,
 )
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
-from offdyn_agents.models.dynamics_reward.filtering import keeping
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Proposer
 
@@ -62,10 +61,10 @@ def judge_reward(
         prefix: What stands before the names of the reward's settings where they are set.
 
     Returns:
-        "discriminators"; "threshold", below which they would end a rollout (a scorer has one of its own); "real", the
-        share of held-out real transitions with r_D of at least .6; "rankings", for each policy one `Ranking` for each
-        seed's ensemble; "holds", which conditions hold, likewise; "bins", for each policy candidates of all seeds in
-        ten equal parts by r_D: mean "r_D" and "low", "median", "high" of their errors (10%, 50%, 90%).
+        "discriminators"; "threshold", below which they would end a rollout; "real", the share of held-out real
+        transitions with r_D of at least .6; "rankings", for each policy one `Ranking` for each seed's ensemble;
+        "holds", which conditions hold, likewise; "bins", for each policy candidates of all seeds in ten equal parts by
+        r_D: mean "r_D" and "low", "median", "high" of their errors (10%, 50%, 90%).
 
     Raises:
         OffDynError: A training failed.
@@ -88,19 +87,17 @@ def judge_reward(
     asked, scale = _asked(paper, context.threads), _scale(context, real)
     held = asked[BEHAVIOUR]
     share = reward.passing(held.observations, held.actions, held.following, THRESHOLD)
-    sources = (context.source if ensemble == "merged" else context.source[:0]).to(CPU)
-    threshold = keeping(settings.source_kept, reward, context.layout, sources, settings.threshold)
     rankings: dict[str, list[Ranking]] = {name: [] for name in asked}
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in asked}
     for model in fit_gaussians(settings, context, ensemble):
         for name, transitions in asked.items():
             pairs[name].append(score_candidates(reward, _proposer(model, settings), transitions, scale))
-            rankings[name].append(rank(*pairs[name][-1], threshold))
+            rankings[name].append(rank(*pairs[name][-1], settings.threshold))
     places = range(len(context.seeds))
     holds = [Conditions(share, {name: ranks[place] for name, ranks in rankings.items()}).holds() for place in places]
     return {
         "discriminators": len(reward),
-        "threshold": threshold,
+        "threshold": settings.threshold,
         "real": share,
         "holds": {what: [held[what] for held in holds] for what in holds[0]},
         "rankings": {name: [asdict(ranking) for ranking in ranks] for name, ranks in rankings.items()},

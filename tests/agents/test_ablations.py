@@ -96,8 +96,8 @@ def test_published_rewards_ensembles_and_rollouts_are_those_of_the_published_for
     assert changed["reward"] == {
         "dynamics_reward.opponent",
         "dynamics_reward.changes",
+        "dynamics_reward.input_noise",
         "scorer.form",
-        "source_kept",
     }
     assert {key.partition(".")[0] for key in changed["ensemble"]} == {"dynamics"}
     assert changed["rollouts"] == {"horizon", "starts", "actor_rate", "alpha_rate"}
@@ -278,6 +278,8 @@ def test_a_study_takes_its_seeds_out_of_runs_that_have_more(data, tmp_path, caps
 def test_studies_of_learned_models(data, tmp_path, capsys, study):
     """Each variant trains what it says, on stages that it shares with the others where it may."""
     small = [f"{key}={value}" for key, value in small_settings(agent_class(study).settings_class).items()]
+    # So few steps tell nothing apart in the inputs of Hopper's preset.
+    small += ["dynamics_reward.inputs=standardised", "dynamics_reward.input_noise=0"] if study == "morec" else []
     words = [word for variant in MODELS[study] for word in ("--variant", variant)]
     code, _, err = ablate(capsys, tmp_path, study, TASK, *words, "--json", settings=small)
     assert (code, err) == (0, "")

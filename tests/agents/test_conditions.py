@@ -18,7 +18,7 @@ from tests.agents.test_judging import TASK, datasets  # noqa: F401 - a fixture
 from tests.agents.test_run_judging import ENSEMBLE, HARDWARE, REWARD, dotted, task  # noqa: F401 - a fixture
 
 OVERRIDES = REWARD | dotted("dynamics", ENSEMBLE) | {"discriminators": "2", "elites": "2"}
-GOOD = Ranking(-0.9, -0.9, 0.1, 0.2, 0.05, 0.0, 0.0)
+GOOD = Ranking(-0.9, -0.9, 0.1, 0.2, 0.05, 0.0)
 THREE = ["real transitions pass", "r_D falls with the error", "the best candidate beats a random one"]
 FOURTH = "at most 20% of source rows are refused at once"
 
@@ -38,7 +38,6 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
     for policy, rankings in record["rankings"].items():
         assert rankings[0] == judged["rankings"][policy][0], policy
     assert record["real"] == [found.real, other.real] and found.real == judged["real"]
-    assert record["thresholds"] == [found.threshold, other.threshold] and found.threshold == judged["threshold"]
     # Another seed has another reward and another model.
     assert record["rankings"]["behaviour"][0] != record["rankings"]["behaviour"][1]
     assert list(record["holds"]) == [*THREE, FOURTH]
@@ -52,7 +51,6 @@ def test_a_task_is_judged_as_by_diagnose_judge(task, tmp_path):  # noqa: F811
 def test_a_dataset_has_no_fakes_of_a_source(dataset, tmp_path):
     record, found = check(dataset, OVERRIDES, (0, 1), 300, tmp_path, HARDWARE)
     assert record["settings"]["dynamics_reward"]["source_fakes"] == 0.0
-    assert record["thresholds"] == [0.6, 0.6]
     assert [one.source for one in found] == [None, None] and "source" not in record
     assert list(record["holds"]) == THREE
     assert record["rows"] == {"learned from": 270, "held out": 30}
@@ -77,13 +75,11 @@ def test_a_record_says_what_it_was_made_with(task, dataset, tmp_path):  # noqa: 
 
 def test_source_rows_may_not_be_refused_at_once():
     for refused, held in ((0.2, True), (0.21, False)):
-        found = Conditions(0.95, {"behaviour": GOOD}, replace(GOOD, correlation=0.0, refused=refused, doubted=0.4))
+        found = Conditions(0.95, {"behaviour": GOOD}, replace(GOOD, correlation=0.0, refused=refused))
         # What is said of source rows is beside the method's own conditions.
         assert found.holds() == dict.fromkeys(THREE, True) | {FOURTH: held}
         assert f"{'holds' if held else 'FAILS'}: {FOURTH}" in found.lines()
-        assert any(
-            line.startswith("source rows") and line.endswith(f"{refused:.1%}    40.0%") for line in found.lines()
-        )
+        assert any(line.startswith("source rows") and line.endswith(f"{refused:.1%}") for line in found.lines())
     alone = Conditions(0.949, {"behaviour": GOOD})
     assert alone.holds() == dict.fromkeys(THREE, True) | {THREE[0]: False}
     assert not any(line.startswith("source rows") for line in alone.lines())

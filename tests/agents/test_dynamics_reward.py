@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offdyn_agents.engine import networks
-from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.settings import build
 from offdyn_agents.engine.termination import never
-from offdyn_agents.models.dynamics_reward import filtering
 from offdyn_agents.models.dynamics_reward.discriminator import (
     DynamicsReward,
     Scaling,
@@ -267,21 +265,6 @@ def test_filter_takes_and_refuses():
         choice = RewardFilter(Told(), 0.5, 0.6)(candidates, generator)
         taken = following[choice.chosen, torch.arange(3), 0]
         assert choice.refused.tolist() == (taken < 0.6).tolist()
-
-
-def test_a_threshold_that_keeps_a_share_of_the_rows(monkeypatch):
-    """Against NumPy in float64: the largest number that this share of the rows reaches, of every second row here."""
-    monkeypatch.setattr(filtering, "MOST", 50)
-    layout, rows = Layout(S, A), draw(100, Layout(S, A).width)
-    told = Told()
-    scores = np.sort(layout.split(rows)[2][::2, 0].double().numpy())
-    for share in (0.1, 0.5, 0.9):
-        found = filtering.keeping(share, told, layout, rows, 99.0)
-        assert found == scores[int((1.0 - share) * 49)]
-        assert np.mean(scores >= found) >= share
-        assert filtering.keeping(share, told, layout, rows, found - 1.0) == found - 1.0
-    assert filtering.keeping(0.0, told, layout, rows, 0.6) == 0.6
-    assert filtering.keeping(0.9, told, layout, rows[:0], 0.6) == 0.6
 
 
 def gaussian_density(params, x, y):

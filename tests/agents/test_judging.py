@@ -167,7 +167,7 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize(("task", "noise"), [("walker2d-gravity-5.0-medium", 0.1), (TASK, 0.0)])
+@pytest.mark.parametrize(("task", "noise"), [("halfcheetah-friction-0.1-medium", 0.0), (TASK, 0.1)])
 def test_reward_and_dynamics_are_those_of_the_robots_presets(task, noise, datasets, tmp_path, monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), *datasets))
     monkeypatch.setattr("offdyn_agents.judging.judge.judge_datasets", lambda *args, **named: {"errors": {}})

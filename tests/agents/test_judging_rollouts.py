@@ -14,7 +14,6 @@ from offdyn_agents.engine.rows import Layout, pack
 from offdyn_agents.engine.settings import build, flat
 from offdyn_agents.engine.termination import termination
 from offdyn_agents.models.dynamics_reward.contrast import NoiseContrast
-from offdyn_agents.models.dynamics_reward.filtering import keeping
 from offdyn_agents.models.dynamics_reward.scorer import fit_scorers
 from offdyn_agents.models.dynamics_reward.stage import fit_dynamics_reward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, RolloutModel
@@ -158,9 +157,7 @@ def by_hand(name, folder, task, data, seed):  # noqa: F811
         usable = reward.thinned(agent.settings.discriminators).usable()
         tables, proposers = [table for table in rows if len(table)], [agent.proposer(ensemble)]
         ((scorer, _),) = fit_scorers(agent.settings.scorer, layout, tables, usable, proposers, [seed], cache)
-        asked = agent.settings
-        threshold = keeping(asked.source_kept, scorer, layout, rows[0] if len(rows[1]) else rows[1], asked.threshold)
-        results = Judged(ensemble, scorer, threshold)
+        results = Judged(ensemble, scorer)
     view = RunView(seed, 12, {}, results, *rows, layout, termination("hopper"))
     policy = load_policy(folder / "seeds" / str(seed) / "policy.onnx", observation_dim=11, action_dim=3)
     found = {"seed": seed}

@@ -277,8 +277,7 @@ def mirage(agent, penalty):
         inclination(1, -1.0),
         0.4,
         # Trained for long, or one of its candidates may be real after all, and choosing it does what stopping does.
-        # The source's own rows are mirages too: a threshold that keeps them would end nothing.
-        free | {"dynamics.epochs": 80, "dynamics.patience": 80, "source_kept": 0.0},
+        free | {"dynamics.epochs": 80, "dynamics.patience": 80},
         {"the early stop": {"threshold": 0.0}},
     )
     return {f"{agent}: which candidates are real": chosen, f"{agent}: where none is real": stopped}

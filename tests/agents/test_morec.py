@@ -63,7 +63,7 @@ REWARD = reward()
 
 
 def refill(agent, seed=0):
-    run = view(agent, Judged(random_ensemble(), REWARD, agent.settings.threshold))
+    run = view(agent, Judged(random_ensemble(), REWARD))
     return agent.refill(run, torch.Generator().manual_seed(seed)), run
 
 
@@ -123,7 +123,7 @@ def test_bf16_rounds_verdicts_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(DynamicsReward, "__call__", spied)
     # After one step, candidates in units of a change are so far apart that all of them have the lowest reward.
     agent = small("morec", threshold=0.0, temperature=0.0, horizon=1, dynamics__outputs="raw")
-    run = view(agent, Judged(random_ensemble(), REWARD, agent.settings.threshold))
+    run = view(agent, Judged(random_ensemble(), REWARD))
     exact = agent.refill(run, torch.Generator().manual_seed(0))
     hardware = Hardware(precision="bf16", compiled=False)
     rounded = agent.refill(replace(run, products=hardware.products), torch.Generator().manual_seed(0))
@@ -141,7 +141,7 @@ def test_bf16_rounds_verdicts_and_nothing_else(tmp_path, monkeypatch):
 
 def test_candidates_are_elites_times_draws_and_bounded():
     agent = small("morec", draws=2, candidate_bound=0.25)
-    world = agent.world(view(agent, Judged(random_ensemble(), REWARD, agent.settings.threshold)))
+    world = agent.world(view(agent, Judged(random_ensemble(), REWARD)))
     found = world.propose(torch.zeros(7, S), torch.zeros(7, A), torch.Generator().manual_seed(0))
     assert found.rewards.shape == (6, 7)
     assert float(found.next_observations.abs().max()) == 0.25
@@ -158,7 +158,7 @@ def test_the_reward_filters_and_is_never_added():
     uncertainty = ensemble.predict(s, a)[2].sum(-1).sqrt().amax(0)
     torch.testing.assert_close(penalised[:, run.layout.reward_column], rewards - 2.0 * uncertainty)
     agent = small("morec", horizon=1, penalty=0.0, threshold=0.0, temperature=0.0)
-    world = agent.world(view(agent, Judged(ensemble, REWARD, agent.settings.threshold)))
+    world = agent.world(view(agent, Judged(ensemble, REWARD)))
     drawn = world.propose(s, a, torch.Generator().manual_seed(1))
     rows, _ = world.step(s, a, torch.Generator().manual_seed(1))
     taken = rows[:, run.layout.reward_column]
@@ -215,36 +215,6 @@ def test_rollouts_are_filtered_by_a_scorer_of_each_seed(monkeypatch):
     other = small("morec").stages(context(None))
     assert torch.equal(other.results[1].reward.params[0], second.params[0])
     assert len(other.report["scorer_within"]) == 1
-
-
-@pytest.mark.parametrize("form", ["distilled", "exact"])
-def test_the_threshold_is_lowered_until_source_rows_pass(form):
-    def of(**more):
-        agent = small("morec", scorer__form=form, **more)
-        found = agent.stages(context(agent))
-        assert found.report["thresholds"] == [judged.threshold for judged in found.results]
-        rows = Layout(S, A).split(pack(SOURCE, "s"))[:3]
-        worlds = [agent.world(view(agent, judged)) for judged in found.results]
-        assert [world.choose.threshold for world in worlds] == found.report["thresholds"]
-        return found.report["thresholds"], [
-            float((judged.reward(*rows) >= judged.threshold).float().mean()) for judged in found.results
-        ]
-
-    # 1.3 is nearly the highest reward there is.
-    thresholds, shares = of(threshold=1.3, source_kept=0.8)
-    assert all(threshold < 1.3 for threshold in thresholds)
-    # A scorer of five steps tells little apart.
-    assert all(0.8 <= share < (0.83 if form == "exact" else 1.01) for share in shares)
-    assert of(threshold=1.3, source_kept=0.0)[0] == [1.3, 1.3]
-    # It is never raised.
-    assert of(threshold=0.31)[0] == [0.31, 0.31]
-
-
-def test_in_a_single_domain_the_threshold_is_what_was_asked():
-    for rows in ("source", "target"):
-        agent = small("morec", data=rows, threshold=1.3)
-        found = agent.stages(context(agent, **{"target" if rows == "source" else "source": None}))
-        assert [judged.threshold for judged in found.results] == [1.3, 1.3]
 
 
 @pytest.mark.parametrize(("data", "wanted"), [("merged", True), ("target", False), ("source", False)])
@@ -331,7 +301,7 @@ def test_published_constants(name):
 
 def test_a_rollout_goes_on_from_the_candidate_taken():
     agent = small("morec", threshold=0.0, temperature=0.0)
-    world = agent.world(view(agent, Judged(random_ensemble(), REWARD, agent.settings.threshold)))
+    world = agent.world(view(agent, Judged(random_ensemble(), REWARD)))
     starts = torch.randn(20, S, generator=torch.Generator().manual_seed(0))
     rows = roll_out(world, lambda s, g: torch.zeros(len(s), A), starts, 3, torch.Generator().manual_seed(0))
     s, _, following, *_ = Layout(S, A).split(rows)
@@ -340,9 +310,14 @@ def test_a_rollout_goes_on_from_the_candidate_taken():
 
 
 @pytest.mark.parametrize(
-    ("robot", "form", "noise"),
-    [("walker2d", "suite", 0.1), ("ant", "suite", 0.1), ("hopper", "suite", 0.0), ("walker2d", "paper", 0.0)],
+    ("robot", "inputs", "noise"),
+    [
+        *((robot, "whitened", 0.1) for robot in ("hopper", "walker2d", "ant")),
+        ("halfcheetah", "standardised", 0.0),
+    ],
 )
 @pytest.mark.parametrize("name", ["morec", "morec-mobile"])
-def test_noise_on_the_inputs_of_each_robot(name, robot, form, noise):
-    assert chosen(agent_class(name), robot, "medium", {"form": form}).dynamics_reward.input_noise == noise
+def test_inputs_of_the_discriminators_of_each_robot(name, robot, inputs, noise):
+    found = chosen(agent_class(name), robot, "medium", {}).dynamics_reward
+    assert (found.inputs, found.input_noise) == (inputs, noise)
+    assert chosen(agent_class(name), robot, "medium", {"form": "paper"}).dynamics_reward.opponent == "ppo"

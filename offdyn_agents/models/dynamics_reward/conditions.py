@@ -5,8 +5,7 @@
 3. Of ten candidates the one with the highest r_D has a lower error than a random one; for the behaviour and for others.
 
 Off-dynamics there is a fourth, this suite's own: at most 20% of source rows are refused at once, or what a million of
-them could add is lost. There the threshold of refusal may be lower than .6 (`filtering.keeping`), so that this holds
-almost by construction; how many are below .6 is said beside it.
+them could add is lost.
 
 The true next states of other actions come from the simulator: for diagnosis, never for training.
 
@@ -73,7 +72,6 @@ class Ranking:
         random: Mean error of all candidates.
         lowest: Mean of the lowest error.
         refused: Share of states in which r_D of that candidate is below the threshold: a rollout would end at once.
-        doubted: Share of states in which it is below .6, the method's threshold.
     """
 
     correlation: float
@@ -82,7 +80,6 @@ class Ranking:
     random: float
     lowest: float
     refused: float
-    doubted: float
 
 
 @dataclass(frozen=True)
@@ -93,13 +90,11 @@ class Conditions:
         real: Share of held-out real transitions with r_D of at least .6.
         rankings: Of each policy's candidates, the behaviour's first.
         source: Of the candidates of source rows; None in a single domain.
-        threshold: Below which rollouts end: .6, or less where source rows must be kept.
     """
 
     real: float
     rankings: Mapping[str, Ranking]
     source: Ranking | None = None
-    threshold: float = THRESHOLD
 
     def holds(self) -> dict[str, bool]:
         """Say which of the three conditions hold, and whether source rows pass where there are any."""
@@ -119,13 +114,12 @@ class Conditions:
         head = f"{'policy':<12}{'correlation':>13}{'in a state':>12}{'best r_D':>10}{'random':>9}{'lowest':>9}"
         rows = [
             f"{name:<12}{r.correlation:>13.2f}{r.within:>12.2f}{r.best:>10.3f}{r.random:>9.3f}{r.lowest:>9.3f}"
-            f"{r.refused:>9.1%}{r.doubted:>9.1%}"
+            f"{r.refused:>9.1%}"
             for name, r in shown.items()
         ]
         verdicts = [f"{'holds' if held else 'FAILS'}: {what}" for what, held in self.holds().items()]
         title = f"held-out real transitions with r_D >= {THRESHOLD}: {self.real:.1%}"
-        ends = [f"rollouts end below r_D {self.threshold:.2f}"] if self.source is not None else []
-        return [title, *ends, f"{head}{'refused':>9}{'below .6':>9}", *rows, *verdicts]
+        return [title, f"{head}{'refused':>9}", *rows, *verdicts]
 
 
 def measure_conditions(
@@ -180,9 +174,8 @@ def rank(scores: Tensor, errors: Tensor, threshold: float = THRESHOLD) -> Rankin
     # Where all candidates score the same, the reward says nothing of them.
     best = errors.gather(0, scores.argmax(0).unsqueeze(0)).mean()
     pooled = correlation(scores.reshape(-1, 1), logs.reshape(-1, 1))
-    highest = scores.amax(0)
-    refused, doubted = ((highest < limit).double().mean() for limit in (threshold, THRESHOLD))
-    figures = (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean(), refused, doubted)
+    refused = (scores.amax(0) < threshold).double().mean()
+    figures = (pooled, within.mean(), best, errors.mean(), errors.amin(0).mean(), refused)
     return Ranking(*(float(figure) for figure in figures))
 
 

@@ -10,14 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from offdyn_agents.engine.rows import Layout
 from offdyn_agents.models.dynamics_reward.discriminator import DynamicsReward
 from offdyn_agents.models.ensemble.rollouts import Candidates, Choice, choose_any
 
-__all__ = ["RewardFilter", "keeping", "softmax_choice"]
-
-MOST = 20_000
-"""Rows, evenly spaced, of which `keeping` asks."""
+__all__ = ["RewardFilter", "softmax_choice"]
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,6 @@ class RewardFilter:
         else:
             chosen = choose_any(candidates, generator).chosen
         return Choice(chosen, scores.gather(0, chosen.unsqueeze(0)).squeeze(0) < self.threshold)
-
-
-def keeping(share: float, reward: DynamicsReward, layout: Layout, rows: Tensor, threshold: float) -> float:
-    """Return a threshold that a share of the data reach with their own outcomes: the one wanted, or a lower one.
-
-    What the reward says of states far from the target's rows differs from seed to seed. Where it doubts even what the
-    source has recorded there, a fixed threshold ends every rollout that starts in a source row.
-
-    Args:
-        share: The share, in [0, 1].
-        reward: The discriminators that judge.
-        layout: Layout of packed rows.
-        rows: Packed rows [N, W] where the reward is; without any, the threshold is the one wanted.
-        threshold: The one wanted.
-    """
-    if not len(rows) or not share:
-        return threshold
-    asked = layout.split(rows[:: -(-len(rows) // MOST)])[:3]
-    return min(threshold, float(reward(*asked).quantile(1.0 - share, interpolation="lower")))
 
 
 def softmax_choice(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
