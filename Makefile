@@ -38,6 +38,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/pyright -p benchmarks
 
 # Pages that are written from the code and kept in the repository.
 tables: $(INSTALLED)

@@ -95,8 +95,8 @@ def compare(task: str, size: str, runs: Path | None, threads: int) -> dict[str, 
 
 def correlation(left: Any, right: Any) -> float:
     """Return Spearman's rank correlation of two vectors without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)) for values in (left, right))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def table(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from offdyn_agents.engine.rows import Layout
 from offdyn_agents.engine.stages import StageContext, StageResults
 from offdyn_agents.models import clusters
 from offdyn_agents.models.ensemble.model import Ensemble, ensemble_network, initial_ensemble
-from offdyn_agents.models.ensemble.settings import EnsembleSettings
+from offdyn_agents.models.ensemble.settings import GaussianSettings
 from offdyn_agents.models.ensemble.training import EnsembleLearner
 from offdyn_agents.models.short_training import Fit, Learner, ShortTraining
 
@@ -35,11 +35,11 @@ STEPS = 200
 """Steps of a training that are timed."""
 Trained = Callable[[Callable[[int], Any]], float]
 """Takes a training of a seed; returns the seconds of one, of as many as threads on cores that are free."""
-Seen = list[ShortTraining | clusters.ClusterSettings | EnsembleSettings]
+Seen = list[ShortTraining | clusters.ClusterSettings | GaussianSettings]
 """Trainings that were left out."""
 
 
-def untrained_ensemble(settings: EnsembleSettings, layout: Layout) -> Ensemble:
+def untrained_ensemble(settings: GaussianSettings, layout: Layout) -> Ensemble:
     """Return an ensemble as it is before it is trained."""
     network = ensemble_network(settings, layout.observation_dim, layout.action_dim)
     params = initial_ensemble(settings, network, torch.Generator().manual_seed(0))

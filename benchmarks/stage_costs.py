@@ -20,7 +20,7 @@ from row_stages import measure_clusters, measure_rows, measure_step, untrained_e
 from torch import Tensor
 from training_peers import Work, products
 
-from offdyn_agents.algorithms.morec import Judged
+from offdyn_agents.algorithms.morec import MOREC, Judged
 from offdyn_agents.algorithms.registry import agent_class, make_agent, names
 from offdyn_agents.engine.agent import Agent
 from offdyn_agents.engine.execution import exact_fast_products, threads_inside
@@ -128,7 +128,7 @@ def measure_stages(costs: StageCosts, folder: Path) -> None:
         learn = _contrast if costs.form == "suite" else _adversaries
         reward = learn(costs, source, target, plain)
         dual = _dual(costs, source, target)
-        models = {"dual dynamics": dual, "ensemble, merged": plain, "dynamics reward": Judged(plain, reward, 0.6)}
+        models = {"dual dynamics": dual, "ensemble, merged": plain, "dynamics reward": Judged(plain, reward)}
         known: dict[tuple[str, int], float] = {}
         for name, stages in costs.used.items():
             agent = costs.agent(name)
@@ -225,6 +225,7 @@ def _contrast(costs: StageCosts, source: Tensor, target: Tensor, ensemble: Ensem
     """Measure discriminators against widened guesses, and the scorer that learns from them; return a scorer."""
     say("suite: dynamics reward")
     agent = costs.agent("morec")
+    assert isinstance(agent, MOREC)
     settings, layout = agent.settings.dynamics_reward, Work.layout(agent)
     few = replace(settings, guess_updates=STEPS, updates=STEPS)
     with threads_inside(costs.threads):

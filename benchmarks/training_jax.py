@@ -127,7 +127,8 @@ class JaxPeer:
         self.carry: Any = {"nets": nets, "slow": slow, "m": zeros, "v": jax.tree.map(jnp.zeros_like, nets)}
         self.carry |= {"t": counts, "done": jnp.zeros(work.runs)}
         supply = work.supply
-        own = {"predicted": supply.predicted, "rewards": supply.rewards}
+        rewards = [one.rewards for one in supply.columns or () if one.rewards is not None]
+        own = {"predicted": supply.predicted, "rewards": rewards}
         self.own = {name: jnp.stack([jnp.asarray(t.numpy()) for t in tables]) for name, tables in own.items() if tables}
         if supply.buffers:
             rows = [buffer.rows(_range(buffer.fill)) for buffer in supply.buffers]

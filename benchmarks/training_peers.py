@@ -27,7 +27,7 @@ from offdyn_agents.engine.data import Sampler, Supply
 from offdyn_agents.engine.execution import threads_inside
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rollouts import ModelBased
-from offdyn_agents.engine.rows import Batch, Layout
+from offdyn_agents.engine.rows import Batch, Layout, RowColumns
 from offdyn_agents.engine.update import Population, initial_population
 
 __all__ = ["PEERS", "Plain", "Work"]
@@ -85,7 +85,8 @@ class Work:
             shape = (source, agent.settings.dynamics.members, agent.observation_dim)
             supply.predicted = [torch.randn(shape, generator=generator).to(device) for _ in range(runs)]
         if agent.name == "mobody":
-            supply.rewards = [0.1 * torch.randn(source, generator=generator).to(device) for _ in range(runs)]
+            relabelled = [0.1 * torch.randn(source, generator=generator).to(device) for _ in range(runs)]
+            supply.columns = [RowColumns(rewards=one) for one in relabelled]
         if isinstance(agent, ModelBased):
             paths = [folder / f"{agent.name}-{run}.f32" for run in range(runs)]
             supply.buffers = [RolloutBuffer(path, fake, layout.width, device) for path in paths]

@@ -38,7 +38,7 @@ from offdyn_envs.tasks import TRACKS, Task, get_task
 from offdyn_envs.vector import OffDynVectorEnv
 
 TRACK = "core-6"
-PARTS = ("physics", "attack", "policy")
+PARTS: tuple[str, ...] = ("physics", "attack", "policy")
 WATCHED: dict[str, tuple[Any, str]] = {
     "physics": (OffDynVectorEnv, "step"),
     "attack": (MinQAttack, "perturb"),
