@@ -69,7 +69,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     plans: list[tuple[str, float, tuple[str, ...], tuple[int, ...], dict[str, Any]]] = [
         ("droco", 0.7, BOTH, FIVE, {"family": "model-based"}),
-        ("demo-iql", 0.2, BOTH, FIVE, {"method": "IQL"}),
+        ("demo-iql", 0.2, BOTH, FIVE, {"method": "IQL (demo)"}),
         (protocol.REFERENCE_IQL, 0.6, BOTH, FIVE, {}),
         ("bc", 0.4, BOTH, FIVE, {"reference": True}),
         ("three", 0.8, BOTH, (0, 1, 2), {}),
@@ -121,7 +121,7 @@ def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> 
     rows = {row["name"]: row for row in track(build(board))["rows"]}
     assert {name: row["rank"] for name, row in rows.items()} == {
         "droco": 1,
-        "offdyn-iql": 2,
+        "iql": 2,
         "demo-iql": 3,
         "three": None,
         "bc": None,
@@ -143,7 +143,7 @@ def test_places_need_every_scored_task_a_verdict_and_five_seeds(board: Path) -> 
     reproduced(board, "droco", grid=False)
     rows = {row["name"]: row for row in track(build(board))["rows"]}
     assert rows["droco"]["unranked"].endswith(" robustness cells not re-run")
-    assert rows["offdyn-iql"]["rank"] == 1
+    assert rows["iql"]["rank"] == 1
 
 
 def test_figures_equal_the_definitions(board: Path) -> None:
@@ -160,7 +160,7 @@ def test_figures_equal_the_definitions(board: Path) -> None:
     row = next(item for item in track(result)["rows"] if item["name"] == "droco")
     assert row["iqm"]["mean"] == pytest.approx(float(iqm(every)), abs=1e-5)
     assert row["sum"] == pytest.approx(sum(np.mean(entry["tasks"][task]["scores"]) for task in BOTH), abs=1e-5)
-    assert row["improvement"]["over"] == "offdyn-iql"
+    assert row["improvement"]["over"] == "iql"
     assert 0.5 < row["improvement"]["mean"] <= 1.0
     attack = next(c for c in entry["kept"] if (c["family"], c["level"]) == ("min-q", 0.2))
     cells = {
@@ -184,7 +184,7 @@ def test_places_are_given_within_a_division_and_equal_scores_share_one(board: Pa
         "long": "1m",
         "longest": None,
     }
-    assert [rows[name]["rank"] for name in ("droco", "twin", "offdyn-iql", "long", "longest")] == [1, 1, 3, 1, None]
+    assert [rows[name]["rank"] for name in ("droco", "twin", "iql", "long", "longest")] == [1, 1, 3, 1, None]
     assert rows["longest"]["unranked"] == "more than 1,000,000 updates"
 
 
@@ -673,16 +673,16 @@ def test_the_page_command_writes_the_good_entries_and_ends_with_2_on_a_bad_one(
         cli.main(["leaderboard", "page", "--leaderboard", str(board)])
     assert ended.value.code == 0
     assert "index.html" in capsys.readouterr().out
-    (board / "submissions" / "offdyn-iql" / "entry.json").write_text("{")
+    (board / "submissions" / "iql" / "entry.json").write_text("{")
     with pytest.raises(SystemExit) as ended:
         cli.main(["leaderboard", "page", "--leaderboard", str(board), "--json"])
     printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert printed.err.startswith("offdyn: entry 'offdyn-iql': entry.json is no strict JSON")
+    assert printed.err.startswith("offdyn: entry 'iql': entry.json is no strict JSON")
     assert len(printed.err.splitlines()) == 1
-    assert "offdyn-iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
+    assert "iql" not in [entry["name"] for entry in json.loads(printed.out)["entries"]]
     assert "pages/entry-droco.html" in (board / "index.html").read_text()
-    assert not (board / "pages/entry-offdyn-iql.html").exists()
+    assert not (board / "pages/entry-iql.html").exists()
 
 
 def test_a_leaderboard_that_does_not_exist_is_refused_and_not_made(

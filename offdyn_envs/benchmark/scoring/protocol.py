@@ -54,7 +54,7 @@ HELD_OUT_RANGE = (0.4, 2.5)
 HELD_OUT_MARGIN = 0.05
 """How far a factor lies at least from 1 and from every factor of a table, as a share of it."""
 
-REFERENCE_IQL = "offdyn-iql"
+REFERENCE_IQL = "iql"
 """Name of the entry over which the probability of improvement is taken: the suite's own IQL on merged data."""
 
 LEVEL = 0.95
