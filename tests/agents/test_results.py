@@ -240,7 +240,7 @@ def test_policies_that_wander_are_those_of_their_files():
 
 
 def test_rollouts_early_and_late_are_those_of_their_files():
-    text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec"
+    text, folder = read("dynamics-reward"), RESULTS / "hopper-gravity-0.5-medium/morec@standardised"
     rows = re.findall(r"^\| ([\d,]+) \| (target rows|resets) \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 4
     for updates, starts, cells in rows:
@@ -298,7 +298,12 @@ def test_errors_of_drocos_ensembles_are_those_of_their_files():
 
 
 @pytest.mark.parametrize(
-    ("robot", "task"), [("Walker2d", "walker2d-gravity-5.0-medium"), ("Hopper", "hopper-gravity-0.5-medium")]
+    ("robot", "task"),
+    [
+        ("Walker2d", "walker2d-gravity-5.0-medium"),
+        ("Hopper", "hopper-gravity-0.5-medium"),
+        ("HalfCheetah", "halfcheetah-friction-0.1-medium"),
+    ],
 )
 def test_rewards_of_ablations_are_those_of_their_files(robot, task):
     files = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("ablations/reward-*.json")]
@@ -315,7 +320,7 @@ def test_rewards_of_ablations_are_those_of_their_files(robot, task):
         asked += [(rankings["random"], "within"), (source, "correlation")]
         means = [round(float(np.mean([one[what] for one in seeds])), 2) for seeds, what in asked]
         assert [float(cell) for cell in cells[:-1]] == means
-        # Records of a fixed threshold refuse what is below .6.
+        # Records of a lowered threshold say apart what is below .6.
         assert cells[-1] == ", ".join(f"{one.get('doubted', one['refused']):.0%}" for one in source)
 
 
@@ -348,15 +353,16 @@ def test_conditions_on_tasks_are_those_of_their_files(robot, task):
     text = read("dynamics-reward").partition(f"| policy, {robot} |")[2]
     record = json.loads((RESULTS / task / "conditions-task.json").read_text(encoding="utf-8"))
     assert record["command"].startswith(f"offdyn diagnose reward {task} --seeds 3")
-    columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3, "refused": 2, "doubted": 2}
+    columns = {"correlation": 2, "within": 2, "best": 3, "random": 3, "lowest": 3, "refused": 2}
     shown = [line.strip("|").replace("%", "").split("|")[1:] for line in text.splitlines()[2:6]]
     means = [
         [round(float(np.mean([one[name] for one in seeds])), digits) for name, digits in columns.items()]
         for seeds in (*record["rankings"].values(), record["source"])
     ]
-    cells = [[*map(float, row[:-2]), *(float(share) / 100 for share in row[-2:])] for row in shown]
+    cells = [[*map(float, row[:-1]), float(row[-1]) / 100] for row in shown]
     np.testing.assert_allclose(cells, means, atol=1e-9)
     assert record["real"] == [1.0] * 3
+    assert all(all(seeds) for seeds in record["holds"].values())
 
 
 def test_hoppers_published_conditions_on_its_task_are_those_of_their_run():
