@@ -42,12 +42,12 @@ YARDSTICK = "iql"
 def agent_of(name: str, robot: str, form: str = "") -> Agent:
     """Return an agent whose stages are short and whose policy is of full size, in the form that is named."""
     kind, body = agent_class(name), get_robot(robot)
+    published = preset(kind, robot, "medium", form=form) if form else {}
     short = {
         key: value
-        for key, value in small_settings(kind.settings_class).items()
+        for key, value in small_settings(kind.settings_class, published).items()
         if ("." in key or key.startswith(("rollouts", "starts", "iterations"))) and key.rpartition(".")[2] not in REAL
     }
-    published = preset(kind, robot, "medium", form=form) if form else {}
     return kind(build(kind.settings_class, published, short), body.observation_dim, body.action_dim)
 
 

@@ -19,6 +19,13 @@ _RATES = {"actor_rate": "1e-4", "alpha_rate": "1e-4"}
 """Of SAC in MOPO's public kit."""
 _ROLLOUTS = {"horizon": "100", "starts": "2000"} | _RATES
 """As published."""
+
+
+def _inputs(kind: str, noise: str) -> dict[str, str]:
+    """Return how discriminators see transitions."""
+    return {"dynamics_reward.inputs": kind, "dynamics_reward.input_noise": noise}
+
+
 MOREC = Study(
     "morec",
     "morec",
@@ -39,11 +46,11 @@ MOREC = Study(
         Variant("published-rollouts", "2,000 of at most 100 steps, and SAC's public rates", _ROLLOUTS),
         Variant("natural-share", "target rows have their share of all rows", {"dynamics.target_share": "0"}),
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
-        Variant("raw-inputs", "min-max inputs", {"dynamics_reward.inputs": "raw"}),
-        Variant("whitened-inputs", "jointly whitened inputs", {"dynamics_reward.inputs": "whitened"}),
-        Variant("whitened-pairs", "whitened (s, a)", {"dynamics_reward.inputs": "pairs"}),
-        Variant("input-noise", "noise of .1 on the inputs", {"dynamics_reward.input_noise": "0.1"}),
-        Variant("no-input-noise", "none, on robots whose preset has some", {"dynamics_reward.input_noise": "0"}),
+        Variant("raw-inputs", "min-max inputs without noise", _inputs("raw", "0")),
+        Variant("standardised-inputs", "standardised without noise, as on HalfCheetah", _inputs("standardised", "0")),
+        Variant("whitened-inputs", "jointly whitened with noise of .1, as elsewhere", _inputs("whitened", "0.1")),
+        Variant("whitened-pairs", "whitened (s, a) with noise of .1", _inputs("pairs", "0.1")),
+        Variant("no-input-noise", "no noise on the inputs", {"dynamics_reward.input_noise": "0"}),
         Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),
         *sweep("threshold", "threshold", ("0.4", "0.5", "0.7", "0.8")),
         *sweep("temperature", "temperature", ("0", "0.1", "0.3", "1")),

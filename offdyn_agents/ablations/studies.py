@@ -41,6 +41,12 @@ TERMS = ("format", "study", "agent", "seeds", "updates", "schedule", "settings",
 """What the rows of one table have in common."""
 _PAPER = {"dynamics.form": "paper", **{f"dynamics.{name}": str(value) for name, value in BY_FORM["paper"].items()}}
 """MOBODY's dynamics as published."""
+_WHOLE_STATES = {
+    "dynamics.form": "paper",
+    **{f"dynamics.{name}": str(value) for name, value in BY_FORM["difference"].items()},
+    **{"dynamics.representation_loss": "false", "dynamics.standardise": "true"},
+}
+"""MOBODY's dynamics as published in what networks predict; all else is as it is here."""
 _DRAWN = {"dynamics.latent_noise": "true"}
 _MOBODY = Study(
     "mobody",
@@ -53,9 +59,10 @@ _MOBODY = Study(
         Variant("no-anchor", "source outcomes are not shown to psi_trg", {"dynamics.anchor": "0"}),
         Variant(
             "blocks",
-            "a pass over the source, then three over the target",
-            {"dynamics.schedule": "blocks", "dynamics.decay": "none"},
+            "a pass over the source, then three over the target, twice: as many source rows, at a constant rate",
+            {"dynamics.schedule": "blocks", "dynamics.decay": "none", "dynamics.epochs": "2"},
         ),
+        Variant("whole-states", "s' is predicted, not its change, and there is no anchor", _WHOLE_STATES),
         Variant("few-target-rows", "32 target rows in a batch, not 64", {"dynamics.target_batch": "32"}),
         Variant("constant-rate", "the dynamics' learning rate does not fall", {"dynamics.decay": "none"}),
         Variant("latent-noise", "z is drawn while the dynamics are trained", {"dynamics.latent_noise": "true"}),

@@ -1,6 +1,6 @@
 """`offdyn diagnose reward`: the conditions of MOREC's dynamics reward on a task or on a dataset, seed by seed.
 
-Of a task, model and reward are those that `offdyn train morec` learns: from merged rows, many of the fakes from the
+Of a task, model and reward are those that `offdyn train morec` learns: from merged rows, half of the fakes from the
 source. Source rows are asked about too: how many would be refused at once. A dataset is a single domain, without such
 fakes. Every seed has a model and a reward of its own. For diagnosis, never for training.
 """

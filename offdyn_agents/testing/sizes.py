@@ -38,18 +38,19 @@ OF_STAGES: Mapping[str, int] = {"batch_size": 32, "horizon": 5}
 """The same of settings within settings, which are those of stages, where other values suit them."""
 
 
-def small_settings(kind: type[Any]) -> dict[str, int]:
+def small_settings(kind: type[Any], others: Mapping[str, Any] | None = None) -> dict[str, int]:
     """Return small values of the sizes among an agent's settings, none larger than its default.
 
     Args:
         kind: The dataclass of its settings.
+        others: What other settings are, where they are not the default ones.
 
     Returns:
         Dotted names and values, as `offdyn_agents.engine.settings.build` takes them, or `--set`: those that count for
-        nothing as the others are by default are left out.
+        nothing as the others are are left out.
     """
     found = dict(_small(kind, ""))
-    gone = idle(build(kind), found)
+    gone = idle(build(kind, others or {}), found)
     return {name: value for name, value in found.items() if name not in gone}
 
 

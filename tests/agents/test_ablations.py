@@ -96,6 +96,7 @@ def test_published_rewards_ensembles_and_rollouts_are_those_of_the_published_for
     assert changed["reward"] == {
         "dynamics_reward.opponent",
         "dynamics_reward.changes",
+        "dynamics_reward.inputs",
         "dynamics_reward.input_noise",
         "scorer.form",
     }

@@ -167,14 +167,17 @@ def test_models_learn_from_what_their_names_say(datasets, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize(("task", "noise"), [("halfcheetah-friction-0.1-medium", 0.0), (TASK, 0.1)])
-def test_reward_and_dynamics_are_those_of_the_robots_presets(task, noise, datasets, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "inputs", "noise"), [("halfcheetah-friction-0.1-medium", "standardised", 0.0), (TASK, "whitened", 0.1)]
+)
+def test_reward_and_dynamics_are_those_of_the_robots_presets(task, inputs, noise, datasets, tmp_path, monkeypatch):
     monkeypatch.setattr("offdyn_envs.load_task", lambda name: (SimpleNamespace(close=lambda: None), *datasets))
     monkeypatch.setattr("offdyn_agents.judging.judge.judge_datasets", lambda *args, **named: {"errors": {}})
     hardware = SimpleNamespace(precision="fp32")
     record = judge_task(task, ["mobody", "morec"], 1, {"dynamics_reward.spread": "9"}, Terms(), tmp_path, hardware)
     assert record["settings"]["dynamics"]["loss_weights"] == "code"
-    assert record["settings"]["dynamics_reward"]["input_noise"] == noise
+    reward = record["settings"]["dynamics_reward"]
+    assert (reward["inputs"], reward["input_noise"]) == (inputs, noise)
     assert record["settings"]["dynamics_reward"]["spread"] == 9.0
 
 

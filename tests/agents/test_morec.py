@@ -320,4 +320,5 @@ def test_a_rollout_goes_on_from_the_candidate_taken():
 def test_inputs_of_the_discriminators_of_each_robot(name, robot, inputs, noise):
     found = chosen(agent_class(name), robot, "medium", {}).dynamics_reward
     assert (found.inputs, found.input_noise) == (inputs, noise)
-    assert chosen(agent_class(name), robot, "medium", {"form": "paper"}).dynamics_reward.opponent == "ppo"
+    found = chosen(agent_class(name), robot, "medium", {"form": "paper"}).dynamics_reward
+    assert (found.opponent, found.inputs, found.input_noise) == ("ppo", "raw", 0.0)

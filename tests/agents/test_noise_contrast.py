@@ -19,7 +19,9 @@ from tests.agents.killing import kill_after
 from tests.agents.test_dynamics_reward import draw
 from tests.agents.test_dynamics_reward_training import LAYOUT, ROWS, UNITS, UNSEEN, A, S, equal, preferred, world
 
-TINY = {
+PLAIN = {"inputs": "standardised", "input_noise": 0.0}
+"""Inputs that few steps learn from."""
+TINY = PLAIN | {
     "guess_updates": 230,
     "guesses": 3,
     "updates": 205,
@@ -28,7 +30,7 @@ TINY = {
     "discriminator_width": 16,
     "batch_size": 32,
 }
-LEARNING = {"guess_updates": 400, "guesses": 3, "updates": 400, "width": 32, "discriminator_width": 64}
+LEARNING = PLAIN | {"guess_updates": 400, "guesses": 3, "updates": 400, "width": 32, "discriminator_width": 64}
 LEARNING |= {"batch_size": 128, "snapshots": 5}
 
 

@@ -308,7 +308,8 @@ def test_errors_of_drocos_ensembles_are_those_of_their_files():
 def test_rewards_of_ablations_are_those_of_their_files(robot, task):
     files = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("ablations/reward-*.json")]
     method = json.loads((RESULTS / task / "conditions-task.json").read_text(encoding="utf-8"))
-    found = {f"`{record['command'].partition('--set ')[2]}`": record for record in files if record["task"] == task}
+    # A record's own command is of its commit, whose defaults were others.
+    found = {f"`{record['today'].partition('--set ')[2]}`": record for record in files if record["task"] == task}
     found["the method"] = method
     text = read("ablations").partition(f"| setting, {robot} |")[2].partition("\n\n")[0]
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]

@@ -19,8 +19,8 @@ class DynamicsRewardSettings:
             generator that is trained to maximise the reward, as in the method; or "checkpoints": each discriminator has
             one frozen state of the generator's pre-training to unmask. Settings from `iterations` to `opponent_steps`
             that are not named for "nce" are of the other two, whose inputs are "raw".
-        inputs: How "nce" sees (s, a, s' - s): jointly "whitened", with whitened "pairs" (s, a), "standardised", or
-            "raw", min-max as in the method.
+        inputs: How "nce" sees (s, a, s' - s): jointly "whitened", with whitened "pairs" (s, a), "standardised", which
+            HalfCheetah's preset has, or "raw", min-max as in the method.
         eigenvalue_floor: Of whitening: the smallest eigenvalue of correlations that is told from smaller ones.
         input_noise: Standard deviation of noise on the inputs in training.
         spread: The largest factor of a generator's standard deviation; the smallest is 1.
@@ -56,9 +56,9 @@ class DynamicsRewardSettings:
     """
 
     opponent: str = setting("nce", choices=("nce", "ppo", "checkpoints"))
-    inputs: str = setting("standardised", choices=("whitened", "pairs", "standardised", "raw"))
+    inputs: str = setting("whitened", choices=("whitened", "pairs", "standardised", "raw"))
     eigenvalue_floor: float = setting(1e-3, low=0.0, open_low=True)
-    input_noise: float = setting(0.0, low=0.0)
+    input_noise: float = setting(0.1, low=0.0)
     spread: float = setting(20.0, low=1.0)
     source_fakes: float = setting(0.5, low=0.0, high=1.0)
     source_spread: float = setting(3.0, low=1.0)

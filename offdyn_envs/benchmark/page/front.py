@@ -22,8 +22,9 @@ HOW = (
     "Figures come from this suite's own re-run of the policies; those that are only the submitter's say claimed.",
     "Held out: the IQM in dynamics that are in no table, drawn for this entry. Kept: the share of the clean score that "
     "is left under a perturbation; min-Q 0.2 moves what the policy sees, with one critic for all.",
-    "P(> IQL): probability that a run scores higher than one of IQL. Tuning: online evaluations spent on the settings, "
-    "at most of a task. Colour and marker belong to an entry's name, in every plot.",
+    "P(> IQL): probability that a run scores higher than one of the entry iql, where both have the same tasks. "
+    "Tuning: online evaluations spent on the settings, at most of a task. Colour and marker belong to an entry's name, "
+    "in every plot.",
 )
 """What one has to know, a line each."""
 

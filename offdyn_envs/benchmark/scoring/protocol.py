@@ -55,7 +55,7 @@ HELD_OUT_MARGIN = 0.05
 """How far a factor lies at least from 1 and from every factor of a table, as a share of it."""
 
 REFERENCE_IQL = "iql"
-"""Name of the entry over which the probability of improvement is taken: the suite's own IQL on merged data."""
+"""Name of the entry, IQL on merged data, over which the probability of improvement is taken on the same tasks."""
 
 LEVEL = 0.95
 """Level of every interval on the page."""
