@@ -226,7 +226,9 @@ def test_what_iql_gains_on_a_mild_shift_is_that_of_the_files():
 
 def test_policies_that_wander_are_those_of_their_files():
     shown = re.findall(
-        r"^\| ([a-z0-9-]+) \| (.*?) \| ([-\d.]+ \| [-\d.]+ \| \d+ \| \d+) \|$", read("dynamics-reward"), re.MULTILINE
+        r"^\| ([a-z0-9-]+) \| (.*?) \| ([-\d.]+ \| [-\d.]+ \| \d+, \d+ \| \d+) \|$",
+        read("dynamics-reward"),
+        re.MULTILINE,
     )
     record = ablation("morec-wander")
     assert [name for name, *_ in shown] == [row["variant"] for row in record["rows"]]
@@ -234,8 +236,9 @@ def test_policies_that_wander_are_those_of_their_files():
         with (RESULTS / f"ablations/morec-wander/{name}.csv").open(encoding="utf-8") as file:
             late = [one for one in csv.DictReader(file) if one["score"]][-10:]
         returns = np.array([[float(one[f"return_{seed}"]) for seed in record["seeds"]] for one in late])
-        moved, score = np.abs(np.diff(returns, axis=0)).mean(), np.mean([float(one["score"]) for one in late])
-        found = f"{row['score']['mean']:.1f} | {score:.1f} | {moved:.0f} | {float(late[-1]['q']):.0f}"
+        moved = ", ".join(f"{step:.0f}" for step in np.abs(np.diff(returns, axis=0)).mean(0))
+        score = np.mean([float(one["score"]) for one in late])
+        found = f"{row['score']['mean']:.1f} | {score:.1f} | {moved} | {float(late[-1]['q']):.0f}"
         assert (about, cells) == (row["about"], found)
 
 
