@@ -260,6 +260,50 @@ def test_rollouts_early_and_late_are_those_of_their_files():
         assert cells.split(" | ") == means
 
 
+def test_what_filtered_policies_do_is_that_of_their_files():
+    text = re.sub(r"\s+", " ", read("dynamics-reward"))
+    for task, horizon, seeds, sentence in (
+        (
+            "walker2d-gravity-5.0",
+            500,
+            3,
+            "they last {0:.0f} steps at {1:.1f} a step in the model, and {2:.0f} at {3:.1f} in",
+        ),
+        (
+            "hopper-gravity-0.5",
+            300,
+            2,
+            "last {0:.0f} steps at {1:.2f} a step from target rows in the model, and {2:.0f} at",
+        ),
+    ):
+        record = json.loads((RESULTS / f"{task}-medium/morec/judged_rollouts.json").read_text(encoding="utf-8"))
+        assert (record["horizon"], record["starts"], len(record["seeds"])) == (horizon, 100, 3)
+        found = [seed["target"] for seed in record["seeds"][:seeds]]
+        means = [
+            np.mean([one[w][name] for one in found]) for w in ("model", "simulator") for name in ("steps", "reward")
+        ]
+        assert sentence.format(*means) in text
+        if task.startswith("walker2d"):
+            ends = [f"{one['model']['refused']:.0%}".removesuffix("%") for one in found]
+            assert f"The filter ends {ends[0]}, {ends[1]} and {ends[2]}% of these rollouts" in text
+
+
+def test_late_scores_of_filtered_policies_are_those_of_their_files():
+    text = re.sub(r"\s+", " ", read("dynamics-reward"))
+
+    def late(task, run):
+        with (RESULTS / f"{task}-medium" / run / "metrics.csv").open(encoding="utf-8") as file:
+            scores = [float(one["score"]) for one in csv.DictReader(file) if one["score"]]
+        return f"{np.mean(scores[-10:]):.1f}"
+
+    hopper, narrow, walker = "hopper-gravity-0.5", "hopper-from-kinematic-severe", "walker2d-gravity-5.0"
+    ours, theirs = ([late(task, run) for task in (hopper, narrow, walker)] for run in ("morec", "morec@standardised"))
+    assert f"policies have {ours[0]} on Hopper, {ours[1]} from narrow joints and {ours[2]} on Walker2d" in text
+    assert f"With standardised inputs they have {theirs[0]}, {theirs[1]} and {theirs[2]}." in text
+    more = [late(task, "morec@more-fakes") for task in (hopper, narrow)]
+    assert f"{more[0]} on Hopper and {more[1]} from narrow joints, though" in text
+
+
 def ablation(name):
     return json.loads((RESULTS / f"ablations/{name}.json").read_text(encoding="utf-8"))
 
