@@ -99,7 +99,10 @@ def model_stages(agent: Agent) -> tuple[str, ...]:
         "dynamics reward": DynamicsRewardSettings,
         "scorers": ScorerSettings,
     }
-    return tuple(name for name, kind in stages.items() if any(isinstance(value, kind) for value in kinds.values()))
+    found = [name for name, kind in stages.items() if any(isinstance(value, kind) for value in kinds.values())]
+    # Where discriminators judge in rollouts themselves there are none.
+    exact = any(isinstance(value, ScorerSettings) and value.form == "exact" for value in kinds.values())
+    return tuple(name for name in found if not (exact and name == "scorers"))
 
 
 def agent_of(name: str, robot: str, form: str = "suite") -> Agent:

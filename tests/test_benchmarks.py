@@ -248,6 +248,9 @@ def test_every_agent_of_models_says_which_stages_it_has(stage_costs):
             stages = stage_costs.model_stages(agent)
             nested = [value for value in vars(agent.settings).values() if hasattr(value, "__dataclass_fields__")]
             assert len(stages) == len(nested) > 0, name
+    # As published all discriminators judge in rollouts.
+    ours, published = (stage_costs.agent_of("morec", stage_costs.ROBOT, form) for form in ("suite", "paper"))
+    assert {*stage_costs.model_stages(ours)} - {*stage_costs.model_stages(published)} == {"scorers"}
 
 
 def test_an_agent_is_measured_beside_the_yardstick(agents):
