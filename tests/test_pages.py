@@ -145,7 +145,8 @@ def anchors(text):
 
 
 @pytest.mark.parametrize("page", PLAIN)
-def test_sentences_are_short(page):
+def test_sentences_are_short_and_finished(page):
+    assert "@@" not in read(page), "a place for a figure that never came"
     for sentence in sentences(read(page)):
         assert len(sentence.split()) <= 30, sentence
 

@@ -413,6 +413,13 @@ def test_conditions_on_tasks_are_those_of_their_files(robot, task):
     assert all(all(seeds) for seeds in record["holds"].values())
 
 
+def test_the_second_condition_fails_on_ant():
+    record = json.loads((RESULTS / "ant-gravity-5.0-medium/conditions-task.json").read_text(encoding="utf-8"))
+    found = [one["correlation"] for seeds in record["rankings"].values() for one in seeds]
+    assert f"correlations are {max(found):.2f} to {min(found):.2f}".replace("0.", ".") in read("dynamics-reward")
+    assert {name for name, seeds in record["holds"].items() if not all(seeds)} == {"r_D falls with the error"}
+
+
 def test_hoppers_published_conditions_on_its_task_are_those_of_their_run():
     run = json.loads((RESULTS / "hopper-gravity-0.5-medium/morec@paper/run.json").read_text(encoding="utf-8"))
     record = run["stages"]["judged"]["reward"]
