@@ -48,7 +48,11 @@ MOREC = Study(
         Variant("no-source-fakes", "all fakes are of a target's generator", {"dynamics_reward.source_fakes": "0"}),
         Variant("raw-inputs", "min-max inputs without noise", _inputs("raw", "0")),
         Variant("standardised-inputs", "standardised without noise, as on HalfCheetah", _inputs("standardised", "0")),
-        Variant("whitened-inputs", "jointly whitened with noise of .1, as elsewhere", _inputs("whitened", "0.1")),
+        Variant(
+            "whitened-inputs",
+            "jointly whitened with noise of .1, as on Hopper and Walker2d",
+            _inputs("whitened", "0.1"),
+        ),
         Variant("whitened-pairs", "whitened (s, a) with noise of .1", _inputs("pairs", "0.1")),
         Variant("no-input-noise", "no noise on the inputs", {"dynamics_reward.input_noise": "0"}),
         Variant("exact-scores", "discriminators judge in rollouts, not a scorer", {"scorer.form": "exact"}),

@@ -312,7 +312,8 @@ def test_a_rollout_goes_on_from_the_candidate_taken():
 @pytest.mark.parametrize(
     ("robot", "inputs", "noise"),
     [
-        *((robot, "whitened", 0.1) for robot in ("hopper", "walker2d", "ant")),
+        *((robot, "whitened", 0.1) for robot in ("hopper", "walker2d")),
+        ("ant", "standardised", 0.1),
         ("halfcheetah", "standardised", 0.0),
     ],
 )

@@ -19,8 +19,8 @@ class DynamicsRewardSettings:
             generator that is trained to maximise the reward, as in the method; or "checkpoints": each discriminator has
             one frozen state of the generator's pre-training to unmask. Settings from `iterations` to `opponent_steps`
             that are not named for "nce" are of the other two, whose inputs are "raw".
-        inputs: How "nce" sees (s, a, s' - s): jointly "whitened", with whitened "pairs" (s, a), "standardised", which
-            HalfCheetah's preset has, or "raw", min-max as in the method.
+        inputs: How "nce" sees (s, a, s' - s): jointly "whitened", with whitened "pairs" (s, a), "standardised", as in
+            the presets of HalfCheetah and Ant, or "raw", min-max as in the method.
         eigenvalue_floor: Of whitening: the smallest eigenvalue of correlations that is told from smaller ones.
         input_noise: Standard deviation of noise on the inputs in training.
         spread: The largest factor of a generator's standard deviation; the smallest is 1.
