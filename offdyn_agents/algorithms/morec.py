@@ -11,9 +11,10 @@ With merged rows the ensemble learns from all of them, and the reward takes targ
 Where this departs from the method: fakes are drawn around the real next states at the real (s, a), half of them around
 what a model of the SOURCE says there (`offdyn_agents.models.dynamics_reward.contrast`); inputs are jointly whitened and
 have some noise, on HalfCheetah and Ant they are standardised. `dynamics_reward.opponent=ppo` is the published form,
-rollouts of a generator that PPO trains. Candidates are scored by one network that has learned r_D (`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all.
-The ensemble predicts in units of a change; a refill is 100 rollouts of 500 steps, not 2,000 of 100, and actor and
-temperature learn faster. `form=paper` is all of the published form.
+rollouts of a generator that PPO trains. Candidates are scored by one network that has learned r_D
+(`offdyn_agents.models.dynamics_reward.scorer`); `scorer.form=exact` asks them all. The ensemble predicts in units of a
+change; a refill is 100 rollouts of 500 steps, not 2,000 of 100, and actor and temperature learn faster. `form=paper` is
+all of the published form.
 """
 
 from __future__ import annotations
