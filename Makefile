@@ -18,7 +18,7 @@ FULL_UPDATES ?= 15000
 FULL_BOARD := --leaderboard $(FULL)/leaderboard
 OFFDYN := $(BIN)/offdyn
 
-.PHONY: demo demo-page demo-full test test-slow lint docs tables install clean
+.PHONY: demo demo-page demo-full test test-slow lint lint-style lint-types lint-benchmarks docs tables install clean
 
 install: $(INSTALLED)
 
@@ -34,10 +34,16 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
 
-lint: $(INSTALLED)
+lint: lint-style lint-types lint-benchmarks
+
+lint-style: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint-types: $(INSTALLED)
 	$(BIN)/pyright
+
+lint-benchmarks: $(INSTALLED)
 	$(BIN)/pyright -p benchmarks
 
 # Pages that are written from the code and kept in the repository.

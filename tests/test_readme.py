@@ -116,7 +116,7 @@ def test_it_names_make_targets_that_exist():
     makefile, named = read("Makefile"), set(re.findall(r"\bmake ([a-z]+)", TEXT))
     assert {"install", "demo", "test", "docs"} <= named
     assert not [name for name in named if f"\n{name}:" not in makefile]
-    assert {"make lint", "make docs NOTEBOOKS=off", "make test"} <= set(read(".ci/run").splitlines())
+    assert {"make -j2 lint", "make docs NOTEBOOKS=off", "make test"} <= set(read(".ci/run").splitlines())
 
 
 def test_the_table_of_agents_is_what_make_docs_writes():
