@@ -168,17 +168,15 @@ def test_what_policies_do_from_target_rows_and_from_resets_is_that_of_their_file
 
 
 def test_values_are_those_of_their_files():
-    pattern = r"^\| ([a-z0-9.-]+) \| ([\d,]+) \| (-?[\d,]+) \| ([\d,]+) \| (-|[\d.]+%) \|"
+    pattern = r"^\| ([a-z0-9.-]+) \| ([\d,]+) \| (-?[\d,]+) \| ([\d,]+) \| ([\d.]+%) \|"
     rows = re.findall(pattern, read("runaway-values"), re.MULTILINE)
     assert len(rows) == 6
     for task, value, low, high, clipped in rows:
         last = last_metrics(f"{task}-medium/droco")
         assert value == f"{float(last['v']):,.0f}"
         told = json.loads((RESULTS / f"{task}-medium/droco/run.json").read_text(encoding="utf-8"))["stages"]
-        # Runs of before do not say.
-        assert clipped == (f"{float(last['outside']):.1%}" if "values" in told else "-")
-        if "values" in told:
-            assert (low, high) == tuple(f"{told['values'][end][0]:,.0f}" for end in ("low", "high"))
+        assert clipped == f"{float(last['outside']):.1%}"
+        assert (low, high) == tuple(f"{told['values'][end][0]:,.0f}" for end in ("low", "high"))
     shown = re.findall(r"^\| ([a-z0-9.-]+) \| ([\d,]+) \| ([\d,]+) \|$", read("runaway-values"), re.MULTILINE)
     assert len(shown) == 3
     for task, *values in shown:
