@@ -9,6 +9,7 @@ from offdyn_agents.ablations.studies import STUDIES, Study, Variant, get_study, 
 from offdyn_agents.algorithms.registry import agent_class, make_agent
 from offdyn_agents.engine.resources import Budget, Hardware
 from offdyn_agents.engine.settings import build, to_json
+from offdyn_agents.models.dual.settings import BY_FORM
 from offdyn_agents.presets import preset
 from offdyn_agents.runs import runs
 from offdyn_agents.runs.runs import Plan, plan_agent
@@ -52,12 +53,12 @@ def test_a_variant_differs_in_its_declared_settings_only(study, variant):
         changed |= {key for key in full if full[key] != other[key]}
     # Values of a sweep that are a method's own at every robot are the method.
     own = {"delta-30"}
-    # What another form would change with it may be held.
-    forms = {"form", "dynamics.form"} & {*variant.settings}
-    if forms:
-        assert forms <= changed <= names
+    # What the other form would change with it, and is held.
+    held = {f"dynamics.{name}" for name in BY_FORM["difference"]} if variant.name == "whole-states" else set()
+    if "form" in variant.settings:
+        assert "form" in changed and changed <= names
     else:
-        assert changed == (set() if variant.name in own else set(variant.settings))
+        assert changed == (set() if variant.name in own else set(variant.settings) - held)
     assert variant.settings or variant.target_rows or variant.name == "full"
 
 
