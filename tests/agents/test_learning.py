@@ -232,6 +232,8 @@ STORMY = ROLLOUTS | ENSEMBLE | {"data": "target", "horizon": 1, "discount": 0.5}
 STORMY |= {"dynamics.epochs": 30, "dynamics.patience": 30}
 MIRAGES = ROLLOUTS | ENSEMBLE | {"horizon": 2, "discount": 0.8, "dynamics.epochs": 15, "discriminators": 10}
 MIRAGES |= {f"dynamics_reward.{name}": value for name, value in REWARD.items()}
+SCORER = {"starts": 2000, "width": 64, "updates": 400, "batch_size": 256, "learning_rate": 3e-3}
+MIRAGES |= {f"scorer.{name}": value for name, value in SCORER.items()}
 OFF = {"filtered": False, "threshold": 0.0, "dynamics_reward.iterations": 2, "dynamics_reward.pretraining": 10}
 PENALTIES = {
     "mopo": {"penalty": 3.0},
