@@ -42,7 +42,7 @@ SAME = {"halfcheetah": "walker2d"}
 UPDATES_LIKE = {"morec": "mopo", "morec-mobile": "mobile"}
 """Agents whose updates are those of another; only their stages and rollouts differ."""
 AGENTS = tuple(name for name in rankable() if name not in UPDATES_LIKE)
-BOTH = ("mobody", "mopo", "droco", "iql", "td3-bc")
+BOTH = ("mobody", "mopo", "droco", "iql", "td3-bc", "otdf", "cql")
 """Agents whose updates are measured in the published form too."""
 UPDATES, EVERY, EPISODES = 1_000_000, 10_000, 10
 """Updates of a task of the tracks, updates between evaluations, and their episodes."""
@@ -102,9 +102,9 @@ def measure_evaluation(costs: Costs, robot: str) -> None:
 
 
 def parts_of(costs: Costs, name: str, robot: str, form: str = "suite") -> dict[str, float]:
-    """Return the hours of one task by part; updates are taken to cost the same in both forms."""
-    shape, known = SAME.get(robot, robot), costs.forms[form]
-    rate = costs.speeds[UPDATES_LIKE.get(name, name), shape]
+    """Return the hours of one task by part; where nothing else was measured, updates cost the same in both forms."""
+    shape, known, like = SAME.get(robot, robot), costs.forms[form], UPDATES_LIKE.get(name, name)
+    rate = costs.speeds[like, shape] if form == "suite" else costs.speeds.get((like, form), costs.speeds[like, shape])
     agent = agent_of(name, robot)
     refills = UPDATES / agent.refill_every * known.refills[name] if isinstance(agent, ModelBased) else 0.0
     parts = {
@@ -216,6 +216,8 @@ Seconds of 1,000 updates of all seeds at Walker2d's dimensions, in the published
 are here:
 
 {thousand}
+Others are taken to cost the same in both.
+
 ## Stages before the policy
 
 One task, all seeds, at Walker2d's dimensions, {rows} source rows and {target} target rows. Where early stopping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from offdyn_agents.judging.rows import ORACLE
@@ -64,7 +65,8 @@ def lines(records: Sequence[Record]) -> list[dict[str, Any]]:
         records: As `collect` gives them.
 
     Returns:
-        "task", "agent", "method", "column", `FIGURES` and "seconds", None for what nobody knows.
+        "task", "agent", "method", "column", `FIGURES`, "between seeds", the standard deviation of the correlation, and
+        "seconds"; None for what nobody knows.
     """
     found: list[dict[str, Any]] = []
     for task in dict.fromkeys(record["task"] for record in records):
@@ -84,7 +86,9 @@ def _line(
 ) -> dict[str, Any]:
     figures = {label: mean_of(runs, key) for label, key in FIGURES.items()}
     about = {"task": record["task"], "agent": agent, "method": method, "column": column}
-    return {**about, **figures, "seconds": seconds}
+    known = [run["rank_correlation"] for run in runs if run.get("rank_correlation") is not None]
+    between = stdev(known) if len(known) > 1 else None
+    return {**about, **figures, "between seeds": between, "seconds": seconds}
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -110,21 +114,26 @@ def _counts(records: Sequence[Record]) -> str:
     seeds = sorted({len(record["seeds"]) for record in records})
     rows = sorted({record["rows"]["valid"] for record in records})
     said = (" or ".join(f"{number:,}" for number in numbers) for numbers in (seeds, rows))
-    return "Seeds of a stage: {}; source rows: {}.".format(*said)
+    return "Seeds of a stage: {}; source rows: {}. After ±: the standard deviation over seeds.".format(*said)
 
 
 def _overview(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
-    known = {(line["method"], line["column"], line["task"]): line["correlation"] for line in found}
+    known = {(line["method"], line["column"], line["task"]): _correlation(line) for line in found}
     agents = _orders()[1]
     named = [line for line in found if line["agent"] != ORACLE]
     # Stable: what an agent says, in its own order, whatever task has it.
     named.sort(key=lambda line: (agents.get(line["agent"], len(agents)), line["method"]))
     pairs = dict.fromkeys((line["method"], line["column"]) for line in named)
     rows = [
-        [_code(method), column, *(_number(known.get((method, column, task))) for task in tasks)]
+        [_code(method), column, *(known.get((method, column, task), "-") for task in tasks)]
         for method, column in pairs
     ]
     return _table(["method", "column", *(task.removesuffix("-medium") for task in tasks)], rows)
+
+
+def _correlation(line: Mapping[str, Any]) -> str:
+    spread = line["between seeds"]
+    return _number(line["correlation"]) + (f" ±{spread:.2f}" if spread is not None else "")
 
 
 def _cells(line: Mapping[str, Any], heads: Sequence[str]) -> list[str]:

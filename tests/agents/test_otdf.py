@@ -31,12 +31,20 @@ def correlation(one, other):
 
 
 def test_the_coupling_of_two_rows():
-    """G4; public code has half of it, the mass of each row."""
+    """G4."""
     cost = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     logits = -cost / 0.5
     g = potentials(logits)
     assert torch.allclose(0.5 * (logits + g).softmax(1), torch.tensor([[0.440399, 0.059601], [0.059601, 0.440399]]))
     assert torch.allclose(-0.5 * row_costs(logits, g), torch.tensor([-0.119203] * 2))
+
+
+@pytest.mark.parametrize(("form", "cost"), [("row", 0.119203), ("mass", 0.059601)])
+def test_the_cost_of_two_rows(form, cost):
+    """G4 on two rows that are at right angles; public code has half of it, as each row has half of the mass."""
+    rows = packed([1.0, 0.0], [0.0, 1.0], [0.0, 0.0])
+    found = transport_costs(TransportSettings(epsilon=1.0, form=form), context(rows, rows))
+    assert torch.allclose(found, torch.tensor([cost] * 2), atol=1e-6)
 
 
 def test_masses_against_plain_iterations_in_float64():

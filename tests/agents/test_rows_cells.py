@@ -113,6 +113,9 @@ def test_seeds_differ_and_their_mean_is_shown(tmp_path):
     first, second = (run["rewards"]["rank_correlation"] for run in record["columns"])
     assert first != second
     assert rows_table(record)[0]["correlation"] == f"{(first + second) / 2:.3g}"
+    spread = abs(first - second) / 2**0.5
+    shown = f"| `dara@dara.updates=20` | rewards | {round((first + second) / 2, 2) + 0.0:.2f} ±{spread:.2f} |"
+    assert shown in rows_page.markdown([record])
 
 
 def test_stc_is_told_what_the_target_does_with_its_actions(tmp_path, capsys):
@@ -228,6 +231,14 @@ def test_bad_input_is_one_line(words, message, capsys, tmp_path, monkeypatch):
     assert message in error and error.count("\n") == 1
 
 
+def test_the_command_prints_its_records_as_json(tmp_path, capsys):
+    words = ["diagnose", "rows", "dara", TASK, "--set", "dara.updates=20", "--rows", "300", "--seeds", "2", "--quiet"]
+    main_ends([*words, "--json", "--out", str(tmp_path)])
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / TASK / "rows/dara@dara.updates=20.json").read_text())
+    assert record["seeds"] == [0, 1] and "rank_correlation" in record["columns"][0]["rewards"]
+
+
 def test_a_page_has_the_figures_of_all_files(tmp_path, capsys):
     made = [
         cell("dara", tmp_path, **SMALL),
@@ -247,9 +258,10 @@ def test_a_page_has_the_figures_of_all_files(tmp_path, capsys):
     assert f"| `dara@dara.updates=20` | rewards | {shown} | {records[0]['stages_s']:.0f} |" in text
     kept = records[1]["columns"][0]["scores"]["kept_gap"]
     assert re.search(rf"\| `oracle-filter` \| scores \| -1.00 \| [\d.]+ \| 50% \| {kept:.2f} \| {kept:.2f} \|", text)
-    main_ends(["diagnose", "rows", "--table", "-", "--json", "--out", str(tmp_path)])
-    capsys.readouterr()
     lines = rows_page.lines(rows_page.collect(tmp_path))
+    capsys.readouterr()
+    main_ends(["diagnose", "rows", "--table", "-", "--json", "--out", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == lines
     assert {line["task"] for line in lines} == {TASK, OTHER}
     assert [line["method"] for line in lines if line["task"] == OTHER] == ["dara@dara.updates=20", "oracle"]
     page.write_text("# no marks\n")

@@ -1,4 +1,4 @@
-"""Upper bound for filtering: IQL without the source rows of the largest exact dynamics gap. A diagnosis.
+"""A diagnosis: IQL without the source rows of the largest exact dynamics gap, which no filter can know.
 
     scores = -|s'_target - s'|,     s'_target of the same simulator state and action in the target's own dynamics,
 
