@@ -125,8 +125,7 @@ def _overview(found: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
     named.sort(key=lambda line: (agents.get(line["agent"], len(agents)), line["method"]))
     pairs = dict.fromkeys((line["method"], line["column"]) for line in named)
     rows = [
-        [_code(method), column, *(known.get((method, column, task), "-") for task in tasks)]
-        for method, column in pairs
+        [_code(method), column, *(known.get((method, column, task), "-") for task in tasks)] for method, column in pairs
     ]
     return _table(["method", "column", *(task.removesuffix("-medium") for task in tasks)], rows)
 

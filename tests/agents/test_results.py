@@ -17,6 +17,7 @@ from offdyn_agents.judging.rows_page import collect, lines, with_tables
 from offdyn_agents.runs.evaluation import read_evaluation, summarise
 from offdyn_envs.benchmark.scoring.scores import normaliser
 from offdyn_envs.benchmark.scoring.statistics import mean_difference, t_interval
+from offdyn_envs.tasks import TRACKS
 
 ROOT = Path(__file__).parents[2]
 RESULTS, ENTRIES = ROOT / "docs/results", ROOT / "leaderboard/submissions"
@@ -496,12 +497,19 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
 
 def test_daras_noise_is_as_it_was_measured():
     text = (ROOT / "docs/methods/dara.md").read_text(encoding="utf-8")
-    tasks = ("walker2d-gravity-5.0-medium", "hopper-from-kinematic-severe-medium")
-    shown = re.findall(r"^\| (0|0\.1|1) \| (.*) \|$", text, re.MULTILINE)
-    assert [noise for noise, _ in shown] == ["0", "0.1", "1"]
-    for noise, row in shown:
-        cells = row.split(" | ")
-        for task, pair in zip(tasks, (cells[:2], cells[2:]), strict=True):
-            path = RESULTS / task / "rows" / ("dara.json" if noise == "1" else f"dara@dara.noise={noise}.json")
-            figures = json.loads(path.read_text())["columns"][0]["rewards"] if path.exists() else None
-            assert pair == ([f"{figures[key]:.3f}" for key in ("rank_correlation", "std")] if figures else ["-", "-"])
+    files = ("dara", "dara@dara.noise=0.1", "dara@dara.noise=1")
+    rows = re.findall(r"^\| (\S+-\d\.\d|\S+-severe) \| (.*) \|$", text, re.MULTILINE)
+    assert {f"{task}-medium" for task, _ in rows} == set(TRACKS["core-6"])
+    for task, row in rows:
+        records = [
+            json.loads((RESULTS / f"{task}-medium/rows/{name}.json").read_text(encoding="utf-8")) for name in files
+        ]
+        (found,) = {tuple(one["seeds"]) for one in records}
+        assert found == (0, 1, 2)
+        seeds = [[run["rewards"] for run in one["columns"]] for one in records]
+        ranks = [[run["rank_correlation"] for run in runs] for runs in seeds]
+        shown = [f"{np.mean(rank) + 0.0:.2f} ±{np.std(rank, ddof=1):.2f}" for rank in ranks]
+        assert row.split(" | ") == shown + [f"{np.mean([run['std'] for run in runs]):.2f}" for runs in seeds]
+        if task == "hopper-from-kinematic-severe":
+            halves = [float(np.mean([run["better_half"] for run in runs])) for runs in seeds]
+            assert f"has {halves[0]:.2f} of the mean gap without it, and {halves[2]:.2f} with 1" in text

@@ -53,8 +53,8 @@ def files(folder):
     [
         ("dara", {}, "dara"),
         ("dara", {"dara.noise": "0.1"}, "dara@dara.noise=0.1"),
-        ("dara", {"dara.noise": "0"}, "dara@dara.noise=0"),
-        ("dara", {"dara.noise": "1.0"}, "dara"),
+        ("dara", {"dara.noise": "0"}, "dara"),
+        ("dara", {"dara.noise": "1.0"}, "dara@dara.noise=1"),
         ("dara", {"dara.noise": "0.1", "dara.form": "code"}, "dara@dara.form=code+dara.noise=0.1"),
         ("igdf", {"form": "code"}, "igdf@form=code"),
         ("igdf", {"encoders.updates": "0"}, "igdf@encoders.updates=0"),
@@ -70,14 +70,14 @@ def test_a_file_is_called_after_what_is_not_the_presets(agent, settings, name, t
 
 
 def test_settings_do_not_overwrite_each_other_and_nothing_is_done_twice(world, tmp_path, monkeypatch):
-    plain, noisy = cell("dara", tmp_path, **SMALL), cell("dara", tmp_path, **SMALL, **{"dara.noise": "0"})
+    plain, noisy = cell("dara", tmp_path, **SMALL), cell("dara", tmp_path, **SMALL, **{"dara.noise": "1"})
     first, second = diagnosed(plain, noisy)
     assert files(tmp_path) == sorted(f"{one.name}.{kind}" for one in (plain, noisy) for kind in ("json", "png"))
     assert first["columns"] != second["columns"] and world == [TASK]
     assert json.loads(noisy.path.read_text()) == second
     # A finished cell is not computed again, and needs no data; one of another seed is.
     monkeypatch.setattr(rows_cells, "_diagnosed", lambda *_: pytest.fail("computed again"))
-    again = [cell("dara", tmp_path, **SMALL), cell("dara", tmp_path, **SMALL, **{"dara.noise": "0"})]
+    again = [cell("dara", tmp_path, **SMALL), cell("dara", tmp_path, **SMALL, **{"dara.noise": "1"})]
     assert diagnosed(*again) == [first, second] and world == [TASK]
     for other in (cell("dara", tmp_path, (0, 1), **SMALL), cell("dara", tmp_path, rows=200, **SMALL)):
         assert other.path == plain.path and not other.finished
