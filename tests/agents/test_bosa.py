@@ -222,11 +222,12 @@ def test_published_constants():
     support, behaviour = own.support, own.behaviour
     assert (support.members, support.samples, support.least, VARIANCE) == (5, 50, 0.01, 0.5 / 4)
     for autoencoder in (support, behaviour):
-        assert (autoencoder.updates, autoencoder.width, autoencoder.batch_size) == (100_000, 750, 128)
+        assert (autoencoder.width, autoencoder.batch_size) == (750, 128)
         assert (autoencoder.learning_rate, autoencoder.kl) == (1e-3, 0.5)
     assert (support.rows, support.target_share, own.value_bounds) == ("target", 0.9, "rewards")
     assert code.support == replace(support, rows="merged", samples=1, target_share=0.0)
-    assert replace(code, form="suite", support=support, value_bounds="rewards") == own
+    assert (support.updates, behaviour.updates, code.behaviour.updates) == (100_000, 20_000, 100_000)
+    assert replace(code, form="suite", support=support, behaviour=behaviour, value_bounds="rewards") == own
     assert code.value_bounds == "none"
 
 
