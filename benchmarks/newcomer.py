@@ -44,7 +44,7 @@ STEPS = (
     Step("envs list --robot hopper --shift gravity", 0, "OffDyn/Hopper-gravity-0.5-v0"),
     Step("envs show hopper-gravity-0p5", 0, "gravity"),
     Step("envs show Hoper-gravity-0.5", 2, "did you mean 'Hopper-gravity-0.5'"),
-    Step("tasks --robot Hopper --shift gravity", 0, "behaviour missing"),
+    Step("tasks --robot Hopper --shift gravity", 0, "no replay"),
     Step("tasks --track mobody", 2, "did you mean 'mobody-32'"),
     Step("tasks --shift wind", 2, "unknown shift 'wind'"),
     Step("agents", 0, "droco"),

@@ -33,12 +33,14 @@ from offdyn_agents.runs.console import (
     task_names,
 )
 from offdyn_agents.runs.variants import REFERENCES, named, settings_of
+from offdyn_envs.commands import envs
 from offdyn_envs.commands.options import SHARE, TRAIN, Json, complete, examples, group
 from offdyn_envs.errors import OffDynError
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.plans import Plan
     from offdyn_agents.runs.track import Trained
+    from offdyn_envs.datasets.describing.states import Remedy
 
 __all__ = ["register"]
 
@@ -54,6 +56,7 @@ def register(app: typer.Typer) -> None:
     from offdyn_agents.judging.report import judge_command
     from offdyn_agents.runs.curves import curves_command
 
+    envs.time_of = _time_of
     app.command("agents", rich_help_panel=TRAIN)(run_commands.agents)
     app.command("train", rich_help_panel=TRAIN, epilog=_EXAMPLES)(train)
     app.command("evaluate", rich_help_panel=TRAIN, epilog=examples("offdyn evaluate runs"))(run_commands.evaluate)
@@ -75,6 +78,12 @@ def register(app: typer.Typer) -> None:
     # Earlier spellings.
     app.command("judge", hidden=True)(judge_command)
     app.add_typer(behaviour, name="behaviour", hidden=True)
+
+
+def _time_of(missing: Remedy) -> str:
+    from offdyn_agents.behaviour.reports import time_told
+
+    return time_told(missing)
 
 
 _COMPARED = "offdyn compare runs/hopper-gravity-0.5-medium/iql runs/hopper-gravity-0.5-medium/bc"
@@ -234,10 +243,8 @@ def train(
     instead = {"the name of a task": tasks, "--track": track, "--target-rows": target_rows, "--judge": judge}
     pair = own_pair(source, target, {"env": env, "termination": termination, "name": name, "spec": spec}, instead)
     if pair is None:
-        from offdyn_agents.behaviour.reports import time_told
-
         names = task_names(tasks or [], track)
-        refuse_without_data(names, target_rows, time_told)
+        refuse_without_data(names, target_rows, _time_of)
     else:
         names = [pair.title]
     from offdyn_agents.engine.training.module import Hardware, choose_device

@@ -33,9 +33,12 @@ def crane(own_robots, tmp_path, monkeypatch):
     return names
 
 
+def test_its_code_is_short():
+    assert 40 < len(CODE.splitlines()) < 80
+
+
 @pytest.mark.slow  # Twenty seconds, of which most are two agents.
 def test_the_page_runs(crane, capsys):
-    assert len(CODE.splitlines()) < 80
     shorter = TRAINED.replace("updates=1_000", "updates=5").replace("DROCO()", "DROCO(dynamics={'epochs': 1})")
     assert len(shorter) > len(TRAINED) + 10
     exec(compile(f"for dataset in ({shorter}", "own-robot.md", "exec"), crane)

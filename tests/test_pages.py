@@ -159,6 +159,15 @@ def test_headings_go_down_step_by_step(page):
     assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
 
 
+def test_the_steps_to_new_data_stand_in_their_order_on_a_short_page():
+    text = read("docs/contribute/behaviours.md")
+    found = [" ".join(words) for words in commands(text)]
+    behaviour = [f"offdyn dev behaviour {step}" for step in ("train", "teach", "references")]
+    steps = [*behaviour, "offdyn dev ship", "offdyn data build", "offdyn data verify", "offdyn dev ship", "make docs"]
+    assert [one[: len(step)] for one, step in zip(found, steps, strict=True)] == steps
+    assert found[4].endswith(" --record") and len(text.splitlines()) < 25
+
+
 def test_every_agent_has_a_page_with_all_parts():
     from offdyn_agents.algorithms.registry import AGENTS
 

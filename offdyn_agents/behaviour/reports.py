@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, select, taught
+from offdyn_agents.behaviour.programme import PROGRAMME, QUALITIES, TIERS, Behaviour, default_root, taught
 from offdyn_agents.behaviour.recipes import TAUGHT
 from offdyn_envs.atomic import write_text
 from offdyn_envs.datasets.describing.states import Remedy
@@ -96,12 +96,12 @@ def write_missing(page: Path) -> None:
 
 
 def time_told(missing: Remedy) -> str:
-    """Return how long the training of missing behaviours takes, to be put behind its command; "" where none helps."""
+    """Return how long the learning of missing behaviours takes, to be put behind its command; "" where none helps."""
     if not missing.robots:
         return ""
-    named = {str(one) for one in select(list(missing.robots), list(missing.dynamics))}
-    rows = [row for row in programme_status(default_root()) if f"{row['robot']} {row['dynamics']}" in named]
-    return f" ({_hours([row['seconds_left'] for row in rows if row['expert'] is None])})"
+    rows = [row for row in programme_status(default_root()) if row["robot"] in missing.robots]
+    asked = [row for row in rows if not missing.dynamics or row["dynamics"] in missing.dynamics]
+    return f" ({_hours([row['seconds_left'] for row in asked if row['expert'] is None])})"
 
 
 def _hours(seconds: Sequence[float | None]) -> str:

@@ -16,7 +16,7 @@ from offdyn_envs.errors import OffDynError, beginning
 
 if TYPE_CHECKING:
     from offdyn_agents.runs.own_pairs import OwnPair
-    from offdyn_envs.datasets.describing.states import Remedy
+    from offdyn_envs.datasets.describing.states import Time
 
 __all__ = [
     "DEFAULT_EVERY",
@@ -139,9 +139,7 @@ def task_names(tasks: list[str], track: str | None) -> list[str]:
     return list(dict.fromkeys(get_task(name).name for name in (get_track(track) if track is not None else tasks)))
 
 
-def refuse_without_data(
-    names: Sequence[str], target_rows: str = "", time: Callable[[Remedy], str] = lambda remedy: ""
-) -> None:
+def refuse_without_data(names: Sequence[str], target_rows: str = "", time: Time = lambda remedy: "") -> None:
     """Refuse tasks whose target dataset is not here and cannot be built; to be called before torch is imported.
 
     Whether the source is needed, only the agent's settings say.

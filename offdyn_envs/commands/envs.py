@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,20 @@ from offdyn_envs.commands.options import Filter, Json, RobotOption, ShiftOption,
 from offdyn_envs.robots import ROBOTS
 from offdyn_envs.verification.commands import envs_verify
 
-__all__ = ["app", "tasks"]
+if TYPE_CHECKING:
+    from offdyn_envs.datasets.describing.states import Remedy, Time
+
+__all__ = ["app", "tasks", "time_of"]
+
+
+def _unknown(remedy: Remedy) -> str:
+    """Say nothing of a remedy's time."""
+    del remedy
+    return ""
+
+
+time_of: Time = _unknown
+"""How long it takes to train policies that are missing; the agents' commands, which train them, put theirs here."""
 
 app = typer.Typer(help="Environments: list them, show what a shift changes, and verify it.", no_args_is_help=True)
 
@@ -51,7 +64,7 @@ def tasks(
     available: Annotated[bool, typer.Option("--available", help="Only tasks whose data are ready.")] = False,
     json_output: Json = False,
 ) -> None:
-    """List tasks, and whether their data are ready, can be built, or lack a behaviour policy.
+    """List tasks, and whether their data are ready, can be built, lack a behaviour policy, or have no replay.
 
     A task is a source dataset, a scarce target dataset and the environment that scores. --json also tells these, and
     the returns that scores are measured by.
@@ -83,4 +96,4 @@ def tasks(
         return
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     print_table(f"{len(rows)} tasks", [{"task": row["task"], "data": row["data"]} for row in rows], False)
-    print(counts, *next_steps(chosen, states), sep="\n")
+    print(counts, *next_steps(chosen, states, time_of), sep="\n")

@@ -106,7 +106,9 @@ def build(
 
 @app.command("ship", hidden=True)
 def ship(
-    names: Annotated[list[str] | None, typer.Argument(help="Tasks or ids of datasets; all when left out.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Ids of datasets of up to 5,000 rows; all when left out.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Simulation threads; all cores when left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Rebuild them even if they are up to date.")] = False,
     json_output: Json = False,

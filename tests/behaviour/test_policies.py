@@ -1,7 +1,7 @@
 """Exported policies, the choice of medium and expert, and the commands around them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +19,8 @@ from offdyn_agents.behaviour.commands import app
 from offdyn_agents.behaviour.evaluation import Evaluation, choose_medium, evaluate, find_expert, find_medium
 from offdyn_agents.behaviour.export import LOG_STD_RANGE, policy_from_snapshot
 from offdyn_agents.behaviour.ppo import PpoLearner, PpoSettings
-from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select
-from offdyn_agents.behaviour.recipes import SEED, HeadStart, Recipe, WarmStart
+from offdyn_agents.behaviour.programme import PROGRAMME, Behaviour, select, taught
+from offdyn_agents.behaviour.recipes import SEED, TAUGHT, HeadStart, Recipe, WarmStart
 from offdyn_agents.behaviour.sac import LOG_STD_MAX, LOG_STD_MIN, SacLearner, SacSettings, actor_outputs
 from offdyn_agents.behaviour.training import Run, repeatable
 from offdyn_agents.runs.locks import held
@@ -31,6 +31,7 @@ from offdyn_envs.policies import BehaviourPolicy, read_card
 from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import REPLAY, behaviour_path
 from offdyn_envs.tasks import DYNAMICS
+from tests.datasets.conftest import make_policy
 
 runner = CliRunner()
 ROOT = Path(__file__).parents[2]
@@ -274,6 +275,21 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("offdyn_agents.behaviour.recipes.OWN", own)
     monkeypatch.setattr("offdyn_agents.behaviour.publish.EXPERT_EPISODES", 20)
     return tmp_path
+
+
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """An empty folder of behaviours, whatever is shipped; and what puts a medium and an expert into it."""
+    monkeypatch.setattr("offdyn_envs.shipped.shipped_root", lambda: tmp_path / "shipped")
+    figures = {"mean": 5.0, "se": 0.5, "episodes": 100}
+    card = {"algorithm": "ppo", "run_seconds": 100.0, "run_steps": 1000}
+
+    def write(robot: str, dynamics: str, **more: object) -> None:
+        told = card | {"returns": {kind: figures for kind in ("sampled", "deterministic")}} | more
+        for quality in programme.QUALITIES:
+            make_policy(robot, 0, 4).save(behaviour_path(robot, dynamics, quality), told)
+
+    return write
 
 
 def killed(*_: object) -> None:
@@ -547,27 +563,25 @@ def test_status_tells_how_long_the_rest_takes(tmp_path: Path, monkeypatch: pytes
     assert third["seconds_left"] == pytest.approx(seconds(soft, cheetah))
 
 
-def test_status_tells_of_the_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_tells_of_the_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[..., None]) -> None:
     monkeypatch.setattr(reports, "PROGRAMME", (Behaviour("hopper", "nominal"),))
-    done = Behaviour("adroit-pen", "nominal")
-    card = {
-        "algorithm": "ppo",
-        "run_seconds": 100.0,
-        "run_steps": 1000,
-        "returns": {"sampled": {"mean": 1.0, "se": 0.0}},
-    }
+    put("hopper", "nominal")
     walker, *left = reports.programme_status(tmp_path)
-    assert (walker["robot"], len(left), {row["tier"] for row in left}) == ("hopper", 28, {"D"})
+    assert (walker["robot"], walker["state"], len(left)) == ("hopper", "replay missing", 28)
+    assert {(row["tier"], row["state"]) for row in left} == {("D", "left")}
     # A step of a hand takes longer than one of a walker.
-    assert {row["seconds_left"] for row in left if row["state"] == "left"} == {None}
-    measured = Behaviour.measured.fget
-    monkeypatch.setattr(Behaviour, "measured", property(lambda self: self == done or measured(self)))
-    monkeypatch.setattr(reports, "read_card", lambda path: card if "adroit" in str(path) else read_card(path))
-    left = reports.programme_status(tmp_path)[2:]
+    assert {row["seconds_left"] for row in left} == {None}
+    put("adroit-pen", "nominal")
+    done, *left = reports.programme_status(tmp_path)[1:]
+    assert (done["state"], done["seconds_left"]) == ("done", 0.0)
     assert {row["seconds_left"] for row in left} == {
         0.1 * Behaviour("adroit-pen", "broken-joint-easy").recipe.budget,
         0.1 * Behaviour("adroit-door", "nominal").recipe.budget,
     }
+    put("adroit-door", "nominal", run_seconds=300.0)
+    left = reports.programme_status(tmp_path)[1:]
+    budget = Behaviour("adroit-door", "shrink-finger-hard").recipe.budget
+    assert {row["seconds_left"] for row in left if row["robot"] == "adroit-door"} == {0.0, 0.3 * budget}
 
 
 def test_the_page_of_tasks_has_the_time_of_every_missing_behaviour(tmp_path: Path) -> None:
@@ -599,25 +613,48 @@ def test_the_table_of_missing_behaviours_has_no_finished_one(monkeypatch: pytest
     assert reports.missing_table() == "None is missing."
 
 
-def test_references_keep_what_belongs_to_the_same_policies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """References that are not measured, of two walkers and of what is taught; and what would have been measured."""
     calls: list[str] = []
 
-    def measured(name: str, **more: object) -> Callable[..., dict[str, object]]:
-        return lambda robot, dynamics, *_: calls.append(f"{name} {dynamics}") or {"episodes": 200, "mean": 1.0, **more}
+    def fake(name: str) -> Callable[..., dict[str, object]]:
+        def returns(robot: str, dynamics: str, *_: object) -> dict[str, object]:
+            calls.append(f"{name} {robot} {dynamics}")
+            policy = read_card(behaviour_path(robot, "nominal", "expert"))["policy_sha256"]
+            return {"episodes": 200, "mean": 1.0, "se": 0.1} | ({"policy_sha256": policy} if name == "transfer" else {})
 
-    nominal = read_card(behaviour_path("hopper", "nominal", "expert"))["policy_sha256"]
-    monkeypatch.setattr(references, "random_returns", measured("random"))
-    monkeypatch.setattr(references, "transfer_returns", measured("transfer", policy_sha256=nominal))
-    monkeypatch.setattr(references, "PROGRAMME", (Behaviour("hopper", "nominal"), Behaviour("hopper", "gravity-0.5")))
+        return returns
+
+    for name in ("random", "transfer"):
+        monkeypatch.setattr(references, f"{name}_returns", fake(name))
+    monkeypatch.setattr(references, "PROGRAMME", HOPPERS)
+    return calls
+
+
+HOPPERS = (Behaviour("hopper", "nominal"), Behaviour("hopper", "gravity-0.5"))
+
+
+def test_references_keep_what_belongs_to_the_same_policies(
+    tmp_path: Path, put: Callable[..., None], measured: list[str]
+) -> None:
+    for behaviour in HOPPERS:
+        put(behaviour.robot, behaviour.dynamics)
     path = tmp_path / "references.json"
     assert references.write_references(path, 200) == (2, 2)
-    assert calls == ["random nominal", "transfer nominal", "random gravity-0.5", "transfer gravity-0.5"]
+    asked = [f"{name} {behaviour}" for behaviour in HOPPERS for name in ("random", "transfer")]
+    assert measured == asked
     first = path.read_bytes()
     references.write_references(path, 200)
-    assert (len(calls), path.read_bytes()) == (4, first)
-    path.write_bytes(first.replace(nominal.encode(), b"0" * 64))  # another nominal expert than before
+    assert (measured, path.read_bytes()) == (asked, first)
+    put("adroit-pen", "nominal")
+    assert references.write_references(path, 200) == (3, 3)
+    assert measured[4:] == ["random adroit-pen nominal", "transfer adroit-pen nominal"]
+    nominal = read_card(behaviour_path("hopper", "nominal", "expert"))["policy_sha256"]
+    # Another nominal expert than before.
+    path.write_bytes(path.read_bytes().replace(nominal.encode(), b"0" * 64))
     references.write_references(path, 200)
-    assert calls[4:] == ["transfer nominal", "transfer gravity-0.5"]
+    assert measured[6:] == ["transfer hopper nominal", "transfer hopper gravity-0.5"]
 
 
 @pytest.mark.parametrize("robot", ["hopper", "halfcheetah"])
@@ -660,9 +697,14 @@ def test_dynamics_without_an_expert_have_the_other_references(monkeypatch: pytes
     assert str(refused.value) == "no reference returns for 'hopper' under 'gravity-0.5'; with an expert: none"
 
 
+def learned() -> list[Behaviour]:
+    """The programme, and what has been taught."""
+    return [*PROGRAMME, *(each for robot in TAUGHT for each in taught(robot, []) if each.measured)]
+
+
 def test_every_dynamics_has_references() -> None:
     table = json.loads(references.default_path().read_text())["returns"]
-    for behaviour in PROGRAMME:
+    for behaviour in learned():
         entry = table[behaviour.robot][behaviour.dynamics]
         assert ("expert" in entry) == behaviour.measured, behaviour
         for name in entry:
@@ -671,13 +713,40 @@ def test_every_dynamics_has_references() -> None:
 
 
 def test_every_expert_is_at_least_what_the_nominal_one_earns_there() -> None:
-    table = json.loads(references.default_path().read_text())["returns"]
-    compared = [
-        (robot, slug, entry) for robot, slugs in table.items() for slug, entry in slugs.items() if "expert" in entry
-    ]
-    assert len(compared) == sum(behaviour.measured for behaviour in PROGRAMME)
-    for robot, slug, entry in compared:
+    check_experts(json.loads(references.default_path().read_text())["returns"], learned())
+
+
+def check_experts(table: dict[str, Any], behaviours: Sequence[Behaviour]) -> None:
+    """Hold the experts of a table against the nominal ones; it has those of all behaviours that are there."""
+    compared = {
+        f"{robot} {slug}": entry for robot, slugs in table.items() for slug, entry in slugs.items() if "expert" in entry
+    }
+    assert sorted(compared) == sorted(str(behaviour) for behaviour in behaviours if behaviour.measured)
+    for name, entry in compared.items():
         expert, transfer = entry["expert"], entry["transfer"]
         # Both are means over 100 episodes.
         slack = 3.0 * (expert["se"] ** 2 + transfer["se"] ** 2) ** 0.5
-        assert expert["mean"] >= transfer["mean"] - slack, f"{robot} {slug}"
+        assert expert["mean"] >= transfer["mean"] - slack, name
+
+
+def test_experts_that_were_taught_are_held_against_the_nominal_one_too(
+    tmp_path: Path, put: Callable[..., None], measured: list[str]
+) -> None:
+    path = tmp_path / "references.json"
+
+    def table() -> dict[str, Any]:
+        references.write_references(path, 200)
+        return json.loads(path.read_text())["returns"]
+
+    put("hopper", "nominal")
+    put("adroit-pen", "nominal")
+    put("adroit-pen", "broken-joint-easy")
+    check_experts(table(), learned())
+    put("adroit-pen", "broken-joint-hard")
+    with pytest.raises(AssertionError):
+        check_experts(json.loads(path.read_text())["returns"], learned())
+    check_experts(table(), learned())
+    poor = {"mean": 0.1, "se": 0.1, "episodes": 100}
+    put("adroit-pen", "broken-joint-hard", returns={"sampled": poor, "deterministic": poor})
+    with pytest.raises(AssertionError, match="adroit-pen broken-joint-hard"):
+        check_experts(table(), learned())

@@ -20,7 +20,9 @@ from offdyn_envs.datasets.sharing.readme import TEMPLATE, readme, write_readme
 from offdyn_envs.datasets.store.folders import read_dataset
 from offdyn_envs.datasets.store.manifest import read_manifest, shipped_ids
 from offdyn_envs.errors import OffDynError
+from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import shipped_root
+from offdyn_envs.verification.robot_checks import extra_missing
 from tests.datasets.conftest import NOMINAL, hide_shipped, make_policy
 
 runner = CliRunner()
@@ -71,6 +73,40 @@ def test_one_command_ships_everything(checkout: Path) -> None:
     assert "- ant (23): nominal, gravity-0.1," in text
     assert "hopper (22" in text
     assert not list(checkout.rglob("*.part"))
+
+
+def test_a_hand_that_is_taught_is_shipped_and_its_lesson_told(checkout: Path) -> None:
+    if missing := extra_missing(get_robot("adroit-pen")):
+        pytest.skip(missing)
+    policies = checkout / "behaviours" / "adroit-pen" / "broken-joint-easy"
+    common = {"training_unit": "environment steps", "lesson": {"teacher_sha256": "0" * 64, "steps": 400_000}}
+    for name, algorithm, stage, steps in (("medium", "imitation", "lesson", 150_000), ("expert", "ppo", "tuned", 0)):
+        own = {"algorithm": algorithm, "stage": stage, "training_steps": steps}
+        returns = {"sampled": {"mean": 5.0, "se": 1.0, "episodes": 100}, "deterministic": {"mean": 6.0, "se": 1.0}}
+        make_policy("adroit-pen", 3).save(policies / f"{name}.safetensors", {**common, **own, "returns": returns})
+    hand = "offdyn/adroit-pen/broken-joint-easy/medium-5k-v0"
+    assert [(row["dataset"], row["built"], row["rows"]) for row in ship()] == [(MEDIUM, True, 5000), (hand, True, 5000)]
+    entry = read_manifest()["datasets"][hand]
+    assert entry["shipped"]
+    assert entry["shift_size"] > 0.0
+    assert read_dataset(checkout / hand).goal is not None
+    text = (checkout / "README.md").read_text()
+    assert "| adroit-pen | broken-joint-easy | 5,000 |" in text
+    told = "5.0 ± 1.0 | lesson 150,000 | 5.0 ± 1.0 | 6.0 ± 1.0 | lesson 400,000 + 0 |"
+    assert f"| adroit-pen | broken-joint-easy | imitation, ppo | {told}" in text
+
+
+@pytest.mark.parametrize("name", ["hopper-gravity-0.5-medium", "offdyn/hopper/nominal/medium-50k-v0"])
+def test_what_would_make_the_repository_large_is_refused(checkout: Path, name: str) -> None:
+    with pytest.raises(OffDynError) as refused:
+        runner.invoke(app, ["ship", TINY, name], catch_exceptions=False)
+    size, rows = ("1m", "1,000,000") if "/" not in name else ("50k", "50,000")
+    large = f"offdyn/hopper/nominal/medium-{size}-v0"
+    assert str(refused.value) == (
+        f"dataset '{large}' has {rows} rows, and the repository ships at most 5,000; "
+        f"build it with: offdyn data build {large} --record"
+    )
+    assert not (checkout / "offdyn").exists()
 
 
 def test_second_time_nothing_is_built_and_nothing_changes(checkout: Path) -> None:

@@ -16,7 +16,7 @@ TRAIN = "offdyn dev behaviour train --robot hopper --dynamics kinematic-foot-eas
 
 @pytest.fixture
 def nothing_trained(monkeypatch, tmp_path):
-    """No policy is shipped but those of gravity."""
+    """No policy is shipped but those of Hopper, less its kinematic and morphology levels, and no dataset is here."""
     asked = states.missing_behaviour
 
     def missing(dataset):
@@ -25,6 +25,7 @@ def nothing_trained(monkeypatch, tmp_path):
         return asked(dataset)
 
     monkeypatch.setattr(states, "missing_behaviour", missing)
+    monkeypatch.setattr(states, "local_ids", lambda *root: [])
 
 
 def offdyn(capsys, *words):
@@ -64,6 +65,15 @@ def test_its_time_is_that_of_the_status():
     assert time_told(states.Remedy("ask somebody")) == ""
 
 
+def test_the_time_of_a_hand_is_told_as_soon_as_one_was_taught(monkeypatch):
+    rows = [{"robot": "adroit-pen", "dynamics": slug, "expert": None, "seconds_left": 600.0} for slug in ("a", "b")]
+    monkeypatch.setattr("offdyn_agents.behaviour.reports.programme_status", lambda root: [*ROWS, *rows])
+    assert time_told(states.Remedy("", ("adroit-pen",))) == " (about 20 min of one core)"
+    assert time_told(states.Remedy("", ("adroit-pen",), ("a",))) == " (about 10 min of one core)"
+    rows[0]["seconds_left"] = None
+    assert time_told(states.Remedy("", ("adroit-pen",))) == " (time not known)"
+
+
 def programme_status_of(robot):
     from offdyn_agents.behaviour.programme import default_root
 
@@ -87,12 +97,50 @@ def test_the_list_of_tasks_says_what_comes_next_for_each_state(nothing_trained):
     tasks = [get_task(name) for name in (EASY, "hopper-gravity-0.5-medium", "hopper-gravity-2.0-medium")]
     lines = states.next_steps(tasks, [states.BEHAVIOUR_MISSING, states.BUILDABLE, states.HERE])
     assert lines == [
-        f"behaviour missing: train it with: {TRAIN}",
+        f"behaviour missing (1): train it with: {TRAIN}",
         "buildable: offdyn data build hopper-gravity-0.5-medium, then offdyn train AGENT hopper-gravity-0.5-medium",
         "here: offdyn train AGENT hopper-gravity-2.0-medium",
     ]
 
 
-def test_tasks_prints_them(nothing_trained, capsys):
+TEACH = "learn them with: offdyn dev behaviour teach"
+
+
+def test_each_kind_of_help_has_a_line_with_its_tasks(nothing_trained):
+    hands = [f"adroit-{hand}-nominal-{quality}" for hand in ("pen", "door") for quality in ("medium", "medium-replay")]
+    names = [EASY, *hands, "ant-nominal-medium-replay", "hopper-gravity-0.5-medium-replay", "ant-nominal-expert"]
+    tasks = [get_task(name) for name in names]
+    lacking = states.task_states(tasks)
+    missing, none = states.BEHAVIOUR_MISSING, states.NO_REPLAY
+    assert lacking == [missing, missing, none, missing, none, missing, none, missing]
+    assert states.next_steps(tasks, lacking, lambda helps: f" <{', '.join(helps.robots)}>") == [
+        "behaviour missing (3): train them with: offdyn dev behaviour train --robot hopper --robot ant <hopper, ant>",
+        f"behaviour missing (2): {TEACH} ROBOT --teacher FILE, for ROBOT adroit-pen, adroit-door "
+        "<adroit-pen, adroit-door>",
+        "no replay (2): medium-replay exists for the four walkers alone <>",
+        "no replay (1): medium-replay exists for nominal and severe dynamics, the sources <>",
+    ]
+    pen = [get_task(f"adroit-pen-nominal-{quality}") for quality in ("medium", "expert")]
+    helps = "learn it with: offdyn dev behaviour teach adroit-pen --dynamics nominal --teacher FILE"
+    assert states.next_steps(pen, states.task_states(pen)) == [f"behaviour missing (2): {helps}"]
+    pen.append(get_task("adroit-pen-broken-joint-easy-medium"))
+    [line] = states.next_steps(pen, states.task_states(pen))
+    assert line == f"behaviour missing (3): {TEACH} adroit-pen --teacher FILE"
+
+
+def test_a_refusal_names_every_command_that_helps(nothing_trained):
+    names = ("adroit-pen-nominal-medium", EASY, "hopper-gravity-0.5-medium", "hopper-gravity-0.5-medium-replay")
+    with pytest.raises(OffDynError) as refused:
+        states.refuse_unbuildable([get_task(name).target for name in names])
+    assert str(refused.value) == (
+        "3 of 4 datasets cannot be built: no shipped policy would collect it; learn it with: offdyn dev behaviour "
+        f"teach adroit-pen --dynamics nominal --teacher FILE; train it with: {TRAIN}; "
+        "medium-replay exists for nominal and severe dynamics, the sources"
+    )
+
+
+def test_tasks_prints_them_with_their_times(nothing_trained, monkeypatch, capsys):
+    monkeypatch.setattr("offdyn_agents.behaviour.reports.programme_status", lambda root: ROWS)
     out = offdyn(capsys, "tasks", "--track", "odrl-48", "--robot", "hopper")[1]
-    assert out.endswith("behaviour missing: train them with: offdyn dev behaviour train --robot hopper\n")
+    helps = "train them with: offdyn dev behaviour train --robot hopper (about 3.2 hours of one core)"
+    assert out.endswith(f"behaviour missing (12): {helps}\n")

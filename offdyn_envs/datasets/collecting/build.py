@@ -31,10 +31,10 @@ from offdyn_envs.progress import progress
 from offdyn_envs.robots import HANDS, WALKERS, get_robot
 from offdyn_envs.robots.registry import Policy, scripted_policies
 from offdyn_envs.shipped import REPLAY, shipped_root
-from offdyn_envs.tasks import DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
+from offdyn_envs.tasks import SEVERE_SLUGS, DatasetId, env_id, get_dynamics, get_task, list_env_ids, list_tasks
 from offdyn_envs.version import __version__
 
-__all__ = ["Built", "build", "hint", "ingredients", "missing_behaviour", "resolve"]
+__all__ = ["Built", "build", "hint", "ingredients", "missing_behaviour", "offered", "resolve"]
 
 REFERENCE_ENV_REQUIREMENTS = "mujoco>=3.3,<4"
 
@@ -143,9 +143,7 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
         scripted = scripted_policies(dataset.robot).get(name)
         if scripted is not None:
             return _scripted(dataset.robot, name, scripted, rows)
-        raise OffDynError(
-            f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint(dataset, name)}"
-        )
+        raise OffDynError(f"dataset '{dataset}': its behaviour policy is missing; expected {path}; {hint(dataset)}")
     policy, card, robot = BehaviourPolicy.load(path), read_card(path), get_robot(dataset.robot)
     if (policy.observation_dim, policy.action_dim) != (robot.observation_dim, robot.action_dim):
         raise OffDynError(
@@ -163,14 +161,15 @@ def _ingredient(dataset: DatasetId, name: str | None, rows: int, behaviours: Pat
     return _Ingredient(PolicyBehaviour(policy), rows, facts)
 
 
-def hint(dataset: DatasetId, name: str) -> str:
-    """Return how a behaviour policy that a dataset's collection lacks is had.
+def offered(dataset: DatasetId) -> bool:
+    """Say whether behaviours of a dataset's quality can be had: no other dynamics than the sources' have a replay."""
+    source = dataset.robot in WALKERS and dataset.dynamics in ("nominal", *SEVERE_SLUGS)
+    return source or dataset.quality != "medium-replay"
 
-    Args:
-        dataset: The dataset.
-        name: The policy: "medium", "expert" or one of `REPLAY`.
-    """
-    if name in REPLAY:
+
+def hint(dataset: DatasetId) -> str:
+    """Return how the behaviour policies that a dataset's collection lacks are had, or that they do not exist."""
+    if not offered(dataset):
         whose = "nominal and severe dynamics, the sources" if dataset.robot in WALKERS else "the four walkers alone"
         return f"medium-replay exists for {whose}"
     if dataset.robot in HANDS:

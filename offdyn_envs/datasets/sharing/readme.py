@@ -201,11 +201,20 @@ def _returns(card: Mapping[str, Any] | None, actions: str) -> str:
 
 
 def _steps(card: Mapping[str, Any] | None) -> str:
-    """Return the length of training: that of the run it was continued from, and its own."""
+    """Return the length of training: that of the lesson or run it was continued from, and its own."""
     if card is None:
         return _NOTHING
-    first = (card.get("head_start") or {}).get("dynamics")
-    warm, own = card.get("warm_start") or {}, card.get("training_steps")
-    begun = [*([first] if first else []), *([f"expert of {warm['expert_of']}"] if "expert_of" in warm else [])]
-    steps = " + ".join([*begun, *(f"{n:,}" for n in (warm.get("after_steps"), own) if isinstance(n, int))])
+    own = card.get("training_steps")
+    if card.get("stage") == "lesson":
+        return f"lesson {own:,}"
+    counted = ((card.get("warm_start") or {}).get("after_steps"), own)
+    steps = " + ".join([*_begun_as(card), *(f"{n:,}" for n in counted if isinstance(n, int))])
     return f"{steps} updates" if card.get("training_unit") == "critic updates" else steps or _NOTHING
+
+
+def _begun_as(card: Mapping[str, Any]) -> list[str]:
+    """Return what a run began as: a lesson with its steps, a run of other dynamics, an expert; nothing for nothing."""
+    lesson, head, warm = (card.get(key) or {} for key in ("lesson", "head_start", "warm_start"))
+    begun = [f"lesson {lesson['steps']:,}"] if lesson else []
+    begun += [head["dynamics"]] if head else []
+    return begun + ([f"expert of {warm['expert_of']}"] if "expert_of" in warm else [])

@@ -11,12 +11,12 @@ from offdyn_envs.datasets.describing.derived import score, shift_size
 from offdyn_envs.datasets.describing.pictures import draw_card, drawn_from, picture_path
 from offdyn_envs.datasets.sharing.readme import write_readme
 from offdyn_envs.datasets.store.folders import find, read_dataset, read_metadata
-from offdyn_envs.datasets.store.manifest import read_manifest, record, shipped_ids
+from offdyn_envs.datasets.store.manifest import SHIPPED_ROWS, read_manifest, record, shipped_ids
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.models import compile_model, model_hash
 from offdyn_envs.robots import get_robot
 from offdyn_envs.shipped import shipped_root
-from offdyn_envs.tasks import DatasetId, get_dynamics
+from offdyn_envs.tasks import ROWS, DatasetId, get_dynamics
 
 __all__ = ["checkout", "record_built", "ship"]
 
@@ -38,10 +38,11 @@ def ship(
         One entry per dataset.
 
     Raises:
-        OffDynError: This is no checkout, or a dataset cannot be built.
+        OffDynError: This is no checkout, a dataset is too large to be shipped, or one cannot be built.
     """
     root = checkout()
     chosen = shipped_ids() if datasets is None else datasets
+    _refuse_large(chosen)
     if not chosen:
         raise OffDynError(f"nothing to ship: {root / 'behaviours'} holds no medium policy")
     built = [
@@ -61,6 +62,17 @@ def ship(
     _draw(root)
     write_readme(root)
     return built
+
+
+def _refuse_large(datasets: list[DatasetId]) -> None:
+    """Refuse datasets that would make the repository large, before any of them is built."""
+    limit = ROWS[SHIPPED_ROWS]
+    for dataset in datasets:
+        if dataset.row_count > limit:
+            raise OffDynError(
+                f"dataset '{dataset}' has {dataset.row_count:,} rows, and the repository ships at most {limit:,}; "
+                f"build it with: offdyn data build {dataset} --record"
+            )
 
 
 def _outdated(dataset: DatasetId, root: Path) -> bool:

@@ -15,14 +15,16 @@ from offdyn_envs.datasets.store.fields import check_card
 from offdyn_envs.datasets.store.spec import FORMAT
 from offdyn_envs.datasets.store.staging import waiting_lock
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import WALKERS
+from offdyn_envs.robots import HANDS, WALKERS
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DYNAMICS, DatasetId, list_tasks
 
-__all__ = ["compare", "manifest_path", "parse_manifest", "read_manifest", "record", "shipped_ids"]
+__all__ = ["SHIPPED_ROWS", "compare", "manifest_path", "parse_manifest", "read_manifest", "record", "shipped_ids"]
 
 SE_LIMIT = 4.0
 """Largest gap of two mean returns, in standard errors of their difference, that counts as statistically equal."""
+SHIPPED_ROWS = "5k"
+"""Size of the datasets that the repository ships; larger ones would make it large."""
 
 
 def manifest_path() -> Path:
@@ -166,8 +168,8 @@ def shipped_ids() -> list[DatasetId]:
     """Return the datasets that the repository ships: medium, 5,000 rows, of every dynamics with a medium policy."""
     policies = shipped_root() / "behaviours"
     return [
-        DatasetId(robot, dynamics, "medium", "5k")
-        for robot in WALKERS
+        DatasetId(robot, dynamics, "medium", SHIPPED_ROWS)
+        for robot in (*WALKERS, *HANDS)
         for dynamics in DYNAMICS[robot]
         if (policies / robot / dynamics / "medium.safetensors").is_file()
     ]
