@@ -57,6 +57,30 @@ def mislabel(entry: dict[str, Any], files: Files) -> None:
     files[path_of(0)], files[path_of(1)] = files[path_of(1)], files[path_of(0)]
 
 
+def exchange(entry: dict[str, Any], files: Files) -> None:
+    """The same, with hashes of the files as they lie."""
+    mislabel(entry, files)
+    rehash(entry, files)
+
+
+def of_another_robot(entry: dict[str, Any], files: Files) -> None:
+    """HalfCheetah's policies under Hopper's label."""
+    files |= {path_of(seed): models.policy(17, 6, seed=seed) for seed in range(3)}
+    rehash(entry, files)
+
+
+def of_another_task(entry: dict[str, Any], files: Files) -> None:
+    """What the same policies earn under four times the gravity: shapes and hashes are right."""
+    for result in entry["results"]:
+        result["returns"] = honest_returns("hopper-gravity-2.0-medium", result["seed"])
+
+
+def of_another_method(entry: dict[str, Any], files: Files) -> None:
+    """What other policies earn on this task."""
+    for result in entry["results"]:
+        result["returns"] = honest_returns(boards.HOPPER, result["seed"] + 3)
+
+
 def duplicate(entry: dict[str, Any], files: Files) -> None:
     files[path_of(1)] = files[path_of(0)]
     rehash(entry, files)
@@ -102,6 +126,10 @@ CASES: dict[str, tuple[Callable[[dict[str, Any], Files], None], str]] = {
     "forged": (forge, "entry 'forged' is not reproduced"),
     "swapped": (swap, "entry 'swapped' is not reproduced"),
     "mislabelled": (mislabel, "has SHA-256"),
+    "exchanged": (exchange, "entry 'exchanged' is not reproduced"),
+    "of-another-robot": (of_another_robot, "policy has 'observation' of width 17; this task's is 11"),
+    "of-another-task": (of_another_task, "entry 'of-another-task' is not reproduced"),
+    "of-another-method": (of_another_method, "entry 'of-another-method' is not reproduced"),
     "duplicated": (duplicate, "has the same policy as seed 0"),
     "rewritten": (rewrite, "seed 1 has the same weights as seed 0"),
     "renamed": (rename, "seed 1 has the same weights as seed 0"),

@@ -22,11 +22,13 @@ import pytest
 from offdyn_envs import cli
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries import reruns, standings, submissions, verdicts, verification
-from offdyn_envs.benchmark.page import charts, markup, page
-from offdyn_envs.benchmark.scoring import protocol, scores
+from offdyn_envs.benchmark.page import charts, markup, page, standings_table
+from offdyn_envs.benchmark.scoring import critics, protocol, scores
 from offdyn_envs.benchmark.scoring.statistics import iqm, t_interval
 from offdyn_envs.shifts import Gravity
+from offdyn_envs.tasks import get_track
 
+ROOT = Path(__file__).parents[2]
 CELLS = [("gravity", 0.5, 0.7), ("gravity", 2.0, 0.6), ("friction", 0.5, 0.9), ("min-q", 0.1, 0.8), ("min-q", 0.2, 0.5)]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 BOTH = (boards.HOPPER, boards.CHEETAH)
@@ -217,6 +219,27 @@ def test_entries_of_protocol_1_stay_readable_without_a_place(board: Path) -> Non
     found = verification.verify_entries([board / "submissions" / "old"], board)
     assert [verdict["status"] for verdict in found.verdicts] == [verification.RETIRED]
     assert found.refusals == []
+
+
+def test_retired_entries_stand_apart_and_are_counted_nowhere_else(board: Path) -> None:
+    def without(html: str) -> str:
+        head, _, rest = html.partition('<section id="retired"')
+        return text_of(head + rest.partition("</section>")[2])
+
+    before = page.render(build(board))
+    assert "Retired entries" not in before["index.html"]
+    entry, files = boards.entry_json("old", BOTH, FIVE, returns=at_level(0.9), protocol=1, method="IQL (demo)")
+    boards.write_entry(board, entry, files)
+    reproduced(board, "old", grid=False)
+    after = page.render(build(board))
+    # One more file of raw returns is all that the rest of the page tells of it.
+    assert without(after["index.html"]).replace(" , old , ", " , ") == without(before["index.html"])
+    told = text_of("<main" + after["index.html"].split('<section id="retired"')[1].split("</section>")[0] + "</main>")
+    assert "IQL (demo) (retired) 1" in told and "score reproduced" in told
+    own = text_of(after["pages/entry-old.html"])
+    assert "IQL (demo) (retired) score reproduced" in own and "none: protocol 1, retired" in own
+    assert "IQL (demo) (retired)" in after[f"pages/task-{boards.HOPPER}.html"]
+    assert after["pages/task-facts.csv"] == before["pages/task-facts.csv"]
 
 
 def test_further_seeds_of_an_easy_task_lift_nobody(tmp_path: Path) -> None:
@@ -432,6 +455,40 @@ def test_the_pages_say_what_a_reader_needs(site: dict[str, str]) -> None:
         "expert of the scoring environment with deterministic actions",
     ):
         assert expected in text, expected
+
+
+def test_six_lines_explain_every_column_and_mark(site: dict[str, str]) -> None:
+    how = site["index.html"].split('<section id="how"')[1].split("</section>")[0]
+    assert how.count("<li>") == 6
+    told = " ".join(read(f"<section{how}</section>").texts)
+    heads = {name.partition(",")[0] for name, _ in standings_table.COLUMNS} - {"Place", "Method"}
+    words = {*heads, "Places", "Retired", "bf16", "fp32", "Min-Q 0.2", "claimed"}
+    assert {word for word in words if word not in told} == set()
+    attacked = sum(critics.find_critic(task) is not None for task in get_track("core-6"))
+    assert f"such a critic; {attacked} of the 6 tasks of core-6 have one. An entry's page tells how many count." in told
+    assert not any("title" in attributes for html in site.values() for _, attributes in read(html).tags)
+
+
+def test_five_steps_lead_from_the_installation_to_the_pull_request(html: str) -> None:
+    steps = html.split('<section id="submit"')[1].split("</section>")[0].split("<li>")[1:]
+    assert len(steps) == 5
+    pres = [re.findall(r"<pre>(.*?)</pre>", step, re.DOTALL)[0].splitlines() for step in steps]
+    assert pres[0][0] == "make install" and pres[-1][-1] == "git push -u origin NAME"
+    assert "open a pull request" in steps[-1]
+    lines = [line for commands in pres[1:-1] for line in commands]
+    orders = ("data build", "train", "evaluate", "leaderboard add", "leaderboard verify")
+    assert len(lines) == len(orders)
+    assert all(line.startswith(f"offdyn {order} ") for line, order in zip(lines, orders, strict=True))
+
+
+def test_the_front_page_names_methods_of_papers_without_an_entry(board: Path) -> None:
+    told = "Without an entry, of the methods that papers report on these tasks: BOSA, CQL, DARA, IGDF, MOBODY,"
+    assert told in text_of(rendered(board)) and "REAG, TD3-BC. What each method still needs" in text_of(rendered(board))
+    boards.write_entry(board, *boards.entry_json("ours", seeds=FIVE, method="td3_bc (ours)"))
+    assert "REAG. What each method still needs for a place is listed in docs/results/core-6.md" in text_of(
+        rendered(board)
+    )
+    assert (ROOT / "docs/results/core-6.md").is_file()
 
 
 def parts(html: str, tag: str, class_: str) -> list[str]:

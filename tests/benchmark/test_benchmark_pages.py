@@ -18,7 +18,7 @@ from offdyn_agents.algorithms import registry
 from offdyn_envs import cli
 from offdyn_envs.benchmark.entries import comparisons, history, schemas, standings, submissions, task_facts
 from offdyn_envs.benchmark.entries.entries_from_runs import Details, FinishedRun, add_entry
-from offdyn_envs.benchmark.page import commands_shown, curves, front, page, tables
+from offdyn_envs.benchmark.page import commands_shown, curves, films, page, shown, tables
 from offdyn_envs.benchmark.results import rows
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.statistics import mean_difference
@@ -96,7 +96,8 @@ def test_the_page_of_an_entry_says_all_of_it(board: Path, built: dict[str, Any])
 
 
 def test_the_page_of_a_task_tells_shift_gap_behaviour_and_entries(built: dict[str, Any]) -> None:
-    html = page.render(built, {f"task-{boards.HOPPER}": "../pictures/hopper.png"})[f"pages/task-{boards.HOPPER}.html"]
+    pictures = {f"task-{boards.HOPPER}": films.Picture("../pictures/hopper.png")}
+    html = page.render(built, pictures)[f"pages/task-{boards.HOPPER}.html"]
     task = built["tasks"][boards.HOPPER]
     assert 0.0 < task["behaviour"]["score"] < 100.0
     assert f"{task['gap']['mean']:.3g} standard deviations" in html
@@ -219,7 +220,14 @@ def test_films_are_made_once_for_each_entry(tmp_path: Path, capsys: pytest.Captu
     (film,) = (tmp_path / "pictures").glob("*.mp4")
     assert film.name == "entry-second.v2.mp4" and film.read_bytes()[4:8] == b"ftyp"
     assert (tmp_path / "pictures/entry-first.png").read_bytes() == b"a picture"
-    assert '<video src="../pictures/entry-second.v2.mp4"' in (tmp_path / "pages/entry-second.v2.html").read_text()
+    assert (tmp_path / "pictures/entry-second.v2.txt").read_text() == f"{boards.HOPPER}/0\n"
+    second, first = ((tmp_path / f"pages/entry-{name}.html").read_text() for name in ("second.v2", "first"))
+    assert '<figure class="film"><video src="../pictures/entry-second.v2.mp4"' in second
+    acts = "the policy of seed 0 acts in the source (first panel) and in the target (second panel)."
+    named = f'<a href="task-{boards.HOPPER}.html">{boards.HOPPER}</a>'
+    assert f"<figcaption>{named}: {acts}</figcaption>" in second
+    # Nobody has said whose picture it is.
+    assert "<figcaption>A policy of FIRST acts.</figcaption>" in first
 
 
 def test_tables_hold_the_figures_and_no_formula(built: dict[str, Any]) -> None:
@@ -306,14 +314,58 @@ def test_the_pages_tell_places_that_were_lost_since(board: Path) -> None:
     ]
 
 
+def test_an_entry_has_a_line_for_each_track_that_adds_tasks(built: dict[str, Any], tmp_path: Path) -> None:
+    def lines(html: str, method: str) -> list[str]:
+        table = html.split(f'aria-label="Tracks of {method}"')[1].split("</table>")[0]
+        return re.findall(r'<th scope="row">(.*?)</th>', table)
+
+    assert len([track for track in built["tracks"] if any(row["name"] == "better" for row in track["rows"])]) > 1
+    assert lines(page.render(built)["pages/entry-better.html"], "BETTER") == ["core-6"]
+    boards.write_entry(tmp_path, *boards.entry_json("wide", (boards.HOPPER, WIDER)))
+    wide = page.render(standings.compute_standings(standings.load_board(tmp_path)[0]))
+    assert lines(wide["pages/entry-wide.html"], "WIDE") == ["core-6", "mobody-32"]
+
+
 def test_a_track_without_entries_of_its_own_has_no_tab() -> None:
     def track(name: str, **tasks: list[str]) -> dict[str, Any]:
         return {"name": name, "rows": [{"name": entry, "tasks": covered} for entry, covered in tasks.items()]}
 
     core, wide = track("core-6", a=["x", "y"], b=["x"]), track("wide-32", a=["x"], b=["x"])
-    assert front.shown_tracks([wide, core]) == [core]
+    assert shown.shown_tracks([wide, core]) == [core]
     wide["rows"][1]["tasks"] = ["x", "z"]
-    assert front.shown_tracks([wide, core]) == [core, wide]
+    assert shown.shown_tracks([wide, core]) == [core, wide]
+
+
+def test_every_film_of_the_repository_says_which_policy_acts() -> None:
+    for film in sorted((COMMITTED / "pictures").glob("*.mp4")):
+        task, _, seed = film.with_suffix(".txt").read_text().strip().rpartition("/")
+        html = (COMMITTED / f"pages/{film.stem}.html").read_text()
+        assert f'">{task}</a>: the policy of seed {seed} acts' in html, film.name
+
+
+@pytest.mark.parametrize("links", [{}, {"code": "https://example.org/code"}])
+def test_the_commit_that_trained_an_entry_is_told_with_and_without_a_link(
+    links: dict[str, str], built: dict[str, Any]
+) -> None:
+    def trained(commit: str) -> str:
+        entries = [entry | {"links": links, "commit": commit} for entry in built["entries"]]
+        html = page.render(built | {"entries": entries})["pages/entry-better.html"]
+        return html.split('<section id="training"')[1].split("</section>")[0]
+
+    fact = "<dt>Commit of the code that trained it</dt><dd>"
+    assert f"{fact}<code>abc123</code></dd>" in trained("abc123")
+    assert f"{fact}not given</dd>" in trained("")
+
+
+def test_bibtex_cites_the_entry_and_notes_the_paper_of_its_method(built: dict[str, Any]) -> None:
+    entry = next(one for one in built["entries"] if one["name"] == "better")
+    written = commands_shown.bibtex(entry)
+    assert "  url = {https://example.org/code}," in written
+    assert "protocol 2, paper of the method: https://example.org/paper}," in written
+    ours = commands_shown.bibtex(entry | {"links": {"paper": "https://example.org/a_b"}})
+    assert "url = " not in ours
+    assert r"paper of the method: https://example.org/a\_b}," in ours
+    assert "paper" not in commands_shown.bibtex(entry | {"links": {}})
 
 
 def test_bibtex_escapes_what_latex_would_read(built: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ import benchmark_models as models
 
 from offdyn_envs.benchmark.entries import submissions
 from offdyn_envs.benchmark.gate.gate import OPERATORS
+from offdyn_envs.benchmark.scoring import protocol
 
 README = Path(__file__).parents[2] / "leaderboard" / "README.md"
 
 
 def test_the_example_in_the_readme_makes_a_valid_entry(tmp_path: Path) -> None:
     folder = tmp_path / "leaderboard" / "submissions" / "mine"
-    for seed in range(3):
+    for seed in range(protocol.RANKED_SEEDS):
         path = folder / "policies" / "hopper-gravity-0.5-medium" / f"{seed}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(models.policy(11, 3, seed=seed))
@@ -24,7 +25,7 @@ def test_the_example_in_the_readme_makes_a_valid_entry(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", block.group(1)], cwd=tmp_path, check=True)
     entry = submissions.load_entry(folder)
     assert entry.method == "My method"
-    assert [len(result.returns) for result in entry.results] == [100] * 3
+    assert [len(result.returns) for result in entry.results] == [100] * protocol.RANKED_SEEDS
 
 
 def test_the_readme_names_what_the_commands_are_called() -> None:
@@ -34,6 +35,16 @@ def test_the_readme_names_what_the_commands_are_called() -> None:
     assert names == {"add", "verify", "page", "results"}
     shown = set(re.findall(r"^offdyn leaderboard (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
     assert shown == names
+
+
+def test_the_readme_can_be_copied_on_the_board_as_it_is() -> None:
+    text = README.read_text(encoding="utf-8")
+    (added,) = re.findall(r"^offdyn leaderboard add .* --name (\S+)", text, re.MULTILINE)
+    (verified,) = re.findall(r"^offdyn leaderboard verify leaderboard/submissions/(\S+)", text, re.MULTILINE)
+    assert added == verified
+    assert not (README.parent / "submissions" / added).exists()
+    if not (README.parent / "verdicts/places.jsonl").exists():
+        assert "from the first place on, `places.jsonl`" in text
 
 
 def test_the_operator_list_is_the_protocols() -> None:

@@ -39,14 +39,23 @@ def verify_command(entry: Json) -> str:
 
 
 def bibtex(entry: Json) -> str:
-    """Returns the BibTeX of an entry, special characters escaped; its year is the entry's own, or else the re-run's."""
+    """Returns the BibTeX of an entry, special characters escaped; its year is the entry's own, or else the re-run's.
+
+    It cites the entry: the address is that of the entry's code, and the method's paper stands in the note.
+    """
     date = entry.get("verdict", {}).get("date", "")
+    paper = entry["links"].get("paper")
+    notes = (
+        f"Entry {_latex(entry['name'])}, protocol {entry['protocol']}",
+        f"re-run {date}" if date else "",
+        f"paper of the method: {_latex(paper)}" if paper else "",
+    )
     fields = {
         "title": f"{{{_latex(entry['method'])}}} on the offdyn leaderboard",
         "author": " and ".join(f"{{{_latex(author)}}}" for author in entry["authors"]),
         "year": (entry["date"] or date)[:4],
-        "url": entry["links"].get("paper") or entry["links"].get("code", ""),
-        "note": f"Entry {_latex(entry['name'])}, protocol {entry['protocol']}" + (f", re-run {date}" if date else ""),
+        "url": entry["links"].get("code", ""),
+        "note": ", ".join(filter(None, notes)),
     }
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
     return "\n".join([f"@misc{{leaderboard-{entry['name']},", *lines, "}"])

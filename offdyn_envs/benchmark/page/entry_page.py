@@ -6,6 +6,7 @@ from offdyn_envs.benchmark.entries.comparisons import Comparison
 from offdyn_envs.benchmark.entries.standings import CLAIM
 from offdyn_envs.benchmark.page.charts import Look, Point, Series, forest, key, panel, updates_axis
 from offdyn_envs.benchmark.page.commands_shown import bibtex, training_commands, verify_command
+from offdyn_envs.benchmark.page.films import Picture
 from offdyn_envs.benchmark.page.layout import (
     Json,
     badge,
@@ -18,7 +19,8 @@ from offdyn_envs.benchmark.page.layout import (
     section,
     task_link,
 )
-from offdyn_envs.benchmark.page.markup import Html, element, join, link, number
+from offdyn_envs.benchmark.page.markup import Html, element, join, link, number, text
+from offdyn_envs.benchmark.page.shown import retired, tracks_of
 from offdyn_envs.benchmark.page.standings_table import FULL_PRECISION
 from offdyn_envs.benchmark.page.tables import scales
 from offdyn_envs.benchmark.scoring import protocol
@@ -31,7 +33,7 @@ def entry_page(
     standings: Json,
     looks: Mapping[str, Look],
     comparisons: Iterable[Comparison],
-    pictures: Mapping[str, str],
+    pictures: Mapping[str, Picture],
 ) -> list[Html]:
     """Returns the sections of an entry's page.
 
@@ -40,7 +42,7 @@ def entry_page(
         standings: All of them.
         looks: Look of every entry.
         comparisons: Those of this entry with every other one.
-        pictures: Where the pictures and films that are there lie, by name without its ending.
+        pictures: Those that are there, by name without its ending.
     """
     return [
         _head(entry, looks[entry["name"]], pictures),
@@ -56,7 +58,7 @@ def entry_page(
     ]
 
 
-def _head(entry: Json, look: Look, pictures: Mapping[str, str]) -> Html:
+def _head(entry: Json, look: Look, pictures: Mapping[str, Picture]) -> Html:
     reference = badge("reference row") if entry["reference"] else None
     who: list[object] = [", ".join(entry["authors"])] if entry["authors"] else []
     who += [link(label, url) for label, url in sorted(entry["links"].items())]
@@ -89,21 +91,31 @@ def _verdict(entry: Json) -> str:
     )
 
 
-def _film(entry: Json, pictures: Mapping[str, str]) -> Html | None:
-    place = pictures.get(f"entry-{entry['name']}")
-    if place is None:
+def _film(entry: Json, pictures: Mapping[str, Picture]) -> Html | None:
+    film = pictures.get(f"entry-{entry['name']}")
+    if film is None:
         return None
     label = f"A policy of {entry['method']} acts"
-    if place.endswith(".mp4"):
-        return element("video", src=place, controls=True, preload="metadata", aria_label=label, class_="picture")
-    return element("img", src=place, alt=label, class_="picture")
+    shown = (
+        element("video", src=film.place, controls=True, preload="metadata", aria_label=label, class_="picture")
+        if film.place.endswith(".mp4")
+        else element("img", src=film.place, alt=label, class_="picture")
+    )
+    return element("figure", shown, element("figcaption", _acting(entry, film)), class_="film")
+
+
+def _acting(entry: Json, film: Picture) -> Html:
+    """Returns what is seen in a film: the task where it is known which policy acts."""
+    if film.actor not in entry["policies"]:
+        return text(f"A policy of {entry['method']} acts.")
+    task, _, seed = film.actor.rpartition("/")
+    told = f": the policy of seed {seed} acts in the source (first panel) and in the target (second panel)."
+    return join([task_link(task), told])
 
 
 def _places(entry: Json, standings: Json) -> Html:
     heads = ("Track", "Place", "Score (IQM)", "Mean", "Tasks", "P(> IQL)", "Held out", "Tuning")
-    rows = [
-        _place(track, row) for track in standings["tracks"] for row in track["rows"] if row["name"] == entry["name"]
-    ]
+    rows = [_place(track, row) for track, row in tracks_of(entry["name"], standings)]
     return grid(f"Tracks of {entry['method']}", heads, rows)
 
 
@@ -254,12 +266,17 @@ def _training(entry: Json) -> list[Html]:
     notes = dict.fromkeys(training["tuning_note"] for _, training in trainings if "tuning_note" in training)
     return [
         element("p", "The submitter's commands: read before running.", class_="note"),
+        facts([("Commit of the code that trained it", _commit(entry))]),
         command(training_commands(entry)),
         grid(f"Training of {entry['method']}", heads, rows),
         *_precision([training for _, training in trainings]),
         *(element("p", f"Tuned: {note}", class_="note") for note in notes),
         *(_hyperparameters(name, training) for name, training in trainings if training["hyperparameters"]),
     ]
+
+
+def _commit(entry: Json) -> Html:
+    return element("code", entry["commit"]) if entry["commit"] else text("not given")
 
 
 def _precision(trainings: Iterable[Json]) -> list[Html]:
@@ -292,7 +309,7 @@ def _hyperparameters(name: str, training: Json) -> Html:
 
 
 def _check(entry: Json) -> list[Html]:
-    if entry["protocol"] == protocol.PROTOCOL:
+    if not retired(entry):
         return [command(verify_command(entry))]
     note = (
         f"Protocol {entry['protocol']} is retired, and this entry is not run again under it. This makes an entry of "

@@ -14,10 +14,10 @@ from offdyn_envs.benchmark.entries.comparisons import compare
 from offdyn_envs.benchmark.entries.history import load_history
 from offdyn_envs.benchmark.entries.standings import Json, compute_standings, load_board
 from offdyn_envs.benchmark.page.entry_page import entry_page
-from offdyn_envs.benchmark.page.films import FILMS
-from offdyn_envs.benchmark.page.films import FOLDER as PICTURES
+from offdyn_envs.benchmark.page.films import Picture, find_pictures
 from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.page.layout import FOLDER, GENERATOR, TITLE, document, looks
+from offdyn_envs.benchmark.page.shown import retired
 from offdyn_envs.benchmark.page.tables import HEADS, raw_returns, table_files
 from offdyn_envs.benchmark.page.task_page import task_page
 from offdyn_envs.errors import OffDynError
@@ -47,7 +47,7 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
     judged, refusals = load_board(board)
     standings = compute_standings(judged, table=table, past=load_history(board))
     # The first file gets its name last: index.html, when all that it links to is there.
-    texts = render(standings, _pictures(board)) | {"standings.json": json_text(standings)}
+    texts = render(standings, find_pictures(board)) | {"standings.json": json_text(standings)}
     texts |= {f"{FOLDER}/returns-{one.entry.name}.csv": raw_returns(one) for one in judged}
     for name in texts:
         _refuse_foreign(board / name)
@@ -71,18 +71,12 @@ def _known(begins: bytes) -> bool:
     return page or begins.startswith(HEADS)
 
 
-def _pictures(board: Path) -> dict[str, str]:
-    """Returns where pictures lie, seen from the pages, by name."""
-    found = {path.stem: path for ending in reversed(FILMS) for path in (board / PICTURES).glob(f"*{ending}")}
-    return {name: f"../pictures/{path.name}" for name, path in sorted(found.items())}
-
-
-def render(standings: Json, pictures: Mapping[str, str] | None = None) -> dict[str, str]:
+def render(standings: Json, pictures: Mapping[str, Picture] | None = None) -> dict[str, str]:
     """Returns all pages and tables by their places in the leaderboard's folder; the same standings give the same bytes.
 
     Args:
         standings: The figures.
-        pictures: Where pictures lie, seen from the pages, by name without the ending.
+        pictures: Pictures and films by name, without the ending.
     """
     looked, comparisons, drawn = looks(standings), compare(standings), pictures or {}
     tables = table_files(standings, comparisons)
@@ -99,10 +93,11 @@ def render(standings: Json, pictures: Mapping[str, str] | None = None) -> dict[s
 
 
 def _told_apart(standings: Json) -> Json:
-    """Returns standings in which entries of one method have their own names behind it: pages call them so."""
-    methods = Counter(entry["method"].casefold() for entry in standings["entries"])
+    """Returns standings in which retired entries say so, and entries of one method have their own names behind it."""
+    methods = [entry["method"] + (" (retired)" if retired(entry) else "") for entry in standings["entries"]]
+    counts = Counter(method.casefold() for method in methods)
     entries = [
-        entry | {"method": f"{entry['method']} ({entry['name']})"} if methods[entry["method"].casefold()] > 1 else entry
-        for entry in standings["entries"]
+        entry | {"method": f"{method} ({entry['name']})" if counts[method.casefold()] > 1 else method}
+        for entry, method in zip(standings["entries"], methods, strict=True)
     ]
     return standings | {"entries": entries}

@@ -7,6 +7,7 @@ from typing import Any
 
 from offdyn_envs.benchmark.entries.comparisons import Comparison
 from offdyn_envs.benchmark.entries.standings import CLAIM, RERUN, Judged
+from offdyn_envs.benchmark.page.shown import live
 from offdyn_envs.benchmark.scoring.cells import cell_name
 
 __all__ = ["HEADS", "TABLES", "csv_text", "raw_returns", "scales", "table_files"]
@@ -203,7 +204,7 @@ def _training(standings: Json) -> Iterable[Sequence[object]]:
 
 def _task_facts(standings: Json) -> Iterable[Sequence[object]]:
     for name, task in standings["tasks"].items():
-        count = sum(name in entry["tasks"] for entry in standings["entries"])
+        count = sum(name in entry["tasks"] for entry in live(standings)["entries"])
         sides = [
             value
             for side in (task["source"], task["target"])

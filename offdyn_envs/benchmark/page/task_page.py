@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from offdyn_envs.benchmark.entries.task_facts import gap_command
 from offdyn_envs.benchmark.page.charts import Look, key
 from offdyn_envs.benchmark.page.curves import robustness_panels
+from offdyn_envs.benchmark.page.films import Picture
 from offdyn_envs.benchmark.page.layout import Json, badge, command, entry_link, facts, grid, score, section
 from offdyn_envs.benchmark.page.markup import Html, element, join, number
 from offdyn_envs.benchmark.scoring import protocol
@@ -13,14 +14,14 @@ from offdyn_envs.tasks import get_task
 __all__ = ["task_page"]
 
 
-def task_page(name: str, standings: Json, looks: Mapping[str, Look], pictures: Mapping[str, str]) -> list[Html]:
+def task_page(name: str, standings: Json, looks: Mapping[str, Look], pictures: Mapping[str, Picture]) -> list[Html]:
     """Returns the sections of a task's page.
 
     Args:
         name: The task.
         standings: All of them.
         looks: Look of every entry.
-        pictures: Where the pictures that are there lie, by name without its ending.
+        pictures: Those that are there, by name without its ending.
     """
     task = standings["tasks"][name]
     return [
@@ -32,13 +33,13 @@ def task_page(name: str, standings: Json, looks: Mapping[str, Look], pictures: M
     ]
 
 
-def _picture(name: str, pictures: Mapping[str, str]) -> Html:
-    place = pictures.get(f"task-{name}")
-    if place is None:
+def _picture(name: str, pictures: Mapping[str, Picture]) -> Html:
+    found = pictures.get(f"task-{name}")
+    if found is None:
         note = element("p", "No picture of this task has been drawn for this page.", class_="note")
         return join([note, command(f"offdyn render {name} --out leaderboard/pictures/task-{name}.png")])
     alt = f"{name}: an episode in the source and one in the target, side by side"
-    return element("img", src=place, alt=alt, class_="picture")
+    return element("img", src=found.place, alt=alt, class_="picture")
 
 
 def _facts(task: Json) -> Html:
