@@ -15,7 +15,7 @@ from offdyn_envs.datasets.store.fields import check_card
 from offdyn_envs.datasets.store.spec import FORMAT
 from offdyn_envs.datasets.store.staging import waiting_lock
 from offdyn_envs.errors import OffDynError
-from offdyn_envs.robots import HANDS, WALKERS
+from offdyn_envs.robots import WALKERS
 from offdyn_envs.shipped import shipped_root
 from offdyn_envs.tasks import DYNAMICS, DatasetId, list_tasks
 
@@ -165,11 +165,14 @@ def _limit(card: Mapping[str, Any], reference: Mapping[str, Any]) -> float:
 
 
 def shipped_ids() -> list[DatasetId]:
-    """Return the datasets that the repository ships: medium, 5,000 rows, of every dynamics with a medium policy."""
+    """Return the datasets that the repository ships: medium, 5,000 rows, of walkers' dynamics with a medium policy.
+
+    A hand's are recorded alone: each is four times as large, and built from its policy in seconds.
+    """
     policies = shipped_root() / "behaviours"
     return [
         DatasetId(robot, dynamics, "medium", SHIPPED_ROWS)
-        for robot in (*WALKERS, *HANDS)
+        for robot in WALKERS
         for dynamics in DYNAMICS[robot]
         if (policies / robot / dynamics / "medium.safetensors").is_file()
     ]
