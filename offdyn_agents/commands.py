@@ -280,7 +280,7 @@ def train(
             _show_plan(several or (agent or "",), plans_of, cluster is None, json_output)
             return
         outcomes = (
-            _train_several(several, plans_of, cluster is None, train_all)
+            _train_several(several, agents == "all", plans_of, cluster is None, train_all)
             if several
             else train_all(plans_of(agent or ""))
         )
@@ -313,14 +313,16 @@ def _variant(text: str) -> str:
 
 def _train_several(
     agents: Sequence[str],
+    everyone: bool,
     make: Callable[[str], Sequence[Plan]],
     here: bool,
     train_all: Callable[[Sequence[Plan]], list[Trained]],
 ) -> list[Trained]:
-    from offdyn_agents.runs.campaign import need_data, outlook, parts, total, train_campaign
+    from offdyn_agents.runs.campaign import need_data, outlook, parts, total, train_campaign, with_data
 
     found = parts(agents, make, _tell)
     if here:  # Workers of a cluster have data of their own.
+        found = with_data(found, _tell) if everyone else found
         need_data(found)
     for row in outlook(found):
         _tell(", ".join(f"{name} {value}" for name, value in row.items()))

@@ -27,7 +27,7 @@ from offdyn_envs.progress import duration
 if TYPE_CHECKING:
     from offdyn_envs.tasks import DatasetId
 
-__all__ = ["Part", "figures", "need_data", "outlook", "parts", "total", "train_campaign"]
+__all__ = ["Part", "figures", "need_data", "outlook", "parts", "total", "train_campaign", "with_data"]
 
 Train = Callable[[Sequence[Plan]], list[Trained]]
 
@@ -152,6 +152,26 @@ def need_data(found: Sequence[Part]) -> None:
     from offdyn_envs.datasets.task import require_available
 
     require_available(dict.fromkeys(dataset for part in found for dataset in part.needs))
+
+
+def with_data(found: Sequence[Part], tell: Callable[[str], None]) -> list[Part]:
+    """Return the agents without those references whose datasets are missing and of no use to the others.
+
+    Args:
+        found: What `parts` gave.
+        tell: Called with a line for each reference that is left out.
+    """
+    common = {dataset for part in found if part.agent not in REFERENCES for dataset in part.needs}
+    kept: list[Part] = []
+    for part in found:
+        own = [dataset for dataset in part.needs if dataset not in common]
+        try:
+            need_data([replace(part, needs=tuple(own))])
+        except OffDynError as error:
+            tell(f"{part.agent}: left out: {error}")
+        else:
+            kept.append(part)
+    return kept
 
 
 def outlook(found: Sequence[Part]) -> list[dict[str, Any]]:

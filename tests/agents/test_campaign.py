@@ -273,6 +273,22 @@ def test_the_data_of_all_agents_are_looked_for_before_one_is_trained(data, tmp_p
     assert offdyn(capsys, *line)[0] == 0
 
 
+def test_all_agents_do_not_wait_for_a_million_target_rows(data, tmp_path, capsys, monkeypatch):
+    large = "offdyn/hopper/gravity-0p5/medium-1m-v0"
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: str(dataset) != large)
+    trained = []
+    monkeypatch.setattr(campaign, "train_campaign", lambda found, *_: trained.extend(p.agent for p in found) or [])
+    line = ("train", "--agents", "all", TASK, "--seeds", 1, *SHORT, "--out", tmp_path)
+    code, _, err = offdyn(capsys, *line)
+    assert code == 0 and "bc" in trained and "iql@data-source" in trained and "iql@data-oracle" not in trained
+    assert f"iql@data-oracle: left out: not on this machine: {large}; build with: offdyn data build {large}\n" in err
+    # What all need is another matter.
+    monkeypatch.setattr("offdyn_envs.datasets.task.available", lambda dataset: False)
+    trained.clear()
+    code, _, err = offdyn(capsys, *line)
+    assert code == 2 and not trained and "offdyn/hopper/nominal/medium-1m-v0" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
