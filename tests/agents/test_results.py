@@ -223,6 +223,23 @@ def test_what_iql_gains_on_a_mild_shift_is_that_of_the_files():
         assert f"{words}{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" in read("mild-shift")
 
 
+def test_the_front_page_of_the_results_names_all_that_has_five_seeds():
+    named = {
+        "walker2d-gravity-5.0": "Walker2d under five times gravity",
+        "hopper-gravity-0.5": "Hopper under half of the gravity",
+    }
+    found = {}
+    for path in sorted(RESULTS.glob("*/*/run.json")):
+        seeds = json.loads(path.read_text(encoding="utf-8"))["seeds"]
+        # Variants are of single questions, whose pages tell their seeds.
+        if "@" not in path.parent.name and len(seeds) != 3:
+            assert len(seeds) == 5
+            found.setdefault(path.parents[1].name.removesuffix("-medium"), []).append(path.parent.name.upper())
+    told = [f"- on {named[task]}: {', '.join(agents)}" for task, agents in found.items()]
+    shown = read("index").partition("mostly three seeds. Five seeds have:\n\n")[2].partition("\n\n")[0]
+    assert sorted(line.rstrip(";.") for line in shown.splitlines()) == sorted(told)
+
+
 def test_policies_that_wander_are_those_of_their_files():
     shown = re.findall(
         r"^\| ([a-z0-9-]+) \| (.*?) \| ([-\d.]+ \| [-\d.]+ \| \d+, \d+ \| \d+) \|$",

@@ -562,7 +562,9 @@ def test_precision_and_tuning_are_disclosed(board: Path) -> None:
     assert rows["droco"]["tuning_evaluations"] == 320
     assert row_of(html, "droco")["Tuning"] == "320"
     card = page_of(board, "droco")
-    assert "Trained in bf16. No entry is asked whether this was held against fp32" in card
+    assert "Trained in bf16. A place needs bf16 to be held against fp32 on one task of the method" in card
+    assert "none: bf16 not held against fp32" in card
+    assert (rows["droco"]["rank"], rows["iql"]["rank"]) == (None, 1)
     assert "held against fp32" not in page_of(board, "bc")
     assert f"Tuned: {note.replace(chr(39), '&#x27;')}" in card
     assert re.search(r"DROCO.* 2 CPU cores bf16 150,000 320", card)

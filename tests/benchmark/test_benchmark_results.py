@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,10 +22,9 @@ from offdyn_envs.benchmark.entries.standings import Judged, compute_standings
 from offdyn_envs.benchmark.entries.submissions import CellResult, Entry, Result
 from offdyn_envs.benchmark.page.front import front
 from offdyn_envs.benchmark.page.tables import table_files
-from offdyn_envs.benchmark.results import claims, order, publish, rows, sentences, shares
+from offdyn_envs.benchmark.results import claims, forest, order, publish, rows, sentences, shares
 from offdyn_envs.benchmark.results.page import page
 from offdyn_envs.benchmark.results.plan import Planned, read_plan
-from offdyn_envs.benchmark.results.precision import held_against
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.cells import full_grid
 from offdyn_envs.benchmark.scoring.scores import get_reference
@@ -159,9 +160,54 @@ def test_places_need_all_tasks_and_five_seeds_and_rows_say_what_they_lack() -> N
     assert found["td3-bc"].seconds == pytest.approx(0.001)
     text = usual_page()
     assert "not re-run; 5 of 6 tasks: lacks walker2d-gravity-5.0 | 500,000 | 8 min |" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("| `td3-bc` |"))
+    assert "not re-run; 3 seeds, 5 needed | 1,200,000 | 33 min |" in text
+    assert "| all | - | 1,700,000 | 42 min, one after the other |" in text
+    (line,) = (line for line in text.partition("## Scores")[2].splitlines() if line.startswith("| `td3-bc` | - |"))
     assert line.startswith("| `td3-bc` | - | - | 30.0 [") and "| - | 30.0" in line
     assert "3 methods have a place, of 6 with figures." in text
+
+
+def without_policies(folder: Path) -> None:
+    """Leaves of runs what docs/results keeps of them."""
+    for path in folder.rglob("seeds"):
+        shutil.rmtree(path)
+
+
+def missing_lines(found: Sequence[rows.Row], plan: Sequence[Planned] = ()) -> list[list[str]]:
+    """The table of what is missing, a list of cells a line."""
+    made = replace(publish.material_of(found, "core-6"), plan=plan)
+    text = page(made, command="offdyn", latest="", version="0").partition("## What is missing")[2]
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")][2:]
+
+
+def test_each_method_lacks_what_its_nearest_row_lacks_and_runs_without_policies_spare_nothing(tmp_path: Path) -> None:
+    board = [
+        judged("bc", {boards.HOPPER: 40.0}, grid=False),
+        judged("bc-old", everywhere(40), (0, 1, 2), method="BC (target only)", protocol=1),
+    ]
+    for task in CORE:
+        boards.write_run(tmp_path / task / "bc", agent="bc", task=task)
+    for task in CORE[:2]:
+        boards.write_run(tmp_path / task / "iql", task=task)
+    bc, iql, total = missing_lines(rows.gather(board, [tmp_path], "core-6", "100k"))
+    # The runs have policies and three seeds of six tasks, of 1,000 updates each; the retired entry has no more.
+    assert bc == ["`bc`", "no entry; 3 seeds, 5 needed", "12,000", "49 s"]
+    lacking = ", ".join(rows.short(task) for task in CORE[2:])
+    assert iql[:3] == ["`iql`", f"no entry; 2 of 6 tasks: lacks {lacking}; 3 seeds, 5 needed", "24,000"]
+    assert total == ["all", "-", "36,000", "2 min, one after the other"]
+    without_policies(tmp_path)
+    bc, iql, total = missing_lines(
+        rows.gather(board, [tmp_path], "core-6", "100k"), [Planned("otdf", 9, 8.0), Planned("cql", 7, None)]
+    )[:3]
+    assert bc[0] == "`bc`" and "1 of 6 tasks: lacks" in bc[1] and bc[2] == "2,500,000"
+    # As fast as on six tasks, not as on the one of the entry.
+    assert bc[3] == "2 h 51 min"
+    assert iql[:3] == ["`iql`", "no entry; its runs hold no policies", "30,000"]
+
+
+def test_what_nobody_has_timed_is_left_out_of_the_sum() -> None:
+    *_, total = missing_lines([], [Planned("otdf", 9, 8.0), Planned("cql", 7, None)])
+    assert total == ["all", "-", "16", "8 s, one after the other; 1 not measured"]
 
 
 def test_methods_without_figures_are_named_with_what_they_would_take() -> None:
@@ -224,6 +270,36 @@ def test_a_share_is_told_over_all_tasks_or_not_at_all() -> None:
     assert shares.kept(row, hard) is None and shares.score_under(row, hard) is None
 
 
+def test_forest_plots_say_what_keeps_scores_from_being_compared() -> None:
+    few = {boards.HOPPER: 50.0, boards.CHEETAH: 40.0}
+    board = [
+        judged("whole", everywhere(50)),
+        judged("few", few),
+        judged("few-old", few, method="few", protocol=1),
+        judged("thin", everywhere(40), (0, 1, 2)),
+    ]
+    html = "".join(front(compute_standings(board))).split('class="forest')[1].split("</ol>")[0]
+    lines = {line.partition('"')[0]: line for line in html.split('data-entry="')[1:]}
+    shown = {
+        name: re.findall(r'class="sub">([^<]*)<', line)[: 2 if "old" in name else 1] for name, line in lines.items()
+    }
+    assert shown == {
+        "whole": ["1st in 100k"],
+        "few": ["no place: 2 of 6 tasks"],
+        "few-old": ["no place: 2 of 6 tasks", "protocol 1, retired"],
+        "thin": ["no place: 3 seeds, 5 needed"],
+    }
+    found = material(board).rows
+    assert forest.labels(found, CORE) == [
+        "whole",
+        "few\n2 of 6 tasks",
+        "few-old\n2 of 6 tasks, protocol 1, retired",
+        "thin",
+    ]
+    scores = page(material(board), command="o", latest="", version="0").partition("## Scores")[2]
+    assert "| `few` (few) | - |" in scores and "| `few` (few-old) (protocol 1, retired) | - |" in scores
+
+
 def test_the_board_names_the_tasks_that_an_entry_lacks() -> None:
     html = "".join(front(compute_standings(BOARD[3:4])))
     assert "5 of 6" in html and "lacks walker2d-gravity-5.0-medium" in html
@@ -265,12 +341,23 @@ def test_the_first_sentence_tells_winners_and_whether_they_are_clear() -> None:
 
 def test_papers_and_ours_are_put_side_by_side() -> None:
     told = sentences.papers_say(material())
-    ends = "on 1 of 1 that can be compared the same method is first here."
-    assert told.sentence == f"Papers report 4 of the 6 tasks; {ends}"
+    begins = "Papers report 4 of the 6 tasks; of 1 that can be compared, the same method is first here on"
+    assert told.sentence == f"{begins} 1, another on 0, not clear on 0."
     common = "hopper-from-kinematic-severe: DROCO (ICLR 2026) has BOSA first; of 3 methods in common it has `droco`"
-    assert f"{common}, and so have we." in told.details
-    turned = material([judged("droco", everywhere(30)), *BOARD[1:3]])
-    assert f"{common}, we have `igdf`." in sentences.papers_say(turned).details
+    assert f"{common}, and so have we, by 5.0 [2.7, 7.3]." in told.details
+    turned = sentences.papers_say(material([judged("droco", everywhere(30)), *BOARD[1:3]]))
+    assert f"{common}, we have `igdf`, by 5.0 [2.7, 7.3]." in turned.details
+    assert turned.sentence == f"{begins} 0, another on 1, not clear on 0."
+
+
+def test_a_first_place_within_the_noise_of_seeds_neither_agrees_nor_disagrees_with_a_paper() -> None:
+    begins = "Papers report 4 of the 6 tasks; of 1 that can be compared, the same method is first here on"
+    for level in (46, 44):
+        noisy = sentences.papers_say(material([judged("droco", everywhere(level), spread=9), *BOARD[1:3]]))
+        assert noisy.sentence == f"{begins} 0, another on 0, not clear on 1."
+        (line,) = (line for line in noisy.details if line.startswith("hopper-from-kinematic-severe"))
+        leads = "`droco` leads `igdf`" if level == 46 else "`igdf` leads `droco`"
+        assert f"it has `droco`, here it is not clear: {leads} by 1.0 [-" in line
 
 
 PAPER = {"bosa": 71.4, "droco": 55.4, "igdf": 54.3, "dara": 48.8, "iql": 48.8, "otdf": 46.3, "cql": 35.7}
@@ -395,25 +482,58 @@ def test_a_track_tells_what_is_kept_on_its_own_tasks() -> None:
 
 def test_droco_s_table_has_its_methods_and_conditions() -> None:
     text = usual_page()
-    head = "| method | kinematic easy | kinematic medium | kinematic hard | morphology easy | morphology medium | "
+    head = (
+        "| method | tasks | kinematic easy | kinematic medium | kinematic hard | morphology easy | morphology medium | "
+    )
     assert head + "morphology hard | min-q 0.1 | min-q 0.2 |" in text
     lines = {line.split(" | ")[0][2:]: line for line in text.partition("## Under perturbations")[2].splitlines()[:10]}
     assert "50 % [50, 50] (25.0)" in lines["`droco`"]
     assert "20 % [20, 20] (8.0)" in lines["`iql`"] and "110 % [110, 110], a gain (44.0)" in lines["`iql`"]
     assert set(lines["`otdf`"].split(" | ")[1:-1]) == {"-"}
-    assert "| DROCO (paper) | 81 % | about 70 % | about 55 % | 58 % | - | - | - | 62 % |" in text
+    assert "| DROCO (paper) | - | 81 % | about 70 % | about 55 % | 58 % | - | - | - | 62 % |" in text
 
 
 def test_what_robustness_costs_is_told_in_points_of_clean_score() -> None:
     told = sentences.robustness(material())
-    between = "methods keep between 20 % [20, 20] (`iql`) and 50 % [50, 50] (`droco`) of their clean scores."
-    assert told.sentence == f"Under kinematic hard {between}"
+    between = "between 20 % [20, 20] (`iql`) and 50 % [50, 50] (`droco`) of their clean scores."
+    assert told.sentence == f"Under kinematic hard, 3 methods keep, on 6 common tasks, {between}"
     assert told.details[1].startswith(
-        "Under min-q 0.2 methods keep between 25 % [25, 25] (`igdf`) and 110 % [110, 110]"
+        "Under min-q 0.2, 3 methods keep, on 6 common tasks, between 25 % [25, 25] (`igdf`) and 110 % [110, 110]"
     )
     price = "`iql`, which keeps most in the mean of the table, scores 10.0 [9.2, 10.8] below `droco`."
     assert told.details[2] == price
     assert "It cannot be told" in sentences.robustness(material([BOARD[3], BOARD[4]])).sentence
+
+
+def test_shares_of_other_tasks_are_counted_and_compared_on_common_ones_alone(tmp_path: Path) -> None:
+    hard = ("kinematic", 3.0)
+    few = judged("droco", {task: 40.0 for task in CORE if task != WALKER}, kept={hard: 0.9}, spread=0.0)
+    # What is kept on Walker2d, which the other lacks, is no part of the range.
+    half = judged("iql", {WALKER: 90.0, KINEMATIC: 40.0}, kept={hard: 0.5}, spread=0.0)
+    assert half.verdict is not None
+    gone = {"returns": [_raw(WALKER, 0.0)] * 2}
+    cells = [cell | (gone if cell["task"] == WALKER else {}) for cell in half.verdict["perturbed"]]
+    found = material([few, Judged(half.entry, {**half.verdict, "perturbed": cells})])
+    told = sentences.robustness(found).sentence
+    between = "between 50 % [50, 50] (`iql`) and 90 % [90, 90] (`droco`) of their clean scores."
+    assert told == f"Under kinematic hard, 2 methods keep, on 1 common task, {between}"
+    lines = page(found, command="o", latest="", version="0").partition("## Under perturbations")[2].splitlines()
+    # Two tasks have no critic, so no attack.
+    assert any(line.startswith("| `droco` | 5 (kinematic, morphology), 3 (min-q) |") for line in lines)
+    assert any(line.startswith("| `iql` | 2 |") and " 15 % [15, 15] (10.0) |" in line for line in lines)
+    apart = material([few, judged("iql", {WALKER: 90.0}, kept={hard: 0.5})])
+    assert sentences.robustness(apart).sentence == "Under kinematic hard, 2 methods have no task in common."
+    boards.write_run(tmp_path / boards.HOPPER / "iql")
+    run = publish.material_of(rows.gather([], [tmp_path], "core-6", "100k"), "core-6")
+    assert (
+        "\n| `iql` (run) | - |" in page(run, command="o", latest="", version="0").partition("## Under perturbations")[2]
+    )
+
+
+def test_what_cannot_be_told_is_no_refutation() -> None:
+    told = page(material([BOARD[3]]), command="o", latest="", version="0").partition("## Claims of")[2]
+    assert "\nOf 18 claims 0 hold here, 0 do not hold, and 18 cannot be told." in told
+    assert "\nOf 18 claims 8 hold here, 0 do not hold, and 10 cannot be told." in usual_page()
 
 
 def test_claims_are_judged_by_intervals_of_differences() -> None:
@@ -521,58 +641,6 @@ def test_fewer_updates_than_others_have_are_told_in_the_table_of_scores(tmp_path
     assert note in text and note not in usual_page()
 
 
-def in_both(folder: Path, task: str, gain: float, **exact: Any) -> None:
-    """A run in bf16 beside the same in fp32, which scores `gain` points less; curves are twice as far apart."""
-    for name, precision, lead in (("iql", "bf16", gain), ("iql@fp32", "fp32", 0.0)):
-        place = boards.write_run(folder / task / name, task=task)
-        run = json.loads((place / "run.json").read_text()) | {"precision": precision}
-        (place / "run.json").write_text(json.dumps(run | (exact if precision == "fp32" else {})))
-        told = json.loads((place / "evaluation.json").read_text())
-        told["clean"] = {str(seed): [_raw(task, 40 + seed + lead)] * 2 for seed in range(3)}
-        (place / "evaluation.json").write_text(json.dumps(told))
-        lines = [[10 * step, *(_raw(task, 10 + step + seed + 2 * lead) for seed in range(3))] for step in (1, 2)]
-        head = "updates,return_0,return_1,return_2"
-        (place / "metrics.csv").write_text("\n".join([head, *(",".join(map(str, line)) for line in lines)]))
-
-
-def test_bf16_is_held_against_fp32_with_an_interval(tmp_path: Path) -> None:
-    for task, gain in ((boards.HOPPER, 5.0), (boards.CHEETAH, 1.0)):
-        in_both(tmp_path, task, gain)
-    boards.write_run(tmp_path / WALKER / "bc", agent="bc", task=WALKER)
-    board = [judged("droco", everywhere(50), disclosure=_told(precision="bf16")), BOARD[1]]
-    found = rows.gather(board, [tmp_path], "core-6", "100k")
-    assert "iql@fp32 (runs)" not in {row.name for row in found}
-    droco, iql = held_against(found, [tmp_path], rows.references_of("core-6"))
-    # The boards' other entry and BC are in fp32.
-    assert droco == ("droco", (), None, None)
-    # Four samples of three seeds, each of variance 1: 8 degrees of freedom, and half of 2.306 * sqrt(4 / 3).
-    assert iql.method == "iql" and iql.tasks == (boards.CHEETAH, boards.HOPPER)
-    assert iql.final == pytest.approx((3.0, 3.0 - 1.3314, 3.0 + 1.3314), abs=1e-3)
-    assert iql.curve is not None and iql.curve.mean == pytest.approx(6.0, abs=1e-4)
-    text = page(replace(usual(), held=(droco, iql)), command="offdyn", latest="", version="0")
-    assert "| `droco` | not held against fp32 yet | - | - |" in text
-    assert "| `iql` | 3.0 [1.7, 4.3] | 6.0 [4.7, 7.3] | halfcheetah-gravity-0.5, hopper-gravity-0.5 |" in text
-    assert "No figures here say that they are in bf16." in usual_page()
-    (tmp_path / boards.HOPPER / "iql@fp32/metrics.csv").unlink()
-    assert held_against(found, [tmp_path], rows.references_of("core-6"))[1].curve is None
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"precision": "tf32"}, "are in bf16 and tf32, not bf16 and fp32"),
-        ({"updates": 2000}, "differ in updates, not in precision alone"),
-        ({"settings": {}}, "differ in settings, not in precision alone"),
-    ],
-)
-def test_two_runs_that_differ_in_more_than_precision_are_no_evidence(
-    changed: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    in_both(tmp_path, boards.HOPPER, 1.0, **changed)
-    with pytest.raises(OffDynError, match=message):
-        held_against([], [tmp_path], rows.references_of("core-6"))
-
-
 def test_of_two_rows_of_a_method_the_better_founded_counts() -> None:
     few = judged("iql-old", {WALKER: 90.0}, (0, 1, 2), method="IQL (merged)")
     keys = {row.key: row.name for row in rows.field_of(rows.gather([few, *BOARD[3:5]], [], "core-6", "100k"))}
@@ -642,7 +710,7 @@ def test_a_method_s_name_ends_no_cell() -> None:
     text = page(material([judged("droco", everywhere(50), method="a|`b`\n<c>")]), command="o", latest="", version="0")
     scores, robustness = (line for line in text.splitlines() if line.startswith("| `a"))
     assert scores.startswith("| `a\\|b <c>` | 1 |")
-    assert robustness.startswith("| `a\\|b <c>` | 100 % [")
+    assert robustness.startswith("| `a\\|b <c>` | 6 (kinematic, morphology), 4 (min-q) | 100 % [")
 
 
 @pytest.mark.parametrize(
@@ -670,7 +738,9 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "docs").exists()
 
 
-def test_the_page_of_the_site_is_what_its_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_of_the_site_is_what_its_command_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whoever adds an entry makes the page anew, with the command at its end."""
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs/results/core-6.md").read_text()
@@ -682,3 +752,4 @@ def test_the_page_of_the_site_is_what_its_command_makes(tmp_path: Path, monkeypa
     assert ended.value.code == 0
     assert (tmp_path / "core-6.md").read_text() == text
     assert (tmp_path / "core-6/figures.csv").read_text() == (ROOT / "docs/results/core-6/figures.csv").read_text()
+    assert "precision.json" not in capsys.readouterr().out, "the list of methods in bf16 is of other runs"

@@ -23,10 +23,12 @@ from offdyn_envs.benchmark.entries import (
     verdicts,
     verification,
 )
+from offdyn_envs.benchmark.entries.precision import Held, held_text
 from offdyn_envs.benchmark.gate import onnx_policy
 from offdyn_envs.benchmark.gate.half import halved
 from offdyn_envs.benchmark.sandbox import sandbox
 from offdyn_envs.benchmark.scoring import cells, critics, grid, protocol, rollouts
+from offdyn_envs.benchmark.scoring.statistics import Interval
 from offdyn_envs.datasets import load_dataset
 from offdyn_envs.errors import OffDynError
 from offdyn_envs.robots import get_robot
@@ -553,8 +555,13 @@ def test_a_verdict_that_changes_places_adds_to_the_history(
 ) -> None:
     boards.write_entry(tmp_path, *copy(honest, "mine"))
     rows = [{"name": "core-6", "rows": [{"name": "mine", "division": "100k", "rank": 1}]}]
-    monkeypatch.setattr(verification, "compute_standings", lambda _: {"tracks": rows})
+    held = [Held("iql", boards.HOPPER, 5, Interval(0.0, -1.0, 1.0), Interval(0.0, -1.0, 1.0))]
+    (tmp_path / "precision.json").write_text(held_text(held))
+    given: list[Held] = []
+    monkeypatch.setattr(verification, "compute_standings", lambda _, held: given.extend(held) or {"tracks": rows})
     verification.verify_entries(None, tmp_path, PLAN)
+    # Places are those of the page, which knows what has been held against fp32.
+    assert given == held
     (step,) = history.load_history(tmp_path)
     assert step["places"] == {"core-6": {"100k": {"mine": 1}}}
     assert step["date"] == json.loads(verdicts.verdict_path(tmp_path, "mine").read_text())["date"]

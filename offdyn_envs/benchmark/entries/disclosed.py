@@ -1,13 +1,18 @@
-"""What follows from how runs were trained: whether they stand for a method, their division, their time."""
+"""What follows from how runs were trained: their method, whether they stand for it, their division, their time."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from offdyn_envs.benchmark.scoring import protocol
 
-__all__ = ["division_of", "is_reference", "own_seconds", "seconds_an_update"]
+__all__ = ["division_of", "is_reference", "key_of", "own_seconds", "seconds_an_update"]
 
 CLONING = protocol.METHOD_FAMILIES[0]
+
+
+def key_of(method: str) -> str:
+    """Returns a method's name in a spelling to compare by: "IQL (merged)" and "iql" are one."""
+    return method.partition(" (")[0].strip().lower().replace("_", "-")
 
 
 def is_reference(family: str | None, data: object) -> bool:

@@ -170,6 +170,11 @@ class FinishedRun:
         return settings.get(name) if isinstance(settings, Mapping) else None
 
     @property
+    def has_policies(self) -> bool:
+        """Whether the final policies of all its seeds lie in it: without them it cannot become an entry."""
+        return all((self.folder / "seeds" / str(seed) / "policy.onnx").is_file() for seed in self.run["seeds"])
+
+    @property
     def data(self) -> Any:
         """The rows that it learned from: "merged", "source", "target" or "oracle"; None where it does not say."""
         return self._setting("data")

@@ -1,7 +1,7 @@
-"""Who had which place, and since when: a record to which `verify` adds a line and of which nothing is ever taken.
+"""Who had which place, and since when: a record to which lines are added and of which nothing is ever taken.
 
-`verdicts/places.jsonl` holds a line for each day on which a re-run changed a place. What an entry had before it was
-re-run again, or before another one came, stands in no verdict any more.
+`verdicts/places.jsonl` holds a line for each day on which a re-run, or bf16 held against fp32, changed a place. What an
+entry had before it was re-run again, or before another one came, stands in no verdict any more.
 """
 
 import json
@@ -60,7 +60,7 @@ def add_step(board: Path, date: str, standings: Json) -> None:
 
     Args:
         board: The leaderboard's folder.
-        date: Day of the re-run, "2026-11-29".
+        date: Day of what changed it, "2026-11-29".
         standings: The standings with it.
     """
     places: Json = {}

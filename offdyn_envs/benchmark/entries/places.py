@@ -3,14 +3,20 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from offdyn_envs.benchmark.entries.precision import Held, not_held
 from offdyn_envs.benchmark.entries.verdicts import REPRODUCED
 from offdyn_envs.benchmark.scoring import protocol
 
-__all__ = ["SELF_REPORTED", "coverage", "lacks", "rank", "thin"]
+__all__ = ["SELF_REPORTED", "coverage", "lacks", "rank", "retired", "thin"]
 
 Json = dict[str, Any]
 SELF_REPORTED = "self-reported"
 """State of an entry on which there is no verdict."""
+
+
+def retired(version: int) -> str | None:
+    """Returns that an entry's protocol is an earlier one, None where it is today's."""
+    return None if version == protocol.PROTOCOL else f"protocol {version}, retired"
 
 
 def coverage(covered: Iterable[str], scored: Sequence[str]) -> str | None:
@@ -29,22 +35,24 @@ def thin(fewest: int) -> str | None:
     return None if fewest >= protocol.RANKED_SEEDS else f"{fewest} seeds, {protocol.RANKED_SEEDS} needed"
 
 
-def lacks(entry: Json, row: Json, scored: Sequence[str]) -> list[str]:
+def lacks(entry: Json, row: Json, scored: Sequence[str], held: Sequence[Held] = ()) -> list[str]:
     """Returns all that stands between an entry and a place on a track, a few words each; nothing where it has one.
 
     Args:
         entry: The entry as the standings have it.
         row: Its row on the track: `tasks`, `seeds`, `division`.
         scored: The scored tasks of the track.
+        held: Methods whose bf16 has been held against fp32.
     """
-    retired = entry["protocol"] != protocol.PROTOCOL
+    old = retired(entry["protocol"])
     reasons = [
-        f"protocol {entry['protocol']}, retired" if retired else None,
+        old,
         "reference row" if entry["reference"] else None,
-        *([] if retired else _verdict(entry)),
+        *([] if old else _verdict(entry)),
         coverage(row["tasks"], scored),
         thin(row["seeds"]),
         None if row["division"] else f"more than {max(protocol.DIVISIONS.values()):,} updates",
+        not_held(entry["method"], [entry["disclosure"][task] for task in row["tasks"]], held),
     ]
     return [reason for reason in reasons if reason is not None]
 

@@ -2,8 +2,8 @@
 
 A figure comes from the suite's own re-run where there is one, and from the claim otherwise; the other stands beside
 it. Ranks are given per track and division, and only to entries that cover all its scored tasks and whose score was
-reproduced with five seeds or more, the whole robustness grid re-run (`places`). Nothing is filled in: a task that an
-entry does not cover is absent. Entries of an earlier protocol are shown without a rank.
+reproduced with five seeds or more, the whole robustness grid re-run and bf16 held against fp32 (`places`). Nothing is
+filled in: a task that an entry does not cover is absent. Entries of an earlier protocol are shown without a rank.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from offdyn_envs.benchmark.entries.disclosed import division_of
 from offdyn_envs.benchmark.entries.history import Step, of_track
 from offdyn_envs.benchmark.entries.perturbed import CLAIM, RERUN, Perturbed, kept, missing_cells
 from offdyn_envs.benchmark.entries.places import SELF_REPORTED, lacks, rank
+from offdyn_envs.benchmark.entries.precision import Held
 from offdyn_envs.benchmark.entries.submissions import Entry, load_entries
 from offdyn_envs.benchmark.entries.task_facts import task_facts
 from offdyn_envs.benchmark.entries.verdicts import NOT_REPRODUCED, REPRODUCED, load_verdict
@@ -69,7 +70,11 @@ def load_board(board: Path) -> tuple[list[Judged], list[str]]:
 
 
 def compute_standings(
-    judged: Sequence[Judged], *, table: Mapping[str, Any] | None = None, past: Sequence[Step] = ()
+    judged: Sequence[Judged],
+    *,
+    table: Mapping[str, Any] | None = None,
+    past: Sequence[Step] = (),
+    held: Sequence[Held] = (),
 ) -> Json:
     """Computes the standings as plain JSON.
 
@@ -77,6 +82,7 @@ def compute_standings(
         judged: Entries and verdicts.
         table: Contents of a references.json to use instead of the package's.
         past: Who had which place before, as `history` keeps it.
+        held: Methods whose bf16 has been held against fp32, as `precision` keeps them.
     """
     covered = {*TRACKS["core-6"], *(task for one in judged for task in one.entry.tasks)}
     references = {task: find_reference(task, table=table) for task in covered}
@@ -86,7 +92,8 @@ def compute_standings(
         for name, tasks in TRACKS.items()
     }
     tracks = [
-        _track(name, tasks, scored[name], rows) | {"history": of_track(past, name)} for name, tasks in TRACKS.items()
+        _track(name, tasks, scored[name], rows, held) | {"history": of_track(past, name)}
+        for name, tasks in TRACKS.items()
     ]
     standings: Json = {
         "protocol": protocol.PROTOCOL,
@@ -247,9 +254,11 @@ def _kept(robustness: Mapping[str, Json], tasks: Sequence[str]) -> list[Json]:
     return rows
 
 
-def _track(name: str, tasks: Sequence[str], scored: Sequence[str], entries: Sequence[Json]) -> Json:
+def _track(
+    name: str, tasks: Sequence[str], scored: Sequence[str], entries: Sequence[Json], held: Sequence[Held]
+) -> Json:
     covered = {task for entry in entries for task in entry["tasks"] if task in tasks}
-    rows = [row for entry in entries if (row := _track_row(entry, scored)) is not None]
+    rows = [row for entry in entries if (row := _track_row(entry, scored, held)) is not None]
     baseline = next((row for row in rows if row["name"] == protocol.REFERENCE_IQL), None)
     by_name = {entry["name"]: entry for entry in entries}
     for row in rows:
@@ -265,7 +274,7 @@ def _track(name: str, tasks: Sequence[str], scored: Sequence[str], entries: Sequ
     return {"name": name, "size": len(tasks), "scored": list(scored), "tasks": sorted(covered), "rows": rows}
 
 
-def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
+def _track_row(entry: Json, scored: Sequence[str], held: Sequence[Held]) -> Json | None:
     own = [task for task in scored if task in entry["tasks"]]
     if not own:
         return None
@@ -285,7 +294,7 @@ def _track_row(entry: Json, scored: Sequence[str]) -> Json | None:
         "kept": shares.get(HARDEST_ATTACK),
         "tuning_evaluations": max(entry["disclosure"][task]["tuning_evaluations"] for task in own),
     }
-    reasons = lacks(entry, row, scored)
+    reasons = lacks(entry, row, scored, held)
     return row | {"lacks": reasons, "unranked": "; ".join(reasons) or None}
 
 

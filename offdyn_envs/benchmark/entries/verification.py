@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from offdyn_envs.atomic import write_json
 from offdyn_envs.benchmark.entries.history import add_step, load_history
 from offdyn_envs.benchmark.entries.placing import today
+from offdyn_envs.benchmark.entries.precision import load_held
 from offdyn_envs.benchmark.entries.renewal import renew_command
 from offdyn_envs.benchmark.entries.reruns import Plan, Rerun, Source, evaluation_seed, rerun, sources
 from offdyn_envs.benchmark.entries.standings import compute_standings, load_board
@@ -155,6 +156,7 @@ def verify_entries(
     for folder in kept:
         check_writable(verdict_path(board, folder.absolute().name))
     load_history(board)
+    held = load_held(board)
     notes = [
         f"no verdict is written for '{printable(folder)}': it does not lie in '{board / 'submissions'}'"
         for folder in chosen
@@ -171,7 +173,7 @@ def verify_entries(
             found.refusals.append(verdict["reason"])
         if "policies" in verdict and folder in kept:
             write_json(verdict_path(board, verdict["entry"]), verdict)
-            add_step(board, verdict["date"], compute_standings(load_board(board)[0]))
+            add_step(board, verdict["date"], compute_standings(load_board(board)[0], held=held))
     return found
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from offdyn_envs.benchmark.entries.comparisons import Comparison
+from offdyn_envs.benchmark.entries.precision import in_bf16
 from offdyn_envs.benchmark.entries.standings import CLAIM
 from offdyn_envs.benchmark.page.charts import Look, Point, Series, forest, key, panel, updates_axis
 from offdyn_envs.benchmark.page.commands_shown import bibtex, training_commands, verify_command
@@ -282,10 +283,12 @@ def _commit(entry: Json) -> Html:
 def _precision(trainings: Iterable[Json]) -> list[Html]:
     """Returns what a reader should know of figures in less than full precision."""
     used = sorted({training.get("precision", FULL_PRECISION) for training in trainings} - {FULL_PRECISION})
-    note = (
-        f"Trained in {', '.join(used)}. No entry is asked whether this was held against {FULL_PRECISION}; the results "
-        "page of its track tells it where it was."
-    )
+    note = f"Trained in {', '.join(used)}."
+    if any(map(in_bf16, used)):
+        note += (
+            f" A place needs bf16 to be held against {FULL_PRECISION} on one task of the method; the results page of "
+            "its track shows where it was."
+        )
     return [element("p", note, class_="note")] if used else []
 
 

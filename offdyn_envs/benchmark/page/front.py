@@ -31,7 +31,8 @@ HOW = (
     "reproduced, every perturbation included. Coverage: how many of these tasks an entry has, and the fewest seeds of "
     "one. Retired: of an earlier protocol, neither ranked nor counted.",
     "Figures come from this suite's own re-run of the policies; those that are only the submitter's say claimed. bf16: "
-    "trained in 16-bit floating point (bfloat16). An entry without such a mark is taken to be fp32, in 32 bits.",
+    "trained in 16-bit floating point (bfloat16), which has a place once one task of its method was trained in 32 bits "
+    "(fp32) too. An entry without such a mark is taken to be fp32.",
     "Held out: the IQM in dynamics that are in no table, drawn for this entry. Kept: the share of the clean score that "
     "is left under a perturbation. Min-Q 0.2 moves what the policy sees by up to 0.2 standard deviations, to where the "
     "suite's critic of the task values its action least. The share is over an entry's tasks with a clean score above "

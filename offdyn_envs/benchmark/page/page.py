@@ -12,6 +12,7 @@ from typing import Any
 from offdyn_envs.atomic import json_text, refuse_foreign, write_together
 from offdyn_envs.benchmark.entries.comparisons import compare
 from offdyn_envs.benchmark.entries.history import load_history
+from offdyn_envs.benchmark.entries.precision import load_held
 from offdyn_envs.benchmark.entries.standings import Json, compute_standings, load_board
 from offdyn_envs.benchmark.page.entry_page import entry_page
 from offdyn_envs.benchmark.page.films import Picture, find_pictures
@@ -40,12 +41,12 @@ def write_page(board: Path, *, table: Mapping[str, Any] | None = None) -> tuple[
 
     Raises:
         OffDynError: The folder does not exist, holds files of these names that are somebody else's, or its history of
-            places is damaged.
+            places or list of methods in bf16 is damaged.
     """
     if not board.is_dir():
         raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
     judged, refusals = load_board(board)
-    standings = compute_standings(judged, table=table, past=load_history(board))
+    standings = compute_standings(judged, table=table, past=load_history(board), held=load_held(board))
     # The first file gets its name last: index.html, when all that it links to is there.
     texts = render(standings, find_pictures(board)) | {"standings.json": json_text(standings)}
     texts |= {f"{FOLDER}/returns-{one.entry.name}.csv": raw_returns(one) for one in judged}

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from offdyn_envs.benchmark.entries.places import coverage, retired
 from offdyn_envs.benchmark.page.charts import Look, Point, forest, forest_axis, key
 from offdyn_envs.benchmark.page.layout import Json, badge, entry_link, mark, score, task_link
-from offdyn_envs.benchmark.page.markup import Html, element, number
+from offdyn_envs.benchmark.page.markup import Html, element, join, number
 
 __all__ = ["FULL_PRECISION", "track_panel"]
 
@@ -72,19 +73,26 @@ def _forest(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look])
     values = [row["iqm"][end] for row in track["rows"] for end in ("low", "high")]
     span = (min(-5.0, *values), max(105.0, *values))
     rows = sorted(track["rows"], key=_order)
-    items = [_forest_row(row, entries[row["name"]], looks[row["name"]], span) for row in rows]
+    items = [_forest_row(row, entries[row["name"]], looks[row["name"]], span, track["scored"]) for row in rows]
     axis = element("li", element("span"), forest_axis(span), element("span"), class_="axis-row", aria_hidden="true")
     return element("ol", *items, axis, class_="forest sheet", aria_label=f"Scores of {track['name']} with intervals")
 
 
-def _forest_row(row: Json, entry: Json, look: Look, span: tuple[float, float]) -> Html:
+def _forest_row(row: Json, entry: Json, look: Look, span: tuple[float, float], scored: Sequence[str]) -> Html:
     iqm = row["iqm"]
-    place = f"{_ordinal(row['rank'])} in {row['division']}" if row["rank"] else "no place"
-    name = element(
-        "span", key(look, line=False), entry_link(entry, root=True), " ", element("span", place, class_="sub")
-    )
+    told = [element("span", words, class_="sub") for words in _standing(row, entry, scored)]
+    name = element("span", key(look, line=False), entry_link(entry, root=True), " ", join(told, " "))
     plot = forest(Point(0.0, iqm["mean"], iqm["low"], iqm["high"]), span, look)
     return element("li", name, plot, score(iqm, row["source"]), **_marks(entry, row))
+
+
+def _standing(row: Json, entry: Json, scored: Sequence[str]) -> list[str]:
+    """Returns a row's place, or why it has none: first what keeps its score from being compared with others."""
+    if row["rank"]:
+        return [f"{_ordinal(row['rank'])} in {row['division']}"]
+    reasons = [coverage(row["tasks"], scored), retired(entry["protocol"])]
+    first, *others = [reason for reason in reasons if reason is not None] or row["lacks"][:1]
+    return [f"no place: {first}", *others]
 
 
 def _order(row: Json) -> tuple[int, float]:

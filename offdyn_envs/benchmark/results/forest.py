@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from offdyn_envs.benchmark.entries.places import coverage
 from offdyn_envs.benchmark.results.rows import Row, short
 from offdyn_envs.benchmark.scoring.statistics import Interval
 from offdyn_envs.figures import COLOURS, RANDOM, new_figure, save_figure, tidy
 
-__all__ = ["draw"]
+__all__ = ["draw", "labels"]
 
 COLUMNS = 4
-WIDTH, ROW_HEIGHT, FRAME = 10.5, 0.24, 0.9
+WIDTH, ROW_HEIGHT, FRAME = 10.5, 0.34, 0.9
 """Inches: the figure's width, a method's line in a panel, and what a panel has around its lines."""
 EDGE = 15.0
 """What is shown beyond 0, 100 and all means; a bar that ends outside goes on to the edge."""
@@ -29,8 +30,7 @@ def draw(rows: Sequence[Row], tasks: Sequence[str], path: Path) -> None:
         OffDynError: matplotlib is not installed, or there is another file than a picture.
     """
     ordered = sorted(rows, key=lambda row: (len(row.scores), row.overall().mean, row.name))
-    keys = [row.key for row in rows]
-    names = [row.name if keys.count(row.key) > 1 else row.method for row in ordered]
+    names = labels(ordered, tasks)
     panels: list[tuple[str, list[Interval | None]]] = [
         ("all tasks (IQM)", [row.overall() if row.covers(tasks) else None for row in ordered]),
         *((short(task), [row.score(task) for row in ordered]) for task in tasks),
@@ -46,6 +46,19 @@ def draw(rows: Sequence[Row], tasks: Sequence[str], path: Path) -> None:
     axes[0].set_ylim(-0.6, max(3, len(names)) - 0.4)
     # Without its version the same figures give the same bytes with every release of matplotlib that draws the same.
     save_figure(figure, path, {"Software": None})
+
+
+def labels(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:
+    """Returns what stands beside each row: its name, and below it what keeps it from being compared with all others.
+
+    Args:
+        rows: The methods.
+        tasks: Tasks of the track.
+    """
+    keys = [row.key for row in rows]
+    names = [row.name if keys.count(row.key) > 1 else row.method for row in rows]
+    told = [[reason for reason in (coverage(row.scores, tasks), row.retired) if reason] for row in rows]
+    return [f"{name}\n{', '.join(reasons)}" if reasons else name for name, reasons in zip(names, told, strict=True)]
 
 
 def _panel(axes: Any, title: str, rows: Sequence[Row], intervals: Sequence[Interval | None]) -> None:

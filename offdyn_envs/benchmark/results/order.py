@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from offdyn_envs.benchmark.entries.published import Published, published_scores
 from offdyn_envs.benchmark.results.rows import Row, field_of
 from offdyn_envs.benchmark.scoring import protocol
-from offdyn_envs.benchmark.scoring.statistics import Interval, percentile_interval
+from offdyn_envs.benchmark.scoring.statistics import Interval, mean_difference, percentile_interval
 
 __all__ = ["FEWEST", "Agreement", "GapFit", "agreements", "gap_fit", "pooled", "spearman", "target_only"]
 
@@ -33,6 +33,7 @@ class Agreement(NamedTuple):
         correlation: Spearman's, with its interval over our seeds; None with fewer than `FEWEST` methods in common.
         chance: Share of all orders that agree as well or better; the other part of the doubt, of few methods.
         unknown: Methods that the paper has and we have not.
+        lead: Our first's score minus our second's, of the methods in common; None where there are not two.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Agreement(NamedTuple):
     correlation: Interval | None
     chance: float | None
     unknown: tuple[str, ...]
+    lead: Interval | None = None
 
     @property
     def first(self) -> str:
@@ -52,7 +54,12 @@ class Agreement(NamedTuple):
     @property
     def first_here(self) -> str:
         """Our first of the methods in common."""
-        return max(self.ours, key=lambda name: self.ours[name])
+        return self.ranked[0]
+
+    @property
+    def ranked(self) -> list[str]:
+        """The methods in common in our order."""
+        return sorted(self.ours, key=lambda name: -self.ours[name])
 
     @property
     def clear(self) -> bool:
@@ -129,7 +136,11 @@ def _agreement(task: str, one: Published, own: Mapping[str, Row]) -> Agreement:
         drawn = _drawn([own[name] for name in shared], task, f"order of {one.paper.name}")
         correlation = percentile_interval(float(spearman(list(ours.values()), told)), spearman(drawn, told))
         chance = _chance(told, list(ours.values()))
-    return Agreement(task, one.paper.name, ordered[0][0], shared, ours, correlation, chance, unknown)
+    found = Agreement(task, one.paper.name, ordered[0][0], shared, ours, correlation, chance, unknown)
+    if len(shared) < 2:
+        return found
+    first, second = ([own[name].values(task)] for name in found.ranked[:2])
+    return found._replace(lead=mean_difference(first, second))
 
 
 def pooled(found: Sequence[Agreement], rows: Sequence[Row]) -> Agreement | None:

@@ -1,10 +1,11 @@
 """The results page as Markdown: sentences, the forest plot, tables. A page of the site, and readable as a file."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from offdyn_envs.benchmark.entries.perturbed import CLAIM
 from offdyn_envs.benchmark.entries.published import lost_shares, papers, published_scores
-from offdyn_envs.benchmark.results.claims import HOLDS, Outcome, judge, known_claims
+from offdyn_envs.benchmark.results.claims import FAILS, HOLDS, UNKNOWN, Outcome, judge, known_claims
 from offdyn_envs.benchmark.results.order import Agreement, pooled, target_only
 from offdyn_envs.benchmark.results.plan import Planned
 from offdyn_envs.benchmark.results.rows import RUN, Row, field_of, short
@@ -21,6 +22,15 @@ BEGINS = "Made by `offdyn leaderboard results`"
 """By which pages of this command are known."""
 DROCO_TABLE = ("droco", "iql", "igdf", "otdf")
 """The methods whose robustness is held beside each other; others follow where they have figures."""
+PRECISION_NOTE = (
+    "Score in bf16 minus score in fp32, with 95% intervals over seeds: of final policies, and of the mean over all "
+    "evaluations during training. Methods that are not named have no figures in bf16. Where two runs cannot be "
+    "compared, train the one in bf16 anew, too."
+)
+PUBLISHED_PAIR = (
+    "TD3-BC's published form has [a run in fp32 on Ant](ant-gravity-5.0-medium/td3-bc@paper-fp32/metrics.csv): "
+    "[rounding is not why it runs away](runaway-values.md#td3-bc-runs-away-upwards)."
+)
 MARKS = {RUN: " (run)", CLAIM: " (claimed)"}
 
 
@@ -51,7 +61,8 @@ def page(material: Material, *, command: str, latest: str, version: str) -> str:
         f"![Scores with intervals]({material.name}/forest.png)",
         "",
         "Dots: mean over seeds; first the interquartile mean over seeds and tasks. Bars: 95% intervals, Student's t "
-        "for a task, a stratified bootstrap over all. Filled: with a place. Hollow: without one. Grey: reference.",
+        "for a task, a stratified bootstrap over all. Filled: with a place. Hollow: without one. Grey: reference. "
+        "Below a name: how many tasks it has where not all, and whether its protocol is retired.",
         "",
         "## Scores",
         "",
@@ -143,6 +154,7 @@ def _scores(material: Material) -> list[str]:
             _named(row)
             + (f" ({row.name})" if row.source != RUN and entries.count(row.key) > 1 else "")
             + MARKS.get(row.source, "")
+            + (f" ({row.retired})" if row.retired else "")
             + (" (reference)" if row.reference else "")
             + _fewer(row),
             "" if row.rank is None else str(row.rank),
@@ -174,15 +186,34 @@ def _fewer(row: Row) -> str:
 def _robustness(material: Material) -> list[str]:
     own = {row.key: row for row in field_of(material.rows)}
     others = [key for key in sorted(own) if key not in DROCO_TABLE and own[key].cells]
-    rows = [[_code(key), *(_cell(own.get(key), condition) for condition in TABLE)] for key in (*DROCO_TABLE, *others)]
+    rows = [
+        [
+            _code(key) + (MARKS.get(own[key].source, "") if key in own else ""),
+            _counted(own[key]) if key in own else "",
+            *(_cell(own.get(key), condition) for condition in TABLE),
+        ]
+        for key in (*DROCO_TABLE, *others)
+    ]
     reported = {row.method.lower() for row in lost_shares()}
-    rows += [[f"{key.upper()} (paper)", *_reported(key)] for key in DROCO_TABLE if key in reported]
+    rows += [[f"{key.upper()} (paper)", "", *_reported(key)] for key in DROCO_TABLE if key in reported]
     note = (
         "Share of the clean score that is kept, sum over sum of the tasks with a clean score above "
         f"{protocol.DEGRADATION_FLOOR:g}, never below 0, with 95% bootstrap intervals over seeds. In brackets: the "
-        "mean score. The paper's tasks and scale are others: compare the order, not the figures."
+        "mean score, tasks with a lower clean score included. Tasks: how many the shares are over; rows of other "
+        "tasks are not to be compared. The paper's tasks and scale are others: compare the order, not the figures."
     )
-    return [*_table(["method", *(cell_name(*condition) for condition in TABLE)], rows), "", note]
+    return [*_table(["method", "tasks", *(cell_name(*condition) for condition in TABLE)], rows), "", note]
+
+
+def _counted(row: Row) -> str:
+    """Returns over how many tasks a row's shares are, by family where that differs."""
+    found = {condition: len(share.tasks) for condition in TABLE if (share := kept(row, condition)) is not None}
+    families: dict[int, dict[str, None]] = {}
+    for (family, _), count in found.items():
+        families.setdefault(count, {})[family] = None
+    if len(families) == 1:
+        return str(*families)
+    return ", ".join(f"{count} ({', '.join(names)})" for count, names in families.items())
 
 
 def _cell(row: Row | None, condition: tuple[str, float]) -> str:
@@ -204,9 +235,10 @@ def _reported(key: str) -> list[str]:
 
 def _claims(outcomes: Sequence[Outcome]) -> list[str]:
     rows = [[one.claim.text, one.verdict, _evidence(one)] for one in outcomes]
-    holding = sum(one.verdict == HOLDS for one in outcomes)
+    count = Counter(one.verdict for one in outcomes)
     told = (
-        f"{holding} of {len(outcomes)} claims hold here. A claim holds where the interval of the difference is above 0."
+        f"Of {len(outcomes)} claims {count[HOLDS]} hold here, {count[FAILS]} do not hold, and {count[UNKNOWN]} cannot "
+        "be told. A claim holds where the interval of the difference is above 0, and does not where it is below."
     )
     return [told, "", *_table(["claim", "here", "difference"], rows)]
 
@@ -272,38 +304,52 @@ def _signed(value: float) -> str:
 
 
 def _precision(material: Material) -> list[str]:
-    rule = (
-        "bf16 should be held against fp32 on one task of the method "
-        "([the protocol](../protocol.md)). `offdyn train AGENT TASK --variant fp32` trains the other side."
-    )
-    if not material.held:
-        return [rule, "", "No figures here say that they are in bf16."]
-    rows = [
-        [
-            _code(one.method),
-            "not held against fp32 yet" if one.final is None else figure(one.final),
-            "" if one.curve is None else figure(one.curve),
-            ", ".join(map(short, one.tasks)),
-        ]
-        for one in material.held
+    both = f"--updates {material.division} --eval-every 5k"
+    lines = [
+        "A place in bf16 needs bf16 to be held against fp32 on one task of the method "
+        "([the protocol](../protocol.md)). This trains and evaluates the other side of `runs/TASK/AGENT`:",
+        "",
+        "<!-- not run: it trains for hours -->",
+        "```",
+        f"offdyn train AGENT TASK --seeds {protocol.RANKED_SEEDS} {both} --precision fp32 --variant fp32",
+        "offdyn evaluate runs/TASK/AGENT@fp32",
+        "```",
+        "",
     ]
-    note = (
-        "Score in bf16 minus score in fp32, with 95% intervals over seeds: of final policies, and of the mean over all "
-        "evaluations during training. Methods that are not named have no figures that say so."
-    )
-    return [rule, "", *_table(["method", "final policies", "whole curve", "tasks"], rows), "", note]
+    rows = _compared(material)
+    if rows:
+        lines += [*_table(["method", "task", "updates", "final policies", "whole curve"], rows), "", PRECISION_NOTE]
+    else:
+        lines += ["No figures here say that they are in bf16."]
+    return [*lines, "", PUBLISHED_PAIR]
+
+
+def _compared(material: Material) -> list[list[str]]:
+    """Returns the pairs of runs in bf16 and fp32, then those that cannot be compared, then methods without a pair."""
+    held = [one for one in material.held if one.task in material.tasks]
+    rows = [
+        [_code(one.method), short(one.task), f"{one.updates:,}", figure(one.final), figure(one.curve)] for one in held
+    ]
+    rows += [[_code(one.method), short(one.task), "", f"cannot be compared: {one.why}", ""] for one in material.unlike]
+    known = {one.method for one in (*held, *material.unlike)}
+    asked = {row.key.partition("@")[0] for row in material.rows if row.bf16 and not row.reference}
+    rows += [[_code(method), "", "", "not held against fp32 yet", ""] for method in sorted(asked - known)]
+    return rows
 
 
 def _missing(material: Material) -> list[str]:
     known = {row.key for row in material.rows}
-    rows = [
-        [f"{_named(row)} ({row.name})", "; ".join(row.lacks), *_left(row.left, row.seconds)]
-        for row in material.rows
-        if row.lacks and not row.reference
-    ]
     planned = [one for one in material.plan if one.method.lower() not in known]
-    rows += [[_code(one.method), "no figures yet", *_planned(one)] for one in planned]
-    note = "Seed-updates: of seeds and tasks that are not there. Time: as fast as the method was trained so far"
+    left = [*_unplaced(material.rows), *((one, "no figures yet") for one in planned)]
+    rows = [
+        [_code(one.method), why, f"{one.left:,}" if one.left else "", _time(one) if one.left else ""]
+        for one, why in left
+    ]
+    rows += [_total([one for one, _ in left])] if len(left) > 1 else []
+    note = (
+        "Seed-updates: of seeds and tasks that are not there. Runs without policies cannot become an entry and do not "
+        "count. Time: as fast as the method was trained so far"
+    )
     note += "; without figures, as `offdyn train --plan` estimates." if planned else "."
     asked = [*DROCO_TABLE, *(name for one in material.orders for name in (*one.published, *one.unknown))]
     absent = sorted({name.lower() for name in asked} - known - {one.method.lower() for one in planned})
@@ -312,10 +358,32 @@ def _missing(material: Material) -> list[str]:
     return lines or ["Nothing: every method has all tasks and seeds."]
 
 
-def _left(updates: int, seconds: float | None) -> list[str]:
-    """Returns the cells of the seed-updates that are left and of the time that they take, given that of one."""
-    return [f"{updates:,}" if updates else "", duration(seconds * updates) if updates and seconds is not None else ""]
+def _unplaced(rows: Sequence[Row]) -> list[tuple[Planned, str]]:
+    """Returns what each method without a place lacks, by that of its rows which is nearest to one; a line a method."""
+    found: list[tuple[Planned, str]] = []
+    for key in dict.fromkeys(row.key for row in rows if not row.reference):
+        own = [row for row in rows if row.key == key and not row.reference]
+        nearest = min(own, key=_distance)
+        # The row with most tasks knows best how long one takes, and that of today's protocol how long today.
+        measured = (row for row in own if row.seconds is not None)
+        timed = max(measured, key=lambda row: (len(row.scores), row.retired is None), default=nearest)
+        if nearest.lacks:
+            seconds = None if timed.seconds is None else timed.seconds * nearest.left
+            found.append((Planned(key, nearest.left, seconds), "; ".join(nearest.lacks)))
+    return found
 
 
-def _planned(one: Planned) -> list[str]:
-    return [f"{one.left:,}", "not measured yet" if one.seconds is None else duration(one.seconds)]
+def _distance(row: Row) -> tuple[bool, bool, float, str]:
+    """Returns what orders rows of a method: a place, today's protocol, then how many seeds are missing."""
+    return row.rank is None, row.retired is not None, row.left / max(row.updates.values()), row.name
+
+
+def _total(left: Sequence[Planned]) -> list[str]:
+    seconds = sum(one.seconds or 0.0 for one in left)
+    unknown = sum(one.left > 0 and one.seconds is None for one in left)
+    told = f"{duration(seconds)}, one after the other" + (f"; {unknown} not measured" if unknown else "")
+    return ["all", "", f"{sum(one.left for one in left):,}", told]
+
+
+def _time(one: Planned) -> str:
+    return "not measured yet" if one.seconds is None else duration(one.seconds)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from offdyn_envs.atomic import refuse_foreign, write_together
-from offdyn_envs.benchmark.entries.standings import load_board
+from offdyn_envs.benchmark.entries.history import add_step
+from offdyn_envs.benchmark.entries.placing import today
+from offdyn_envs.benchmark.entries.precision import FILE, Held, held_text, load_held
+from offdyn_envs.benchmark.entries.standings import compute_standings, load_board
 from offdyn_envs.benchmark.entries.task_facts import task_facts
 from offdyn_envs.benchmark.page.tables import csv_text
 from offdyn_envs.benchmark.results.claims import judge, known_claims
@@ -14,7 +17,7 @@ from offdyn_envs.benchmark.results.forest import draw
 from offdyn_envs.benchmark.results.order import agreements, gap_fit, pooled
 from offdyn_envs.benchmark.results.page import BEGINS, page
 from offdyn_envs.benchmark.results.plan import read_plan
-from offdyn_envs.benchmark.results.precision import Held, held_against
+from offdyn_envs.benchmark.results.precision import held_against, renewed
 from offdyn_envs.benchmark.results.rows import Row, gather, references_of
 from offdyn_envs.benchmark.results.sentences import Material
 from offdyn_envs.benchmark.results.shares import kept
@@ -45,7 +48,8 @@ def write_results(
 ) -> tuple[list[Path], list[str]]:
     """Writes a page `TRACK.md`, `TRACK/forest.png` and `TRACK/figures.csv`; the same entries and runs give the same.
 
-    In a larger division they have its name behind the track's: `core-6-1m.md`.
+    In a larger division they have its name behind the track's: `core-6-1m.md`. What runs newly say of bf16 beside fp32
+    goes into the leaderboard's `precision.json`, and places that change with it are added to its history of places.
 
     Args:
         board: The leaderboard's folder.
@@ -61,8 +65,8 @@ def write_results(
         The files, and one line for each refused entry or verdict.
 
     Raises:
-        OffDynError: No such track, division or leaderboard; a run or the plan cannot be read; nothing has figures; or a
-            file of these names is somebody else's.
+        OffDynError: No such track, division or leaderboard; a run, the plan or the list of methods in bf16 cannot be
+            read; nothing has figures; or a file of these names is somebody else's.
     """
     if division not in protocol.DIVISIONS:
         raise unknown("division", division, protocol.DIVISIONS)
@@ -70,14 +74,16 @@ def write_results(
         raise OffDynError(f"leaderboard '{board}' does not exist; make one with: offdyn leaderboard add")
     judged, refusals = load_board(board)
     planned = () if plan is None else read_plan(plan)
-    rows = gather(judged, runs, track, division, table)
-    held = held_against(rows, runs, references_of(track, table))
+    known = load_held(board)
+    found, unlike = held_against(runs, references_of(track, table))
+    held = renewed(known, found, unlike)
+    rows = gather(judged, runs, track, division, table, held)
     if not rows:
         raise OffDynError(
             f"no entry and no run has figures on '{track}' in division {division}; add one: "
             "offdyn leaderboard add RUN --name NAME"
         )
-    material = replace(material_of(rows, track), plan=planned, held=held, division=division)
+    material = replace(material_of(rows, track), plan=planned, held=held, unlike=unlike, division=division)
     shown = {row.name for row in rows}
     latest = max((one.day for one in judged if one.entry.name in shown), default="")
     text = page(material, command=command, latest=latest, version=__version__)
@@ -87,8 +93,12 @@ def write_results(
     refuse_foreign(figures, lambda begins: begins.startswith(",".join(COLUMNS).encode()), "a table of this command")
     refuse_other_than_png(plot)
     draw(material.rows, material.tasks, plot)
-    write_together({text_file: text, figures: csv_text(COLUMNS, _lines(material))})
-    return [text_file, plot, figures], refusals
+    texts = {text_file: text, figures: csv_text(COLUMNS, _lines(material))}
+    listed = {board / FILE: held_text(held)} if held != known else {}
+    write_together(texts | listed)
+    if listed:
+        add_step(board, today(), compute_standings(judged, table=table, held=held))
+    return [text_file, plot, figures, *listed], refusals
 
 
 def material_of(rows: Sequence[Row], track: str) -> Material:
@@ -119,7 +129,7 @@ def _lines(material: Material) -> Iterable[Sequence[object]]:
         yield "gap", None, task, None, "offdyn diagnose gap", None, value, None, None
     if material.fit.correlation is not None:
         yield "gain and gap", None, "all", None, None, None, *material.fit.correlation
-    for one in material.held:
+    for one in (one for one in material.held if one.task in material.tasks):
         yield from _of_held(one)
     yield from _of_claims(material.rows)
 
@@ -132,9 +142,8 @@ def _of_claims(rows: Sequence[Row]) -> Iterable[Sequence[object]]:
 
 
 def _of_held(one: Held) -> Iterable[Sequence[object]]:
-    for condition, apart in (("clean", one.final), ("curve", one.curve)):
-        if apart is not None:
-            yield "bf16 minus fp32", one.method, " ".join(one.tasks), condition, "run", None, *apart
+    yield "bf16 minus fp32", one.method, one.task, "clean", "run", None, *one.final
+    yield "bf16 minus fp32", one.method, one.task, "curve", "run", None, *one.curve
 
 
 def _of_row(row: Row, tasks: Sequence[str]) -> Iterable[Sequence[object]]:

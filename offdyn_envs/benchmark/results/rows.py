@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from offdyn_envs.benchmark.entries.disclosed import division_of, is_reference, own_seconds, seconds_an_update
+from offdyn_envs.benchmark.entries.disclosed import division_of, is_reference, key_of, own_seconds, seconds_an_update
 from offdyn_envs.benchmark.entries.entries_from_runs import FinishedRun
 from offdyn_envs.benchmark.entries.perturbed import Perturbed
-from offdyn_envs.benchmark.entries.places import coverage, thin
+from offdyn_envs.benchmark.entries.places import coverage, retired, thin
+from offdyn_envs.benchmark.entries.precision import Held, in_bf16, not_held
 from offdyn_envs.benchmark.entries.standings import Judged, compute_standings
 from offdyn_envs.benchmark.scoring import protocol
 from offdyn_envs.benchmark.scoring.scores import Reference, task_reference
@@ -52,14 +53,15 @@ class Row:
         division: Division by policy updates; None where none allows as many.
         source: Where the scores come from: "re-run", "claim" or "run".
         rank: Place on the track as the board gives it; None without one.
+        retired: That an entry is of an earlier protocol, in words; None where it is not.
         scores: By task and seed.
         updates: Policy updates by task.
         cells: Scores by task, (family, level) and seed; only of today's protocol.
         beside: The clean scores, by task and seed, of the same source as `cells`.
         lacks: What it needs for a place, a few words each.
         seconds: Of training for a seed-update; None where unknown.
-        left: Seed-updates that a place still needs.
-        precisions: Number formats of training, for instance "bf16", of all runs that say it.
+        left: Seed-updates that a place still needs. Runs without policies cannot become an entry and spare none.
+        bf16: Whether it has figures in bf16.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Row:
     division: str | None
     source: str
     rank: int | None
+    retired: str | None
     scores: Mapping[str, Seeds]
     updates: Mapping[str, int]
     cells: Mapping[str, Mapping[Condition, Seeds]]
@@ -76,7 +79,7 @@ class Row:
     lacks: tuple[str, ...]
     seconds: float | None
     left: int
-    precisions: frozenset[str]
+    bf16: bool
 
     @property
     def key(self) -> str:
@@ -104,11 +107,6 @@ class Row:
         values = {task: {str(seed): round(x, 6) for seed, x in seeds.items()} for task, seeds in self.scores.items()}
         told = json.dumps([about, self.method, values], sort_keys=True).encode()
         return np.random.default_rng([protocol.BOOTSTRAP_SEED, *hashlib.sha256(told).digest()])
-
-
-def key_of(method: str) -> str:
-    """Returns a method's name in a spelling to compare by: "IQL (merged)" and "iql" are one."""
-    return method.partition(" (")[0].strip().lower().replace("_", "-")
 
 
 def short(task: str) -> str:
@@ -168,6 +166,7 @@ def gather(
     track: str,
     division: str,
     table: Mapping[str, Any] | None = None,
+    held: Sequence[Held] = (),
 ) -> list[Row]:
     """Returns the rows of a track: its entries, then runs that are no entry, a row an agent.
 
@@ -177,13 +176,14 @@ def gather(
         track: Name of the track.
         division: Division; what has had more or fewer updates is left out.
         table: Contents of a references.json to use instead of the package's.
+        held: Methods whose bf16 has been held against fp32.
 
     Raises:
         OffDynError: A run is unfinished, not evaluated, broken, has one seed, or its agent has two runs of a task.
     """
     tasks = get_track(track)
     references = references_of(track, table)
-    standings = compute_standings(judged, table=table)
+    standings = compute_standings(judged, table=table, held=held)
     placed = next((one["rows"] for one in standings["tracks"] if one["name"] == track), [])
     ranks = {row["name"]: row for row in placed}
     entries = [
@@ -191,9 +191,8 @@ def gather(
         for one, row in zip(judged, standings["entries"], strict=True)
         if row["name"] in ranks
     ]
-    rows = entries + _of_runs(
-        [FinishedRun.load(run, tuple(protocol.VERIFIERS)) for run in evaluated_runs(runs)], references
-    )
+    loaded = [FinishedRun.load(run, tuple(protocol.VERIFIERS)) for run in evaluated_runs(runs)]
+    rows = entries + _of_runs(loaded, references, held)
     return [row for row in rows if row.division == division]
 
 
@@ -225,6 +224,7 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
         division=placed["division"],
         source=placed["source"],
         rank=placed["rank"],
+        retired=retired(one.entry.protocol),
         scores=scores,
         updates=updates,
         cells=_scored(perturbed.cells, references) if now else {},
@@ -234,11 +234,11 @@ def _of_entry(one: Judged, row: Json, placed: Json, tasks: Sequence[str], refere
             (facts["wall_clock_s"], len(scores[task]), updates[task]) for task, facts in disclosed.items()
         ),
         left=_left(scores, references, max(updates.values())),
-        precisions=_precisions(disclosed.values()),
+        bf16=any(in_bf16(facts.get("precision")) for facts in disclosed.values()),
     )
 
 
-def _of_runs(runs: Sequence[FinishedRun], references: Mapping[str, Reference]) -> list[Row]:
+def _of_runs(runs: Sequence[FinishedRun], references: Mapping[str, Reference], held: Sequence[Held]) -> list[Row]:
     by_method: dict[str, dict[str, FinishedRun]] = {}
     for run in runs:
         if run.task not in references:
@@ -247,10 +247,12 @@ def _of_runs(runs: Sequence[FinishedRun], references: Mapping[str, Reference]) -
         if run.task in taken:
             raise OffDynError(f"runs '{taken[run.task].folder}' and '{run.folder}' are both {run.method} on {run.task}")
         taken[run.task] = run
-    return [_of_method(method, found, references) for method, found in sorted(by_method.items())]
+    return [_of_method(method, found, references, held) for method, found in sorted(by_method.items())]
 
 
-def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping[str, Reference]) -> Row:
+def _of_method(
+    method: str, runs: Mapping[str, FinishedRun], references: Mapping[str, Reference], held: Sequence[Held]
+) -> Row:
     scores = {task: clean_scores(run, references[task]) for task, run in runs.items()}
     cells = {
         task: {
@@ -263,7 +265,13 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
     updates = {task: int(run.run["updates"]) for task, run in runs.items()}
     # An older run does not tell its family; that of the others is its own.
     family = next((run.family for run in runs.values() if run.family), None)
-    lacks = [coverage(scores, [*references]), thin(min(map(len, scores.values()))), "no entry"]
+    stored = {task: scores[task] for task, run in runs.items() if run.has_policies}
+    lacks: list[str | None] = ["no entry"]
+    if stored:
+        lacks += [coverage(stored, [*references]), thin(min(map(len, stored.values())))]
+        lacks.append(not_held(method, [run.run for run in runs.values()], held))
+    else:
+        lacks.append("its runs hold no policies")
     return Row(
         name=f"{method} (runs)",
         method=method,
@@ -272,16 +280,17 @@ def _of_method(method: str, runs: Mapping[str, FinishedRun], references: Mapping
         division=division_of(max(updates.values())),
         source=RUN,
         rank=None,
+        retired=None,
         scores=scores,
         updates=updates,
         cells=_scored(cells, references),
         beside=scores,
-        lacks=_named([reason for reason in lacks if reason is not None], scores, references),
+        lacks=_named([reason for reason in lacks if reason is not None], stored, references),
         seconds=seconds_an_update(
             (own_seconds(run.run), len(run.run["seeds"]), updates[task]) for task, run in runs.items()
         ),
-        left=_left(scores, references, max(updates.values())),
-        precisions=_precisions(run.run for run in runs.values()),
+        left=_left(stored, references, max(updates.values())),
+        bf16=any(in_bf16(run.run.get("precision")) for run in runs.values()),
     )
 
 
@@ -292,10 +301,6 @@ def clean_scores(run: FinishedRun, reference: Reference) -> Seeds:
         OffDynError: It has one seed.
     """
     return _normal(_means(run, run.evaluation["clean"]), reference)
-
-
-def _precisions(told: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    return frozenset(str(facts["precision"]) for facts in told if facts.get("precision"))
 
 
 def _means(run: FinishedRun, returns: Mapping[str, Sequence[float]]) -> Seeds:

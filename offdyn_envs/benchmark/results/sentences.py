@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from offdyn_envs.benchmark.entries.precision import Held
 from offdyn_envs.benchmark.results.order import FEWEST, Agreement, GapFit, pooled
 from offdyn_envs.benchmark.results.plan import Planned
-from offdyn_envs.benchmark.results.precision import Held
+from offdyn_envs.benchmark.results.precision import Unlike
 from offdyn_envs.benchmark.results.rows import Row, field_of, short
 from offdyn_envs.benchmark.results.shares import TABLE, Kept, kept
 from offdyn_envs.benchmark.scoring import protocol
@@ -32,7 +33,8 @@ class Material:
         gaps: Mean exact gap of the tasks where it is known.
         fit: How gains go with the gaps.
         plan: Methods that can be trained, with what that takes; those that have no figures are missing.
-        held: Methods with figures in bf16, with how they differ from fp32.
+        held: Methods whose bf16 has been held against fp32, by task.
+        unlike: Pairs of runs in bf16 and fp32 that cannot be compared.
         division: Division by policy updates.
     """
 
@@ -44,6 +46,7 @@ class Material:
     fit: GapFit
     plan: Sequence[Planned] = ()
     held: Sequence[Held] = ()
+    unlike: Sequence[Unlike] = ()
     division: str = SMALLEST
 
     @property
@@ -135,21 +138,32 @@ def _difference(ours: Row, theirs: Row, tasks: Sequence[str]) -> Interval:
 def papers_say(material: Material) -> Answer:
     """Returns who is first in papers, beside who is first here among the same methods."""
     reported = dict.fromkeys(one.task for one in material.orders)
-    comparable = [one for one in material.orders if len(one.ours) >= 2]
-    same = sum(one.first == one.first_here for one in comparable)
+    comparable = [one for one in material.orders if one.lead is not None]
+    clear = [one for one in comparable if _clear(one)]
+    same = sum(one.first == one.first_here for one in clear)
     told = f"Papers report {len(reported)} of the {len(material.tasks)} tasks"
     if not comparable:
         return Answer(f"{told}, none with two methods that have figures here.", tuple(map(_reported, material.orders)))
-    told += f"; on {same} of {len(comparable)} that can be compared the same method is first here."
+    told += (
+        f"; of {len(comparable)} that can be compared, the same method is first here on {same}, another on "
+        f"{len(clear) - same}, not clear on {len(comparable) - len(clear)}."
+    )
     return Answer(told, tuple(map(_reported, material.orders)))
+
+
+def _clear(one: Agreement) -> bool:
+    """Says whether our first is ahead of our second by more than seeds explain."""
+    return one.lead is not None and one.lead.low > 0.0
 
 
 def _reported(one: Agreement) -> str:
     told = f"{short(one.task)}: {one.paper} has {one.leader} first"
-    if len(one.ours) < 2:
+    if one.lead is None:
         return f"{told}; {_count(len(one.ours), 'method')} in common."
-    here = "and so have we" if one.first == one.first_here else f"we have `{one.first_here}`"
-    return f"{told}; of {len(one.ours)} methods in common it has `{one.first}`, {here}."
+    here = "and so have we, by" if one.first == one.first_here else f"we have `{one.first_here}`, by"
+    if not _clear(one):
+        here = f"here it is not clear: `{one.ranked[0]}` leads `{one.ranked[1]}` by"
+    return f"{told}; of {len(one.ours)} methods in common it has `{one.first}`, {here} {figure(one.lead)}."
 
 
 def order(material: Material) -> Answer:
@@ -174,7 +188,7 @@ def order(material: Material) -> Answer:
 def robustness(material: Material) -> Answer:
     """Returns between what methods keep of their clean scores under the hardest conditions, and what that costs."""
     field = field_of(material.rows)
-    if not any(_kept(field, condition) for condition in TOLD):
+    if not any(kept(row, condition) for row in field for condition in TOLD):
         names = ", ".join(cell_name(*condition) for condition in TOLD)
         return Answer(f"It cannot be told: no method with a clean score above 10 has been under {names}.")
     lead, *others = (_range(field, condition) for condition in TOLD)
@@ -182,21 +196,30 @@ def robustness(material: Material) -> Answer:
 
 
 def _range(field: Sequence[Row], condition: tuple[str, float]) -> str:
-    found = sorted(_kept(field, condition), key=lambda pair: pair[1].share.mean)
+    there = [row for row in field if kept(row, condition) is not None]
+    found = sorted(_in_common(there, condition), key=lambda pair: pair[1].share.mean)
     name = cell_name(*condition)
-    if not found:
+    if not there:
         return f"Under {name} nothing is known."
+    if not found:
+        return f"Under {name}, {len(there)} methods have no task in common."
     (least, low), (most, high) = found[0], found[-1]
+    count = len(low.tasks)
     if len(found) == 1:
-        return f"Under {name} `{most.method}` keeps {share(high.share)} of its clean score."
+        return (
+            f"Under {name} `{most.method}` keeps {share(high.share)} of its clean score, over {_count(count, 'task')}."
+        )
     return (
-        f"Under {name} methods keep between {share(low.share)} (`{least.method}`) and {share(high.share)} "
-        f"(`{most.method}`) of their clean scores."
+        f"Under {name}, {len(found)} methods keep, on {_count(count, 'common task')}, between {share(low.share)} "
+        f"(`{least.method}`) and {share(high.share)} (`{most.method}`) of their clean scores."
     )
 
 
-def _kept(field: Sequence[Row], condition: tuple[str, float]) -> list[tuple[Row, Kept]]:
-    return [(row, found) for row in field if (found := kept(row, condition)) is not None]
+def _in_common(field: Sequence[Row], condition: tuple[str, float]) -> list[tuple[Row, Kept]]:
+    """Returns what methods keep over the tasks that count for all of them; nothing where no task does."""
+    counted = [set(found.tasks) for row in field if (found := kept(row, condition)) is not None]
+    common = set[str].intersection(*counted) if counted else set[str]()
+    return [(row, found) for row in field if (found := kept(row, condition, common)) is not None]
 
 
 def _price(field: Sequence[Row], tasks: Sequence[str]) -> str:
@@ -204,17 +227,15 @@ def _price(field: Sequence[Row], tasks: Sequence[str]) -> str:
     whole = [row for row in field if row.covers(tasks) and all(kept(row, condition) for condition in TABLE)]
     if len(whole) < 2:
         return "What keeping more costs in clean score is known once two methods have all tasks and conditions."
-    robust = max(whole, key=lambda row: sum(_share(row, condition) for condition in TABLE))
+    shares = {row.name: 0.0 for row in whole}
+    for row, found in (pair for condition in TABLE for pair in _in_common(whole, condition)):
+        shares[row.name] += found.share.mean
+    robust = max(whole, key=lambda row: shares[row.name])
     best = max(whole, key=lambda row: row.overall().mean)
     if robust is best:
         return f"`{best.method}`, which keeps most in the mean of the table, also has the best clean score."
     lost = _difference(best, robust, tasks)
     return f"`{robust.method}`, which keeps most in the mean of the table, scores {figure(lost)} below `{best.method}`."
-
-
-def _share(row: Row, condition: tuple[str, float]) -> float:
-    found = kept(row, condition)
-    return 0.0 if found is None else found.share.mean
 
 
 def gap(material: Material) -> Answer:

@@ -1,6 +1,6 @@
 """What is kept of a clean score under perturbations, with intervals over seeds, and differences of two methods."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ class Kept(NamedTuple):
     tasks: tuple[str, ...]
 
 
-def kept(row: Row, condition: Condition) -> Kept | None:
+def kept(row: Row, condition: Condition, among: Collection[str] | None = None) -> Kept | None:
     """Returns the share that a method keeps; None where no task has both figures and a clean score to speak of.
 
     None as well where a task of the method lacks the condition though it is possible on it: nobody chooses the tasks.
@@ -45,8 +45,9 @@ def kept(row: Row, condition: Condition) -> Kept | None:
     Args:
         row: The method.
         condition: Family and level of the grid.
+        among: The tasks that may count; all by default.
     """
-    counted = _counted(row, condition)
+    counted = tuple(task for task in _counted(row, condition) if among is None or task in among)
     return Kept(percentile_interval(*_shares(row, condition, counted)), counted) if counted else None
 
 
