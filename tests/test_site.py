@@ -89,7 +89,7 @@ def test_results_are_those_of_the_files(generated):
     assert "| `walker2d-gravity-5.0-medium` | `droco` | 38.6 \\[30.5, 46.7\\] |" in droco
     assert "| `walker2d-gravity-5.0-medium` | `droco@paper` | 40.6 \\[15.4, 65.7\\] |" in droco
     assert "| `hopper-gravity-0.5-medium` | `leaderboard: offdyn-droco` |" in droco
-    assert generated.results("oracle-filter") == "No run of `oracle-filter` is published yet."
+    assert generated.results("newcomer") == "No run of `newcomer` is published yet."
 
 
 def test_scores_of_a_variant_are_those_of_its_runs(generated, tmp_path, monkeypatch):
