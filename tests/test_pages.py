@@ -75,7 +75,7 @@ def test_a_comment_belongs_to_the_block_below_it_alone():
 @pytest.mark.parametrize("page", pages())
 def test_languages_of_blocks_are_known(page):
     known = {*EXECUTED, "python from the package", "toml", "text", "bibtex", "{toctree}", "{eval-rst}"}
-    generated = re.compile(r"\{(settings|results|commands|page)\}( [\w./-]+)?")
+    generated = re.compile(r"\{(settings|results|scores|commands|page)\}( [\w./-]+)?")
     assert not [
         one.language
         for one in blocks(read(page))

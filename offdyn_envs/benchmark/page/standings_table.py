@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from offdyn_envs.benchmark.entries.places import coverage, retired
+from offdyn_envs.benchmark.entries.places import coverage
 from offdyn_envs.benchmark.page.charts import Look, Point, forest, forest_axis, key
 from offdyn_envs.benchmark.page.layout import Json, badge, entry_link, mark, score, task_link
-from offdyn_envs.benchmark.page.markup import Html, element, join, number
+from offdyn_envs.benchmark.page.markup import Html, element, number
 
 __all__ = ["FULL_PRECISION", "track_panel"]
 
@@ -80,19 +80,17 @@ def _forest(track: Json, entries: Mapping[str, Json], looks: Mapping[str, Look])
 
 def _forest_row(row: Json, entry: Json, look: Look, span: tuple[float, float], scored: Sequence[str]) -> Html:
     iqm = row["iqm"]
-    told = [element("span", words, class_="sub") for words in _standing(row, entry, scored)]
-    name = element("span", key(look, line=False), entry_link(entry, root=True), " ", join(told, " "))
+    told = element("span", _standing(row, scored), class_="sub")
+    name = element("span", key(look, line=False), entry_link(entry, root=True), " ", told)
     plot = forest(Point(0.0, iqm["mean"], iqm["low"], iqm["high"]), span, look)
     return element("li", name, plot, score(iqm, row["source"]), **_marks(entry, row))
 
 
-def _standing(row: Json, entry: Json, scored: Sequence[str]) -> list[str]:
+def _standing(row: Json, scored: Sequence[str]) -> str:
     """Returns a row's place, or why it has none: first what keeps its score from being compared with others."""
     if row["rank"]:
-        return [f"{_ordinal(row['rank'])} in {row['division']}"]
-    reasons = [coverage(row["tasks"], scored), retired(entry["protocol"])]
-    first, *others = [reason for reason in reasons if reason is not None] or row["lacks"][:1]
-    return [f"no place: {first}", *others]
+        return f"{_ordinal(row['rank'])} in {row['division']}"
+    return f"no place: {coverage(row['tasks'], scored) or row['lacks'][0]}"
 
 
 def _order(row: Json) -> tuple[int, float]:
