@@ -496,7 +496,7 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
         "The oracle's has": (ice, "oracle", "-gap", "better half"),
         "of the gravity, with": (half, "otdf", "scores", "correlation"),
         "a little, by up to": (mild, "otdf", "scores", "correlation"),
-        "TABB says": (hopper, "tabb (our reading)", "nearness", "correlation"),
+        "It says": (hopper, "tabb (our reading)", "nearness", "correlation"),
         "joints and": (ant, "tabb (our reading)", "nearness", "correlation"),
         "and the noise) it has": (hopper, "dara@dara.form=code+dara.noise=1", "rewards", "correlation"),
     }
@@ -529,6 +529,14 @@ def test_first_scores_are_those_of_their_files():
             early = {int(one["updates"]): float(one["score"]) for one in csv.DictReader(file) if one["score"]}
         last = float(np.mean(list(seed_scores(task, "iql@first").values())))
         assert re.search(rf"{name} has {early[updates]:.0f} after {updates:,}( updates)?, and {last:.0f}\b", words)
+    bc, droco, oracle = (
+        [float(np.mean(list(seed_scores(task, f"{agent}@first").values()))) for task in (narrow, walker)]
+        for agent in ("bc", "droco", "oracle-filter")
+    )
+    assert f"with {bc[0]:.1f} from narrow joints and {bc[1]:.1f} on Walker2d" in words
+    assert f"On Walker2d it scores {droco[1]:.1f}, where the oracle has {oracle[1]:.1f}." in words
+    others = sorted(seed_scores(narrow, "oracle-filter@first").values())[:2]
+    assert max(others) < np.mean(list(seed_scores(narrow, "iql@first").values()))
     for path in RESULTS.glob("*/*@first/run.json"):
         run = json.loads(path.read_text(encoding="utf-8"))
         assert (run["updates"], run["seeds"], run["task"]) == (50_000, [0, 1, 2], path.parts[-3])
