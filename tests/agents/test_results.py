@@ -560,3 +560,6 @@ def test_daras_noise_is_as_it_was_measured():
         if task == "hopper-from-kinematic-severe":
             halves = [float(np.mean([run["better_half"] for run in runs])) for runs in seeds]
             assert f"has {halves[0]:.2f} of the mean gap without it, and {halves[2]:.2f} with 1" in text
+            runs = (seed_scores(f"{task}-medium", f"dara@{name}") for name in ("first", "first-noise-1"))
+            scores = [float(np.mean(list(found.values()))) for found in runs]
+            assert f"it has {scores[0]:.1f} there without noise and {scores[1]:.1f} with 1." in text
