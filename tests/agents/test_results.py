@@ -196,6 +196,10 @@ def seed_scores(task, run):
     return {seed: np.mean(score(one)) for seed, one in read_evaluation(RESULTS / task / run)["clean"].items()}
 
 
+def mean_score(task, run):
+    return float(np.mean(list(seed_scores(task, run).values())))
+
+
 def test_what_bounds_cost_on_walker2d_is_that_of_the_files():
     bounded, *without = (
         seed_scores("walker2d-gravity-5.0-medium", f"droco{name}")
@@ -527,16 +531,15 @@ def test_first_scores_are_those_of_their_files():
     for task, updates, name in ((narrow, 20_000, "narrow joints IQL"), (walker, 5_000, "Walker2d it")):
         with (RESULTS / task / "iql@first/metrics.csv").open(encoding="utf-8") as file:
             early = {int(one["updates"]): float(one["score"]) for one in csv.DictReader(file) if one["score"]}
-        last = float(np.mean(list(seed_scores(task, "iql@first").values())))
+        last = mean_score(task, "iql@first")
         assert re.search(rf"{name} has {early[updates]:.0f} after {updates:,}( updates)?, and {last:.0f}\b", words)
     bc, droco, oracle = (
-        [float(np.mean(list(seed_scores(task, f"{agent}@first").values()))) for task in (narrow, walker)]
-        for agent in ("bc", "droco", "oracle-filter")
+        [mean_score(task, f"{agent}@first") for task in (narrow, walker)] for agent in ("bc", "droco", "oracle-filter")
     )
     assert f"with {bc[0]:.1f} from narrow joints and {bc[1]:.1f} on Walker2d" in words
     assert f"On Walker2d it scores {droco[1]:.1f}, where the oracle has {oracle[1]:.1f}." in words
     others = sorted(seed_scores(narrow, "oracle-filter@first").values())[:2]
-    assert max(others) < np.mean(list(seed_scores(narrow, "iql@first").values()))
+    assert max(others) < mean_score(narrow, "iql@first")
     for path in RESULTS.glob("*/*@first/run.json"):
         run = json.loads(path.read_text(encoding="utf-8"))
         assert (run["updates"], run["seeds"], run["task"]) == (50_000, [0, 1, 2], path.parts[-3])
@@ -560,6 +563,5 @@ def test_daras_noise_is_as_it_was_measured():
         if task == "hopper-from-kinematic-severe":
             halves = [float(np.mean([run["better_half"] for run in runs])) for runs in seeds]
             assert f"has {halves[0]:.2f} of the mean gap without it, and {halves[2]:.2f} with 1" in text
-            runs = (seed_scores(f"{task}-medium", f"dara@{name}") for name in ("first", "first-noise-1"))
-            scores = [float(np.mean(list(found.values()))) for found in runs]
+            scores = [mean_score(f"{task}-medium", f"dara@{name}") for name in ("first", "first-noise-1")]
             assert f"it has {scores[0]:.1f} there without noise and {scores[1]:.1f} with 1." in text

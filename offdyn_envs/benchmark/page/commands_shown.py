@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from offdyn_envs.benchmark.entries.renewal import renew_command
+from offdyn_envs.benchmark.page.shown import retired
 from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["bibtex", "training_commands", "verify_command"]
@@ -29,7 +30,7 @@ def verify_command(entry: Json) -> str:
 
     An entry of an earlier protocol is not run again as it is: the command scores its policies under today's.
     """
-    if entry["protocol"] != protocol.PROTOCOL:
+    if retired(entry):
         return renew_command(entry["name"])
     command = f"offdyn leaderboard verify leaderboard/submissions/{entry['name']}"
     verdict = entry.get("verdict", {})

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
+from offdyn_envs.benchmark.entries import places
 from offdyn_envs.benchmark.page.layout import Json
-from offdyn_envs.benchmark.scoring import protocol
 
 __all__ = ["live", "retired", "shown_tracks", "tracks_of"]
 
 
 def retired(entry: Json) -> bool:
     """Says whether an entry is of an earlier protocol: still readable, but without a place and not counted."""
-    return entry["protocol"] != protocol.PROTOCOL
+    return places.retired(entry["protocol"]) is not None
 
 
 def live(standings: Json) -> Json:
