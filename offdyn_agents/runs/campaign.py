@@ -121,7 +121,8 @@ def _pace(plans: Sequence[Plan], plan: Plan) -> tuple[float | None, bool]:
     own = here.pop(wanted)
     if own is not None:
         return own, False
-    usual = {robot: estimate(shipped(), plan.agent, robot, plan.hardware.device) for robot in robots}
+    hardware = plan.hardware
+    usual = {robot: estimate(shipped(), plan.agent, robot, hardware.device, hardware.precision) for robot in robots}
     # This machine's other robots, by how much more this one took elsewhere.
     scaled = [
         seconds * (usual[wanted] or 1.0) / (usual[robot] or 1.0)

@@ -39,14 +39,14 @@ def write_rates(folders: Iterable[Path], updates: Path | None = None, out: Path 
         out: The file.
 
     Returns:
-        The table: "rates", rows of agent, robot, kind of processor, seconds for a seed-update (median) and number of
-        runs; "times_iql" by agent; "devices", the processors.
+        The table: "rates", rows of agent, robot, kind of processor, precision, seconds for a seed-update (median) and
+        number of runs; "times_iql" by agent; "devices", the processors.
 
     Raises:
         OffDynError: No run among the folders, or a damaged one.
     """
-    plain: dict[tuple[str, str, str], list[float]] = {}
-    variants: dict[tuple[str, str, str], list[float]] = {}
+    plain: dict[tuple[str, ...], list[float]] = {}
+    variants: dict[tuple[str, ...], list[float]] = {}
     devices: set[str] = set()
     for path in sorted({path for folder in folders for path in folder.rglob("run.json")}):
         facts = read_run(path.parent)
@@ -55,11 +55,12 @@ def write_rates(folders: Iterable[Path], updates: Path | None = None, out: Path 
             continue
         devices.add(facts["device"])
         chosen = variants if "@" in path.parent.name else plain
-        chosen.setdefault((facts["agent"], robot, _kind(facts["device"])), []).append(seconds)
+        place = (facts["agent"], robot, _kind(facts["device"]), facts.get("precision", "fp32"))
+        chosen.setdefault(place, []).append(seconds)
     if not devices:
         raise OffDynError("no ended run of a task in these folders; make one with: offdyn train")
     found = variants | plain
-    names = ("agent", "robot", "kind")
+    names = ("agent", "robot", "kind", "precision")
     table = {
         "devices": sorted(devices),
         "rates": [
@@ -72,7 +73,9 @@ def write_rates(folders: Iterable[Path], updates: Path | None = None, out: Path 
     return table
 
 
-def estimate(table: Mapping[str, Any], agent: str, robot: str | None, kind: str) -> float | None:
+def estimate(
+    table: Mapping[str, Any], agent: str, robot: str | None, kind: str, precision: str = "fp32"
+) -> float | None:
     """Return about how many seconds a seed-update takes.
 
     Args:
@@ -80,15 +83,17 @@ def estimate(table: Mapping[str, Any], agent: str, robot: str | None, kind: str)
         agent: Name of the agent.
         robot: The robot; None for data of none.
         kind: "cpu" or "cuda".
+        precision: Of the products: "fp32", "bf16" or "tf32".
 
     Returns:
-        That of the agent's runs on this robot, or else on all; or else IQL's times what an update of the agent takes in
-        IQL's, stages left out; None where nothing is known.
+        That of the agent's runs in this precision on this robot, or else on all; those in any precision where there are
+        none; or else IQL's times what an update of the agent takes in IQL's, stages left out; None where nothing is
+        known.
     """
-    measured = _of(table, agent, robot, kind)
+    measured = _of(table, agent, robot, kind, precision)
     if measured is not None:
         return measured
-    times, yardstick = table["times_iql"].get(agent), _of(table, YARDSTICK, robot, kind)
+    times, yardstick = table["times_iql"].get(agent), _of(table, YARDSTICK, robot, kind, precision)
     return None if times is None or yardstick is None else times * yardstick
 
 
@@ -98,9 +103,11 @@ def shipped() -> Mapping[str, Any]:
     return json.loads(PLACE.read_text(encoding="utf-8"))
 
 
-def _of(table: Mapping[str, Any], agent: str, robot: str | None, kind: str) -> float | None:
-    own = {row["robot"]: row["seconds"] for row in table["rates"] if (row["agent"], row["kind"]) == (agent, kind)}
-    return own.get(robot) or (median(own.values()) if own else None)
+def _of(table: Mapping[str, Any], agent: str, robot: str | None, kind: str, precision: str) -> float | None:
+    rows = [row for row in table["rates"] if (row["agent"], row["kind"]) == (agent, kind)]
+    rows = [row for row in rows if row["precision"] == precision] or rows
+    times = [row["seconds"] for row in rows if row["robot"] == robot] or [row["seconds"] for row in rows]
+    return median(times) if times else None
 
 
 def _robot(task: str) -> str | None:

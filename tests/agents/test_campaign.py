@@ -113,12 +113,13 @@ def test_what_was_measured_says_how_long_the_rest_takes(monkeypatch, tmp_path):
 def test_each_robot_has_its_own_pace_and_another_table_stands_in(monkeypatch, tmp_path):
     monkeypatch.setattr(campaign, "arrange", lambda plans: campaign_arrangement(plans))
     rows = [
-        ("iql", "hopper", "cuda", 0.1),
-        ("cql", "walker2d", "cpu", 3.0),
-        ("cql", "hopper", "cpu", 2.0),
-        ("iql", "hopper", "cpu", 0.5),
+        ("iql", "hopper", "cuda", "fp32", 0.1),
+        ("cql", "walker2d", "cpu", "bf16", 3.0),
+        ("cql", "hopper", "cpu", "bf16", 2.0),
+        ("iql", "hopper", "cpu", "bf16", 0.2),
+        ("iql", "hopper", "cpu", "fp32", 0.5),
     ]
-    told = [dict(zip(("agent", "robot", "kind", "seconds"), row, strict=True)) for row in rows]
+    told = [dict(zip(("agent", "robot", "kind", "precision", "seconds"), row, strict=True)) for row in rows]
     monkeypatch.setattr(campaign, "shipped", lambda: {"rates": told, "times_iql": {"srpo": 2.0}})
     write_ended(tmp_path, "cql", TASK, 200.0)
     found, _ = plans(monkeypatch, tmp_path, ("cql", "srpo", "iql", "bc"))
@@ -171,6 +172,8 @@ def test_rates_come_from_runs_of_the_preset_where_there_are_any(tmp_path, capsys
     assert rates.estimate(table, "cql", "hopper", "cpu") == pytest.approx(2.0)
     assert rates.estimate(table, "iql", "ant", "cpu") == pytest.approx(0.3)
     assert rates.estimate(table, "iql", "hopper", "cuda") is None
+    table["rates"] += [row | {"precision": "bf16", "seconds": row["seconds"] / 2} for row in table["rates"]]
+    assert [rates.estimate(table, "iql", "hopper", "cpu", kind) for kind in ("fp32", "bf16")] == [0.1, 0.05]
     with pytest.raises(OffDynError, match="no ended run"):
         rates.write_rates([tmp_path / "empty"], out=out)
     with pytest.raises(OffDynError, match=r"is not what `python benchmarks/agents\.py --json` prints"):

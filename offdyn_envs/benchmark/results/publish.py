@@ -157,7 +157,7 @@ def _of_row(row: Row, tasks: Sequence[str]) -> Iterable[Sequence[object]]:
     for condition in sorted({condition for cells in row.cells.values() for condition in cells}):
         share = kept(row, condition)
         if share is not None:
-            yield "kept", row.name, "all", cell_name(*condition), row.source, None, *share.share
+            yield "kept", row.name, " ".join(sorted(share.tasks)), cell_name(*condition), row.source, None, *share.share
 
 
 def _interval(seeds: Mapping[int, float]) -> Interval:
