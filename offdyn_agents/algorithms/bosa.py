@@ -7,6 +7,9 @@ with c = 0 at terminations, and over source and target rows alike a mask m of fr
 1 where all of them find s' likely enough after (s, a), else 0, and the row still counts in the mean. b is a cVAE of the
 behaviour in both datasets, log b an importance estimate.
 
+Nothing holds Q of source rows that the mask drops, and 2 kappa Q alone has no minimum. `value_bounds=rewards`, which is
+ours, lowers values to the least that the data's rewards allow and no further; `none` is published.
+
 Public code halves L_Q, which is the same critic under Adam. It fits the models of dynamics to both datasets
 (`support.rows=merged`), so that they support the source's own dynamics too, and draws one sample at each update
 (`support.samples=1` draws it once for a row); `form=code` is both. In raw units the published mask may
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from offdyn_agents.algorithms.returns import floored
 from offdyn_agents.algorithms.td3_bc import TD3BC, TD3BCSettings
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
@@ -56,7 +60,8 @@ class BOSASettings(TD3BCSettings):
     Attributes:
         data: Always "merged": the method is about the two kinds of rows.
         alpha: Weight of the normalised Q in the actor's loss.
-        penalty: kappa, weight of the critics' values of source rows, which it lowers.
+        penalty: kappa, weight of the critics' values of source rows, which it lowers; no further than to the lower
+            bound where value_bounds is "rewards".
         regularisation: lambda, weight of the behaviour in the actor's loss; 0 leaves it out.
         samples: Samples of the encoder in log b.
         masked: Whether errors are masked; without, no models of dynamics are trained.
@@ -118,12 +123,16 @@ class BOSA(TD3BC):
             failed = failed | masks.failed
         return StageResults(frozen=networks, columns=columns, failed=failed)
 
-    def critic_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
         """Return the loss [*lead] of values [*lead, 2, B] and targets [*lead, B], those of source rows lowered."""
-        loss = self._masked_loss(q, targets, batch) if self.settings.masked else super().critic_loss(q, targets, batch)
+        masked = self.settings.masked
+        loss = self._masked_loss(q, targets, batch) if masked else super().critic_loss(params, q, targets, batch)
         if not self.settings.penalty:
             return loss
-        return loss + 2.0 * self.settings.penalty * q[..., : batch.source_rows].mean(-1).sum(-1)
+        lowered = q[..., : batch.source_rows]
+        if self.settings.value_bounds == "rewards":
+            lowered = floored(params, lowered)
+        return loss + 2.0 * self.settings.penalty * lowered.mean(-1).sum(-1)
 
     def _masked_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
         """Return the squared errors of supported rows over all rows, [*lead], added for both critics."""

@@ -23,6 +23,7 @@ __all__ = [
     "beyond",
     "clipped",
     "episode_returns",
+    "floored",
     "returns_scale",
     "reward_scale",
     "told",
@@ -113,6 +114,11 @@ def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:
     """Return values [*lead, B] inside the bounds of each run that `value_facts` found."""
     _, low, high = (fact.unsqueeze(-1) for fact in params[FACTS])
     return values.clamp(low, high)
+
+
+def floored(params: Mapping[str, Params], values: Tensor) -> Tensor:
+    """Return values [*lead, 2, B] no lower than the lower bound of each run that `value_facts` found."""
+    return torch.maximum(values, params[FACTS][1][..., None, None])
 
 
 def beyond(params: Mapping[str, Params], values: Tensor) -> Tensor:

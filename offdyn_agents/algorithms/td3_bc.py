@@ -152,7 +152,7 @@ class TD3BC(Agent):
         with torch.no_grad():
             targets, metrics = self._targets(params, batch, following)
         q = twin(params["critic"], states, batch.actions)
-        critic_loss = self.critic_loss(q, targets, batch)
+        critic_loss = self.critic_loss(params, q, targets, batch)
         metrics |= {"critic_loss": critic_loss, "q": q.mean((-2, -1))}
         loss = critic_loss
         if batch.phase == "both":
@@ -167,9 +167,9 @@ class TD3BC(Agent):
             loss = loss + actor_loss
         return loss, {name: metric.detach() for name, metric in metrics.items()}
 
-    def critic_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+    def critic_loss(self, params: Mapping[str, Params], q: Tensor, targets: Tensor, batch: Batch) -> Tensor:
         """Return the loss [*lead] of values [*lead, 2, B] and targets [*lead, B]: mean over rows, sum over critics."""
-        del batch
+        del params, batch
         return (targets.unsqueeze(-2) - q).square().mean(-1).sum(-1)
 
     def near(self, params: Mapping[str, Params], batch: Batch, actions: Tensor) -> Tensor:
