@@ -8,7 +8,7 @@ with c = 0 at terminations, and over source and target rows alike a mask m of fr
 behaviour in both datasets, log b an importance estimate.
 
 Nothing holds Q of source rows that the mask drops, and 2 kappa Q alone has no minimum. `value_bounds=rewards`, which is
-ours, lowers values to the least that the data's rewards allow and no further; `none` is published.
+ours, has |Q - least| there, with the least value that the data's rewards allow: the same above it. `none` is published.
 
 Public code halves L_Q, which is the same critic under Adam. It fits the models of dynamics to both datasets
 (`support.rows=merged`), so that they support the source's own dynamics too, and draws one sample at each update
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from offdyn_agents.algorithms.returns import floored
+from offdyn_agents.algorithms.returns import from_least
 from offdyn_agents.algorithms.td3_bc import TD3BC, TD3BCSettings
 from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch, RowColumns
@@ -60,8 +60,8 @@ class BOSASettings(TD3BCSettings):
     Attributes:
         data: Always "merged": the method is about the two kinds of rows.
         alpha: Weight of the normalised Q in the actor's loss.
-        penalty: kappa, weight of the critics' values of source rows, which it lowers; no further than to the lower
-            bound where value_bounds is "rewards".
+        penalty: kappa, weight of the critics' values of source rows, which it lowers; to the lower bound
+            and no further where value_bounds is "rewards".
         regularisation: lambda, weight of the behaviour in the actor's loss; 0 leaves it out.
         samples: Samples of the encoder in log b.
         masked: Whether errors are masked; without, no models of dynamics are trained.
@@ -131,7 +131,7 @@ class BOSA(TD3BC):
             return loss
         lowered = q[..., : batch.source_rows]
         if self.settings.value_bounds == "rewards":
-            lowered = floored(params, lowered)
+            lowered = from_least(params, lowered)
         return loss + 2.0 * self.settings.penalty * lowered.mean(-1).sum(-1)
 
     def _masked_loss(self, q: Tensor, targets: Tensor, batch: Batch) -> Tensor:

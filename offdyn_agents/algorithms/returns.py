@@ -23,7 +23,7 @@ __all__ = [
     "beyond",
     "clipped",
     "episode_returns",
-    "floored",
+    "from_least",
     "returns_scale",
     "reward_scale",
     "told",
@@ -116,9 +116,9 @@ def clipped(params: Mapping[str, Params], values: Tensor) -> Tensor:
     return values.clamp(low, high)
 
 
-def floored(params: Mapping[str, Params], values: Tensor) -> Tensor:
-    """Return values [*lead, 2, B] no lower than the lower bound of each run that `value_facts` found."""
-    return torch.maximum(values, params[FACTS][1][..., None, None])
+def from_least(params: Mapping[str, Params], values: Tensor) -> Tensor:
+    """Return how far values [*lead, 2, B] are from the lower bound of each run that `value_facts` found."""
+    return (values - params[FACTS][1][..., None, None]).abs()
 
 
 def beyond(params: Mapping[str, Params], values: Tensor) -> Tensor:

@@ -193,8 +193,8 @@ def test_the_penalty_lowers_no_value_beyond_what_rewards_allow():
     bounds = {FACTS: [torch.ones(2), torch.tensor([-5.0, -7.0]), torch.tensor([9.0, 9.0])]}
     q = torch.full((2, 2, 6), -6.0, requires_grad=True)
     agent.critic_loss(bounds, q, torch.zeros(2, 6), batch).sum().backward()
-    assert q.grad[0, :, :4].abs().max() == 0.0
-    torch.testing.assert_close(q.grad[1, :, :4], torch.full((2, 4), 2 * 0.1 / 4))
+    for run, sign in enumerate((-1, 1)):
+        torch.testing.assert_close(q.grad[run, :, :4], torch.full((2, 4), sign * 2 * 0.1 / 4))
 
 
 @pytest.mark.parametrize(("bounds", "falls"), [("rewards", False), ("none", True)])
@@ -211,7 +211,7 @@ def test_values_of_unsupported_rows_have_an_end(bounds, falls):
         agent.critic_loss(facts, q, torch.zeros(2, 6), batch).sum().backward()
         descent.step()
     lowest = float(q.detach()[..., :4].min())
-    assert lowest < -40.0 if falls else -6.5 < lowest < -5.0
+    assert lowest < -40.0 if falls else -5.5 < lowest < -4.5
 
 
 def test_terminal_rows_have_their_reward_as_target():
