@@ -533,9 +533,11 @@ def test_first_scores_are_those_of_their_files():
             early = {int(one["updates"]): float(one["score"]) for one in csv.DictReader(file) if one["score"]}
         last = mean_score(task, "iql@first")
         assert re.search(rf"{name} has {early[updates]:.0f} after {updates:,}( updates)?, and {last:.0f}\b", words)
-    bc, droco, oracle = (
-        [mean_score(task, f"{agent}@first") for task in (narrow, walker)] for agent in ("bc", "droco", "oracle-filter")
+    bc, droco, oracle, bosa = (
+        [mean_score(task, f"{agent}@first") for task in (narrow, walker)]
+        for agent in ("bc", "droco", "oracle-filter", "bosa")
     )
+    assert f"BOSA has {bosa[1]:.1f} on Walker2d" in words and f"pass, and it has {bosa[0]:.1f}." in words
     assert f"with {bc[0]:.1f} from narrow joints and {bc[1]:.1f} on Walker2d" in words
     assert f"On Walker2d it scores {droco[1]:.1f}, where the oracle has {oracle[1]:.1f}." in words
     others = sorted(seed_scores(narrow, "oracle-filter@first").values())[:2]
