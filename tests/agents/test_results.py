@@ -508,6 +508,10 @@ def test_the_page_of_graded_rows_is_what_its_command_makes():
     for sentence, (*where, figure) in said.items():
         (shown,) = re.findall(rf"{re.escape(sentence)} (-?\d\.\d\d)", words)
         assert shown == f"{found[tuple(where)][figure] + 0.0:.2f}", sentence
+    ranks = {key: line["correlation"] for key, line in found.items() if key[1].startswith("dvdf")}
+    moved = [abs(rank - ranks[task, name, "scores"]) for (task, name, column), rank in ranks.items() if column == "g"]
+    (most,) = re.findall(r"moves no correlation by more than (\d\.\d\d)", words)
+    assert len(moved) == 2 * len(TRACKS["core-6"]) and f"{max(moved):.2f}" == most
     for task, agent, column in ((hopper, "stc", "closeness"), (walker, "dara", "rewards")):
         (record,) = (one for one in records if (one["task"], one["name"]) == (task, agent))
         seeds = [run[column]["rank_correlation"] for run in record["columns"]]
@@ -540,6 +544,8 @@ def test_first_scores_are_those_of_their_files():
     assert f"BOSA has {bosa[1]:.1f} on Walker2d" in words and f"pass, and it has {bosa[0]:.1f}." in words
     assert f"with {bc[0]:.1f} from narrow joints and {bc[1]:.1f} on Walker2d" in words
     assert f"On Walker2d it scores {droco[1]:.1f}, where the oracle has {oracle[1]:.1f}." in words
+    *rest, best = sorted(seed_scores(walker, "otdf@first").values())
+    assert f"On Walker2d one of its seeds scores {best:.0f} and the others {max(rest):.0f} or less." in words
     others = sorted(seed_scores(narrow, "oracle-filter@first").values())[:2]
     assert max(others) < mean_score(narrow, "iql@first")
     for path in RESULTS.glob("*/*@first/run.json"):
