@@ -127,6 +127,6 @@ def _kind(device: str) -> str:
 def _beside(path: Path) -> dict[str, float]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["results"]
-        return {str(row["agent"]): round(float(row["times_iql"]), 3) for row in rows}
+        return {str(row["agent"]): round(float(row["times_iql"]), 2) for row in rows}
     except (OSError, ValueError, KeyError, TypeError):
         raise OffDynError(f"'{path}' is not what `python benchmarks/agents.py --json` prints") from None

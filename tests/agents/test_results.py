@@ -546,6 +546,9 @@ def test_first_scores_are_those_of_their_files():
     assert f"On Walker2d it scores {droco[1]:.1f}, where the oracle has {oracle[1]:.1f}." in words
     *rest, best = sorted(seed_scores(walker, "otdf@first").values())
     assert f"On Walker2d one of its seeds scores {best:.0f} and the others {max(rest):.0f} or less." in words
+    with (RESULTS / walker / "cql@first/metrics.csv").open(encoding="utf-8") as file:
+        late = [float(one["score"]) for one in csv.DictReader(file) if one["score"]][-2:]
+    assert f"still rises from {late[0]:.1f} to {late[1]:.1f} in the last 5,000 updates" in words
     others = sorted(seed_scores(narrow, "oracle-filter@first").values())[:2]
     assert max(others) < mean_score(narrow, "iql@first")
     for path in RESULTS.glob("*/*@first/run.json"):
