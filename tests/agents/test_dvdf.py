@@ -47,6 +47,26 @@ def test_a_constant_advantage_ranks_nothing():
     assert torch.equal(mixed(h, torch.full((32,), -7.0), 0.7), 0.7 * h)
 
 
+@pytest.mark.parametrize("rows", [64, 61, 5])
+def test_the_g_on_record_is_that_of_batches(rows):
+    """One A far off would leave all others alike among all rows; in batches it does so in its own alone."""
+    generator = torch.Generator().manual_seed(0)
+    h, a = torch.rand(rows, generator=generator), torch.rand(rows, generator=generator)
+    a[0] = 1e6
+    agent = DVDF(DVDFSettings(batch_size=16, mix=0.0), 1, 1)
+    found = agent._with_advantages({SCORES: h}, a)["g"]
+    assert bool(torch.isfinite(found).all()) and float(found[0]) == pytest.approx(1.0)
+    if rows == 5:  # Fewer than a batch has: all at once.
+        torch.testing.assert_close(found, mixed(h, a, 0.0))
+        return
+    drawn = torch.stack([torch.randperm(rows, generator=generator)[:8] for _ in range(40_000)])
+    for row in (0, 7, 30):
+        with_it = drawn[(drawn == row).any(-1)]
+        expected = mixed(h[with_it], a[with_it], 0.0)[with_it == row].mean()
+        assert float(found[row]) == pytest.approx(float(expected), abs=0.2)
+    assert float(found[1:].std()) > 0.1 > float(mixed(h, a, 0.0)[1:].std())
+
+
 def batch_of(h, a):
     columns = {SCORES: h, WEIGHTS: h.exp(), ADVANTAGES: a}
     return Batch(*[torch.zeros(1, 4)] * 5, None, 4, columns=columns)

@@ -38,6 +38,8 @@ __all__ = ["DVDF", "DVDFSettings", "mixed"]
 
 ADVANTAGES = "advantages"
 EPSILON = 1e-8
+PASSES = 16
+"""Batches of each row that the g on record is the mean of."""
 
 
 def igdf_scores(settings: DVDFSettings, context: StageContext) -> Fitted[Tensor]:
@@ -128,9 +130,17 @@ class DVDF(RowwiseIQL):
         return Fitted([RowColumns(extras=columns) for columns in extras], failed)
 
     def _with_advantages(self, columns: dict[str, Tensor], advantages: Tensor) -> dict[str, Tensor]:
-        """Return columns with A, and with the g of all rows at once: for the record, a batch takes its own."""
-        g = mixed(self._similarity(columns[SCORES]), advantages, self.settings.mix)
-        return columns | {ADVANTAGES: advantages, "g": g}
+        """Return columns with A, and for the record with g in mean over `PASSES` batches that a row is drawn into."""
+        scores, size = columns[SCORES], min(self.rows().source, len(advantages))
+        total, drawn = torch.zeros_like(scores), torch.zeros_like(scores)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(PASSES):
+            order = torch.randperm(len(scores), generator=generator).to(scores.device)
+            batches = torch.cat([order, order[: -len(order) % size]]).view(-1, size)
+            g = mixed(self._similarity(scores[batches]), advantages[batches], self.settings.mix)
+            total.index_add_(0, batches.flatten(), g.flatten())
+            drawn += torch.bincount(batches.flatten(), minlength=len(scores))
+        return columns | {ADVANTAGES: advantages, "g": total / drawn}
 
     def _scaled(self, context: StageContext) -> StageContext:
         """Return the same with the source's rewards as IQL scales them, here by the returns of the source alone."""
