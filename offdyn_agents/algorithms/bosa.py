@@ -1,11 +1,11 @@
 """BOSA (Liu et al., AAAI 2024): TD3 restricted to supported transitions and actions.
 
-    L_Q  = sum_c mean m (r + gamma c min Q'(s', pi'(s') + noise) - Q_c)^2 + 2 kappa sum_c mean_source Q_c,
+    L_Q  = sum_j mean m (r + gamma c min Q'(s', pi'(s') + noise) - Q_j)^2 + 2 kappa sum_j mean_source Q_j,
     L_pi = -mean Q_1(s, pi(s)) / mean |Q_1| - lambda mean log b(pi(s)|s)
 
-with c = 0 at terminations, and over source and target rows alike a mask m of frozen models of the target's dynamics:
-1 where all of them find s' likely enough after (s, a), else 0, and the row still counts in the mean. b is a cVAE of the
-behaviour in both datasets, log b an importance estimate.
+with c = 0 at terminations, and over source and target rows alike a mask m of frozen models p_k of the target's dynamics
+(`offdyn_agents.models.support`): 1 where min_k p_k(s'|s, a) > .01, else 0, and the row still counts in the mean. b is a
+cVAE of the behaviour in both datasets, log b an importance estimate.
 
 Nothing holds Q of source rows that the mask drops, and 2 kappa Q alone has no minimum. `value_bounds=rewards`, which is
 ours, has |Q - least| there, with the least value that the data's rewards allow: the same above it. `none` is published.

@@ -29,7 +29,7 @@ POINTS = {
     # Where: what is called again and again, and in which call of it the process is killed.
     "dynamics": (dynamics_training._Training, "_epoch", 5),
     "dual dynamics": (mobody_training._Training, "_epoch", 5),
-    "classifiers": (Learner, "fit", 2),
+    "networks": (Learner, "fit", 2),
     "dynamics reward": (NoiseContrast, "advance", 3),
     "scorers": (scorer_stage, "distil", 2),
     "predictions": (Ensemble, "next_states", 2),
@@ -43,13 +43,16 @@ CASES = [
     ("mopo", "dynamics"),
     ("mopo", "refill"),
     ("mobody", "dual dynamics"),
-    ("mobody", "classifiers"),
+    ("mobody", "networks"),
     ("mobody", "refill"),
     ("morec", "dynamics"),
     ("morec", "dynamics reward"),
     ("morec", "scorers"),
     ("morec", "refill"),
     ("morec", "updates"),
+    ("otdf", "networks"),
+    ("bosa", "networks"),
+    ("lodada", "networks"),
 ]
 
 
@@ -57,7 +60,7 @@ def settings(agent):
     """More epochs than one; and so many rows a batch that DROCO's predictions are worth a table."""
     passes = {"dynamics.epochs": 3}
     more = {
-        "iql": {},
+        **{name: {} for name in ("iql", "otdf", "bosa", "lodada")},
         "mobody": {"dynamics.updates": 3},
         "droco": passes | {"batch_size": 32},
         "droco dual": {"ensemble": "dual", "dual.updates": 3},

@@ -119,7 +119,6 @@ def test_seeds_differ_and_their_mean_is_shown(tmp_path):
 
 
 def test_stc_is_told_what_the_target_does_with_its_actions(tmp_path, capsys):
-    """F14: its own check shares its data with the correction; the target's simulator does not."""
     small = {"models.updates": "200", "models.width": "16"}
     (record,) = diagnosed(cell("stc", tmp_path, **small))
     (moved,) = record["actions"]

@@ -130,7 +130,10 @@ def test_filters_say_which_share_is_kept_by_what(name, column, share):
 
 
 def test_actions_of_the_targets_own_lead_nearer_and_others_away(datasets):  # noqa: F811
-    """The premise of STC: where another action stands, the target's simulator says where it leads."""
+    """The premise of STC: where another action stands, the target's simulator says where it leads.
+
+    F14 (docs/methods/README.md): its own check shares its data with the correction.
+    """
     source, target = datasets
     gap = pair_gap(source, target, 200, num_threads=1)
     own = torch.from_numpy(np.array(source.actions))

@@ -1,7 +1,8 @@
-"""docs/write-an-agent.md: its agent runs and passes the conformance suite; other blocks are what the package has."""
+"""docs/write-an-agent.md: its agents run and pass the conformance suite; other blocks are what the package has."""
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,36 +13,46 @@ from offdyn_agents.testing import AgentConformance
 ROOT, PACKAGE = Path(__file__).parents[2], Path(__file__).parent / "dara_like"
 PAGE = (ROOT / "docs/write-an-agent.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```([\w ]*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-((_, AGENT),) = [block for block in BLOCKS if block[0] == "python"]
+AGENT, FILTER = [text for language, text in BLOCKS if language == "python"]
 
 
-def defined():
-    """Return the page's agent without its training, which the last lines are."""
+def defined(text, name):
+    """Return a block's agent without its training, which the last lines are."""
     names = {"__name__": "tests.outside.page"}
-    exec(compile(AGENT.partition("\n\noffdyn.agents.register")[0], "write-an-agent.md", "exec"), names)
-    return names["Cautious"]
+    exec(compile(text.partition("\n\noffdyn.agents.register")[0], "write-an-agent.md", "exec"), names)
+    return names[name]
 
 
 class TestThePagesAgent(AgentConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def kind(cls):
-        return defined()
+        return defined(AGENT, "Cautious")
 
     # Not here: no other process can import what a page defines.
     test_killed_is_uninterrupted = None
     test_it_is_found_by_its_name = None
 
 
-def test_the_agent_runs(tmp_path, monkeypatch, capsys):
+class TestThePagesFilter(TestThePagesAgent):
+    settings: ClassVar = {"keep_share": 0.5}
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def kind(cls):
+        return defined(FILTER, "Usual")
+
+
+def test_the_agents_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_REGISTERED", {})
     # Compiling takes longer than the page's run.
     monkeypatch.setattr("offdyn_agents.engine.execution.can_compile", lambda _: False)
-    exec(compile(AGENT, "write-an-agent.md", "exec"), {"__name__": "tests.outside.page"})
+    exec(compile(AGENT + FILTER, "write-an-agent.md", "exec"), {"__name__": "tests.outside.page"})
     assert capsys.readouterr().out.count("[") == 4
-    (facts,) = tmp_path.glob("runs/*/cautious*/run.json")
-    assert '"source_weight": 0.3' in facts.read_text()
+    for name, setting in (("cautious", '"source_weight": 0.3'), ("usual", '"keep_share": 0.5')):
+        (facts,) = tmp_path.glob(f"runs/*/{name}*/run.json")
+        assert setting in facts.read_text()
 
 
 @pytest.mark.parametrize("block", [block for language, block in BLOCKS if language != "python"])
