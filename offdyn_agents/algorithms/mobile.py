@@ -3,16 +3,21 @@
 With Q' the smaller of the averaged critics, the penalty of a rollout's row is u = std over elites of the mean over
 samples of Q'(s', a'), where s' is drawn from the elite at (s, a) and a' from the policy. Targets are
 max(0, r - beta u + gamma m Q'(s', a')), with u = 0 on real rows.
+
+`value_bounds=rewards`, which is ours, clips Q'(s', a') in targets to what the data's rewards allow. Without it policies
+may find actions of which critics say ever more: in MICRO under five times gravity Q passed 900 and rose on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from offdyn_agents.algorithms import returns
 from offdyn_agents.algorithms.model_based import ModelBasedSAC, ModelBasedSettings
 from offdyn_agents.algorithms.sac import SAC, squashed
 from offdyn_agents.engine.networks import Params, twin
@@ -36,12 +41,15 @@ class MOBILESettings(ModelBasedSettings):
         samples: Next states that each elite draws for u.
         deterministic_backup: Leave the entropy out of the critics' targets.
         actor_critics: With two critics the averaged copies judge the actor.
+        value_bounds: "rewards" clips Q'(s', a') in targets to [min(0, smallest reward), max(0, largest)] / (1 - gamma);
+            "none" does not.
     """
 
     beta: float = setting(0.5, low=0.0, per_run=True)
     samples: int = setting(10, low=1)
     deterministic_backup: bool = setting(True)
     actor_critics: str = setting("target", choices=("online", "target"))
+    value_bounds: str = setting("rewards", choices=("rewards", "none"))
 
 
 class MOBILE(ModelBasedSAC):
@@ -75,6 +83,20 @@ class MOBILE(ModelBasedSAC):
         real, fake = targets.split([targets.shape[-1] - batch.fake_rows, batch.fake_rows], dim=-1)
         targets = torch.cat([real, fake - self.number(params, "beta", 1) * self.charged(batch, penalty)], dim=-1)
         return targets.clamp(min=0.0), {"penalty": penalty.mean(-1)}
+
+    def facts(self, context: StageContext) -> dict[str, Params]:
+        """Return the bounds of values, where they are wanted."""
+        if self.settings.value_bounds == "none":
+            return {}
+        return returns.value_facts(context, scaled=False, bounded=True, discount=self.settings.discount)
+
+    def told(self, facts: Mapping[str, Params]) -> dict[str, Any]:
+        """Return the bounds of values."""
+        return returns.told(facts)
+
+    def bounded(self, params: Mapping[str, Params], values: Tensor) -> Tensor:
+        """Return next values [*lead, B] inside what rewards allow, where that is wanted."""
+        return values if self.settings.value_bounds == "none" else returns.clipped(params, values)
 
     def charged(self, batch: Batch, penalty: Tensor) -> Tensor:
         """Return what beta is multiplied with in a target, of u [*lead, fake rows]: u itself."""

@@ -175,7 +175,12 @@ class SAC(Agent):
         """
         assert batch.noise is not None
         actions, density = self.draw(params, batch.next_observations, batch.noise[..., : self.action_dim])
-        values = twin(params["critic_target"], batch.next_observations, actions).amin(-2)
+        values = self.bounded(params, twin(params["critic_target"], batch.next_observations, actions).amin(-2))
         if not self.settings.deterministic_backup:
             values = values - alpha * density
         return batch.rewards + self.settings.discount * batch.continues * values, {}
+
+    def bounded(self, params: Mapping[str, Params], values: Tensor) -> Tensor:
+        """Return next values [*lead, B] inside the bounds that a method gives them, by default none."""
+        del params
+        return values

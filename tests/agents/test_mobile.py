@@ -1,15 +1,19 @@
 """MOBILE: the Bellman inconsistency and the targets that it enters, again in float64 NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from offdyn_agents.algorithms import mobile
 from offdyn_agents.algorithms.mobile import MOBILE, MOBILESettings
+from offdyn_agents.algorithms.returns import FACTS
 from offdyn_agents.engine.settings import build
 from offdyn_agents.models.ensemble.model import MATRICES, ensemble_network
 from offdyn_agents.models.ensemble.settings import EnsembleSettings
 from tests.agents.golden import twins
+from tests.agents.planted import LAYOUT, planted
 from tests.agents.synthetic import A, S, make_params
 from tests.agents.test_sac import draw, golden, noisy, run_of, with_alpha
 
@@ -30,8 +34,12 @@ def elites(seed=3):
     return [torch.randn(S + A, generator=generator), 0.5 + torch.rand(S + A, generator=generator), *params]
 
 
+WIDE = {FACTS: [torch.tensor(1.0), torch.tensor(-1e6), torch.tensor(1e6)]}
+"""Bounds that no value leaves."""
+
+
 def setup(agent, log_alpha=0.0):
-    return with_alpha(make_params(agent), log_alpha) | {"elites": elites()}, noisy(agent)
+    return with_alpha(make_params(agent), log_alpha) | {"elites": elites()} | WIDE, noisy(agent)
 
 
 def distribution(frozen, k, s, a):
@@ -113,6 +121,29 @@ def test_no_target_is_below_zero():
     assert torch.equal(agent.targets(params, batch, agent.temperature(params))[0], torch.zeros(32))
 
 
+@pytest.mark.parametrize(("bounds", "most"), [("rewards", 5.0), ("none", 1000.0)])
+def test_next_values_are_inside_what_rewards_allow(bounds, most):
+    """Critics that say 1,000 everywhere; the data's rewards allow 5."""
+    agent = make_mobile(value_bounds=bounds, beta=0.0)
+    params, batch = setup(agent)
+    params["critic_target"] = [torch.zeros_like(t) for t in params["critic_target"]]
+    params["critic_target"][-1] += 1000.0
+    params[FACTS] = [torch.tensor(1.0), torch.tensor(0.0), torch.tensor(5.0)]
+    batch = batch._replace(rewards=torch.ones(32), continues=torch.ones(32))
+    torch.testing.assert_close(
+        agent.targets(params, batch, agent.temperature(params))[0], torch.full((32,), 1 + 0.99 * most)
+    )
+
+
+def test_bounds_are_those_of_the_rows_it_learns_from():
+    given = planted()
+    source = given.source.clone()
+    source[0, LAYOUT.reward_column] = 7.0
+    facts = make_mobile().facts(replace(given, source=source))
+    assert make_mobile(value_bounds="none").facts(given) == {}
+    assert float(facts[FACTS][2]) == pytest.approx(700.0)
+
+
 def test_elites_that_agree_are_not_penalised():
     agent = make_mobile()
     params, batch = setup(agent)
@@ -127,6 +158,7 @@ def test_a_population_is_its_runs():
     params, batch = make_params(agent, runs=2), noisy(agent, runs=2)
     params["alpha"] = [torch.tensor([-1.0, 0.5])]
     params["elites"] = [torch.stack(pair) for pair in zip(elites(1), elites(2), strict=True)]
+    params |= {FACTS: [torch.stack([fact, fact]) for fact in WIDE[FACTS]]}
     losses, _ = agent.loss(params, batch)
     for run in range(2):
         alone = {key: [t[run] for t in tensors] for key, tensors in params.items()}
