@@ -562,6 +562,21 @@ def test_first_scores_are_those_of_their_files():
         assert (run["updates"], run["seeds"], run["task"]) == (50_000, [0, 1, 2], path.parts[-3])
 
 
+def test_micros_values_without_bounds_are_as_they_were_measured():
+    page = " ".join((ROOT / "docs/methods/micro.md").read_text(encoding="utf-8").split())
+    for task, sentence in (
+        ("walker2d-gravity-5.0-medium", "the mean of Q is {q:,.0f} after 50,000 updates"),
+        ("hopper-from-kinematic-severe-medium", "From narrow joints Q ends at {q:,.0f}"),
+    ):
+        run = RESULTS / task / "micro@first-unbounded"
+        with (run / "metrics.csv").open(encoding="utf-8") as file:
+            *_, last = csv.DictReader(file)
+        assert last["updates"] == "50000" and sentence.format(q=float(last["q"])) in page
+        score = t_interval([*seed_scores(task, run.name).values()])
+        assert f"score is {score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]" in page
+        assert f"{score.mean:.1f}" in read("first-scores").partition("Not here yet")[2]
+
+
 def test_daras_noise_is_as_it_was_measured():
     text = (ROOT / "docs/methods/dara.md").read_text(encoding="utf-8")
     files = ("dara", "dara@dara.noise=0.1", "dara@dara.noise=1")
