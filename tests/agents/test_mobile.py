@@ -158,7 +158,8 @@ def test_a_population_is_its_runs():
     params, batch = make_params(agent, runs=2), noisy(agent, runs=2)
     params["alpha"] = [torch.tensor([-1.0, 0.5])]
     params["elites"] = [torch.stack(pair) for pair in zip(elites(1), elites(2), strict=True)]
-    params |= {FACTS: [torch.stack([fact, fact]) for fact in WIDE[FACTS]]}
+    # Bounds that hold one run's values and not the other's.
+    params |= {FACTS: [torch.ones(2), torch.tensor([-1e6, -0.01]), torch.tensor([1e6, 0.01])]}
     losses, _ = agent.loss(params, batch)
     for run in range(2):
         alone = {key: [t[run] for t in tensors] for key, tensors in params.items()}
