@@ -19,8 +19,8 @@ from torch import Tensor
 
 from offdyn_agents.algorithms import returns
 from offdyn_agents.algorithms.model_based import ModelBasedSAC, ModelBasedSettings
-from offdyn_agents.algorithms.sac import SAC, squashed
-from offdyn_agents.engine.networks import Params, twin
+from offdyn_agents.algorithms.sac import SAC
+from offdyn_agents.engine.networks import Params
 from offdyn_agents.engine.rows import Batch
 from offdyn_agents.engine.settings import setting
 from offdyn_agents.engine.stages import StageContext, StageResults
@@ -120,10 +120,5 @@ class MOBILE(ModelBasedSAC):
         # Rows before elites, as in the noise.
         means, stds = (part.transpose(-3, -2).unsqueeze(-2) for part in (means, variances[..., 1:].sqrt()))
         states, following = (part.flatten(-4, -2).split(BLOCK, -2) for part in (means + stds * drawn, following))
-        values = torch.cat([self._values(params, *block) for block in zip(states, following, strict=True)], dim=-1)
+        values = torch.cat([self.judged(params, *block)[0] for block in zip(states, following, strict=True)], dim=-1)
         return self.spread(values.unflatten(-1, (rows, elites, samples)).mean(-1))
-
-    def _values(self, params: Mapping[str, Params], states: Tensor, noise: Tensor) -> Tensor:
-        """Return Q' [*lead, B] of actions that the policy takes in states [*lead, B, |S|]."""
-        actions, _ = squashed(params["actor"], states, noise)
-        return twin(params["critic_target"], states, actions).amin(-2)

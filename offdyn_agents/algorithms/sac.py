@@ -174,11 +174,16 @@ class SAC(Agent):
             Targets [*lead, B]; tensors [*lead] by name.
         """
         assert batch.noise is not None
-        actions, density = self.draw(params, batch.next_observations, batch.noise[..., : self.action_dim])
-        values = self.bounded(params, twin(params["critic_target"], batch.next_observations, actions).amin(-2))
+        values, density = self.judged(params, batch.next_observations, batch.noise[..., : self.action_dim])
+        values = self.bounded(params, values)
         if not self.settings.deterministic_backup:
             values = values - alpha * density
         return batch.rewards + self.settings.discount * batch.continues * values, {}
+
+    def judged(self, params: Mapping[str, Params], states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return min Q' [*lead, B] of actions that the policy takes in states [*lead, B, |S|], and log densities."""
+        actions, density = self.draw(params, states, noise)
+        return twin(params["critic_target"], states, actions).amin(-2), density
 
     def bounded(self, params: Mapping[str, Params], values: Tensor) -> Tensor:
         """Return next values [*lead, B] inside the bounds that a method gives them, by default none."""
